@@ -1,0 +1,57 @@
+# Every target makes the virtual environment (.venv) first where that is needed; nothing has to be installed or activated.
+# Another interpreter: make demo PYTHON=python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PYTHON
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Make .venv and install the project and its tools into it (once; the other targets do it too)
+	@tools/setup.sh
+
+.PHONY: demo
+demo: setup ## Train, resume, measure and export a small model on this machine; the run lands in runs/demo (ARGS="--workers 1")
+	@F2LLM_SETUP_SECONDS=$$(cat .venv/setup-seconds) $(IN_VENV) f2llm demo $(ARGS)
+
+.PHONY: test
+test: setup ## Run all tests: unit and contract tests, then the integration tests (ARGS="-k storage")
+	@tools/s3-server.sh >/dev/null || test -z "$${CI:-}"
+	@$(IN_VENV) tools/test.sh $(ARGS)
+
+.PHONY: lint
+lint: setup ## Check style (ruff), types (mypy --strict) and the direction of imports (import-linter)
+	@$(IN_VENV) ruff check .
+	@$(IN_VENV) ruff format --check .
+	@$(IN_VENV) mypy
+	@$(IN_VENV) lint-imports
+
+.PHONY: format
+format: setup ## Mend what ruff can mend by itself
+	@$(IN_VENV) ruff check --fix .
+	@$(IN_VENV) ruff format .
+
+.PHONY: generate
+generate: setup ## Write the generated files again (reference pages under docs/reference)
+	@$(IN_VENV) python -m jobs.reference
+
+.PHONY: bench
+bench: setup ## Measure against peers; every figure in the README comes from here (ARGS="loader" for one)
+	@$(IN_VENV) tools/bench.sh $(ARGS)
+
+.PHONY: constraints
+constraints: setup ## Write constraints.txt from what is installed (UPGRADE=1: after an upgrade of everything)
+	@tools/uv.sh pip install --quiet --python .venv/bin/python $(if $(UPGRADE),--upgrade,) --editable '.[dev,operator]'
+	@$(IN_VENV) python tools/constraints.py
+
+.PHONY: clean
+clean: ## Remove .venv and everything that tools wrote; runs/ stays
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

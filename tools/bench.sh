@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Run the measurements of bench/: all, or those named ("tools/bench.sh packing" runs bench/packing.py). Each says what it compares.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ "$#" = 0 ]; then
+  for file in bench/[a-z]*.py; do set -- "$@" "$(basename "$file" .py)"; done
+fi
+for name in "$@"; do
+  echo "== bench/$name.py"
+  python -m "bench.$name"
+done
