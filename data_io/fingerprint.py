@@ -1,0 +1,29 @@
+"""What a data order is made from; two runs with equal fingerprints consume the same examples in the same order."""
+
+from pydantic import BaseModel, ConfigDict
+
+from data_io.config import HardNegatives
+
+
+class Fingerprint(BaseModel):
+    """Part of every checkpoint. A resume whose fingerprint differs is refused with the field that differs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    planner_version: int
+    data_version: str
+    sources: tuple[str, ...]
+    micro_batch_size: int
+    micro_batches_per_step: int
+    step_source: str
+    seed: int
+    hard_negatives: HardNegatives
+    tokenizer: str
+
+    def differences(self, other: "Fingerprint") -> list[str]:
+        """Fields that differ, each as `field: mine, theirs`; empty where the orders are the same."""
+        return [
+            f"{name}: {getattr(self, name)!r} here, {getattr(other, name)!r} there"
+            for name in type(self).model_fields
+            if getattr(self, name) != getattr(other, name)
+        ]

@@ -1,0 +1,245 @@
+"""The data order: a pure function of (sources, seed, batch size) that no worker owns (DESIGN section 2).
+
+Shapes: S sources, M micro-batches an epoch, B rows a micro-batch, G micro-batches ("slots") a step, R row groups of a
+source.
+
+    source s of N_s rows  ->  m_s = ceil(N_s / B) micro-batches, the last one may be short
+    an epoch              =   a uniformly random permutation of the multiset {s repeated m_s times}
+    step t of the epoch   =   slots [tG, (t+1)G), the last step may be short
+    worker r of W         ->  slots tG + r, tG + r + W, ... of step t
+
+Drawing the next source with probability proportional to what is left of it, as each worker of the recipe does on its
+own (arXiv 2510.02294, section 3), is the same law as that permutation. Nothing here depends on W.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io.errors import DataError
+from data_io.keyed_hash import hashes, mix, permutation
+
+PLANNER_VERSION = 1
+"""Grows whenever the same inputs would give another order; it is part of every checkpoint's fingerprint."""
+
+# Each use of a key gets its own tag, so that no two draws share a stream.
+_SOURCES, _ROW_GROUPS, _ROWS, _NEGATIVES = range(1, 5)
+
+StepSource = Literal["independent", "same"]
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """What the plan needs to know of a source: its name and the rows of each of its row groups, int [R]."""
+
+    name: str
+    group_rows: npt.NDArray[np.int32]
+
+    @property
+    def rows(self) -> int:
+        return int(self.group_rows.sum(dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One micro-batch of a step: the `occurrence`-th micro-batch of source number `source`, with `rows` rows."""
+
+    source: int
+    occurrence: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: its epoch, and its slots in order. Every worker knows all of them."""
+
+    index: int
+    epoch: int
+    first_slot: int
+    slots: tuple[Slot, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(slot.rows for slot in self.slots)
+
+
+@dataclass(frozen=True)
+class RowSelection:
+    """The rows of one micro-batch: row `row[i]` of row group `row_group[i]`, int64 [B] each, in the order of use."""
+
+    row_group: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+
+
+def slots_of_worker(slots: int, *, rank: int, world_size: int) -> range:
+    """Positions in a step of `slots` slots that worker `rank` takes; the union over ranks is every slot once."""
+    return range(rank, slots, world_size)
+
+
+class DataPlan:
+    """The order of all epochs. Cheap to build; an epoch's arrays (about 10 bytes a micro-batch) are made when first
+    used.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[SourceRows],
+        *,
+        micro_batch_size: int,
+        micro_batches_per_step: int,
+        seed: int,
+        step_source: StepSource = "independent",
+    ) -> None:
+        """Raises DataError where there is no source, or one without rows."""
+        if not sources:
+            raise DataError("no source to train on", remedy="name at least one source of the manifest in data.sources")
+        for source in sources:
+            if source.rows == 0:
+                raise DataError(
+                    f"source {source.name!r} has no rows", remedy="leave it out of data.sources or prepare it again"
+                )
+        self.sources = tuple(sources)
+        self.micro_batch_size = micro_batch_size
+        self.micro_batches_per_step = micro_batches_per_step
+        self.seed = seed
+        self.step_source: StepSource = step_source
+        self._source_rows = np.array([source.rows for source in sources], dtype=np.int64)
+        self._source_batches = -(-self._source_rows // micro_batch_size)
+        # One epoch, and the next while the loader reads ahead over the boundary.
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
+        self._row_groups = lru_cache(maxsize=2 * len(sources))(self._draw_row_groups)
+        self._rows = lru_cache(maxsize=4 * len(sources) + 64)(self._draw_rows)
+
+    @property
+    def micro_batches_per_epoch(self) -> int:
+        return int(self._source_batches.sum())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch: ceil(M / G), or with one source a step the sum of ceil(m_s / G)."""
+        if self.step_source == "same":
+            return int((-(-self._source_batches // self.micro_batches_per_step)).sum())
+        return -(-self.micro_batches_per_epoch // self.micro_batches_per_step)
+
+    def step(self, index: int) -> Step:
+        """The `index`-th optimiser step since the start of training, whatever happened in between."""
+        epoch, step_in_epoch = divmod(index, self.steps_per_epoch)
+        order = self._epoch(epoch)
+        first, end = int(order.step_bounds[step_in_epoch]), int(order.step_bounds[step_in_epoch + 1])
+        slots = tuple(
+            Slot(source=int(s), occurrence=int(k), rows=self.rows_of_micro_batch(int(s), int(k)))
+            for s, k in zip(order.source[first:end], order.occurrence[first:end], strict=True)
+        )
+        return Step(index=index, epoch=epoch, first_slot=epoch * self.micro_batches_per_epoch + first, slots=slots)
+
+    def step_after(self, micro_batches_consumed: int) -> int:
+        """The step that comes next once so many micro-batches are consumed: all that a checkpoint has to remember.
+
+        Raises DataError where the number is not a boundary between two steps of this plan.
+        """
+        epoch, slot = divmod(micro_batches_consumed, self.micro_batches_per_epoch)
+        bounds = self._epoch(epoch).step_bounds
+        step_in_epoch = int(np.searchsorted(bounds, slot))
+        if bounds[step_in_epoch] != slot:
+            raise DataError(
+                f"micro_batches_consumed={micro_batches_consumed} does not lie between two steps of "
+                f"{self.micro_batches_per_step} micro-batches",
+                remedy="resume with the global_batch_size that wrote the checkpoint",
+            )
+        return epoch * self.steps_per_epoch + step_in_epoch
+
+    def sources_of_epoch(self, epoch: int) -> npt.NDArray[np.uint16]:
+        """Source number of every slot of an epoch, uint16 [M]."""
+        return self._epoch(epoch).source
+
+    def rows_of_micro_batch(self, source: int, occurrence: int) -> int:
+        """True size of a micro-batch: B, less for the last of a source."""
+        return min(self.micro_batch_size, int(self._source_rows[source]) - occurrence * self.micro_batch_size)
+
+    def select_rows(self, *, epoch: int, source: int, occurrence: int) -> RowSelection:
+        """Where the rows of a micro-batch are: consecutive positions of the source's own order in this epoch.
+
+        Row groups are permuted and rows are permuted inside each, so that neighbouring occurrences share a row group.
+        """
+        groups, ends = self._row_groups(epoch, source)
+        first = occurrence * self.micro_batch_size
+        positions = np.arange(first, first + self.rows_of_micro_batch(source, occurrence))
+        place = np.searchsorted(ends, positions, side="right")
+        row_group = groups[place]
+        offset = positions - (ends[place] - self.sources[source].group_rows[row_group])
+        row = np.empty_like(positions)
+        for group in np.unique(row_group):
+            mine = row_group == group
+            row[mine] = self._rows(epoch, source, int(group))[offset[mine]]
+        return RowSelection(row_group=row_group, row=row)
+
+    def select_negatives(
+        self, *, epoch: int, source: int, row_group: int, stored: int, used: int
+    ) -> npt.NDArray[np.int64]:
+        """Which of a row's `stored` hard negatives an epoch uses, int64 [min(used, stored)].
+
+        A cyclic window of columns, drawn per row group so that a step reads few columns. The negatives of each row were
+        shuffled when the shards were written, so a window is an unbiased draw. (The recipe draws per micro-batch.)
+        """
+        used = min(used, stored)
+        if used == 0:
+            return np.empty(0, dtype=np.int64)
+        start = mix(self.seed, _NEGATIVES, epoch, source, row_group) % stored
+        return (start + np.arange(used)) % stored
+
+    def _draw_epoch(self, epoch: int) -> "_EpochOrder":
+        key = mix(self.seed, _SOURCES, epoch)
+        if self.step_source == "same":
+            return self._draw_epoch_of_uniform_steps(key)
+        source = _permuted_multiset(key, self._source_batches)
+        total, width = len(source), self.micro_batches_per_step
+        bounds = np.minimum(np.arange(self.steps_per_epoch + 1, dtype=np.int64) * width, total)
+        return _EpochOrder(source=source, occurrence=_occurrences(source, self._source_batches), step_bounds=bounds)
+
+    def _draw_epoch_of_uniform_steps(self, key: int) -> "_EpochOrder":
+        """One source a step: the same law, with steps in the place of micro-batches."""
+        width = self.micro_batches_per_step
+        steps_of_source = -(-self._source_batches // width)
+        step_source = _permuted_multiset(key, steps_of_source)
+        step_occurrence = _occurrences(step_source, steps_of_source)
+        slots = np.minimum(width, self._source_batches[step_source] - step_occurrence.astype(np.int64) * width)
+        source = np.repeat(step_source, slots)
+        bounds = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(slots)])
+        return _EpochOrder(source=source, occurrence=_occurrences(source, self._source_batches), step_bounds=bounds)
+
+    def _draw_row_groups(self, epoch: int, source: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The source's row groups in this epoch's order, int64 [R], and the position where each ends, int64 [R]."""
+        group_rows = self.sources[source].group_rows
+        order = permutation(mix(self.seed, _ROW_GROUPS, epoch, source), len(group_rows))
+        return order, np.cumsum(group_rows[order], dtype=np.int64)
+
+    def _draw_rows(self, epoch: int, source: int, row_group: int) -> npt.NDArray[np.int64]:
+        rows = int(self.sources[source].group_rows[row_group])
+        return permutation(mix(self.seed, _ROWS, epoch, source, row_group), rows)
+
+
+@dataclass(frozen=True)
+class _EpochOrder:
+    source: npt.NDArray[np.uint16]  # [M]
+    occurrence: npt.NDArray[np.int32]  # [M]: how many slots of this source came before
+    step_bounds: npt.NDArray[np.int64]  # [steps + 1]
+
+
+def _permuted_multiset(key: int, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+    """Source numbers in a uniformly random order, uint16 [sum(counts)], source s exactly counts[s] times."""
+    keys = hashes(key, int(counts.sum()))
+    members = np.repeat(np.arange(len(counts), dtype=np.uint16), counts)
+    return members[np.argsort(keys, kind="stable")]
+
+
+def _occurrences(source: npt.NDArray[np.uint16], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """For each slot, how many earlier slots hold the same source, int32 [M]."""
+    by_source = np.argsort(source, kind="stable")
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    occurrence = np.empty(len(source), dtype=np.int32)
+    occurrence[by_source] = np.arange(len(source)) - starts
+    return occurrence

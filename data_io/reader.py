@@ -1,0 +1,168 @@
+"""Columns of a row group by ranged GETs alone: no listing, no HEAD, no Parquet footer, every byte checked."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from time import monotonic
+
+import numpy as np
+import pyarrow as pa
+
+from data_io.errors import DataError, NotFoundInStore, ObjectChanged
+from data_io.manifest import Manifest, Shard
+from data_io.parquet_footer import Chunk, decode
+from data_io.schema import HASH_COLUMNS, text_columns
+from data_io.storage import Blob, Store
+from data_io.storage_errors import ObjectTooShort
+
+MERGE_GAP_BYTES = 64 * 1024
+"""Wanted columns with less than this between them are read by one GET: it costs less than another request."""
+
+
+@dataclass(frozen=True)
+class ReadStats:
+    """What a reader has asked of the store: GETs, bytes, GETs repeated for bad bytes, seconds summed over threads."""
+
+    requests: int = 0
+    bytes: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+
+
+class Reader:
+    """Reads a data set's row groups; any number of threads may share one."""
+
+    def __init__(self, store: Store, manifest: Manifest, *, verify: bool = True) -> None:
+        """`verify` checks each column chunk against the manifest's CRC, and each page against its own."""
+        self._store = store
+        self._manifest = manifest
+        self._verify = verify
+        self._etags: dict[str, str] = {}
+        self._stats = ReadStats()
+        self._lock = Lock()
+
+    @property
+    def stats(self) -> ReadStats:
+        return self._stats
+
+    def read(self, source: str, row_group: int, columns: Sequence[str]) -> pa.Table:
+        """The named columns, in that order, of all rows of a row group, in stored order.
+
+        Raises DataError where the shard is missing, truncated, overwritten while it is read, or damaged: wrong bytes
+        are fetched once more and never handed on. Raises StorageError where the store cannot be reached.
+        """
+        wanted = self._locate(source, row_group, columns)
+        chunks = self._fetch(wanted, wanted.columns)
+        bad = self._damaged(wanted, chunks)
+        if bad:
+            chunks |= self._fetch(wanted, bad, retry=True)
+            bad = self._damaged(wanted, chunks)
+        if bad:
+            names = ", ".join(wanted.names[i] for i in bad)
+            raise self._error(wanted, f"damaged: the checksum of column {names} is not the manifest's")
+        return self._decode(wanted, columns, chunks)
+
+    def _locate(self, source: str, row_group: int, names: Sequence[str]) -> "_Wanted":
+        groups = self._manifest.row_groups(source)
+        shard = self._manifest.shards(source)[int(groups.shard[row_group])]
+        known = [*text_columns(self._manifest.source(source).negatives), *HASH_COLUMNS]
+        sizes = groups.chunk_bytes[row_group].tolist()
+        ends = (int(groups.offset[row_group]) + np.cumsum(groups.chunk_bytes[row_group], dtype=np.int64)).tolist()
+        return _Wanted(
+            source=source,
+            row_group=row_group,
+            shard=shard,
+            rows=int(groups.rows[row_group]),
+            columns=sorted(known.index(name) for name in names),
+            names=known,
+            spans=[(end - size, end) for size, end in zip(sizes, ends, strict=True)],
+            crcs=groups.chunk_crc[row_group].tolist(),
+        )
+
+    def _fetch(self, wanted: "_Wanted", indices: Sequence[int], *, retry: bool = False) -> dict[int, memoryview]:
+        """The chunks of columns `indices` (rising), several to a GET where they lie close together."""
+        chunks: dict[int, memoryview] = {}
+        for run in _runs(indices, wanted.spans):
+            start, end = wanted.spans[run[0]][0], wanted.spans[run[-1]][1]
+            data = self._get(wanted, start, end - start, retry=retry).data
+            for i in run:
+                chunks[i] = data[wanted.spans[i][0] - start : wanted.spans[i][1] - start]
+        return chunks
+
+    def _get(self, wanted: "_Wanted", start: int, length: int, *, retry: bool) -> Blob:
+        shard = wanted.shard
+        pinned = self._etags.get(shard.key)
+        began = monotonic()
+        try:
+            blob = self._store.get_range(shard.key, start, length, if_match=pinned)
+        except NotFoundInStore as error:
+            raise self._error(wanted, "missing") from error
+        except ObjectChanged as error:
+            raise self._changed(wanted) from error
+        except ObjectTooShort as error:
+            found = self._store.head(shard.key)
+            size = "missing" if found is None else f"{found.size} bytes long"
+            raise self._error(wanted, f"truncated: it is {size}, expected {shard.size} bytes") from error
+        if blob.size != shard.size:
+            raise self._error(
+                wanted, f"not the file that was written: it is {blob.size} bytes long, expected {shard.size}"
+            )
+        with self._lock:
+            before = self._stats
+            self._stats = ReadStats(
+                requests=before.requests + 1,
+                bytes=before.bytes + length,
+                retries=before.retries + retry,
+                seconds=before.seconds + monotonic() - began,
+            )
+            # Pinned at the first GET, not taken from the manifest: a copied data set has other ETags.
+            if blob.etag is not None and self._etags.setdefault(shard.key, blob.etag) != blob.etag:
+                raise self._changed(wanted)
+        return blob
+
+    def _damaged(self, wanted: "_Wanted", chunks: dict[int, memoryview]) -> list[int]:
+        return [i for i in wanted.columns if zlib.crc32(chunks[i]) != wanted.crcs[i]] if self._verify else []
+
+    def _decode(self, wanted: "_Wanted", order: Sequence[str], chunks: dict[int, memoryview]) -> pa.Table:
+        parts = [Chunk(wanted.names[i], wanted.names[i] not in HASH_COLUMNS, chunks[i]) for i in wanted.columns]
+        try:
+            table = decode(parts, wanted.rows, check_pages=self._verify)
+        except (pa.ArrowException, OSError) as error:
+            raise self._error(wanted, f"not readable as Parquet ({error})") from error
+        return table.select(list(order))
+
+    def _changed(self, wanted: "_Wanted") -> DataError:
+        return self._error(wanted, "overwritten while it is being read")
+
+    def _error(self, wanted: "_Wanted", found: str) -> DataError:
+        shard = f"shard {wanted.shard.key} at {self._store.uri}"
+        return DataError(
+            f"source {wanted.source!r}, row group {wanted.row_group}: {shard} is {found}",
+            remedy="run `f2llm data validate` to see everything that is wrong, then copy or prepare the data set again",
+        )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A request, resolved: `columns` (rising) index names, spans (first byte, end) and crcs of the whole row group."""
+
+    source: str
+    row_group: int
+    shard: Shard
+    rows: int
+    columns: list[int]
+    names: list[str]
+    spans: list[tuple[int, int]]
+    crcs: list[int]
+
+
+def _runs(indices: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Split rising indices where the gap between neighbours is worth a request of its own."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and spans[i][0] - spans[runs[-1][-1]][1] < MERGE_GAP_BYTES:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs

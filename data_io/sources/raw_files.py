@@ -1,0 +1,271 @@
+"""A user's files, whatever their format, as records with a place: JSON lines, CSV, TSV and Parquet, local or remote.
+
+fsspec opens them, so that every address it knows works (`s3://`, `https://`, a folder, a pattern). Everything wrong
+with a file ends in one DataError that names the file and the line or row, counted from 1.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from data_io.errors import ConfigError, DataError
+from data_io.sources.raw_file_errors import readable_errors
+from data_io.store_address import without_credentials
+
+Record = dict[str, Any]
+Placed = tuple[str, Record]
+
+_LARGEST_FIELD = 2**31 - 1
+_BATCH_ROWS = 1024
+_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq")
+_COMPRESSIONS = (".gz", ".bz2", ".xz")
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One file: `address` as it is shown to the user, and its format: jsonl, csv, tsv or parquet."""
+
+    address: str
+    format: str
+
+
+def find_files(address: str) -> list[RawFile]:
+    """The files that a path, a folder or a pattern stands for, in the order of their names.
+
+    Raises DataError where there is none, or one whose name has no known ending; StorageError where the store refuses;
+    ConfigError for an address with credentials, which would end up in messages and in the manifest.
+    """
+    if "://" in address and without_credentials(address) != address:
+        raise ConfigError(
+            f"the address {without_credentials(address)} has credentials in it", remedy="put them into the environment"
+        )
+    with readable_errors(address):
+        fs, path = url_to_fs(address)
+        if any(c in path for c in "*?["):
+            found = [p for p in sorted(fs.glob(path)) if fs.isfile(p)]
+        elif fs.isdir(path):
+            found = [p for p in sorted(fs.find(path)) if _format(p) is not None]
+        else:
+            found = [path] if fs.exists(path) else []
+        names = [address] if found == [path] else [fs.unstrip_protocol(p).removeprefix("file://") for p in found]
+    if not found:
+        raise DataError(
+            f"no data file at {address}",
+            remedy="give the path of a file, a folder with files or a quoted pattern such as 'data/*.jsonl'",
+        )
+    return [RawFile(name, _known_format(name)) for name in names]
+
+
+def fingerprint(address: str) -> str:
+    """A text that changes when the file behind `address` does (size and time, or ETag), without reading it."""
+    with readable_errors(address):
+        fs, path = url_to_fs(address)
+        return str(fs.ukey(path))
+
+
+def column_names(file: RawFile) -> tuple[str, ...]:
+    """Names of the columns: of the Parquet schema, the CSV header or the first JSON object."""
+    with readable_errors(file.address), _open(file) as stream:
+        if file.format == "parquet":
+            return tuple(_parquet(file, stream).schema_arrow.names)
+        if file.format == "jsonl":
+            return tuple(next(_jsonl(file, stream))[1])
+        return tuple(_csv_header(file, _csv_rows(file, stream)))
+
+
+def read_records(file: RawFile, columns: Sequence[str]) -> Iterator[Placed]:
+    """Records of the file, each with its place; values are what the format gives, only `columns` are looked at.
+
+    A column that is missing is a DataError, in JSON lines for every single row.
+    """
+    with readable_errors(file.address), _open(file) as stream:
+        if file.format == "parquet":
+            yield from _parquet_records(file, stream, columns)
+        else:
+            yield from (_jsonl if file.format == "jsonl" else _csv_records)(file, stream)
+
+
+def _format(name: str) -> str | None:
+    lowered = name.lower()
+    for compression in _COMPRESSIONS:
+        lowered = lowered.removesuffix(compression)
+    for suffix in _SUFFIXES:
+        if lowered.endswith(suffix):
+            return {".ndjson": "jsonl", ".json": "jsonl", ".pq": "parquet"}.get(suffix, suffix[1:])
+    return None
+
+
+def _known_format(name: str) -> str:
+    known = _format(name)
+    if known is None:
+        raise DataError(
+            f"{name}: the ending says no known format; expected one of {', '.join(_SUFFIXES)} (compressed or not)",
+            remedy="rename the file after its format, or convert it",
+        )
+    return known
+
+
+def _open(file: RawFile) -> Any:
+    return fsspec.open(file.address, "rb", compression=None if file.format == "parquet" else "infer")
+
+
+def _decode(line: bytes, place: str) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = (
+            "the file seems to be UTF-16"
+            if line[:2] in (b"\xff\xfe", b"\xfe\xff")
+            else f"byte {error.start + 1} of the line"
+        )
+        raise DataError(
+            f"{place}: not valid UTF-8 ({found}: 0x{line[error.start]:02x})",
+            remedy="convert the file to UTF-8, e.g. iconv -f LATIN1 -t UTF-8",
+        ) from error
+
+
+def _lines(file: RawFile, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
+    """Decoded lines with their number from 1. A byte-order mark at the front is dropped."""
+    for number, line in enumerate(stream, start=1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+            if line[:4] == b"PK\x03\x04" or line[:4] == b"PAR1":
+                kind = "a zip archive" if line[:2] == b"PK" else "Parquet"
+                raise DataError(
+                    f"{file.address} is {kind}, not {file.format}", remedy="unpack it, or mend the name's ending"
+                )
+        yield number, _decode(line, f"{file.address}, line {number}")
+
+
+def _jsonl(file: RawFile, stream: IO[bytes]) -> Iterator[Placed]:
+    empty = True
+    for number, line in _lines(file, stream):
+        if not line.strip():
+            continue
+        place = f"{file.address}, line {number}"
+        if empty and line.lstrip().startswith("["):
+            raise DataError(
+                f"{place}: the file is one JSON array; expected one object a line",
+                remedy=f"jq -c '.[]' {file.address} > rows.jsonl",
+            )
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{place}, column {error.colno}: not valid JSON ({error.msg})",
+                remedy="mend the line; every line must be one complete JSON object",
+            ) from error
+        if not isinstance(record, dict):
+            raise DataError(
+                f"{place}: expected a JSON object, found {type(record).__name__}",
+                remedy='write every row as an object, e.g. {"query": "...", "positive": "..."}',
+            )
+        empty = False
+        yield place, record
+    if empty:
+        raise _no_rows(file)
+
+
+def _csv_rows(file: RawFile, stream: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LARGEST_FIELD)
+    delimiter = "\t" if file.format == "tsv" else ","
+    reader = csv.reader((line for _, line in _lines(file, stream)), delimiter=delimiter, strict=True)
+    first = 1
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{file.address}, line {first}: not valid CSV ({error})",
+                remedy="quote fields that hold quotes, commas or line ends, and double the quotes in them",
+            ) from error
+        if row is None:
+            return
+        if row:
+            yield first, row
+        first = reader.line_num + 1
+
+
+def _csv_header(file: RawFile, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
+    _, header = next(rows, (0, None))
+    if header is None:
+        raise _no_rows(file)
+    return [name.strip() for name in header]
+
+
+def _csv_records(file: RawFile, stream: IO[bytes]) -> Iterator[Placed]:
+    rows = _csv_rows(file, stream)
+    header = _csv_header(file, rows)
+    empty = True
+    for number, row in rows:
+        empty = False
+        place = f"{file.address}, line {number}"
+        if len(row) != len(header):
+            raise DataError(
+                f"{place}: {len(row)} fields; the header has {len(header)} ({', '.join(header)})",
+                remedy="quote fields that hold the separator or a line end",
+            )
+        yield place, dict(zip(header, row, strict=True))
+    if empty:
+        raise _no_rows(file)
+
+
+def _parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
+    head = stream.read(4)
+    stream.seek(0)
+    if head != b"PAR1":
+        found = (
+            "an empty file"
+            if not head
+            else {b"PK\x03\x04": "a zip archive"}.get(head, f"a file that begins with {head!r}")
+        )
+        raise DataError(
+            f"{file.address}: expected Parquet (it begins with PAR1), found {found}",
+            remedy="unpack or convert it; where git-lfs is used, run git lfs pull",
+        )
+    return pq.ParquetFile(stream)
+
+
+def _parquet_records(file: RawFile, stream: IO[bytes], columns: Sequence[str]) -> Iterator[Placed]:
+    parquet = _parquet(file, stream)
+    missing = [name for name in columns if name not in parquet.schema_arrow.names]
+    if missing:
+        raise DataError(
+            f"{file.address} has no column {missing[0]!r}; it has {', '.join(parquet.schema_arrow.names)}",
+            remedy="name the right columns, or make the files of a source agree",
+        )
+    if parquet.metadata.num_rows == 0:
+        raise _no_rows(file)
+    number = 0
+    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
+        try:
+            records = batch.to_pylist()
+        except UnicodeDecodeError as error:
+            number += _first_bad_row(batch)
+            raise DataError(
+                f"{file.address}, row {number + 1}: not valid UTF-8 ({error.reason})",
+                remedy="write the file again with UTF-8 text",
+            ) from error
+        for record in records:
+            number += 1
+            yield f"{file.address}, row {number}", record
+
+
+def _first_bad_row(batch: pa.RecordBatch) -> int:
+    for row in range(batch.num_rows):
+        try:
+            batch.slice(row, 1).to_pylist()
+        except UnicodeDecodeError:
+            return row
+    return 0
+
+
+def _no_rows(file: RawFile) -> DataError:
+    return DataError(f"{file.address} has no rows", remedy="leave the file out, or write rows into it")

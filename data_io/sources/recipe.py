@@ -1,0 +1,56 @@
+"""Whether a data set that is already there was made the same way, and is whole: then it need not be made again."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from data_io.errors import DataError, NotFoundInStore
+from data_io.manifest import Manifest, load_manifest
+from data_io.storage import Store
+
+RECIPE_KEY = "recipe.json"
+_FORMAT_VERSION = 1
+"""Grows when the same recipe would give other rows than before."""
+
+
+def reuse(store: Store, recipe: Mapping[str, object], *, files: Sequence[str] = ()) -> Manifest | None:
+    """The manifest of a data set made with this recipe, None where there is none or an object is missing or damaged.
+
+    `files` are further keys that the recipe leaves behind. Reads every object once.
+    """
+    try:
+        recorded = json.loads(store.get(RECIPE_KEY))
+        manifest = load_manifest(store)
+    except (NotFoundInStore, DataError, ValueError):
+        return None
+    # The version ties the record to the manifest: another preparation may have been cut off between the two.
+    if not isinstance(recorded, dict) or recorded != _document(recipe, manifest, recorded.get("files", {})):
+        return None
+    if set(recorded["files"]) != set(files):
+        return None
+    expected = {key: str(sha256) for key, sha256 in recorded["files"].items()}
+    for source in manifest.sources:
+        expected |= {shard.key: shard.sha256 for shard in manifest.shards(source.name)}
+    for evaluation in manifest.evaluations:
+        expected |= {stored.key: stored.sha256 for stored in evaluation.files.values()}
+    return manifest if all(_sha256(store, key) == sha256 for key, sha256 in expected.items()) else None
+
+
+def record(store: Store, recipe: Mapping[str, object], manifest: Manifest, *, files: Sequence[str] = ()) -> None:
+    """Write down how the data set was made; the last thing that is written."""
+    checksums = {key: _sha256(store, key) for key in files}
+    document = _document(recipe, manifest, checksums)
+    store.put(RECIPE_KEY, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def _document(recipe: Mapping[str, object], manifest: Manifest, files: Mapping[str, str | None]) -> dict[str, object]:
+    said = {"format_version": _FORMAT_VERSION, "recipe": recipe, "manifest_version": manifest.version, "files": files}
+    # Through JSON, so that what is compared with a file's content has its types.
+    return json.loads(json.dumps(said))  # type: ignore[no-any-return]
+
+
+def _sha256(store: Store, key: str) -> str | None:
+    try:
+        return hashlib.sha256(store.get(key)).hexdigest()
+    except NotFoundInStore:
+        return None

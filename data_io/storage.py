@@ -1,0 +1,335 @@
+"""The one door to object stores: S3-compatible services and local folders behind the same few calls, on obstore.
+
+Rules that obstore brings with it: its clients are made when first used, one set a process, and are neither pickled nor
+carried over a fork (they hang there); a writer keeps the caller's buffer, so it gets copies; a range behind the end
+comes back short without an error, so lengths are checked. obstore's own retries cover 5xx, 429, cut and stalled bodies;
+the one step on top of them is a new client after a refusal, for credentials that have expired.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
+
+from data_io.config import S3Options
+from data_io.errors import F2LLMError, NotFoundInStore, StorageError
+from data_io.storage_errors import ObjectTooShort, credentials_may_have_expired, out_of_range, translate
+from data_io.store_address import allow_http, check_endpoint, endpoint_of, parse_uri, without_credentials
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+T = TypeVar("T")
+
+FIRST_ANSWER_SECONDS = 15.0
+"""How long a store may stay away that never answered this process: a wrong address should not cost minutes."""
+OUTAGE_SECONDS = 150.0
+"""How long a store that has answered before may stay away. Below the five minutes for which a signature is valid."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object as a listing shows it; `key` is relative to the store."""
+
+    key: str
+    size: int
+    etag: str | None
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes of a range, with the ETag and the size of the whole object they were cut from."""
+
+    data: memoryview
+    etag: str | None
+    size: int
+
+
+class Writer:
+    """A growing object; it appears under its key only when the `with` block ends without an exception."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append a copy of `data`; returns its length in bytes."""
+        copy = bytes(data)
+        self._write(copy)
+        return len(copy)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder or a bucket prefix. Cheap to make, to compare and to pickle; the client behind it is made on first use.
+
+    Every method raises StoreAccessError where the store says no, and StorageError where it cannot be reached.
+    """
+
+    root: str
+    """An absolute folder, `s3://bucket` or `memory://name`."""
+    prefix: str = ""
+    s3: S3Options = field(default_factory=S3Options)
+
+    @property
+    def uri(self) -> str:
+        """Where this is; never holds credentials."""
+        return f"{self.root.rstrip('/')}/{self.prefix}" if self.prefix else self.root
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.root
+
+    def child(self, prefix: str) -> "Store":
+        """The store whose keys begin with `prefix` here."""
+        return Store(self.root, _join(self.prefix, prefix.strip("/")), self.s3)
+
+    def get(self, key: str) -> bytes:
+        """The whole object. Raises NotFoundInStore."""
+        return self._call(key, lambda client, path: bytes(obstore.get(client, path).bytes()))
+
+    def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None) -> Blob:
+        """`length` > 0 bytes from `start`. Raises NotFoundInStore, ObjectTooShort, and ObjectChanged where the object's
+        ETag is no longer `if_match`.
+        """
+
+        def fetch(client: ObjectStore, path: str) -> Blob:
+            # get, not get_range: that one takes no If-Match.
+            options: obstore.GetOptions = {"range": (start, start + length)}
+            if if_match is not None:
+                options["if_match"] = if_match
+            result = obstore.get(client, path, options=options)
+            return Blob(memoryview(result.bytes()), result.meta["e_tag"], result.meta["size"])
+
+        try:
+            blob = self._call(key, fetch)
+        except StorageError as error:
+            if not out_of_range(error.__cause__):
+                raise
+            found = self.head(key)
+            raise self._too_short(key, start + length, found.size if found else 0) from error
+        if len(blob.data) != length:
+            raise self._too_short(key, start + length, blob.size)
+        return blob
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """The object's size and ETag, None where there is none."""
+        try:
+            meta = self._call(key, obstore.head)
+        except NotFoundInStore:
+            return None
+        return ObjectInfo(key, meta["size"], meta["e_tag"], meta["last_modified"])
+
+    def exists(self, key: str) -> bool:
+        return self.head(key) is not None
+
+    def put(self, key: str, data: bytes) -> str | None:
+        """Write the object in one go, over an older one if any; returns its ETag. Readers see all of it or nothing."""
+        return self._call(key, lambda client, path: obstore.put(client, path, data), create=True)["e_tag"]
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write the object unless its key is taken; False means that it is and nothing was written."""
+
+        def create(client: ObjectStore, path: str) -> bool:
+            try:
+                obstore.put(client, path, data, mode="create")
+            except AlreadyExistsError:
+                return False
+            return True
+
+        return self._call(key, create, create=True)
+
+    def put_immutable(self, key: str, data: bytes) -> str | None:
+        """Write an object whose key says its content, unless it is there already and undamaged; returns its ETag.
+
+        One that is left alone keeps the ETag which readers of a running job hold on to.
+        """
+        found = self.head(key)
+        if found is not None and found.size == len(data) and self.get(key) == data:
+            return found.etag
+        return self.put(key, data)
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """All objects under the folder `prefix` (whole path segments), sorted by key; none where it does not exist."""
+        try:
+            found = self._call(prefix, lambda client, path: obstore.list(client, prefix=path or None).collect())
+        except NotFoundInStore:
+            return []
+        cut = len(self.prefix) + 1 if self.prefix else 0
+        listed = [ObjectInfo(o["path"][cut:], o["size"], o["e_tag"], o["last_modified"]) for o in found]
+        return sorted(listed, key=lambda info: info.key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; a key that does not exist is no error."""
+        keys = list(keys)
+        if self.root.startswith("s3://") and keys:
+            paths = [_join(self.prefix, key) for key in keys]
+            self._call("", lambda client, _: obstore.delete(client, paths))
+            return
+        for key in keys:
+            try:
+                self._call(key, obstore.delete)
+            except NotFoundInStore:
+                continue
+
+    @contextmanager
+    def open_writer(self, key: str) -> Iterator[Writer]:
+        """Write a large object piece by piece. After an exception in the `with` block nothing is left of it."""
+        out = self._call(key, obstore.open_writer, create=True)
+        try:
+            yield Writer(lambda data: self._call(key, lambda _client, _path: out.write(data)))
+        except BaseException:
+            out.__exit__(*sys.exc_info())
+            raise
+        self._call(key, lambda _client, _path: out.close())
+
+    def _call(self, key: str, action: Callable[[ObjectStore, str], T], *, create: bool = False) -> T:
+        client = _client_of(self, create)
+        path = _join(self.prefix, key)
+        try:
+            try:
+                result = action(client.now, path)
+            except BaseError as error:
+                if client.is_local or not credentials_may_have_expired(error):
+                    raise
+                client = _replace_client(self, client)
+                result = action(client.now, path)
+        except (BaseError, OSError) as error:
+            translated = translate(error, place=self._place(key), bucket=None if client.is_local else self._bucket)
+            client.has_answered |= not translated.retryable
+            raise translated from error
+        client.has_answered = True
+        return result
+
+    @property
+    def _bucket(self) -> str:
+        return self.root.partition("://")[2]
+
+    def _place(self, key: str) -> str:
+        place = f"{self.uri.rstrip('/')}/{key}" if key else self.uri
+        endpoint = endpoint_of(self.s3) if self.root.startswith("s3://") else None
+        return place if endpoint is None else f"{place} (endpoint {without_credentials(endpoint)})"
+
+    def _too_short(self, key: str, needed: int, size: int) -> ObjectTooShort:
+        return ObjectTooShort(f"{self._place(key)}: has {size} bytes, but {needed} were expected")
+
+
+def open_store(uri: str, s3: S3Options | None = None) -> Store:
+    """The store at a local path, file://, s3:// or (in tests) memory:// URI. Nothing is opened or created yet.
+
+    Raises ConfigError for another scheme, a missing bucket, or an endpoint that the options do not allow.
+    """
+    s3 = S3Options() if s3 is None else s3
+    root, prefix = parse_uri(uri)
+    if root.startswith("s3://"):
+        check_endpoint(s3)
+    return Store(root, prefix, s3)
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}/{key}" if prefix and key else prefix or key
+
+
+@dataclass
+class _Client:
+    """The obstore clients behind one root of one process."""
+
+    first: ObjectStore
+    later: ObjectStore
+    is_local: bool
+    has_answered: bool = False
+
+    @property
+    def now(self) -> ObjectStore:
+        return self.later if self.has_answered else self.first
+
+
+_clients: dict[tuple[str, S3Options], _Client] = {}
+_clients_lock = Lock()
+_used_before_fork = False
+
+
+def _after_fork() -> None:
+    global _used_before_fork
+    _used_before_fork = _used_before_fork or bool(_clients)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _client_of(store: Store, create: bool) -> _Client:
+    """`create` makes a missing local folder; without it such a folder reads as NotFoundInStore."""
+    if _used_before_fork:
+        raise F2LLMError(
+            f"{store.uri} is used in a process that was forked from one that had used a store; that hangs",
+            remedy="start processes with spawn or forkserver",
+        )
+    key = (store.root, store.s3)
+    client = _clients.get(key)
+    if client is None:
+        with _clients_lock:
+            client = _clients.get(key) or _open_client(store, create)
+            _clients[key] = client
+    return client
+
+
+def _replace_client(store: Store, refused: _Client) -> _Client:
+    """A client with fresh credentials for one that was refused, unless another thread has made it already."""
+    key = (store.root, store.s3)
+    with _clients_lock:
+        if _clients.get(key) is refused:
+            _clients[key] = _open_client(store, create=False)
+        return _clients[key]
+
+
+def _open_client(store: Store, create: bool) -> _Client:
+    if store.root.startswith("s3://"):
+        first, later = _s3_client(store, FIRST_ANSWER_SECONDS), _s3_client(store, OUTAGE_SECONDS)
+        return _Client(first, later, is_local=False)
+    if store.root.startswith("memory://"):
+        memory = MemoryStore()
+        return _Client(memory, memory, is_local=True)
+    try:
+        if os.path.exists(store.root) and not os.path.isdir(store.root):
+            raise NotADirectoryError(20, "Not a directory")
+        if not create and not os.path.isdir(store.root):
+            raise FileNotFoundError(2, "No such file or directory")
+        local = LocalStore(store.root, mkdir=create, automatic_cleanup=True)
+    except (BaseError, OSError) as error:
+        raise translate(error, place=store.uri, bucket=None) from error
+    return _Client(local, local, is_local=True)
+
+
+def _s3_client(store: Store, patience_seconds: float) -> S3Store:
+    timeouts: ClientConfig = {
+        "allow_http": allow_http(store.s3),
+        "connect_timeout": "3s",
+        "read_timeout": "5s",
+        "timeout": "60s",
+    }
+    # So many retries that the time decides, not the count.
+    retries: RetryConfig = {
+        "max_retries": 100,
+        "retry_timeout": timedelta(seconds=patience_seconds),
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=10),
+            "base": 2,
+        },
+    }
+    region = store.s3.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return S3Store(
+        store._bucket,
+        endpoint=endpoint_of(store.s3),
+        region=region,
+        client_options=timeouts,
+        retry_config=retries,
+    )

@@ -1,0 +1,103 @@
+"""What the object store's errors mean to a user. Reads their text, since obstore keeps status codes nowhere else."""
+
+import errno
+import os
+import re
+
+from data_io.errors import F2LLMError, NotFoundInStore, ObjectChanged, StorageError, StoreAccessError
+
+_ERRNO = re.compile(r"\(os error (\d+)\)")
+_STATUS = re.compile(r"status code: (\d{3})")
+_S3_CODE = re.compile(r"(?:<Code>|\(code: )(\w+)")  # the second: obstore, of a key in a bulk delete
+_NODE_IDENTITY = ("169.254.169.254", "169.254.170.2", "169.254.170.23")
+_CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, and what they may do in this bucket"
+_LOCAL = {
+    errno.EACCES: ("permission denied", "change the folder's owner or mode, or use another folder"),
+    errno.EPERM: ("operation not permitted", "change the folder's owner or mode, or use another folder"),
+    errno.EROFS: ("the file system is read-only", "use a folder that can be written"),
+    errno.ENOTDIR: ("a part of the path is a file, not a folder", "move that file away or use another folder"),
+    errno.EEXIST: ("a part of the path is a file, not a folder", "move that file away or use another folder"),
+    errno.EISDIR: ("it is a folder, not a file", "move that folder away or use another name"),
+    errno.ENOSPC: ("no space is left on the device", "free some space or use another folder"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or use another folder"),
+    errno.ENAMETOOLONG: ("the name is too long", "use a shorter name"),
+}
+
+
+class ObjectTooShort(StorageError):
+    """The object ends before the range that was asked for."""
+
+    retryable = False
+
+
+def translate(error: Exception, *, place: str, bucket: str | None) -> F2LLMError:
+    """The project's error for one of obstore's or the operating system's; `place` is what was touched, safe to print.
+
+    `bucket` is None for a local folder. Only the kind of failure is taken from the original: its text may hold headers.
+    """
+    text = str(error)
+    if type(error).__name__ == "PreconditionError":
+        return ObjectChanged(f"{place}: the object was overwritten; its ETag is not the one seen before")
+    return _local(error, text, place) if bucket is None else _remote(error, text, place, bucket)
+
+
+def credentials_may_have_expired(error: Exception) -> bool:
+    """Whether new credentials could turn this refusal into an answer."""
+    text = str(error)
+    return _refused(_first(_STATUS, text), _first(_S3_CODE, text))
+
+
+def out_of_range(error: BaseException | None) -> bool:
+    """Whether the store says that a range begins behind the end of the object."""
+    text = str(error)
+    return "Requested range was invalid" in text or "StartTooLarge" in text or _first(_STATUS, text) == "416"
+
+
+def _local(error: Exception, text: str, place: str) -> F2LLMError:
+    if isinstance(error, FileNotFoundError):
+        return NotFoundInStore(f"{place}: no such file")
+    number = getattr(error, "errno", None) or int(_first(_ERRNO, text) or 0)
+    if number in _LOCAL:
+        found, remedy = _LOCAL[number]
+        return StoreAccessError(f"{place}: {found}", remedy=remedy)
+    reason = os.strerror(number) if number else text.split("\n", 1)[0]
+    return StorageError(f"{place}: {reason}")
+
+
+def _remote(error: Exception, text: str, place: str, bucket: str) -> F2LLMError:
+    status, code = _first(_STATUS, text), _first(_S3_CODE, text)
+    if code == "NoSuchBucket":
+        return StoreAccessError(f"{place}: there is no bucket {bucket!r}", remedy="create it or correct the s3:// URI")
+    if isinstance(error, FileNotFoundError):
+        return NotFoundInStore(f"{place}: no such object")
+    if any(address in text for address in _NODE_IDENTITY):
+        return StoreAccessError(
+            f"{place}: found no credentials in the environment, and this machine has no identity of its own",
+            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    if _refused(status, code):
+        reason = code or f"HTTP {status}"
+        return StoreAccessError(f"{place}: access denied ({reason})", remedy=_CREDENTIALS)
+    if "Received redirect" in text or code in {"PermanentRedirect", "AuthorizationHeaderMalformed"}:
+        return StoreAccessError(
+            f"{place}: the bucket {bucket!r} is in another region", remedy="set storage.s3.region or AWS_REGION to it"
+        )
+    if status is not None:
+        answer = f"HTTP {status}" if code is None else f"HTTP {status}, {code}"
+        kind = StorageError if status.startswith("5") or status in {"408", "429"} else StoreAccessError
+        return kind(f"{place}: the store answered {answer}", remedy="look at the store's own log")
+    if "error sending request" in text:
+        return StorageError(
+            f"{place}: cannot connect",
+            remedy="check storage.s3.endpoint_url or AWS_ENDPOINT_URL, the network, and that the service is up",
+        )
+    return StorageError(f"{place}: the connection failed while data were transferred")
+
+
+def _refused(status: str | None, code: str | None) -> bool:
+    return status in {"401", "403"} or code in {"AccessDenied", "ExpiredToken", "InvalidToken"}
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str | None:
+    match = pattern.search(text)
+    return None if match is None else match.group(1)
