@@ -1,0 +1,239 @@
+"""Checkpoints that any number of workers can read (DESIGN section 5).
+
+`checkpoints/step-00001234.attempt-2/` holds DCP's files, then `.metadata`, then `manifest.json`. A checkpoint exists
+only when its manifest does, so nothing depends on renames or conditional writes. Each rank presents its ZeRO-2
+fragments as one-dimensional chunks of the flattened parameters; DCP then reads exactly the stored chunks that overlap
+a rank's own.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future as ThreadFuture
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from time import monotonic
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+
+from data_io.errors import F2LLMError
+from data_io.fingerprint import Fingerprint
+from data_io.storage import Store
+from ray_app.checkpoint_manifest import (
+    FOLDER,
+    MANIFEST_FILE,
+    CheckpointManifest,
+    CheckpointName,
+    Progress,
+    list_checkpoints,
+    read_manifest,
+)
+from ray_app.checkpoint_storage import StoreReader, StoreWriter
+from ray_app.engine import Engine, Fragment
+from ray_app.errors import CheckpointError
+
+T = TypeVar("T")
+
+
+class _Chunk(torch.Tensor):
+    """One fragment as DCP sees it: a chunk of a one-dimensional tensor of `numel` elements."""
+
+    fragment: Fragment
+
+    @staticmethod
+    def of(fragment: Fragment) -> "_Chunk":
+        chunk = fragment.values.detach().as_subclass(_Chunk)
+        chunk.fragment = fragment
+        return chunk
+
+    def size(self, dim: int | None = None) -> Any:
+        whole = torch.Size([self.fragment.numel])
+        return whole if dim is None else whole[dim]
+
+    def __create_chunk_list__(self) -> list[ChunkStorageMetadata]:
+        place = torch.Size([self.fragment.start]), torch.Size([len(self.fragment.values)])
+        return [ChunkStorageMetadata(offsets=place[0], sizes=place[1])]
+
+    def __create_write_items__(self, fqn: str, _: object) -> list[WriteItem]:
+        chunk = self.__create_chunk_list__()[0]
+        data = TensorWriteData(
+            chunk=chunk,
+            properties=TensorProperties(dtype=self.fragment.values.dtype),
+            size=torch.Size([self.fragment.numel]),
+        )
+        return [WriteItem(index=MetadataIndex(fqn, chunk.offsets), type=WriteItemType.SHARD, tensor_data=data)]
+
+    def __get_tensor_shard__(self, _: MetadataIndex) -> Tensor:
+        return self.fragment.values
+
+
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """What a finished save reports: `stall_seconds` is all that training waited for it."""
+
+    name: CheckpointName
+    stall_seconds: float
+    save_seconds: float
+
+
+class CheckpointSaver:
+    """Saves in the background: training goes on once the fragments are copied to host memory.
+
+    All ranks must call `start` at the same steps. It has a process group of its own, so that its collectives never mix
+    with those of training.
+    """
+
+    def __init__(self, run: Store, engine: Engine, *, attempt: int, keep: int) -> None:
+        self._run, self._engine = run, engine
+        self._attempt, self._keep = attempt, keep
+        self._group = dist.new_group(backend="gloo")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: tuple[CheckpointName, float, ThreadFuture[float]] | None = None
+
+    def start(self, progress: Progress) -> SavedCheckpoint | None:
+        """Begin to save; waits for the save before it, and returns that one if there was any."""
+        begin = monotonic()
+        finished = self.finish()
+        name = CheckpointName(progress.step, self._attempt)
+        staged = {
+            _key(f): _Chunk.of(Fragment(f.name, f.state, f.values.to("cpu", copy=True), f.start, f.numel))
+            for f in self._engine.fragments()
+        }
+        self._pending = (name, monotonic() - begin, self._thread.submit(self._save, name, progress, staged))
+        return finished
+
+    def poll(self) -> SavedCheckpoint | None:
+        """The save under way if it is complete by now, once; None otherwise. Each rank may ask when it likes."""
+        return self.finish() if self._pending is not None and self._pending[2].done() else None
+
+    def finish(self) -> SavedCheckpoint | None:
+        """Wait until the save under way is complete; None where there is none. Raises what made it fail."""
+        if self._pending is None:
+            return None
+        name, stall, future = self._pending
+        self._pending = None
+        return SavedCheckpoint(name, stall, future.result())
+
+    def _save(self, name: CheckpointName, progress: Progress, staged: dict[str, _Chunk]) -> float:
+        begin = monotonic()
+        folder = self._run.child(name.folder)
+        writer = StoreWriter(folder)
+        dcp_save(staged, storage_writer=writer, process_group=self._group)
+        if dist.get_rank() == 0:
+            manifest = CheckpointManifest(
+                progress=progress,
+                attempt=self._attempt,
+                workers=dist.get_world_size(),
+                created=datetime.now(UTC),
+                files=writer.files,
+            )
+            folder.put(MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
+            self._remove_old(name)
+        # Nobody reports the checkpoint before its manifest is there.
+        dist.barrier(group=self._group)
+        return monotonic() - begin
+
+    def _remove_old(self, newest: CheckpointName) -> None:
+        """Keep the newest complete ones; of the others the manifest goes first, so that none is ever half there."""
+        kept = list_checkpoints(self._run)[: self._keep]
+        names = {info.key: CheckpointName.of_key(info.key) for info in self._run.list(f"{FOLDER}/")}
+        doomed = [key for key, name in names.items() if name is not None and name not in kept and name < newest]
+        self._run.delete(key for key in doomed if key.endswith(f"/{MANIFEST_FILE}"))
+        self._run.delete(key for key in doomed if not key.endswith(f"/{MANIFEST_FILE}"))
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What training goes on from, and a line for every newer checkpoint that was damaged."""
+
+    progress: Progress
+    name: CheckpointName
+    passed_over: tuple[str, ...]
+
+
+def restore(run: Store, engine: Engine, fingerprint: Fingerprint) -> Restored | None:
+    """Load the newest checkpoint that is whole, into this rank's fragments; every rank must call this.
+
+    None where there is no checkpoint yet. Raises CheckpointError where all are damaged, or where one was made with
+    another data order (naming what differs).
+    """
+    passed_over: list[str] = []
+    for name in _from_rank_zero(lambda: list_checkpoints(run)):
+        try:
+            manifest = _from_rank_zero(partial(read_manifest, run, name))
+            _refuse_other_order(run, name, fingerprint, manifest.progress.fingerprint)
+            chunks = {_key(fragment): _Chunk.of(fragment) for fragment in engine.fragments()}
+            dcp_load(chunks, storage_reader=StoreReader(run.child(name.folder), manifest.files))
+        except (CheckpointError, CheckpointException) as error:
+            if isinstance(error, CheckpointError) and error.remedy is not None:
+                raise
+            passed_over.append(f"checkpoint {name} is passed over: {_reason(error)}")
+            continue
+        engine.finish_restore(updates=manifest.progress.step)
+        return Restored(manifest.progress, name, tuple(passed_over))
+    if passed_over:
+        raise CheckpointError(
+            f"no checkpoint of {run.uri} can be used:\n  " + "\n  ".join(passed_over),
+            remedy="restore the damaged files from a backup, or start a new run under another metadata.name",
+        )
+    return None
+
+
+def load_weights(run: Store, name: CheckpointName) -> dict[str, Tensor]:
+    """The fp32 master weights of a checkpoint, each flattened; needs no process group."""
+    manifest = read_manifest(run, name)
+    reader = StoreReader(run.child(name.folder), manifest.files)
+    stored = reader.read_metadata().state_dict_metadata
+    sizes = {key: meta.size for key, meta in stored.items() if isinstance(meta, TensorStorageMetadata)}
+    wanted = {key: torch.empty(size) for key, size in sizes.items() if key.startswith("weight/")}
+    try:
+        dcp_load(wanted, storage_reader=reader, no_dist=True)
+    except CheckpointException as error:
+        raise CheckpointError(f"checkpoint {name} of {run.uri} cannot be read: {_reason(error)}") from error
+    return {key.removeprefix("weight/"): tensor for key, tensor in wanted.items()}
+
+
+def _from_rank_zero(ask: Callable[[], T]) -> T:
+    """Rank 0's answer on every rank; an error it meets is raised on every rank, so that none waits for the others."""
+    answer: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            answer[0] = ask()
+        except F2LLMError as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]  # type: ignore[no-any-return]
+
+
+def _refuse_other_order(run: Store, name: CheckpointName, mine: Fingerprint, theirs: Fingerprint) -> None:
+    if different := mine.differences(theirs):
+        raise CheckpointError(
+            f"checkpoint {name} of {run.uri} was made with another data order: {'; '.join(different)}",
+            remedy="train on the data and with the settings of the run, or start a new run under another metadata.name",
+        )
+
+
+def _key(fragment: Fragment) -> str:
+    return f"{fragment.state}/{fragment.name}"
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause that any rank reported, in one line."""
+    failures: Iterable[Any] = getattr(error, "failures", {}).values()
+    causes = [str(failure[0]) if isinstance(failure, tuple) else str(failure) for failure in failures]
+    return (causes or [str(error)])[0].splitlines()[0]

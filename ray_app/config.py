@@ -1,0 +1,222 @@
+"""The part of the document that says what to train and how. Standard library and pydantic only.
+
+`JobSpec` is `spec` of the YAML file, the schema of the custom resource and what every worker receives: one model.
+Field names follow transformers' TrainingArguments where it has one. Defaults are the recipe's for the 0.6B model.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from data_io.config import DataSpec, S3Options, Section
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Qwen3Architecture(Section):
+    """A Qwen3 to build with random weights, for the demo and for tests; presets load weights instead."""
+
+    hidden_size: PositiveInt = Field(128, description="Width of the residual stream, and of the embedding.")
+    num_hidden_layers: PositiveInt = Field(2, description="Decoder layers.")
+    num_attention_heads: PositiveInt = Field(2, description="Query heads.")
+    num_key_value_heads: PositiveInt = Field(1, description="Key and value heads; must divide num_attention_heads.")
+    head_dim: PositiveInt = Field(64, description="Width of one head.")
+    intermediate_size: PositiveInt = Field(384, description="Width inside the feed-forward block.")
+    rope_theta: Annotated[float, Field(gt=0)] = Field(1_000_000.0, description="Base of the rotary position encoding.")
+    initializer_range: Annotated[float, Field(gt=0)] = Field(
+        0.02, description="Standard deviation of the first weights."
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}; set num_key_value_heads: 1"
+            )
+        return self
+
+
+class ModelSpec(Section):
+    """The backbone: weights from the Hugging Face hub or a folder, or a small architecture to start from nothing."""
+
+    name_or_path: str | None = Field(
+        None, description="Hub id or local folder of a decoder model, such as Qwen/Qwen3-0.6B."
+    )
+    revision: str | None = Field(None, description="Hub revision; pin it for a run that must be repeatable.")
+    architecture: Qwen3Architecture | None = Field(None, description="Build this Qwen3 with random weights instead.")
+    tokenizer: str | None = Field(
+        None, description="Hub id or folder of the tokenizer; null means name_or_path, or tokenizer/ in the data set."
+    )
+    max_seq_length: Annotated[int, Field(ge=2, le=131072)] = Field(
+        1024, description="Tokens per text, the closing EOS included."
+    )
+    attn_implementation: Literal["auto", "flash_attention_2", "varlen", "sdpa"] = Field(
+        "auto", description="auto: flash-attn where installed on a GPU, else torch's varlen kernel; sdpa on CPU."
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.name_or_path is None and self.architecture is None:
+            raise ValueError(
+                "name_or_path=null and architecture=null, and one of them is needed; set name_or_path: Qwen/Qwen3-0.6B"
+            )
+        if self.name_or_path is not None and self.architecture is not None:
+            raise ValueError(
+                f"name_or_path={self.name_or_path} and architecture={{hidden_size: {self.architecture.hidden_size}, "
+                "...} are both given, and only one can be; set architecture: null or name_or_path: null"
+            )
+        return self
+
+
+class TrainSpec(Section):
+    """The optimisation. Every default is the published recipe's (arXiv 2510.02294, Table 1, and its released code)."""
+
+    epochs: PositiveInt = Field(2, description="Passes over the data; every row is used once in each.")
+    global_batch_size: PositiveInt = Field(
+        512, description="Examples per optimiser step, whatever the number of workers."
+    )
+    micro_batch_size: PositiveInt = Field(32, description="Examples of one source that are embedded together.")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(1e-5, description="Learning rate at the end of warm-up.")
+    min_learning_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        1e-7, description="Floor of the learning rate after warm-up; at most learning_rate."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        500, description="Optimiser steps over which the learning rate rises to its peak; the cosine starts after them."
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.01, description="Decoupled weight decay of AdamW.")
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Decay of AdamW's first moment.")
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.98, description="Decay of AdamW's second moment.")
+    adam_epsilon: Annotated[float, Field(gt=0, le=1)] = Field(
+        1e-8, description="Term that keeps AdamW's division finite."
+    )
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Norm to which the step's gradient is clipped."
+    )
+    temperature: Annotated[float, Field(gt=0, le=10)] = Field(
+        0.05, description="Temperature of both losses: cosine similarities are divided by it."
+    )
+    in_batch: Literal["step", "micro_batch", "off"] = Field(
+        "step",
+        description="Pool of the in-batch loss: positives of the whole step, of the micro-batch, or no such loss.",
+    )
+    step_source: Literal["independent", "same"] = Field(
+        "independent", description="Whether the micro-batches of a step draw their sources one by one or share one."
+    )
+    precision: Literal["bf16", "fp32"] = Field(
+        "bf16",
+        description="Arithmetic of the forward and backward pass; the losses and the optimiser are fp32 in both.",
+    )
+    gradient_checkpointing: bool = Field(
+        True, description="Compute each layer's activations again in the backward pass instead of keeping them."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of the data order and of first weights.")
+    record_examples: bool = Field(
+        False, description="Write the hash of every query used to examples.jsonl, so that exactly-once can be audited."
+    )
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """G of DESIGN section 2."""
+        return self.global_batch_size // self.micro_batch_size
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        if self.global_batch_size % self.micro_batch_size:
+            lower = max(1, self.global_batch_size // self.micro_batch_size) * self.micro_batch_size
+            raise ValueError(
+                f"global_batch_size={self.global_batch_size} is not a multiple of "
+                f"micro_batch_size={self.micro_batch_size}; set global_batch_size: {lower}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _floor_below_peak(self) -> Self:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate={self.min_learning_rate:g} is above learning_rate={self.learning_rate:g}; "
+                f"set min_learning_rate: {self.learning_rate / 100:g}"
+            )
+        return self
+
+
+class WorkersSpec(Section):
+    """The Ray Train workers. None of these change the result, so all of them may change between two runs of a job."""
+
+    replicas: PositiveInt = Field(1, description="Workers to start with.")
+    min: PositiveInt | None = Field(None, description="Fewest workers to train with; null means replicas.")
+    max: PositiveInt | None = Field(None, description="Most workers to train with; null means replicas.")
+    cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores of a worker.")
+    gpus: Annotated[int, Field(ge=0, le=1)] = Field(0, description="GPUs of a worker: 0 trains on CPU, 1 on a GPU.")
+
+    @property
+    def lowest(self) -> int:
+        return self.replicas if self.min is None else self.min
+
+    @property
+    def highest(self) -> int:
+        return self.replicas if self.max is None else self.max
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.lowest <= self.replicas <= self.highest:
+            given = ", ".join(
+                f"{name}={value}"
+                for name, value in (("min", self.min), ("replicas", self.replicas), ("max", self.max))
+                if value is not None
+            )
+            low, high = min(self.lowest, self.replicas), max(self.highest, self.replicas)
+            raise ValueError(f"{given}: replicas must lie between min and max; set min: {low} and max: {high}")
+        return self
+
+
+class StorageSpec(Section):
+    """Where run directories live, and how the document's s3:// URIs are reached."""
+
+    uri: str = Field("runs", description="Folder or s3:// prefix; the run directory is <uri>/<metadata.name>.")
+    s3: S3Options = Field(default_factory=S3Options, description="How to reach S3-compatible storage.")
+
+
+class CheckpointSpec(Section):
+    """When a run can be taken up again."""
+
+    every_steps: PositiveInt = Field(
+        500, description="Optimiser steps between checkpoints; one is always written at the end."
+    )
+    keep: PositiveInt = Field(2, description="Complete checkpoints to keep; the newest is never deleted.")
+
+
+class EvaluationSpec(Section):
+    """What is measured before and after training. Sets are named in the data set's manifest."""
+
+    enabled: bool = Field(True, description="Measure the model on the held-out sets after training.")
+    before: bool = Field(
+        True, description="Also measure the model before its first step, so that the report can compare."
+    )
+    max_queries: PositiveInt | None = Field(None, description="Use at most this many queries of a set; null means all.")
+    batch_tokens: PositiveInt = Field(16384, description="Tokens embedded at once.")
+
+
+class JobSpec(Section):
+    """`spec` of an EmbeddingJob, complete: presets are already merged in."""
+
+    model: ModelSpec
+    data: DataSpec
+    train: TrainSpec = Field(default_factory=TrainSpec)
+    workers: WorkersSpec = Field(default_factory=WorkersSpec)
+    storage: StorageSpec = Field(default_factory=StorageSpec)
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+
+    @model_validator(mode="after")
+    def _every_gpu_has_work(self) -> Self:
+        slots, fewest = self.train.micro_batches_per_step, self.workers.lowest
+        # A CPU worker without a micro-batch runs empty passes and changes nothing; a GPU would be paid for nothing.
+        if self.workers.gpus and slots < fewest:
+            field = "workers.replicas" if self.workers.min is None else "workers.min"
+            raise ValueError(
+                f"train.global_batch_size={self.train.global_batch_size} is {slots} micro-batches of "
+                f"train.micro_batch_size={self.train.micro_batch_size}, less than {field}={fewest}; set "
+                f"train.global_batch_size: {fewest * self.train.micro_batch_size} or workers.min: {slots}"
+            )
+        return self

@@ -1,0 +1,37 @@
+"""From a document and a manifest to the data order of a run, and to its fingerprint."""
+
+from data_io.fingerprint import Fingerprint
+from data_io.manifest import Manifest, SourceEntry
+from data_io.plan import PLANNER_VERSION, DataPlan, SourceRows
+from data_io.tokenization import TextTokenizer
+from ray_app.config import JobSpec
+
+
+def select_sources(manifest: Manifest, spec: JobSpec) -> tuple[SourceEntry, ...]:
+    """The sources a job trains on, in the manifest's order. Raises ConfigError for a name that is not there."""
+    return tuple(manifest.source(name) for name in spec.data.choose([source.name for source in manifest.sources]))
+
+
+def make_plan(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpec) -> DataPlan:
+    """The data order of a job."""
+    return DataPlan(
+        [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in sources],
+        micro_batch_size=spec.train.micro_batch_size,
+        micro_batches_per_step=spec.train.micro_batches_per_step,
+        seed=spec.train.seed,
+        step_source=spec.train.step_source,
+    )
+
+
+def fingerprint_of(manifest: Manifest, plan: DataPlan, tokenizer: TextTokenizer, spec: JobSpec) -> Fingerprint:
+    return Fingerprint(
+        planner_version=PLANNER_VERSION,
+        data_version=manifest.version,
+        sources=tuple(source.name for source in plan.sources),
+        micro_batch_size=plan.micro_batch_size,
+        micro_batches_per_step=plan.micro_batches_per_step,
+        step_source=plan.step_source,
+        seed=plan.seed,
+        hard_negatives=spec.data.hard_negatives,
+        tokenizer=tokenizer.fingerprint,
+    )

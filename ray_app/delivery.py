@@ -1,0 +1,184 @@
+"""What becomes of a run besides training: measured before, exported, measured after, reported. Each works on a run
+directory alone, in whatever process; none needs Ray.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from data_io.manifest import Manifest, load_manifest
+from data_io.storage import Store
+from ray_app.checkpoint import load_weights
+from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints, read_manifest
+from ray_app.config import JobSpec
+from ray_app.data_order import make_plan, select_sources
+from ray_app.encoder import Encoder, load_encoder
+from ray_app.errors import CheckpointError
+from ray_app.evaluate import evaluate
+from ray_app.evaluation_report import EvaluationReport
+from ray_app.export import export_model, rewrite_card, upload_folder
+from ray_app.model import DTYPES, Embedder, attention_of, build_backbone, load_tokenizer
+from ray_app.model_card import CardFacts, CardSource, make_prompts
+from ray_app.run_directory import read_text
+
+Moment = Literal["before", "after"]
+Say = Callable[[str], None]
+
+
+def evaluate_initial(spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> EvaluationReport:
+    """Measure the model as it is before its first step, and keep the result in evaluation/before.json."""
+    tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
+    dtype = torch.float32 if device.type == "cpu" else DTYPES[spec.train.precision]
+    backbone = build_backbone(spec.model, vocabulary_size=tokenizer.vocabulary_size, dtype=dtype, seed=spec.train.seed)
+    model = Embedder(backbone.to(device), attention=attention_of(spec.model, device))
+    encoder = Encoder(model, tokenizer, batch_tokens=spec.evaluation.batch_tokens)
+    return _evaluate(encoder, spec, data=data, run=run, moment="before", say=say)
+
+
+def evaluate_exported(spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> EvaluationReport:
+    """Measure model/ of the run directory again, and keep the result in evaluation/after.json."""
+    with _local_copy(run.child("model")) as folder:
+        encoder = load_encoder(folder, device=device, batch_tokens=spec.evaluation.batch_tokens)
+        return _evaluate(encoder, spec, data=data, run=run, moment="after", say=say)
+
+
+def read_evaluation(run: Store, moment: Moment) -> EvaluationReport | None:
+    """What was measured at that moment, None where nothing was."""
+    text = read_text(run, f"evaluation/{moment}.json")
+    return EvaluationReport.model_validate_json(text) if text else None
+
+
+def deliver(name: str, spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> None:
+    """Export the newest checkpoint to model/ and measure it if the document says so; the card gets the figures."""
+    with _target(run) as folder:
+        say("exporting the model")
+        card = export_run(name, spec, data=data, run=run, out=folder)
+        if spec.evaluation.enabled:
+            encoder = load_encoder(folder, device=device, batch_tokens=spec.evaluation.batch_tokens)
+            after = _evaluate(encoder, spec, data=data, run=run, moment="after", say=say)
+            rewrite_card(folder, card.model_copy(update={"after": after}))
+
+
+def export_run(
+    name: str,
+    spec: JobSpec,
+    *,
+    data: Store,
+    run: Store,
+    out: Path,
+    checkpoint: CheckpointName | None = None,
+    dtype: torch.dtype | None = None,
+) -> CardFacts:
+    """Write the fp32 master weights of a checkpoint (the newest by default) as the model folder `out`; returns its
+    card.
+
+    The type of the weights follows train.precision by default. Raises CheckpointError where there is no checkpoint, or
+    it is damaged.
+    """
+    names = list_checkpoints(run)
+    if not names:
+        raise CheckpointError(
+            f"{run.uri} has no complete checkpoint", remedy="train it first: `f2llm run` with its document"
+        )
+    chosen = checkpoint or names[0]
+    with _mend_named(run, chosen, [name for name in names if name < chosen]):
+        progress = read_manifest(run, chosen).progress
+        weights = load_weights(run, chosen)
+    manifest = load_manifest(data)
+    tokenizer = load_tokenizer(spec.model, data)
+    vocabulary_size = tokenizer.for_texts(spec.model.max_seq_length).vocabulary_size
+    backbone = build_backbone(spec.model, vocabulary_size=vocabulary_size, dtype=torch.float32, seed=spec.train.seed)
+    backbone.load_state_dict(
+        {key: weights[f"backbone.{key}"].view_as(tensor) for key, tensor in backbone.state_dict().items()}
+    )
+    sources = select_sources(manifest, spec)
+    instructions = {source.name: source.instruction for source in sources}
+    retrieval = [source.instruction for source in sources if source.kind.uses_in_batch_negatives]
+    card = CardFacts(
+        name=name,
+        job=spec,
+        data_version=manifest.version,
+        sources=tuple(CardSource.model_validate(source) for source in sources),
+        steps=progress.step,
+        examples=_examples(manifest, spec, progress.step),
+        before=read_evaluation(run, "before"),
+        after=read_evaluation(run, "after"),
+    )
+    export_model(
+        backbone,
+        tokenizer,
+        out,
+        card=card,
+        max_seq_length=spec.model.max_seq_length,
+        prompts=make_prompts(instructions, query_instruction=(retrieval or list(instructions.values()))[0]),
+        dtype=dtype or DTYPES[spec.train.precision],
+    )
+    return card
+
+
+@contextmanager
+def _mend_named(run: Store, name: CheckpointName, older: Sequence[CheckpointName]) -> Iterator[None]:
+    """Adds what to do to an error of a damaged checkpoint. An older one is never taken unasked: it is another model."""
+    try:
+        yield
+    except CheckpointError as error:
+        if error.remedy is not None:
+            raise
+        instead = f", or move it away to export {older[0]}" if older else ""
+        raise CheckpointError(
+            error.message, remedy=f"restore {run.uri}/{name.folder} from a backup{instead}"
+        ) from error
+
+
+@contextmanager
+def _local_copy(store: Store) -> Iterator[Path]:
+    """A folder with the store's files: itself where it is local, else a copy for as long as the block runs."""
+    if store.is_local:
+        yield Path(store.uri)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for info in store.list():
+            target = Path(temporary) / info.key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(store.get(info.key))
+        yield Path(temporary)
+
+
+@contextmanager
+def _target(run: Store) -> Iterator[Path]:
+    """Where to write model/ of the run: a temporary folder that is uploaded when the block ends, where that is a
+    bucket.
+    """
+    if run.is_local:
+        yield Path(run.child("model").uri)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            yield folder
+            upload_folder(folder, run.child("model"))
+
+
+def _evaluate(
+    encoder: Encoder, spec: JobSpec, *, data: Store, run: Store, moment: Moment, say: Say
+) -> EvaluationReport:
+    report = evaluate(
+        encoder.encode,
+        data,
+        load_manifest(data),
+        spec.evaluation,
+        progress=lambda name, done, total: say(f"embedding {name}: {done} of {total} texts"),
+    )
+    run.put(f"evaluation/{moment}.json", report.model_dump_json(indent=1).encode())
+    return report
+
+
+def _examples(manifest: Manifest, spec: JobSpec, steps: int) -> int:
+    """Examples in the first `steps` steps, each epoch counting again."""
+    plan = make_plan(manifest, select_sources(manifest, spec), spec)
+    epochs, rest = divmod(steps, plan.steps_per_epoch)
+    whole = sum(source.rows for source in plan.sources)
+    return epochs * whole + sum(plan.step(epochs * plan.steps_per_epoch + i).rows for i in range(rest))

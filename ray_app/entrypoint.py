@@ -1,0 +1,314 @@
+"""A run from the driver's side: claim the run directory, measure, train, export, report. With ray_app.worker the door
+to Ray.
+
+The driver holds no state of the run. It may die at any moment; the same document started again goes on from the newest
+checkpoint.
+"""
+
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+from ray_app.ray_environment import EMBEDDED  # isort: skip - before Ray, which reads it
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from data_io.errors import F2LLMError
+from data_io.manifest import load_manifest
+from data_io.storage import Store, open_store
+from ray_app.checkpoint_manifest import trained_steps
+from ray_app.config import JobSpec
+from ray_app.data_order import make_plan, select_sources
+from ray_app.errors import CapacityError, TrainingError
+from ray_app.report import write_report
+from ray_app.report_record import save_data_facts
+from ray_app.run_directory import BEFORE, append_event, claim, read_status, write_status
+from ray_app.status import Phase, RunStatus
+from ray_app.worker import COLLECTIVE_TIMEOUT, Monitor, Task, run_task, train_worker
+
+_POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. `signal` is the one that stopped it, None where it ended by itself or by its step limit."""
+
+    run_uri: str
+    status: RunStatus
+    signal: int | None = None
+
+
+def run(
+    name: str,
+    spec: JobSpec,
+    *,
+    document_yaml: str,
+    differences: Callable[[str], list[str]],
+    stop_after_steps: int | None = None,
+    on_status: Callable[[RunStatus], None] = lambda status: None,
+) -> RunResult:
+    """Run a job to its end, or until `stop_after_steps` steps are done in all, or until SIGTERM or SIGINT.
+
+    `differences(frozen)` lists what this document may not change of the one that the run directory was started with.
+    Call it from the main thread. Raises an F2LLMError, after the run directory says so too; what was trained is never
+    lost.
+    """
+    data = open_store(spec.data.uri, spec.storage.s3)
+    run_store = open_store(spec.storage.uri, spec.storage.s3).child(name)
+    manifest = load_manifest(data)
+    plan = make_plan(manifest, select_sources(manifest, spec), spec)
+    claim(run_store, document_yaml, differences)
+    save_data_facts(run_store, manifest)
+    status = read_status(run_store) or RunStatus(name=name)
+    if status.phase == Phase.SUCCEEDED:
+        return RunResult(run_store.uri, status)
+    total_steps = spec.train.epochs * plan.steps_per_epoch
+    status = status.model_copy(update={"total_steps": total_steps, "workers": spec.workers.replicas, "message": ""})
+    job = _Job(name, spec, data, run_store, status, on_status)
+    with job.failures_recorded():
+        # Listening starts after Ray, which would put handlers of its own in the place of ours.
+        with _ray(spec), _listening() as interruption:
+            job.monitor = Monitor.remote()  # type: ignore[attr-defined]
+            wants_before = spec.evaluation.enabled and spec.evaluation.before
+            if wants_before and not run_store.exists(BEFORE):
+                job.run_task(Phase.EVALUATING_BEFORE, "evaluate_before", interruption)
+            if trained_steps(run_store) < total_steps and not interruption.signal:
+                job.train(interruption, stop_after_steps)
+            if trained_steps(run_store) >= total_steps and not interruption.signal:
+                job.run_task(Phase.EVALUATING_AFTER, "deliver", interruption)
+        if interruption.signal or trained_steps(run_store) < total_steps:
+            job.end(Phase.STOPPED, f"stopped at step {job.status.step} of {total_steps}; run it again to go on")
+        else:
+            job.end(Phase.SUCCEEDED, "")
+    return RunResult(run_store.uri, job.status, interruption.signal)
+
+
+class _Interruption:
+    """The first SIGTERM or SIGINT: a wish to end with a checkpoint. A second SIGINT ends at once."""
+
+    signal: int | None = None
+
+    def hear(self, number: int, _: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+class _Job:
+    """A run under way, and its status."""
+
+    monitor: Any
+
+    def __init__(
+        self,
+        name: str,
+        spec: JobSpec,
+        data: Store,
+        run_store: Store,
+        status: RunStatus,
+        on_status: Callable[[RunStatus], None],
+    ) -> None:
+        self.name, self.spec, self.data, self.run = name, spec, data, run_store
+        self.status = status
+        self._on_status = on_status
+
+    def train(self, interruption: _Interruption, stop_after_steps: int | None) -> None:
+        """All training under Ray Train; at the end `status` is what rank 0 wrote last."""
+        self._enter(Phase.TRAINING)
+        begin, seconds_before = monotonic(), dict(self.status.seconds)
+        trainer = _trainer(self, stop_after_steps)
+        outcome: list[BaseException] = []
+        thread = threading.Thread(target=_fit, args=(trainer, outcome), name="ray-train", daemon=True)
+        thread.start()
+        asked = False
+        while thread.is_alive():
+            thread.join(_POLL_SECONDS)
+            if interruption.signal and not asked:
+                self.monitor.request_stop.remote()
+                self._say(f"{signal.Signals(interruption.signal).name}: writing a checkpoint")
+                asked = True
+            latest, _ = ray.get(self.monitor.latest.remote())
+            if latest is not None and latest != self.status:
+                self._show(latest)
+        spent = monotonic() - begin
+        self._show(read_status(self.run) or self.status)
+        self._add_seconds(Phase.TRAINING, spent, seconds_before)
+        if outcome:
+            raise _cause_of(outcome[0])
+
+    def run_task(self, phase: Phase, task: Task, interruption: _Interruption) -> None:
+        """One task on the resources of all workers together, as they are idle; given up when a signal comes."""
+        self._enter(phase)
+        begin, seconds_before = monotonic(), dict(self.status.seconds)
+        workers = self.spec.workers
+        threads = max(1, int(workers.replicas * workers.cpus))
+        options = {"num_cpus": threads, "num_gpus": workers.gpus}
+        pending = run_task.options(**options).remote(
+            task, self.name, self.spec, self.data, self.run, threads, self.monitor
+        )
+        try:
+            while not ray.wait([pending], timeout=_POLL_SECONDS)[0]:
+                if interruption.signal:
+                    ray.cancel(pending, force=True)
+                    return
+                _, message = ray.get(self.monitor.latest.remote())
+                if message != self.status.message:
+                    self._say(message)
+            ray.get(pending)
+        except ray.exceptions.RayError as error:
+            raise _cause_of(error) from error
+        finally:
+            self._add_seconds(phase, monotonic() - begin, seconds_before)
+
+    def end(self, phase: Phase, message: str) -> None:
+        self._show(self.status.model_copy(update={"phase": phase, "message": message, "eta_seconds": None}))
+        write_status(self.run, self.status)
+        append_event(self.run, phase.value, step=self.status.step, message=message)
+        write_report(self.run)
+
+    @contextmanager
+    def failures_recorded(self) -> Iterator[None]:
+        """An error that ends the run is in the run directory before the caller sees it."""
+        try:
+            yield
+        except F2LLMError as error:
+            self._show(self.status.model_copy(update={"phase": Phase.FAILED, "message": error.message}))
+            write_status(self.run, self.status)
+            append_event(
+                self.run, "Failed", error_class=error.error_class, message=error.message, remedy=error.remedy or ""
+            )
+            raise
+
+    def _enter(self, phase: Phase) -> None:
+        self._show(self.status.model_copy(update={"phase": phase, "message": ""}))
+        write_status(self.run, self.status)
+
+    def _say(self, message: str) -> None:
+        self._show(self.status.model_copy(update={"message": message}))
+
+    def _show(self, status: RunStatus) -> None:
+        self.status = status
+        self._on_status(status)
+
+    def _add_seconds(self, phase: Phase, spent: float, before: dict[str, float]) -> None:
+        seconds = {**before, phase.value: before.get(phase.value, 0.0) + spent}
+        self.status = self.status.model_copy(update={"seconds": seconds})
+        write_status(self.run, self.status)
+
+
+def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
+    workers = job.spec.workers
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "name": job.name,
+            "spec": job.spec.model_dump(mode="json"),
+            "data": job.data,
+            "run": job.run,
+            "monitor": job.monitor,
+            "started": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
+            "stop_after_steps": stop_after_steps,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers.replicas,
+            use_gpu=workers.gpus > 0,
+            resources_per_worker={"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})},
+        ),
+        torch_config=TorchConfig(
+            backend="nccl" if workers.gpus else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
+        ),
+        # Ray's own record of the run is not needed: our run directory is the truth about it.
+        run_config=RunConfig(name=f"{job.name}-{secrets.token_hex(4)}", failure_config=FailureConfig(max_failures=0)),
+    )
+
+
+def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:
+    try:
+        trainer.fit()
+    except BaseException as error:  # handed to the main thread, which raises it
+        outcome.append(error)
+
+
+@contextmanager
+def _listening() -> Iterator[_Interruption]:
+    interruption = _Interruption()
+    before = {number: signal.signal(number, interruption.hear) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ray(spec: JobSpec) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start an embedded one that ends with this process."""
+    workers = spec.workers
+    environment = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": str(max(1, int(workers.cpus))),
+    }
+    if not workers.gpus:
+        environment |= {"DS_ACCELERATOR": "cpu", **_KEEP_MEMORY}
+    options: dict[str, Any] = {
+        "runtime_env": {"env_vars": environment},
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+    }
+    if EMBEDDED:
+        # Ray counts cores to place work, not to limit it: on a laptop three workers may share two.
+        cores = max(os.cpu_count() or 1, int(workers.replicas * workers.cpus) + 1)
+        options |= {"num_cpus": cores, "include_dashboard": False}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise CapacityError(
+            f"Ray did not start: {str(error).splitlines()[0]}",
+            remedy="run `f2llm doctor`; to join a cluster set RAY_ADDRESS, to start an embedded one unset it",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+# glibc gives big blocks back to the system after each use; keeping them makes a step on CPU up to 1.3 times as fast.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """The error of ours at the bottom of what Ray raises, or a TrainingError with what it says."""
+    queue: list[Any] = [error]
+    while queue:
+        found = queue.pop(0)
+        if isinstance(found, F2LLMError):
+            return found
+        failures = getattr(found, "worker_failures", {})
+        related = [
+            *failures.values(),
+            getattr(found, "cause", None),
+            getattr(found, "_base_exc", None),
+            found.__cause__,
+        ]
+        queue.extend(each for each in related if isinstance(each, BaseException))
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return TrainingError(
+        f"a worker failed: {lines[-1] if lines else type(error).__name__}",
+        remedy="see logs/ of the run directory; the same command goes on from the last checkpoint",
+    )

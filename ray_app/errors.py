@@ -1,0 +1,40 @@
+"""Errors of training: what the user or a retry can mend is said by the class (see data_io.errors)."""
+
+from data_io.errors import F2LLMError
+
+
+class RunConflict(F2LLMError):
+    """The run directory belongs to another document, or holds state that this document must not touch."""
+
+    exit_code = 6
+    error_class = "user"
+
+
+class CheckpointError(F2LLMError):
+    """No checkpoint can be used: damaged, incomplete, or of another data order."""
+
+    exit_code = 7
+    error_class = "storage"
+
+
+class ModelError(F2LLMError):
+    """Weights or tokenizer could not be loaded or do not fit together."""
+
+    exit_code = 8
+    error_class = "user"
+
+
+class TrainingError(F2LLMError):
+    """The training itself failed: the loss is not finite, a worker died more often than the budget allows."""
+
+    exit_code = 9
+    error_class = "infrastructure"
+    retryable = True
+
+
+class CapacityError(F2LLMError):
+    """The machine or cluster cannot give what the document asks for."""
+
+    exit_code = 10
+    error_class = "capacity"
+    retryable = True

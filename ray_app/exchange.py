@@ -1,0 +1,69 @@
+"""What ranks tell each other about a step: two sums, in which each rank fills in its own rows and leaves zeros
+elsewhere.
+
+A sum with zeros is exact and has no order, so every rank knows the same numbers, whatever their count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from data_io.loader import LoadedStep
+from ray_app.contrastive import SlotLoss
+from ray_app.metrics import SlotMetrics
+
+
+@dataclass(frozen=True)
+class SharedStep:
+    """What all ranks know of a step once they have exchanged it."""
+
+    slots: list[SlotMetrics]
+    wait_seconds: float
+    stop: bool
+
+
+def share_step(
+    loaded: LoadedStep, losses: Sequence[SlotLoss], *, names: Sequence[str], stop: bool, device: torch.device
+) -> SharedStep:
+    """Everybody's losses. A stop asked of any rank is a stop for all; the longest wait for data counts.
+
+    `names` are the plan's sources by number.
+    """
+    slots, world_size = loaded.step.slots, dist.get_world_size()
+    table = torch.zeros(len(slots) + world_size, 4, dtype=torch.float64)
+    for batch, loss in zip(loaded.micro_batches, losses, strict=True):
+        in_batch = (0.0, 0.0) if loss.in_batch is None else (loss.in_batch, 1.0)
+        table[batch.position] = torch.tensor([loss.tokens, loss.hard_negative, *in_batch], dtype=torch.float64)
+    table[len(slots) + dist.get_rank()] = torch.tensor([loaded.wait_seconds, stop, 0, 0], dtype=torch.float64)
+    rows = _sum_over_ranks(table.to(device)).tolist()
+    ranks = rows[len(slots) :]
+    return SharedStep(
+        slots=[
+            SlotMetrics(names[slot.source], slot.rows, int(tokens), hard, in_batch if has_in_batch else None)
+            for slot, (tokens, hard, in_batch, has_in_batch) in zip(slots, rows, strict=False)
+        ],
+        wait_seconds=max(row[0] for row in ranks),
+        stop=any(row[1] for row in ranks),
+    )
+
+
+def share_examples(loaded: LoadedStep, device: torch.device) -> list[list[str]]:
+    """Hashes of the query texts that were read, 16 hex digits each, by slot and in the order of use."""
+    slots = loaded.step.slots
+    starts = np.concatenate([[0], np.cumsum([slot.rows for slot in slots])])
+    hashes = torch.zeros(loaded.step.rows, dtype=torch.int64)
+    for batch in loaded.micro_batches:
+        first = int(starts[batch.position])
+        hashes[first : first + batch.rows] = torch.from_numpy(batch.query_hash_B.view(np.int64))
+    texts = [f"{h & (2**64 - 1):016x}" for h in _sum_over_ranks(hashes.to(device)).tolist()]
+    return [texts[start:end] for start, end in pairwise(starts)]
+
+
+def _sum_over_ranks(table: torch.Tensor) -> torch.Tensor:
+    if dist.get_world_size() > 1:
+        dist.all_reduce(table)
+    return table

@@ -1,0 +1,191 @@
+"""Writes `model/`: a folder that sentence-transformers and transformers load, and serving stacks read.
+
+The layout is sentence-transformers' own in its oldest spelling, which every version from 3.0 on loads.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from tokenizers import Tokenizer, processors
+
+from data_io.storage import Store
+from data_io.tokenization import LoadedTokenizer
+from ray_app.errors import ModelError
+from ray_app.model_card import CardFacts, render_card
+
+_UPLOAD_BLOCK = 8 << 20
+# The oldest version that reads everything written here; a newer number would only make older versions warn.
+_SENTENCE_TRANSFORMERS = "3.0.0"
+
+
+def export_model(
+    model: Any,
+    tokenizer: LoadedTokenizer,
+    out: Path,
+    *,
+    card: CardFacts,
+    max_seq_length: int,
+    prompts: Mapping[str, str],
+    dtype: torch.dtype,
+) -> Path:
+    """Write the model to the folder `out`, replacing what is there, and return `out`.
+
+    `model` is a transformers decoder, with or without its head; it stays as it is. Weights are written as `dtype`.
+    `prompts` maps names, `query` among them, to what is put before a text (`model_card.make_prompts`). The folder
+    appears under its name only when it is complete. Raises ModelError where tokenizer and model do not fit together.
+    """
+    backbone = model.base_model
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        eos_id = _write_tokenizer(
+            partial, tokenizer, max_seq_length, rows=backbone.get_input_embeddings().num_embeddings
+        )
+        _write_weights(partial, backbone, dtype, eos_id)
+        _write_modules(partial, backbone.config.hidden_size, max_seq_length, prompts)
+        rewrite_card(partial, card)
+        _put_in_place(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return out
+
+
+def rewrite_card(folder: Path, card: CardFacts) -> None:
+    """Replace the card of an exported folder, with what has been measured since; the rest stays."""
+
+    def content(name: str) -> dict[str, Any]:
+        settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        return settings
+
+    readme = render_card(
+        card,
+        prompts=content("config_sentence_transformers.json")["prompts"],
+        max_seq_length=content("sentence_bert_config.json")["max_seq_length"],
+        embedding_dimension=content("config.json")["hidden_size"],
+        eos_token=content("tokenizer_config.json")["eos_token"],
+    )
+    (folder / "README.md").write_text(readme, encoding="utf-8")
+
+
+def upload_folder(folder: Path, store: Store) -> None:
+    """Copy a folder's files to `store`, then `files.json` with sizes and SHA-256: without it the copy is not whole."""
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest = hashlib.sha256()
+        with store.open_writer(path.relative_to(folder).as_posix()) as writer:
+            for block in _blocks(path):
+                digest.update(block)
+                writer.write(block)
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest.hexdigest()}
+    store.put("files.json", _json({"files": files}).encode())
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_UPLOAD_BLOCK):
+            yield block
+
+
+def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: int, *, rows: int) -> int:
+    """Write tokenizer.json and its settings; returns the id of the EOS that closes every text."""
+    backend = Tokenizer.from_str(tokenizer.tokenizer_json)
+    eos_id = backend.token_to_id(tokenizer.eos_token)
+    if eos_id is None or eos_id >= rows:
+        raise ModelError(
+            f"the tokenizer's EOS {tokenizer.eos_token!r} has id {eos_id}, the model embeds ids below {rows}",
+            remedy="export with the tokenizer the model was trained with",
+        )
+    # A padding token that the model has no row for would break every padded batch. That it may be the EOS does no harm:
+    # masks come from the tokenizer's padding, never from comparing ids.
+    pad_id = backend.token_to_id(tokenizer.pad_token)
+    pad_token = tokenizer.pad_token if pad_id is not None and pad_id < rows else tokenizer.eos_token
+    # Truncation counts the tokens a post-processor adds, so the EOS is there and last in a text of any length.
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"$A {tokenizer.eos_token}",
+        pair=f"$A $B {tokenizer.eos_token}",
+        special_tokens=[(tokenizer.eos_token, eos_id)],
+    )
+    backend.no_truncation()
+    backend.no_padding()
+    backend.save(str(folder / "tokenizer.json"))
+    settings = {
+        # The class that takes tokenizer.json as it is; a model's own class rebuilds parts of it.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_seq_length,
+        "eos_token": tokenizer.eos_token,
+        "pad_token": pad_token,
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        # Without this, versions before 5 also hand over token_type_ids, which decoders refuse.
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    (folder / "tokenizer_config.json").write_text(_json(settings), encoding="utf-8")
+    return eos_id
+
+
+def _write_weights(folder: Path, backbone: Any, dtype: torch.dtype, eos_id: int) -> None:
+    state = {name: tensor.detach().to("cpu", dtype) for name, tensor in backbone.state_dict().items()}
+    save_torch_state_dict(state, folder, max_shard_size="5GB")
+    config = copy.deepcopy(backbone.config)
+    config.architectures = [type(backbone).__name__]
+    config.dtype = dtype
+    config.eos_token_id = eos_id
+    content = json.loads(config.to_json_string())
+    # transformers 4 knows only this spelling and would otherwise compute with another base, without a word.
+    rope = content.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+        content["rope_theta"] = rope["rope_theta"]
+        content["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
+    (folder / "config.json").write_text(_json(content), encoding="utf-8")
+
+
+def _write_modules(folder: Path, dimension: int, max_seq_length: int, prompts: Mapping[str, str]) -> None:
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+    pooling = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    contents: dict[str, object] = {
+        "modules.json": [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+            for i, (name, path) in enumerate(modules)
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": dimension,
+            **{f"pooling_mode_{mode}": mode == "lasttoken" for mode in pooling},
+            "include_prompt": True,
+        },
+        "sentence_bert_config.json": {"max_seq_length": max_seq_length, "do_lower_case": False},
+        "config_sentence_transformers.json": {
+            "model_type": "SentenceTransformer",
+            "__version__": {"sentence_transformers": _SENTENCE_TRANSFORMERS},
+            "prompts": dict(prompts),
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+    }
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(_json(content), encoding="utf-8")
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    """Rename `partial` to `out`; a folder that was there stays whole until the moment it is replaced."""
+    old = partial.with_name(f"{partial.name}-old")
+    if out.exists():
+        out.rename(old)
+    partial.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,216 @@
+"""The training loop, as one worker runs it. It knows torch.distributed but not Ray: a plain torchrun can start it too.
+
+    plan -> loader -> contrastive step -> update -> metrics -> now and then a checkpoint
+
+Every rank runs the same steps and takes every decision from the same exchanged numbers, so that no collective is ever
+waited for in vain. Rank 0 writes the run directory.
+"""
+
+import math
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+
+from data_io.loader import LoadedStep, Loader
+from data_io.manifest import load_manifest
+from data_io.reader import Reader
+from data_io.storage import Store
+from ray_app.checkpoint import CheckpointSaver, restore
+from ray_app.checkpoint_manifest import Progress, list_checkpoints
+from ray_app.config import JobSpec
+from ray_app.contrastive import ContrastiveStep
+from ray_app.data_order import fingerprint_of, make_plan, select_sources
+from ray_app.engine import Engine
+from ray_app.errors import TrainingError
+from ray_app.exchange import SharedStep, share_examples, share_step
+from ray_app.metrics import SlotMetrics
+from ray_app.model import DTYPES, Embedder, attention_of, build_backbone, load_tokenizer
+from ray_app.recorder import Recorder
+from ray_app.run_directory import read_status
+from ray_app.schedule import learning_rate
+from ray_app.status import RunStatus
+
+
+class Control(Protocol):
+    """How a loop talks to whoever started it. Neither call may block."""
+
+    def report(self, status: RunStatus) -> None:
+        """Called by rank 0 after each step."""
+
+    def stop_requested(self) -> bool:
+        """Whether this rank was asked to write a checkpoint and end; one rank's yes is enough."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """As which rank of how many, and on which device, a loop runs."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the loop ended: `finished` is False where it was stopped before its last step."""
+
+    step: int
+    finished: bool
+
+
+def train(
+    name: str,
+    spec: JobSpec,
+    *,
+    data: Store,
+    run: Store,
+    worker: Worker,
+    control: Control,
+    stop_after_steps: int | None = None,
+) -> Outcome:
+    """Train from the newest checkpoint, or from the start, until `stop_after_steps` steps are done in all, or all
+    steps.
+
+    torch.distributed must be initialised. Always ends on a complete checkpoint. Raises TrainingError where the loss is
+    not finite, with the step and the micro-batches.
+    """
+    manifest = load_manifest(data)
+    sources = select_sources(manifest, spec)
+    names = [source.name for source in sources]
+    plan = make_plan(manifest, sources, spec)
+    tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
+    engine = Engine(_build_model(spec, worker, tokenizer.vocabulary_size), spec.train)
+    fingerprint = fingerprint_of(manifest, plan, tokenizer, spec)
+    total_steps = spec.train.epochs * plan.steps_per_epoch
+
+    restored = restore(run, engine, fingerprint)
+    consumed = restored.progress.micro_batches_consumed if restored else 0
+    step = plan.step_after(consumed)
+    end_step = total_steps if stop_after_steps is None else min(total_steps, max(stop_after_steps, step))
+    attempt = _next_attempt(run)
+    saver = CheckpointSaver(run, engine, attempt=attempt, keep=spec.checkpoint.keep)
+    saved_at = step if restored else None
+
+    recorder = None
+    if worker.rank == 0:
+        recorder = Recorder(
+            name,
+            run,
+            attempt=attempt,
+            first_step=step,
+            steps_per_epoch=plan.steps_per_epoch,
+            epochs=spec.train.epochs,
+            workers=worker.world_size,
+            record_examples=spec.train.record_examples,
+        )
+        for damage in restored.passed_over if restored else ():
+            recorder.event("CheckpointDamaged", message=damage)
+        recorder.event(
+            "Resumed" if restored else "Started",
+            step=step,
+            workers=worker.world_size,
+            checkpoint=str(restored.name) if restored else None,
+        )
+        control.report(recorder.status)
+
+    contrastive = ContrastiveStep(
+        engine, spec.train, [source.kind for source in sources], rank=worker.rank, world_size=worker.world_size
+    )
+    loader = Loader(
+        plan,
+        sources,
+        Reader(data, manifest, verify=spec.data.verify == "always"),
+        tokenizer,
+        hard_negatives=spec.data.hard_negatives,
+        first_step=step,
+        end_step=end_step,
+        rank=worker.rank,
+        world_size=worker.world_size,
+        prefetch_steps=spec.data.prefetch_steps,
+        threads=spec.data.loader_threads,
+    )
+    begin = monotonic()
+    try:
+        for loaded in loader:
+            losses = contrastive.run(loaded)
+            shared = share_step(loaded, losses, names=names, stop=control.stop_requested(), device=engine.device)
+            _refuse_not_finite(loaded, shared)
+            rate = learning_rate(
+                loaded.step.index,
+                peak=spec.train.learning_rate,
+                floor=spec.train.min_learning_rate,
+                warmup_steps=spec.train.warmup_steps,
+                total_steps=total_steps,
+            )
+            norm = engine.update(rate)
+            step = loaded.step.index + 1
+            consumed = loaded.step.first_slot + len(loaded.step.slots)
+            hashes = share_examples(loaded, engine.device) if spec.train.record_examples else []
+            begin, seconds = monotonic(), monotonic() - begin
+            if recorder:
+                status = recorder.step(
+                    loaded, shared, learning_rate=rate, grad_norm=norm, seconds=seconds, consumed=consumed
+                )
+                recorder.examples(loaded, names, hashes)
+                recorder.saved(saver.poll())
+                control.report(status)
+            if shared.stop or step == end_step or step % spec.checkpoint.every_steps == 0:
+                finished = saver.start(Progress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
+                saved_at = step
+                if recorder:
+                    recorder.saved(finished)
+            if shared.stop:
+                break
+        if saved_at != step:  # stopped before the first step of a run: there is nothing newer than its start
+            saver.start(Progress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
+        last = saver.finish()
+        if recorder:
+            recorder.saved(last)
+            control.report(recorder.status)
+    finally:
+        loader.close()
+        if recorder:
+            recorder.close()
+    return Outcome(step=step, finished=step >= total_steps)
+
+
+def _build_model(spec: JobSpec, worker: Worker, vocabulary_size: int) -> Embedder:
+    dtype = DTYPES[spec.train.precision]
+    backbone = build_backbone(spec.model, vocabulary_size=vocabulary_size, dtype=dtype, seed=spec.train.seed)
+    return Embedder(
+        backbone.to(worker.device),
+        attention=attention_of(spec.model, worker.device),
+        gradient_checkpointing=spec.train.gradient_checkpointing,
+    ).train()
+
+
+def _next_attempt(run: Store) -> int:
+    """A number that no earlier start of this run has used, the same on all ranks."""
+    attempt = [0]
+    if dist.get_rank() == 0:
+        status = read_status(run)
+        used = [status.attempt if status else 0, *(name.attempt for name in list_checkpoints(run))]
+        attempt = [max(used) + 1]
+    dist.broadcast_object_list(attempt, src=0)
+    return attempt[0]
+
+
+def _refuse_not_finite(loaded: LoadedStep, shared: SharedStep) -> None:
+    """Raise before the update would spoil the weights: what is on disk stays good."""
+    bad = [(position, slot) for position, slot in enumerate(shared.slots) if not _finite(slot)]
+    if bad:
+        places = ", ".join(
+            f"{slot.source} micro-batch {loaded.step.slots[position].occurrence} (loss {slot.loss})"
+            for position, slot in bad
+        )
+        raise TrainingError(
+            f"the loss is not finite in step {loaded.step.index + 1}, epoch {loaded.step.epoch}: {places}",
+            remedy="lower train.learning_rate or lengthen train.warmup_steps; the last checkpoint is intact",
+        )
+
+
+def _finite(slot: SlotMetrics) -> bool:
+    return math.isfinite(slot.loss)

@@ -1,0 +1,40 @@
+"""The two contrastive losses of F2LLM (arXiv 2510.02294, section 3), each a mean over the micro-batch's queries.
+
+Shapes: B queries of a micro-batch, H hard negatives each, P positives in the in-batch pool, D dimensions. Embeddings
+are float32 and L2-normalised, so an inner product is the cosine s(q, d). All arithmetic is fp32 (or fp64 in the
+tests): in bf16 the loss is off by 0.02 on average and 0.13 at worst.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import Tensor
+
+
+def hard_negative_loss(q_BD: Tensor, p_BD: Tensor, n_BHD: Tensor, *, temperature: float) -> Tensor:
+    """-log e^{s(q,d+)/t} / (e^{s(q,d+)/t} + sum_n e^{s(q,d-_n)/t}), mean over B; 0 where H = 0."""
+    positive_B1 = (q_BD * p_BD).sum(-1, keepdim=True)
+    negative_BH = torch.einsum("bd,bhd->bh", q_BD, n_BHD)
+    logits = torch.cat([positive_B1, negative_BH], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def in_batch_loss(
+    q_BD: Tensor,
+    pool_PD: Tensor,
+    *,
+    target_B: Tensor,
+    query_positive_hash_B: Tensor,
+    pool_hash_P: Tensor,
+    pool_valid_P: Tensor,
+    temperature: float,
+) -> Tensor:
+    """-log e^{s(q,d+)/t} / sum_{j in pool} e^{s(q,d_j+)/t}, mean over B; no hard negatives in the denominator.
+
+    target_B int64: where each query's own positive stands in the pool. pool_valid_P bool: entries that take part. An
+    entry whose text equals the query's own positive (equal 64-bit hashes) is no negative of it and is masked.
+    """
+    scores_BP = q_BD @ pool_PD.T / temperature
+    own_BP = F.one_hot(target_B, len(pool_PD)).bool()
+    same_text_BP = query_positive_hash_B[:, None] == pool_hash_P[None, :]
+    excluded_BP = (same_text_BP | ~pool_valid_P[None, :]) & ~own_BP
+    return F.cross_entropy(scores_BP.masked_fill(excluded_BP, -torch.inf), target_B)

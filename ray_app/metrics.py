@@ -1,0 +1,104 @@
+"""What a step measured, and the lines of `metrics.jsonl` and `examples.jsonl` made of it."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class SourceMetrics(BaseModel):
+    """One source's part of a step: means over its rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    examples: int
+    loss: float
+    hard_negative_loss: float
+    in_batch_loss: float | None
+
+
+class StepMetrics(BaseModel):
+    """A line of metrics.jsonl. `step` counts finished steps from 1; losses are means over the step's examples.
+
+    `loss` is what was minimised; `in_batch_loss` is the mean over the examples that have one, None where none has.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int
+    epoch: int
+    loss: float
+    hard_negative_loss: float
+    in_batch_loss: float | None
+    learning_rate: float
+    grad_norm: float
+    examples: int
+    tokens: int
+    micro_batches_consumed: int
+    workers: int
+    seconds: float
+    data_wait_seconds: float
+    sources: dict[str, SourceMetrics]
+
+
+@dataclass(frozen=True)
+class SlotMetrics:
+    """One slot of a step, gathered from the rank that ran it; `in_batch` is None where its kind has no such loss."""
+
+    source: str
+    rows: int
+    tokens: int
+    hard_negative: float
+    in_batch: float | None
+
+    @property
+    def loss(self) -> float:
+        return self.hard_negative + (self.in_batch or 0.0)
+
+
+def losses_of(slots: Sequence[SlotMetrics]) -> SourceMetrics:
+    """Means over the rows of `slots`; at least one slot."""
+    rows = sum(slot.rows for slot in slots)
+    with_in_batch = [slot for slot in slots if slot.in_batch is not None]
+    in_batch_rows = sum(slot.rows for slot in with_in_batch)
+    return SourceMetrics(
+        examples=rows,
+        loss=sum(slot.loss * slot.rows for slot in slots) / rows,
+        hard_negative_loss=sum(slot.hard_negative * slot.rows for slot in slots) / rows,
+        in_batch_loss=sum((s.in_batch or 0.0) * s.rows for s in with_in_batch) / in_batch_rows
+        if in_batch_rows
+        else None,
+    )
+
+
+def losses_by_source(slots: Sequence[SlotMetrics]) -> dict[str, SourceMetrics]:
+    """The same, source by source, in alphabetical order."""
+    names = sorted({slot.source for slot in slots})
+    return {name: losses_of([slot for slot in slots if slot.source == name]) for name in names}
+
+
+class Rates:
+    """Mean speed over the last `window` steps; the first step of an attempt, which warms up, is left out."""
+
+    def __init__(self, window: int = 20) -> None:
+        self._steps: deque[StepMetrics] = deque(maxlen=window)
+        self._warm = False
+
+    def add(self, metrics: StepMetrics) -> None:
+        if self._warm:
+            self._steps.append(metrics)
+        self._warm = True
+
+    def of(self, steps_left: int) -> dict[str, Any]:
+        """Fields of RunStatus; empty while there is nothing to average."""
+        seconds = sum(m.seconds for m in self._steps)
+        if seconds <= 0:
+            return {}
+        return {
+            "examples_per_second": sum(m.examples for m in self._steps) / seconds,
+            "tokens_per_second": sum(m.tokens for m in self._steps) / seconds,
+            "data_wait_share": sum(m.data_wait_seconds for m in self._steps) / seconds,
+            "eta_seconds": steps_left * seconds / len(self._steps),
+        }

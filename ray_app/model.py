@@ -1,0 +1,212 @@
+"""The backbone: Qwen3 without its head, texts in packs, the last token's state as embedding.
+
+N texts, T tokens, D dimensions. Attention has two ways, chosen once by `attention_of`: on a GPU a variable-length
+FlashAttention kernel over one sequence, on CPU one masked SDPA call over packed rows.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AttentionInterface, AutoModel, AutoTokenizer, Qwen3Config, Qwen3Model
+
+from data_io.storage import Store
+from data_io.tokenization import LoadedTokenizer, read_tokenizer
+from ray_app.config import ModelSpec
+from ray_app.errors import ModelError
+from ray_app.packing import Layout, PackedBatch, block_causal_mask
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+"""The type of the weights under each train.precision."""
+
+Attention = Literal["flash_attention_2", "varlen", "sdpa"]
+
+# transformers must not take this for one of its flash kernels, which any name with "flash" in it is.
+_VARLEN = "f2llm_varlen"
+
+
+def attention_of_device(device: torch.device) -> Attention:
+    """The best attention for packs of texts on a device."""
+    if device.type == "cpu":
+        return "sdpa"
+    return "flash_attention_2" if find_spec("flash_attn") else "varlen"
+
+
+def attention_of(spec: ModelSpec, device: torch.device) -> Attention:
+    """The attention that `spec` means on this device. Raises ModelError where it cannot work there."""
+    wanted = spec.attn_implementation
+    if wanted == "auto":
+        return attention_of_device(device)
+    if device.type == "cpu" and wanted != "sdpa":
+        raise ModelError(
+            f"model.attn_implementation={wanted} needs a GPU, and this worker runs on {device.type}",
+            remedy="set model.attn_implementation: auto, or workers.gpus: 1",
+        )
+    return wanted
+
+
+def layout_of(attention: Attention) -> Layout:
+    return "rows" if attention == "sdpa" else "sequence"
+
+
+def build_backbone(spec: ModelSpec, *, vocabulary_size: int, dtype: torch.dtype, seed: int) -> nn.Module:
+    """The decoder without its head, on CPU: loaded from the hub or a folder, or built with random weights from `seed`.
+
+    Raises ModelError where the weights cannot be had, or the tokenizer has more ids than the model has embeddings.
+    """
+    if spec.architecture is not None:
+        config = Qwen3Config(
+            **spec.architecture.model_dump(),
+            # A multiple of 64, as matrix kernels like it.
+            vocab_size=-(-vocabulary_size // 64) * 64,
+            max_position_embeddings=max(spec.max_seq_length, 512),
+            tie_word_embeddings=True,
+            use_cache=False,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model: nn.Module = Qwen3Model(config)
+        for parameter in model.parameters():  # and not the buffers: rotary frequencies stay fp32, as in a loaded model
+            parameter.data = parameter.data.to(dtype)
+    else:
+        model = load_pretrained(AutoModel, spec.name_or_path, revision=spec.revision, dtype=dtype)
+    rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if vocabulary_size > rows:
+        raise ModelError(
+            f"the tokenizer has {vocabulary_size} ids, the model embeds {rows}",
+            remedy="set model.tokenizer to the one the model was trained with",
+        )
+    return model
+
+
+def load_tokenizer(spec: ModelSpec, data: Store) -> LoadedTokenizer:
+    """The tokenizer `spec` names: the hub's or a folder's; for a model built from nothing, the data set's own.
+
+    Raises ModelError where there is none, DataError where the data set's is damaged.
+    """
+    if spec.tokenizer is None and spec.name_or_path is None:
+        if (own := read_tokenizer(data)) is None:
+            raise ModelError(
+                f"the model is built from nothing, model.tokenizer is not given, and {data.uri} has no tokenizer",
+                remedy="set model.tokenizer to a folder or a name on the hub, or make the data set's own: "
+                "`f2llm data prepare --tokenizer-vocabulary 8192`",
+            )
+        return own
+    tokenizer = load_pretrained(AutoTokenizer, spec.tokenizer or spec.name_or_path, revision=spec.revision)
+    # Where there is no file, transformers makes a tokenizer that knows special tokens alone.
+    if not tokenizer.is_fast or tokenizer.eos_token is None or len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError(
+            f"the tokenizer of {spec.tokenizer or spec.name_or_path} has no tokenizer.json or no EOS token",
+            remedy="name a tokenizer in the fast format, with an eos_token",
+        )
+    return LoadedTokenizer(
+        tokenizer.backend_tokenizer.to_str(),
+        eos_token=tokenizer.eos_token,
+        pad_token=tokenizer.pad_token or tokenizer.eos_token,
+    )
+
+
+class Embedder(nn.Module):
+    """A backbone that embeds packs of texts. The same module under DeepSpeed, torchrun and in evaluation."""
+
+    def __init__(self, backbone: nn.Module, *, attention: Attention, gradient_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.attention: Attention = attention
+        backbone.set_attn_implementation(_VARLEN if attention == "varlen" else attention)  # type: ignore[operator]
+        if gradient_checkpointing:
+            backbone.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+
+    @property
+    def layout(self) -> Layout:
+        return layout_of(self.attention)
+
+    @property
+    def dimensions(self) -> int:
+        """D, the width of an embedding."""
+        return int(self.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def embedding_dtype(self) -> torch.dtype:
+        """float32, or float64 where the weights are: losses are never computed in bf16."""
+        return torch.promote_types(next(self.backbone.parameters()).dtype, torch.float32)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Embeddings of the pack's texts, float32 [N, D], L2-normalised, in the order the texts were given."""
+        hidden_RLD = self.backbone(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **_attention_inputs(batch)
+        ).last_hidden_state
+        pooled_ND = hidden_RLD.flatten(0, 1)[batch.last_N]
+        return F.normalize(pooled_ND.to(self.embedding_dtype), dim=-1)
+
+
+def _attention_inputs(batch: PackedBatch) -> dict[str, Any]:
+    if batch.segment_RL is not None:
+        return {"attention_mask": block_causal_mask(batch.segment_RL)}
+    # All four or none: with one missing, or with a mask, transformers finds its own boundaries, without an error.
+    return {
+        "attention_mask": None,
+        "cu_seq_lens_q": batch.cu_seqlens,
+        "cu_seq_lens_k": batch.cu_seqlens,
+        "max_length_q": batch.max_length,
+        "max_length_k": batch.max_length,
+    }
+
+
+def _varlen_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    cu_seq_lens_q: Tensor,
+    max_length_q: int,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """torch's own FlashAttention-2 for packed sequences: query [1, H, T, E], key and value [1, Hkv, T, E]."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    assert attention_mask is None
+    out_THE = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        cu_seq_lens_q,
+        cu_seq_lens_q,
+        max_length_q,
+        max_length_q,
+        scale=scaling,
+        window_size=(-1, 0),  # causal
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(out_THE, Tensor)  # and no log-sum-exp beside it
+    return out_THE.unsqueeze(0), None
+
+
+AttentionInterface.register(_VARLEN, _varlen_attention)
+
+
+def load_pretrained(loader: Any, name: str | None, **options: Any) -> Any:
+    """`loader.from_pretrained(name)`. Raises ModelError that says what was looked for and what to do."""
+    try:
+        return loader.from_pretrained(name, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first_line = str(error).strip().splitlines()[0].rstrip(": ")
+        if Path(str(name)).is_dir():
+            needed = (
+                "tokenizer.json and tokenizer_config.json" if loader is AutoTokenizer else "config.json and weights"
+            )
+            raise ModelError(
+                f"cannot load {name!r} from the folder: {first_line}",
+                remedy=f"give a folder that holds {needed}, whole",
+            ) from error
+        raise ModelError(
+            f"cannot load {name!r} from the Hugging Face hub: {first_line}",
+            remedy="check the name and the network (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), or give a local folder",
+        ) from error

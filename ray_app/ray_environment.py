@@ -1,0 +1,16 @@
+"""What Ray reads from the environment when it is first imported; so this must be imported before it.
+
+An embedded cluster (no RAY_ADDRESS) listens on a port of this machine: it gets a token that only this process and its
+children know. Usage statistics are off everywhere. Workers stay in the current folder, to which a document's paths are
+relative; Ray Train would move them into one of its own.
+"""
+
+import os
+import secrets
+
+EMBEDDED = "RAY_ADDRESS" not in os.environ
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+if EMBEDDED and "RAY_AUTH_MODE" not in os.environ:
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -1,0 +1,137 @@
+"""Rank 0's pen: metrics, examples, events and status of a run, written as training goes."""
+
+from time import monotonic
+from typing import Any
+
+from data_io.loader import LoadedStep
+from data_io.storage import Store
+from ray_app.checkpoint import SavedCheckpoint
+from ray_app.exchange import SharedStep
+from ray_app.metrics import Rates, StepMetrics, losses_by_source, losses_of
+from ray_app.run_directory import EXAMPLES, METRICS, LineLog, append_event, read_status, write_status
+from ray_app.status import Phase, RunStatus
+
+_STATUS_SECONDS = 5.0
+
+
+class Recorder:
+    """Follows one attempt. A resume drops the lines of steps that it will repeat: what stays is the surviving
+    trajectory.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Store,
+        *,
+        attempt: int,
+        first_step: int,
+        steps_per_epoch: int,
+        epochs: int,
+        workers: int,
+        record_examples: bool,
+    ) -> None:
+        def keep(line: dict[str, Any]) -> bool:
+            return bool(line["step"] <= first_step)
+
+        self._run = run
+        self._steps_per_epoch = steps_per_epoch
+        self._metrics = LineLog(run, METRICS, keep=keep)
+        self._examples = LineLog(run, EXAMPLES, keep=keep) if record_examples else None
+        self._rates = Rates()
+        before = read_status(run) or RunStatus(name=name)
+        self.status = before.model_copy(
+            update={
+                "phase": Phase.TRAINING,
+                "attempt": attempt,
+                "restarts": attempt - 1,
+                "step": first_step,
+                "total_steps": steps_per_epoch * epochs,
+                "epoch": first_step / steps_per_epoch,
+                "workers": workers,
+                "steps_lost": before.steps_lost + self._metrics.dropped,
+                "message": "",
+            }
+        )
+        self._write_status()
+
+    def event(self, event: str, **facts: Any) -> None:
+        append_event(self._run, event, attempt=self.status.attempt, **facts)
+
+    def step(
+        self,
+        loaded: LoadedStep,
+        shared: SharedStep,
+        *,
+        learning_rate: float,
+        grad_norm: float,
+        seconds: float,
+        consumed: int,
+    ) -> RunStatus:
+        """Write the step's line; returns the status after it."""
+        means = losses_of(shared.slots)
+        metrics = StepMetrics(
+            step=loaded.step.index + 1,
+            epoch=loaded.step.epoch,
+            loss=means.loss,
+            hard_negative_loss=means.hard_negative_loss,
+            in_batch_loss=means.in_batch_loss,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            examples=means.examples,
+            tokens=sum(slot.tokens for slot in shared.slots),
+            micro_batches_consumed=consumed,
+            workers=self.status.workers,
+            seconds=seconds,
+            data_wait_seconds=shared.wait_seconds,
+            sources=losses_by_source(shared.slots),
+        )
+        self._metrics.append(metrics.model_dump(mode="json"))
+        self._rates.add(metrics)
+        self.status = self.status.model_copy(
+            update={
+                "step": metrics.step,
+                "epoch": metrics.step / self._steps_per_epoch,
+                "micro_batches_consumed": consumed,
+                "loss": metrics.loss,
+                "learning_rate": learning_rate,
+                **self._rates.of(self.status.total_steps - metrics.step),
+            }
+        )
+        if monotonic() - self._written > _STATUS_SECONDS:
+            self._write_status()
+        return self.status
+
+    def examples(self, loaded: LoadedStep, names: list[str], hashes: list[list[str]]) -> None:
+        """Which examples the step used: per slot its source and the hashes of the query texts that were read."""
+        if self._examples is not None:
+            slots = [
+                {"source": names[slot.source], "queries": queries}
+                for slot, queries in zip(loaded.step.slots, hashes, strict=True)
+            ]
+            self._examples.append({"step": loaded.step.index + 1, "epoch": loaded.step.epoch, "slots": slots})
+
+    def saved(self, checkpoint: SavedCheckpoint | None) -> None:
+        """A save that was under way is complete."""
+        if checkpoint is None:
+            return
+        self.status = self.status.model_copy(update={"last_checkpoint_step": checkpoint.name.step})
+        self.event(
+            "Checkpointed",
+            step=checkpoint.name.step,
+            checkpoint=str(checkpoint.name),
+            stall_seconds=round(checkpoint.stall_seconds, 3),
+            save_seconds=round(checkpoint.save_seconds, 3),
+        )
+        self._write_status()
+
+    def close(self) -> None:
+        """Everything written so far is in the store when this returns."""
+        self._metrics.flush()
+        if self._examples is not None:
+            self._examples.flush()
+        self._write_status()
+
+    def _write_status(self) -> None:
+        write_status(self._run, self.status)
+        self._written = monotonic()

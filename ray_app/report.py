@@ -1,0 +1,158 @@
+"""`report.html`: one file that shows a run, with its charts and without a network."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.offline
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from data_io.storage import Store, open_store
+from ray_app import report_figures as figures
+from ray_app import report_view as view
+from ray_app.metrics import StepMetrics
+from ray_app.report_record import RunRecord, read_run
+
+KEY = "report.html"
+_MOST_EVENTS = 200
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure on the page: `figure` is Plotly's JSON."""
+
+    title: str
+    figure: str
+    note: str = ""
+
+
+def write_report(run: Store | Path, out: Path | None = None) -> None:
+    """Write the report of a run directory to the file `out`, or as report.html into the run directory itself.
+
+    Whatever the run directory does not have yet is named in its section; nothing is required.
+    """
+    store = run if isinstance(run, Store) else open_store(str(run))
+    page = render_report(read_run(store))
+    if out is None:
+        store.put(KEY, page.encode())
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page, encoding="utf-8")
+
+
+def render_report(record: RunRecord) -> str:
+    """The whole page. Every text from the run is escaped; nothing in it is fetched from anywhere."""
+    environment = Environment(
+        loader=PackageLoader("ray_app"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+    )
+    environment.filters.update(
+        fraction=_fraction, duration=view.duration, plain=_plain, words=view.words, in_script=_in_script
+    )
+    return environment.get_template("report.html.j2").render(
+        record=record,
+        plotly_js=Markup(plotly.offline.get_plotlyjs()),
+        facts=view.facts_of(record),
+        tiles=view.tiles_of(record),
+        evaluation_charts=_evaluation_charts(record),
+        evaluation_rows=view.retrieval_rows(record),
+        sts_rows=view.sts_rows(record),
+        comparisons=view.comparisons_of(record.before, record.after),
+        loss_charts=_loss_charts(record.steps),
+        speed_charts=_speed_charts(record.steps),
+        optimiser_charts=_optimiser_charts(record.steps),
+        sources=view.source_rows(record),
+        events=record.events[-_MOST_EVENTS:],
+        events_hidden=max(0, len(record.events) - _MOST_EVENTS),
+    )
+
+
+def _evaluation_charts(record: RunRecord) -> list[Chart]:
+    if not any(report and report.retrieval for report in (record.before, record.after)):
+        return []
+    return [
+        Chart("nDCG@10", figures.evaluation_chart(record.before, record.after, "ndcg_at_10")),
+        Chart("recall@10", figures.evaluation_chart(record.before, record.after, "recall_at_10")),
+    ]
+
+
+def _loss_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
+    if not steps:
+        return []
+    hidden = len(figures.largest_sources(steps)) - figures.MOST_SOURCES
+    note = (
+        f"The {figures.MOST_SOURCES} sources with most examples; {hidden} more are in the table below."
+        if hidden > 0
+        else ""
+    )
+    return [
+        Chart("All sources", figures.loss_chart(steps), "Thin: each step. Thick: running mean."),
+        Chart("By source", figures.source_loss_chart(steps), note or "Total loss. A click on a name hides its curve."),
+    ]
+
+
+def _speed_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
+    if not steps:
+        return []
+
+    def rate(amount: float, step: StepMetrics) -> float | None:
+        return amount / step.seconds if step.seconds > 0 else None
+
+    return [
+        Chart(
+            "Examples a second",
+            figures.single_chart(steps, lambda s: rate(s.examples, s), colour=0, rangemode="tozero"),
+        ),
+        Chart(
+            "Tokens a second", figures.single_chart(steps, lambda s: rate(s.tokens, s), colour=5, rangemode="tozero")
+        ),
+        Chart(
+            "Share of time waiting for data",
+            figures.single_chart(
+                steps, lambda s: rate(s.data_wait_seconds, s), colour=1, tickformat=".1%", rangemode="tozero"
+            ),
+        ),
+        Chart(
+            "Workers",
+            figures.single_chart(
+                steps,
+                lambda s: s.workers,
+                colour=3,
+                smoothed=False,
+                rangemode="tozero",
+                dtick=-(-max(s.workers for s in steps) // 5),
+            ),
+        ),
+    ]
+
+
+def _optimiser_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
+    if not steps:
+        return []
+    rate = figures.single_chart(
+        steps, lambda s: s.learning_rate, colour=2, smoothed=False, rangemode="tozero", tickformat="~e"
+    )
+    return [
+        Chart("Learning rate", rate),
+        Chart("Gradient norm", figures.single_chart(steps, lambda s: s.grad_norm, colour=4, rangemode="tozero")),
+    ]
+
+
+def _fraction(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _plain(value: Any) -> str:
+    """A value of an event as a reader writes it: no quotes around a word, JSON for the rest."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _in_script(text: str) -> Markup:
+    """JSON inside a script element: no character in it can end that element."""
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

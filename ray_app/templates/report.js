@@ -1,0 +1,28 @@
+// Draws every chart with the page's own colours, and again when the reader switches between light and dark.
+(function () {
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const charts = Array.from(document.querySelectorAll(".chart"), (element) => ({
+    element,
+    figure: JSON.parse(element.nextElementSibling.textContent),
+  }));
+
+  function draw() {
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), automargin: true };
+    for (const { element, figure } of charts) {
+      const layout = {
+        ...figure.layout,
+        font: { ...figure.layout.font, color: colour("--muted"), family: getComputedStyle(document.body).fontFamily },
+        hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--text") } },
+        xaxis: { ...figure.layout.xaxis, ...axis },
+        yaxis: { ...figure.layout.yaxis, ...axis },
+        dragmode: false,
+      };
+      Plotly.react(element, figure.data, layout, { responsive: true, displayModeBar: false });
+    }
+  }
+
+  draw();
+  dark.addEventListener("change", draw);
+})();
