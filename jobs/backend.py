@@ -1,0 +1,315 @@
+"""The one door from the command line to modules that load torch, Ray, pyarrow or an object store.
+
+Each function imports its target when it is called, so that `f2llm --help` loads none of them, and turns a library that
+is not installed into a message that names the extra to install.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from data_io.errors import NotFoundInStore, StorageError
+from jobs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from data_io.config import S3Options
+    from data_io.statistics_report import DatasetStatistics
+    from jobs.plan import DataSize
+    from jobs.sources_file import SourcesFile
+    from jobs.spec import EmbeddingJob
+    from ray_app.config import JobSpec
+    from ray_app.evaluation_report import EvaluationReport
+    from ray_app.status import RunStatus
+
+Target = Literal[
+    "open_store",
+    "load_manifest",
+    "read_tokenizer",
+    "dataset_statistics",
+    "verify_dataset",
+    "prepare_documentation",
+    "prepare_files",
+    "FileInput",
+    "Columns",
+    "read_status",
+    "read_text",
+    "run",
+    "evaluate_exported",
+    "export_run",
+    "upload_folder",
+    "write_report",
+]
+TARGETS: Mapping[Target, str] = {
+    "open_store": "data_io.storage",
+    "load_manifest": "data_io.manifest",
+    "read_tokenizer": "data_io.tokenization",
+    "dataset_statistics": "data_io.statistics_report",
+    "verify_dataset": "data_io.verify",
+    "prepare_documentation": "data_io.prepare",
+    "prepare_files": "data_io.prepare",
+    "FileInput": "data_io.prepare",
+    "Columns": "data_io.sources.convert",
+    "read_status": "ray_app.run_directory",
+    "read_text": "ray_app.run_directory",
+    "run": "ray_app.entrypoint",
+    "evaluate_exported": "ray_app.delivery",
+    "export_run": "ray_app.delivery",
+    "upload_folder": "ray_app.export",
+    "write_report": "ray_app.report",
+}
+
+LONGEST_MEASURED_TOKENS = 32_768
+"""Longer texts count as this long in statistics: no backbone reads further."""
+RUN_HINT = "give the run directory, <storage.uri>/<metadata.name>, as in runs/demo"
+_DATA_LIBRARIES = ("numpy", "obstore", "pyarrow", "tokenizers", "xxhash")
+_OURS = ("data_io", "ray_app", "jobs")
+
+
+def function(target: Target) -> Callable[..., Any]:
+    """A function behind the door. Raises ConfigError that names the extra where a library it needs is not installed."""
+    try:
+        module = import_module(TARGETS[target])
+    except ImportError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in _OURS:
+            raise
+        extra = "data" if TARGETS[target].startswith("data_io") and library in _DATA_LIBRARIES else "train"
+        raise ConfigError(
+            f"{TARGETS[target]} cannot be loaded: {error}",
+            remedy=f"{install_hint(extra)} (what is there: `f2llm doctor`)",
+        ) from error
+    return getattr(module, target)  # type: ignore[no-any-return]
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install 'f2llm-ray[{extra}]'"
+
+
+def missing_data_libraries() -> list[str]:
+    """Libraries of the extra `data` that are not installed."""
+    return [name for name in _DATA_LIBRARIES if find_spec(name) is None]
+
+
+def data_size(uri: str, s3: "S3Options") -> "DataSize":
+    """What the manifest says of a data set. Raises DataError or StorageError where it cannot be read."""
+    store = function("open_store")(uri, s3)
+    return _size_of(function("load_manifest")(store), store)
+
+
+def prepare_documentation(uri: str, s3: "S3Options", *, say: Callable[[str], None]) -> "DataSize":
+    """Make the demo's data set, or leave it as it is where it was made the same way already."""
+    store = function("open_store")(uri, s3)
+    return _size_of(function("prepare_documentation")(store, progress=say), store)
+
+
+def prepare_files(uri: str, s3: "S3Options", sources: "SourcesFile", *, say: Callable[[str], None]) -> "DataSize":
+    """Make a data set of a user's files. Raises DataError with file and line for whatever is wrong with them."""
+    store = function("open_store")(uri, s3)
+    make_input, make_columns = function("FileInput"), function("Columns")
+    inputs = [
+        make_input(**(values | {"columns": make_columns(**values["columns"])}))
+        for values in sources.sources_as_values()
+    ]
+    settings = sources.model_dump(exclude={"sources"})
+    return _size_of(function("prepare_files")(store, inputs, **settings, progress=say), store)
+
+
+def data_statistics(uri: str, s3: "S3Options", *, everything: bool, say: Callable[[str], None]) -> "DatasetStatistics":
+    """Rows, lengths and repeated texts of every source: of a sample of its row groups, or of `everything`.
+
+    Lengths in tokens are there where the data set has a tokenizer. Raises DataError or StorageError.
+    """
+    store = function("open_store")(uri, s3)
+    manifest = function("load_manifest")(store)
+    tokenizer = function("read_tokenizer")(store)
+    measure = function("dataset_statistics")
+    options = {"row_groups_per_source": None} if everything else {}
+    found: DatasetStatistics = measure(
+        store, manifest, tokenizer=tokenizer and tokenizer.for_texts(LONGEST_MEASURED_TOKENS), progress=say, **options
+    )
+    return found
+
+
+def _size_of(manifest: Any, store: Any) -> "DataSize":
+    from jobs.plan import DataSize, SourceSize
+
+    return DataSize(
+        version=manifest.version,
+        sources=tuple(
+            SourceSize(name=entry.name, kind=entry.kind, rows=entry.rows, negatives=entry.negatives)
+            for entry in manifest.sources
+        ),
+        evaluations=tuple(entry.name for entry in manifest.evaluations),
+        vocabulary_size=_vocabulary_size(store),
+    )
+
+
+class RunResult(Protocol):
+    """How a run ended: `signal` is the one that stopped it, None where it ended by itself or by its step limit."""
+
+    @property
+    def status(self) -> "RunStatus": ...
+
+    @property
+    def signal(self) -> int | None: ...
+
+
+def run_job(
+    job: "EmbeddingJob", *, stop_after_steps: int | None, on_status: "Callable[[RunStatus], None]"
+) -> RunResult:
+    """Train a document here, or go on with its run. Raises an F2LLMError; the run directory says so too."""
+    from jobs.differences import differences_from
+
+    result: RunResult = function("run")(
+        job.metadata.name,
+        job.job_spec,
+        document_yaml=job.to_yaml(),
+        differences=lambda frozen: [str(found) for found in differences_from(frozen, job)],
+        stop_after_steps=stop_after_steps,
+        on_status=on_status,
+    )
+    return result
+
+
+def evaluate_run(job: "EmbeddingJob", run_uri: str, *, say: Callable[[str], None]) -> "EvaluationReport":
+    """Measure model/ of a run again, into evaluation/after.json. `job` is the run's document."""
+    spec = job.job_spec
+    run = function("open_store")(run_uri, spec.storage.s3)
+    if not run.exists("model/config.json"):
+        raise NotFoundInStore(f"{run_uri} has no model", remedy=f"write it first: `f2llm export {run_uri}`")
+    device = _quiet_device()
+    report: EvaluationReport = function("evaluate_exported")(
+        spec, data=_data_store(spec), run=run, device=device, say=say
+    )
+    return report
+
+
+def export_run(job: "EmbeddingJob", run_uri: str, *, out: str | None) -> str:
+    """Write a run's newest checkpoint as a model folder: `out`, or model/ of the run. Returns where it is."""
+    spec, name = job.job_spec, job.metadata.name
+    run = function("open_store")(run_uri, spec.storage.s3)
+    _quiet_device()
+    if out is not None or run.is_local:
+        folder = Path(out) if out is not None else Path(run.uri) / "model"
+        function("export_run")(name, spec, data=_data_store(spec), run=run, out=folder)
+        return str(folder)
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        function("export_run")(name, spec, data=_data_store(spec), run=run, out=folder)
+        function("upload_folder")(folder, run.child("model"))
+    return f"{run.uri}/model"
+
+
+def report_run(run_uri: str, s3: "S3Options") -> str:
+    """Write report.html of a run; returns where it is."""
+    run = function("open_store")(run_uri, s3)
+    if not run.exists("job.yaml"):
+        raise NotFoundInStore(f"no run at {run_uri}: it has no job.yaml", remedy=RUN_HINT)
+    function("write_report")(run)
+    return f"{run.uri}/report.html"
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was looked at in a data set, and every problem with its place; none means that it is whole."""
+
+    version: str | None
+    sources: int
+    evaluations: int
+    shards: int
+    rows: int
+    bytes: int
+    problems: tuple[str, ...]
+
+
+def verify_data(uri: str, s3: "S3Options", *, on_bytes: Callable[[int, int], None]) -> DataReport:
+    """Read a whole data set; `on_bytes(done, total)` is called as it goes."""
+    found = function("verify_dataset")(function("open_store")(uri, s3), progress=on_bytes)
+    return DataReport(
+        version=found.version,
+        sources=found.sources,
+        evaluations=found.evaluations,
+        shards=found.shards,
+        rows=found.rows,
+        bytes=found.bytes,
+        problems=tuple(map(str, found.problems)),
+    )
+
+
+def read_status(run_uri: str, s3: "S3Options") -> "RunStatus":
+    """Where a run stands. Raises NotFoundInStore where no run is, or its status is damaged."""
+    run = function("open_store")(run_uri, s3)
+    status: RunStatus | None = function("read_status")(run)
+    if status is None and run.exists("status.json"):
+        raise NotFoundInStore(
+            f"{run_uri}/status.json is damaged: it does not hold a run's status",
+            remedy="run its document again with `f2llm run`, which writes it anew and loses nothing",
+        )
+    if status is None:
+        raise NotFoundInStore(f"no run at {run_uri}: it has no status.json", remedy=RUN_HINT)
+    return status
+
+
+def read_frozen_document(run_uri: str, s3: "S3Options") -> str:
+    """job.yaml of a run directory, empty where no run is."""
+    return str(function("read_text")(function("open_store")(run_uri, s3), "job.yaml"))
+
+
+def read_evaluation(run_uri: str, s3: "S3Options", *, moment: Literal["before", "after"]) -> "EvaluationReport | None":
+    """What was measured before or after training; None where that was not done."""
+    from ray_app.evaluation_report import EvaluationReport
+
+    text = function("read_text")(function("open_store")(run_uri, s3), f"evaluation/{moment}.json")
+    return EvaluationReport.model_validate_json(text) if text else None
+
+
+def _data_store(spec: "JobSpec") -> Any:
+    return function("open_store")(spec.data.uri, spec.storage.s3)
+
+
+def _quiet_device() -> Any:
+    """Where to compute in this process. Libraries are told not to speak before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module=r"torch\.")
+    torch = import_module("torch")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    os.environ.setdefault("DS_ACCELERATOR", device)
+    return torch.device(device)
+
+
+def _vocabulary_size(data: Any) -> int | None:
+    """Ids of the tokenizer in a data set, None where it has none."""
+    tokenizer = function("read_tokenizer")(data)
+    return None if tokenizer is None else tokenizer.for_texts(1).vocabulary_size
+
+
+def probe_store(uri: str, s3: "S3Options") -> list[str]:
+    """Write, read, list and delete one small object; returns what worked. Raises StorageError for what did not."""
+    from uuid import uuid4
+
+    store = function("open_store")(uri, s3)
+    folder, content = ".f2llm-doctor", b"f2llm doctor"
+    key = f"{folder}/{uuid4().hex}"
+    store.put(key, content)
+    try:
+        if store.get(key) != content:
+            raise StorageError(
+                f"{uri}: read back something else than was written", remedy="check what serves this address"
+            )
+        if key not in {info.key for info in store.list(folder)}:
+            raise StorageError(
+                f"{uri}: a listing does not show an object that was just written",
+                remedy="allow s3:ListBucket, and use a store whose listings are consistent",
+            )
+    finally:
+        store.delete([key])
+    return ["put", "get", "list", "delete"]

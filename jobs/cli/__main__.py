@@ -1,0 +1,5 @@
+"""`python -m jobs.cli`: the command line where no console script is installed."""
+
+from jobs.cli.app import main
+
+main()

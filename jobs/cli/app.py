@@ -1,0 +1,96 @@
+"""`f2llm`: the commands put together, and what a user sees of an error.
+
+Modules of this package import documents and models inside the commands, so that `f2llm --help` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from data_io.errors import F2LLMError
+from jobs.cli import data, document, machine, run, runs
+
+app = typer.Typer(
+    name="f2llm",
+    help="Fine-tune decoder LLMs into text-embedding models with the F2LLM recipe.",
+    epilog="Exit codes: docs/reference/exit-codes.md. Paths in a document are relative to the current folder.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # loading rich takes twice as long as all the rest of --help
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version as installed_version
+
+        print(f"f2llm-ray {installed_version('f2llm-ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo")(run.demo)
+app.command("run")(run.run)
+app.command("validate")(document.validate)
+app.command("plan")(document.plan)
+app.command("schema")(document.schema)
+app.add_typer(data.app, name="data")
+app.command("status")(runs.status)
+app.command("evaluate")(runs.evaluate)
+app.command("export")(runs.export)
+app.command("report")(runs.report)
+app.command("doctor")(machine.doctor)
+app.command("version")(machine.version)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit code. Errors are printed, never raised."""
+    try:
+        app(list(arguments), prog_name="f2llm")
+    except SystemExit as end:
+        return int(end.code or 0)
+    except F2LLMError as error:
+        _report(error, arguments)
+        return error.exit_code
+    except Exception as error:
+        bug = F2LLMError(
+            f"{type(error).__name__}: {error}",
+            remedy="this is not meant to happen; run it again with --debug and report what it prints",
+        )
+        _report(bug, arguments)
+        return bug.exit_code
+    return 0
+
+
+def _report(error: F2LLMError, arguments: Sequence[str]) -> None:
+    if "--debug" in arguments:
+        import traceback
+
+        traceback.print_exc()
+    print(f"error: {error}", file=sys.stderr)
+    if "--json" in arguments:
+        import json
+
+        facts = {
+            "class": error.error_class,
+            "exit_code": error.exit_code,
+            "message": error.message,
+            "remedy": error.remedy,
+        }
+        print(json.dumps({"error": facts}, indent=2))

@@ -1,0 +1,173 @@
+"""`f2llm data`: make, check and describe data sets."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs import backend
+from jobs.cli.options import AllowHttp, DataUri, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
+from jobs.cli.text import Percent, say, say_nothing, size_text
+from jobs.errors import UsageError
+
+if TYPE_CHECKING:
+    from jobs.plan import DataSize
+
+app = typer.Typer(help="Make, check and describe data sets.", no_args_is_help=True, rich_markup_mode=None)
+_SHOWN_PROBLEMS = 20
+
+
+@app.command()
+def prepare(
+    data: DataUri,
+    sources_file: Annotated[
+        str | None,
+        typer.Argument(metavar="SOURCES.yaml", help="Which files make the data set.", show_default=False),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source",
+            metavar="NAME:KIND=ADDRESS",
+            help="Instead of SOURCES.yaml: a source in a file, folder or pattern. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    documentation: Annotated[
+        bool,
+        typer.Option("--documentation", help="Instead of files: the documentation on this machine, as the demo does."),
+    ] = False,
+    instruction: Annotated[
+        str | None,
+        typer.Option("--instruction", metavar="TEXT", help="Instruction of every --source.", show_default=False),
+    ] = None,
+    licence: Annotated[str, typer.Option("--licence", metavar="NAME", help="Licence of every --source.")] = "",
+    mine_lexical: Annotated[
+        int,
+        typer.Option(
+            "--mine-lexical", min=0, metavar="N", help="Mine up to N hard negatives for a retrieval --source."
+        ),
+    ] = 0,
+    tokenizer_vocabulary: Annotated[
+        int | None,
+        typer.Option(
+            "--tokenizer-vocabulary", min=300, metavar="N", help="Also train a tokenizer of N ids.", show_default=False
+        ),
+    ] = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a data set, from files or local documentation.
+
+    Files hold pairs, triplets or lists of negatives. KIND is retrieval, clustering, classification or sts (scored
+    pairs to evaluate on). Columns are recognised by their usual names; SOURCES.yaml can name them. A data set that was
+    made the same way already is left as it is.
+    """
+    from jobs.sources_file import SourcesFile, load_sources_file, parse_source
+
+    if sum((documentation, sources_file is not None, bool(source))) != 1:
+        raise UsageError(
+            "expected exactly one of SOURCES.yaml, --source and --documentation",
+            remedy="for example: f2llm data prepare my-data --source faq:retrieval=faq.jsonl",
+        )
+    s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
+    if documentation:
+        made = backend.prepare_documentation(data, s3, say=tell)
+    else:
+        if sources_file is not None:
+            files = load_sources_file(sources_file)
+        else:
+            files = SourcesFile(
+                sources=tuple(
+                    parse_source(text, instruction=instruction, licence=licence, mine_lexical=mine_lexical)
+                    for text in source or ()
+                )
+            )
+        if tokenizer_vocabulary is not None:
+            files = files.model_copy(update={"tokenizer_vocabulary": tokenizer_vocabulary})
+        made = backend.prepare_files(data, s3, files, say=tell)
+    _print_contents(data, made, json=json)
+
+
+@app.command()
+def validate(
+    data: DataUri,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Read a whole data set and check every byte and row.
+
+    Exit code 4 where anything is wrong; every problem is listed with its place.
+    """
+    on_bytes = (lambda done, total: None) if quiet else Percent("read")
+    report = backend.verify_data(data, s3_options(endpoint_url, region, allow_http), on_bytes=on_bytes)
+    if json:
+        print_json({"ok": not report.problems, **asdict(report)})
+    else:
+        _print_report(data, report)
+    if report.problems:
+        raise typer.Exit(4)
+
+
+@app.command()
+def stats(
+    data: DataUri,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Measure every row, not a sample of up to 64 row groups a source.")
+    ] = False,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print what a data set holds: rows, lengths of its texts, repeated texts and licences.
+
+    Lengths are in characters, and in tokens where the data set has a tokenizer.
+    """
+    from jobs.cli.statistics_text import print_statistics
+
+    s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
+    found = backend.data_statistics(data, s3, everything=everything, say=tell)
+    if json:
+        print_json(found.to_dict())
+    else:
+        print_statistics(found)
+
+
+def _print_contents(uri: str, data: "DataSize", *, json: bool) -> None:
+    if json:
+        print_json({"uri": uri, **data.to_dict()})
+        return
+    print(f"{uri}: version {data.version}")
+    width = max((len(source.name) for source in data.sources), default=0)
+    for source in data.sources:
+        counts = f"{source.rows:>12,} rows, {source.negatives} hard negatives a row"
+        print(f"  {source.name:<{width}}  {source.kind:<14} {counts}")
+    for evaluation in data.evaluations:
+        print(f"  {evaluation}  (held out, to evaluate on)")
+    if data.vocabulary_size is not None:
+        print(f"  tokenizer of {data.vocabulary_size} ids")
+
+
+def _print_report(uri: str, report: backend.DataReport) -> None:
+    looked_at = f"{report.sources} sources, {report.shards} shards, {report.rows:,} rows, {size_text(report.bytes)}"
+    if not report.problems:
+        print(f"{uri}: whole ({looked_at}), version {report.version}")
+        return
+    for problem in report.problems[:_SHOWN_PROBLEMS]:
+        say(f"error: {problem}")
+    if len(report.problems) > _SHOWN_PROBLEMS:
+        say(f"... and {len(report.problems) - _SHOWN_PROBLEMS} more; --json lists all")
+    if report.version is not None:  # else there is no manifest, and nothing else was looked at
+        say(f"{uri}: {len(report.problems)} problem{'s' * (len(report.problems) > 1)} in {looked_at}")
+    say("  to mend it: prepare the data set again (`f2llm data prepare`), or copy these objects from a whole one")

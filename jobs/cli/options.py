@@ -1,0 +1,94 @@
+"""Arguments and options that several commands share."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from data_io.config import S3Options
+
+
+def _complete_field(incomplete: str) -> list[str]:
+    from jobs.spec import DOCUMENT_FIELDS
+
+    names = (name.removeprefix("spec.") for name, field in DOCUMENT_FIELDS.items() if field.section is None)
+    return [f"{name}=" for name in names if name.startswith(incomplete)]
+
+
+JobPath = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB.yaml", help="Document to use: YAML, .json, or - for standard input.", show_default=False
+    ),
+]
+RunUri = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run directory: a folder or s3://bucket/prefix.", show_default=False)
+]
+DataUri = Annotated[
+    str, typer.Argument(metavar="DATA", help="Prepared data set: a folder or s3://bucket/prefix.", show_default=False)
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change a field of the document, as in --set train.epochs=1. The value is YAML. May be repeated.",
+        autocompletion=_complete_field,
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Use N workers: sets workers.replicas.", show_default=False),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        min=1,
+        metavar="N",
+        help="Stop once N steps are done in all, with a checkpoint. Run again without it to go on.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for programs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
+EndpointUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint-url",
+        metavar="URL",
+        help="S3 service; otherwise AWS_ENDPOINT_URL or AWS itself.",
+        show_default=False,
+    ),
+]
+Region = Annotated[
+    str | None,
+    typer.Option(
+        "--region",
+        metavar="NAME",
+        help="S3 region; otherwise AWS_REGION.",
+        show_default=False,
+    ),
+]
+AllowHttp = Annotated[bool, typer.Option("--allow-http", help="Allow an S3 service without TLS.")]
+
+
+def s3_options(endpoint_url: str | None, region: str | None, allow_http: bool) -> "S3Options":
+    """The S3 options of commands that have no document to take them from."""
+    from data_io.config import S3Options
+
+    return S3Options(endpoint_url=endpoint_url, region=region, allow_http=allow_http)
+
+
+def workers_override(workers: int | None) -> list[str]:
+    """What `--workers N` means to the document: N, and no bound that N breaks."""
+    return [] if workers is None else [f"workers.replicas={workers}"]
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    import json
+
+    print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,115 @@
+"""`f2llm run` and `f2llm demo`: train here, on an embedded Ray."""
+
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs import backend
+from jobs.cli.document import plan_of, print_plan
+from jobs.cli.options import Debug, JobPath, Json, Quiet, Set, Steps, Workers, print_json, workers_override
+from jobs.cli.summary import print_summary, summary, time_split
+from jobs.cli.text import say, say_nothing
+from jobs.progress import progress
+
+if TYPE_CHECKING:
+    from jobs.spec import EmbeddingJob
+
+
+def run(
+    job: JobPath,
+    workers: Workers = None,
+    steps: Steps = None,
+    set_: Set = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check the document, the data set and the run directory, and start nothing."),
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a document here, or go on with its run where it stopped.
+
+    Ctrl-C or SIGTERM writes a checkpoint first and ends with exit code 130 or 143.
+    """
+    from jobs.spec import load_document
+
+    document = load_document(job, overrides=[*(set_ or ()), *workers_override(workers)])
+    if dry_run:
+        answer = plan_of(document)
+        _refuse_another_documents_run(document)
+        if json:
+            print_json({"document": document.to_dict(), "plan": answer.to_dict()})
+        else:
+            print_plan(answer)
+            print("dry run: nothing was started")
+        return
+    _train(document, stops=[steps], quiet=quiet, json=json, data_seconds=None)
+
+
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Folder for the run (demo) and its data set (data).")] = Path(
+        "runs"
+    ),
+    workers: Workers = None,
+    steps: Steps = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a small model here, in minutes and offline.
+
+    It learns from the documentation on this machine and is measured beside BM25. Halfway the workers are ended and new
+    ones go on from the checkpoint. Leaves the run in DIR/demo, the data set in DIR/data, the document in
+    DIR/demo/job.yaml.
+    """
+    from jobs.demo import demo_job
+
+    document = demo_job(directory, overrides=[*(set_ or ()), *workers_override(workers)])
+    started = monotonic()
+    tell = say_nothing if quiet else say
+    backend.prepare_documentation(document.spec.data.uri, document.spec.storage.s3, say=tell)
+    data_seconds = monotonic() - started
+    stops = [steps]
+    if steps is None and not backend.read_frozen_document(document.run_uri, document.spec.storage.s3):
+        total = plan_of(document).total_steps
+        stops = [total // 2, None]
+        tell(f"training to step {total // 2} of {total}, then with new workers from its checkpoint, as after a crash")
+    _train(document, stops=stops, quiet=quiet, json=json, data_seconds=data_seconds)
+
+
+def _train(
+    document: "EmbeddingJob", *, stops: list[int | None], quiet: bool, json: bool, data_seconds: float | None
+) -> None:
+    """Run to each stop in turn (None is the end), every time as a new start would."""
+    s3 = document.spec.storage.s3
+    for stop in stops:
+        with progress(sys.stderr, quiet=quiet) as on_status:
+            result = backend.run_job(document, stop_after_steps=stop, on_status=on_status)
+        if result.signal is not None:
+            break
+    facts = summary(
+        result.status,
+        run_uri=document.run_uri,
+        before=backend.read_evaluation(document.run_uri, s3, moment="before"),
+        after=backend.read_evaluation(document.run_uri, s3, moment="after"),
+        split=time_split(result.status.seconds, data_seconds=data_seconds),
+    )
+    if json:
+        print_json(facts)
+    else:
+        print_summary(facts)
+    if result.signal is not None:
+        raise typer.Exit(128 + result.signal)
+
+
+def _refuse_another_documents_run(document: "EmbeddingJob") -> None:
+    from jobs.differences import refuse_differences
+
+    frozen = backend.read_frozen_document(document.run_uri, document.spec.storage.s3)
+    if frozen:
+        refuse_differences(frozen, document, run_uri=document.run_uri)

@@ -1,0 +1,73 @@
+"""What is said at the end of a run: how far it came, what it measured, where the time went and where things are."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jobs.progress import duration
+
+if TYPE_CHECKING:
+    from ray_app.evaluation_report import EvaluationReport
+    from ray_app.status import RunStatus
+
+# Phases of status.json under the names of the time split; what is not here counts as other.
+_GROUPS = {"Training": "training", "EvaluatingBefore": "evaluation", "EvaluatingAfter": "evaluation"}
+
+
+def time_split(seconds: Mapping[str, float], *, data_seconds: float | None) -> dict[str, float]:
+    """Seconds of set-up (where the caller's environment tells them), data, training, evaluation and all else."""
+    split: dict[str, float] = {}
+    setup = os.environ.get("F2LLM_SETUP_SECONDS", "")
+    if setup.replace(".", "", 1).isdigit():
+        split["set-up"] = float(setup)
+    if data_seconds is not None:
+        split["data"] = data_seconds
+    for phase, spent in seconds.items():
+        group = _GROUPS.get(phase, "other")
+        split[group] = split.get(group, 0.0) + spent
+    return dict(sorted(split.items(), key=lambda item: _ORDER.index(item[0])))
+
+
+_ORDER = ("set-up", "data", "training", "evaluation", "other")
+
+
+def summary(
+    status: "RunStatus",
+    *,
+    run_uri: str,
+    before: "EvaluationReport | None",
+    after: "EvaluationReport | None",
+    split: Mapping[str, float],
+) -> dict[str, Any]:
+    """The end of a run as plain values; what was not measured is None."""
+    means = {
+        "before": before and before.mean_model,
+        "after": after and after.mean_model,
+        "bm25": after and after.mean_bm25,
+    }
+    return {
+        "status": status.model_dump(mode="json"),
+        "run": run_uri,
+        "ndcg_at_10": {moment: metrics and metrics.ndcg_at_10 for moment, metrics in means.items()},
+        "recall_at_10": {moment: metrics and metrics.recall_at_10 for moment, metrics in means.items()},
+        "seconds": dict(split),
+        "model": f"{run_uri}/model" if status.phase.value == "Succeeded" else None,
+        "report": f"{run_uri}/report.html",
+    }
+
+
+def print_summary(facts: Mapping[str, Any]) -> None:
+    """The end of a run for people."""
+    status, ndcg = facts["status"], facts["ndcg_at_10"]
+    loss = "" if status["loss"] is None else f", loss {status['loss']:.3f}"
+    how = status["message"] or f"{status['phase'].lower()} at step {status['step']} of {status['total_steps']}"
+    print(f"{how}{loss}")
+    if ndcg["after"] is not None:
+        before = "" if ndcg["before"] is None else f"{ndcg['before']:.3f} before, "
+        bm25 = "" if ndcg["bm25"] is None else f" (BM25: {ndcg['bm25']:.3f})"
+        print(f"nDCG@10 on held-out queries: {before}{ndcg['after']:.3f} after training{bm25}")
+    if facts["seconds"]:
+        print("time: " + ", ".join(f"{name} {duration(spent)}" for name, spent in facts["seconds"].items()))
+    if facts["model"]:
+        print(f"model:  {facts['model']}")
+    print(f"report: {facts['report']}")

@@ -1,0 +1,35 @@
+"""Numbers and progress as the commands print them."""
+
+import sys
+
+GIB = 2**30
+
+
+def size_text(size: int) -> str:
+    """Bytes as people say them: 12.3 GiB, 410.0 MiB, 3 KiB."""
+    if size >= GIB:
+        return f"{size / GIB:.1f} GiB"
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{-(-size // 1024)} KiB"
+
+
+def say(text: str) -> None:
+    """One line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_nothing(_text: str) -> None:
+    """Progress that nobody wants to see."""
+
+
+class Percent:
+    """Says every tenth part of a count once."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._said = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        tenths = 10 if done >= total else 10 * done // total
+        if tenths > self._said:
+            say(f"{self._what}: {tenths * 10}% of {size_text(total)}")
+            self._said = tenths

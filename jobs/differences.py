@@ -1,0 +1,83 @@
+"""Whether a document may go on with a run directory that another document started."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from jobs.spec import EmbeddingJob, parse_document
+from jobs.yaml_text import read_yaml
+from ray_app.errors import RunConflict
+
+# Paths below `spec`. None of them changes what a step computes; the data set may move, for its content has a
+# fingerprint.
+MAY_CHANGE: frozenset[str] = frozenset(
+    {
+        "workers.*",
+        "checkpoint.*",
+        "evaluation.*",
+        "storage.*",
+        "data.uri",
+        "data.prefetch_steps",
+        "data.loader_threads",
+        "data.verify",
+        "model.attn_implementation",
+        "train.record_examples",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field that two documents give another value; the path is without `spec.`."""
+
+    path: str
+    frozen: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"spec.{self.path}: {_text(self.frozen)} there, {_text(self.new)} here"
+
+
+def differences(frozen: EmbeddingJob, new: EmbeddingJob) -> list[Difference]:
+    """The fields that differ and may not, in the document's order.
+
+    Effective values are compared, so that a preset and the same values written out are one. Metadata is not compared.
+    """
+    before, after = dict(_leaves(_values(frozen))), dict(_leaves(_values(new)))
+    return [
+        Difference(path, before.get(path), after.get(path))
+        for path in {**before, **after}
+        if before.get(path) != after.get(path) and not any(fnmatchcase(path, pattern) for pattern in MAY_CHANGE)
+    ]
+
+
+def differences_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
+    """`differences` from the text of a run directory's job.yaml. Raises ConfigError where that is no document."""
+    return differences(parse_document(read_yaml(frozen_yaml, "job.yaml of the run directory")), new)
+
+
+def refuse_differences(frozen_yaml: str, new: EmbeddingJob, *, run_uri: str) -> None:
+    """Raises RunConflict that names every field in which the new document may not differ."""
+    if found := differences_from(frozen_yaml, new):
+        lines = "".join(f"\n  {difference}" for difference in found)
+        raise RunConflict(
+            f"{run_uri}: this run was started by a document that says something else:{lines}",
+            remedy=f"give the new document another metadata.name, or write {found[0].path}: {_text(found[0].frozen)}",
+        )
+
+
+def _values(job: EmbeddingJob) -> dict[str, Any]:
+    return job.spec.model_dump(mode="json", exclude={"preset"})
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,98 @@
+"""The file that `f2llm data prepare` reads: which of a user's files make a data set, and what they are."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from data_io.config import Section
+from data_io.store_address import without_credentials
+from data_io.task import Kind
+from jobs.errors import UsageError
+from jobs.fields import fields_of
+from jobs.problems import raise_problems, translate
+from jobs.spec import read_document
+
+SourceKind = Literal["retrieval", "clustering", "classification", "sts"]
+_KINDS = (*(kind.value for kind in Kind), "sts")
+
+
+class ColumnNames(Section):
+    """Which columns hold what, where they have unusual names."""
+
+    query: str | None = Field(None, description="Column of the query; null recognises the usual names.")
+    positive: str | None = Field(None, description="Column of the positive; null recognises the usual names.")
+    negatives: tuple[str, ...] | None = Field(None, description="Columns of hard negatives; null recognises them.")
+    score: str | None = Field(None, description="Column of the score of a pair, for kind sts.")
+
+
+class SourceInput(Section):
+    """One source, or one set of scored pairs to evaluate on."""
+
+    name: str = Field(description="Name of the source in the data set.")
+    address: str = Field(description="A file, a folder or a pattern: JSONL, CSV or Parquet, here or under s3://.")
+    kind: SourceKind = Field(description="What a positive means; sts is a set of scored pairs to evaluate on.")
+    instruction: str | None = Field(None, description="What queries are prefixed with; null takes the files' own.")
+    licence: str = Field("", description="Licence of the texts; it is shown in the model card.")
+    columns: ColumnNames = Field(default_factory=ColumnNames, description="Columns with unusual names.")
+    negatives: Annotated[int, Field(ge=0, le=128)] | None = Field(
+        None, description="Hard negatives to keep of every row; null keeps as many as every row has."
+    )
+    mine_lexical: Annotated[int, Field(ge=0, le=128)] = Field(
+        0, description="Hard negatives in all, mined by BM25 where a row has fewer; 0 mines none."
+    )
+
+
+class SourcesFile(Section):
+    """A data set made of files."""
+
+    sources: tuple[SourceInput, ...] = Field(
+        min_length=1, description="What the data set is made of: a list, each item with these fields."
+    )
+    heldout_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.02, description="Part of the queries of each retrieval source that is held out to evaluate on."
+    )
+    max_heldout_queries: Annotated[int, Field(ge=1)] = Field(1000, description="Most queries held out of one source.")
+    tokenizer_vocabulary: Annotated[int, Field(ge=300)] | None = Field(
+        None, description="Also train a tokenizer of so many ids, for a model that is built from nothing."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of the order of rows.")
+
+    def sources_as_values(self) -> list[dict[str, Any]]:
+        """The sources as plain values, kinds as members of Kind where they are kinds."""
+        return [
+            source.model_dump() | {"kind": source.kind if source.kind == "sts" else Kind(source.kind)}
+            for source in self.sources
+        ]
+
+
+def load_sources_file(path: str) -> SourcesFile:
+    """Read a YAML or .json file, or `-` for standard input. Raises ConfigError with every problem."""
+    raw = read_document(path, holds="sources")
+    fields = {field.name: field for field in fields_of(SourcesFile)}
+    try:
+        return SourcesFile.model_validate_json(json.dumps(raw.value), strict=True)
+    except ValidationError as error:
+        raise_problems(raw.name, translate(error, raw, fields))
+
+
+def parse_source(text: str, *, instruction: str | None, licence: str, mine_lexical: int) -> SourceInput:
+    """`NAME:KIND=ADDRESS` of the command line. Raises UsageError for anything else."""
+    what, equals, address = text.partition("=")
+    name, colon, kind = what.partition(":")
+    if not (equals and colon and name and address) or kind not in _KINDS:
+        raise UsageError(
+            f"--source {without_credentials(text)}: expected NAME:KIND=ADDRESS with a kind of {', '.join(_KINDS)}",
+            remedy="for example --source faq:retrieval=faq.jsonl",
+        )
+    return SourceInput.model_validate(
+        {
+            "name": name,
+            "address": address,
+            "kind": kind,
+            "instruction": instruction,
+            "licence": licence,
+            # Only where other rows' positives are wrong answers can they be mined as such.
+            "mine_lexical": mine_lexical if kind == Kind.RETRIEVAL else 0,
+        }
+    )

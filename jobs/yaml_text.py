@@ -1,0 +1,209 @@
+"""YAML as the document uses it: the core schema of YAML 1.2, places kept for messages, duplicate keys refused.
+
+PyYAML follows YAML 1.1, in which `off` is false, `1e-5` is text and `12:30` is 750: a user who writes `in_batch: off`
+means the word. What is written here reads the same under both versions.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeAlias
+
+import yaml
+
+from jobs.errors import ConfigError
+
+Path: TypeAlias = tuple[str | int, ...]
+
+_CORE_SCHEMA = (
+    ("bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    ("int", re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"), list("-+0123456789")),
+    (
+        "float",
+        re.compile(
+            r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+        ),
+        list("-+.0123456789"),
+    ),
+    ("null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    ("merge", re.compile(r"^<<$"), ["<"]),
+)
+
+
+HOLDS = "apiVersion, kind, metadata and spec"
+
+
+@dataclass(frozen=True)
+class RawDocument:
+    """A document before validation: plain values, and where each of them was written.
+
+    `places` maps a path such as ("spec", "train", "epochs") to text such as "job.yaml:12:5".
+    """
+
+    name: str
+    value: dict[str, Any]
+    places: Mapping[Path, str] = field(default_factory=dict)
+
+    def place(self, path: Path) -> str:
+        """Where the value at `path` was written, or the nearest thing around it."""
+        for length in range(len(path), 0, -1):
+            if (found := self.places.get(path[:length])) is not None:
+                return found
+        return self.name
+
+    def with_value(self, value: dict[str, Any], *, changed: Path, place: str) -> "RawDocument":
+        """The document with another value; what lies at and below `changed` now comes from `place`."""
+        kept = {path: text for path, text in self.places.items() if path[: len(changed)] != changed}
+        return replace(self, value=value, places=kept | {changed: place})
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        f"tag:yaml.org,2002:{tag}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{tag}"]
+        for tag in ("null", "bool", "float", "str", "seq", "map")
+    } | {None: yaml.SafeLoader.yaml_constructors[None]}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        # Looked at before merge keys are flattened: overriding a merged key is what merging is for.
+        first: dict[str, yaml.Node] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key.start_mark)
+            if key.tag not in {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}:
+                raise yaml.MarkedYAMLError(
+                    problem=f'key {key.value} is not text; put it in quotes: "{key.value}"', problem_mark=key.start_mark
+                )
+            if key.value in first:
+                line = first[key.value].start_mark.line + 1
+                raise yaml.MarkedYAMLError(
+                    problem=f"`{key.value}` is given twice, first on line {line}; remove one",
+                    problem_mark=key.start_mark,
+                )
+            first[key.value] = key
+        return super().construct_mapping(node, deep=deep)
+
+
+def _construct_int(_: _Loader, node: yaml.ScalarNode) -> int:
+    text: str = node.value
+    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+    return int(text[2:] if base != 10 else text, base)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever either version of YAML would take for something else than text."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, indentless=False)
+
+
+for _tag, _pattern, _first_letters in _CORE_SCHEMA:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first_letters)
+
+
+def read_yaml(text: str, name: str, *, holds: str = HOLDS) -> RawDocument:
+    """Parse one document. Raises ConfigError with `name:line:column` for anything that is not one YAML mapping."""
+    loader = _loader(text, name)
+    try:
+        node = loader.get_single_node()
+        value = None if node is None else loader.construct_document(node)
+        places = {} if node is None else dict(_places(node, name))
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, name) from None
+    finally:
+        loader.dispose()
+    return RawDocument(name, _mapping(value, name, holds), places)
+
+
+def read_value(text: str) -> Any:
+    """The value of `--set path=text`. Raises ConfigError when it is not YAML."""
+    loader = _loader(text, "value")
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        raise _syntax_error(error, "value") from None
+    finally:
+        loader.dispose()
+
+
+def read_json(text: str, name: str, *, holds: str = HOLDS) -> RawDocument:
+    """Parse one JSON object. Raises ConfigError with the place of a syntax error, or the name of a duplicate key."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ConfigError(f"{name}: `{key}` is given twice in one object", remedy="remove one of them")
+            found[key] = value
+        return found
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{name}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}", remedy="correct the syntax there"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{name}: nested too deeply", remedy="write the document flat") from None
+    return RawDocument(name, _mapping(value, name, holds))
+
+
+def write_yaml(value: Any) -> str:
+    """Block style, keys in the order given."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, default_flow_style=False)
+
+
+def _loader(text: str, name: str) -> _Loader:
+    try:
+        return _Loader(text)
+    except yaml.YAMLError as error:  # a character that YAML does not allow is found before parsing starts
+        raise _syntax_error(error, name) from None
+
+
+def _mapping(value: Any, name: str, holds: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    found = "nothing" if value is None else f"a {type(value).__name__}"
+    raise ConfigError(
+        f"{name}: found {found}, expected a mapping with {holds}", remedy="see docs/reference/document.md"
+    )
+
+
+def _places(node: yaml.Node, name: str) -> Iterator[tuple[Path, str]]:
+    open_nodes: set[int] = set()
+
+    def walk(node: yaml.Node, path: Path) -> Iterator[tuple[Path, str]]:
+        if id(node) in open_nodes:
+            raise yaml.MarkedYAMLError(problem="an alias that contains itself", problem_mark=node.start_mark)
+        open_nodes.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, child in node.value:
+                yield (*path, key.value), f"{name}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
+                yield from walk(child, (*path, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, child in enumerate(node.value):
+                yield (*path, index), f"{name}:{child.start_mark.line + 1}:{child.start_mark.column + 1}"
+                yield from walk(child, (*path, index))
+        open_nodes.discard(id(node))
+
+    yield from walk(node, ())
+
+
+def _syntax_error(error: yaml.YAMLError, name: str) -> ConfigError:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return ConfigError(f"{name}: not valid YAML: {error}", remedy="save the file as UTF-8 text")
+    mark = error.problem_mark or error.context_mark
+    place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+    problem = error.problem or error.context or "not valid YAML"
+    if "'\\t'" in problem:
+        return ConfigError(f"{place}: a tab where YAML wants spaces", remedy="indent with spaces")
+    context = f" ({error.context})" if error.context and error.problem else ""
+    return ConfigError(f"{place}: {problem}{context}", remedy="correct the YAML there")
