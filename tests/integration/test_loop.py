@@ -1,0 +1,243 @@
+"""The training loop with real DeepSpeed and real stores, as one rank, without Ray: resume, damage, refusals, stops."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from data_io.storage import Store, open_store
+from ray_app.checkpoint import load_weights
+from ray_app.checkpoint_manifest import list_checkpoints, read_manifest
+from ray_app.config import JobSpec
+from ray_app.errors import CheckpointError, TrainingError
+from ray_app.loop import Outcome, Worker, train
+from ray_app.status import RunStatus
+from tests.support.s3_server import S3Server
+from tests.support.small_training import read_lines, small_document, write_small_dataset
+
+pytestmark = [
+    pytest.mark.integration,
+    # What DeepSpeed and torch say to each other is not ours to mend.
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
+
+
+class _Control:
+    """Asks for a stop once `stop_at` steps are done."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self._stop_at = stop_at
+        self.reports: list[RunStatus] = []
+
+    def report(self, status: RunStatus) -> None:
+        self.reports.append(status)
+
+    def stop_requested(self) -> bool:
+        return self._stop_at is not None and bool(self.reports) and self.reports[-1].step >= self._stop_at
+
+
+@pytest.fixture(scope="module")
+def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("group")
+    os.environ["LOCAL_RANK"] = "0"
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = open_store(str(tmp_path_factory.mktemp("data")))
+    write_small_dataset(store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def finished(process_group: None, data: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed, with every checkpoint kept."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert _train(data, folder) == Outcome(step=10, finished=True)
+    return folder
+
+
+def _spec(data: Store, **train_fields: Any) -> JobSpec:
+    document = small_document(data.uri, "unused", **{"epochs": 2, **train_fields})
+    document["spec"]["checkpoint"] = {"every_steps": 4, "keep": 3}
+    return JobSpec.model_validate(document["spec"])
+
+
+def _train(
+    data: Store,
+    run: Path | Store,
+    *,
+    control: _Control | None = None,
+    stop_after_steps: int | None = None,
+    **fields: Any,
+) -> Outcome:
+    return train(
+        "small",
+        _spec(data, **fields),
+        data=data,
+        run=open_store(str(run)) if isinstance(run, Path) else run,
+        worker=Worker(rank=0, world_size=1, device=torch.device("cpu")),
+        control=control or _Control(),
+        stop_after_steps=stop_after_steps,
+    )
+
+
+def _losses(run: Path) -> list[float]:
+    lines = read_lines(run / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [line["loss"] for line in lines]
+
+
+def _files(run: Path, checkpoint: str, pattern: str) -> Path:
+    return next(iter((run / "checkpoints" / checkpoint).glob(pattern)))
+
+
+def test_a_run_in_pieces_is_the_run_in_one(finished: Path, data: Store, tmp_path: Path) -> None:
+    for steps in (3, 4, 9):
+        assert _train(data, tmp_path, stop_after_steps=steps).step == steps
+    outcome = _train(data, tmp_path)
+
+    assert outcome.finished
+    assert _losses(tmp_path) == pytest.approx(_losses(finished), rel=1e-6)
+    assert read_lines(tmp_path / "examples.jsonl") == read_lines(finished / "examples.jsonl")
+
+
+def test_every_example_is_used_once_an_epoch(finished: Path, data: Store) -> None:
+    lines = read_lines(finished / "examples.jsonl")
+
+    for epoch in (0, 1):
+        used = [q for line in lines if line["epoch"] == epoch for slot in line["slots"] for q in slot["queries"]]
+        assert len(used) == len(set(used)) == 60 + 21 + 33 + 17
+
+
+def test_metrics_say_what_was_minimised(finished: Path) -> None:
+    for line in read_lines(finished / "metrics.jsonl"):
+        by_source = line["sources"].values()
+        assert sum(source["examples"] for source in by_source) == line["examples"]
+        assert line["loss"] == pytest.approx(sum(s["loss"] * s["examples"] for s in by_source) / line["examples"])
+        assert line["grad_norm"] > 0
+        assert line["workers"] == 1
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished: Path, data: Store, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    newest = _files(tmp_path, "step-00000010.attempt-1", "__0_0.distcp")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(bytes(content))
+
+    _train(data, tmp_path)
+
+    events = read_lines(tmp_path / "events.jsonl")
+    damage = next(event for event in events if event["event"] == "CheckpointDamaged")
+    assert "step-00000010.attempt-1 is passed over: __0_0.distcp" in damage["message"]
+    assert next(e for e in events if e["event"] == "Resumed")["step"] == 8
+    assert _losses(tmp_path) == pytest.approx(_losses(finished), rel=1e-6)
+
+
+@pytest.mark.parametrize("missing", ["manifest.json", "__0_0.distcp", ".metadata"])
+def test_a_half_written_checkpoint_does_not_count(missing: str, finished: Path, data: Store, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    _files(tmp_path, "step-00000010.attempt-1", missing).unlink()
+
+    _train(data, tmp_path)
+
+    assert next(e for e in read_lines(tmp_path / "events.jsonl") if e["event"] == "Resumed")["step"] == 8
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(finished: Path, data: Store, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    for file in (tmp_path / "checkpoints").glob("*/__0_0.distcp"):
+        file.write_bytes(b"")
+
+    with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be used"):
+        _train(data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("seed", 1), ("micro_batch_size", 4), ("global_batch_size", 16), ("step_source", "same")]
+)
+def test_another_data_order_is_refused_by_its_field(
+    field: str, value: Any, finished: Path, data: Store, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    named = "micro_batches_per_step" if field == "global_batch_size" else field
+
+    with pytest.raises(CheckpointError, match=rf"made with another data order: .*{named}"):
+        _train(data, tmp_path, **{field: value})
+
+
+def test_a_stop_ends_on_a_checkpoint_of_that_step(data: Store, process_group: None, tmp_path: Path) -> None:
+    outcome = _train(data, tmp_path, control=_Control(stop_at=2))
+
+    assert outcome == Outcome(step=3, finished=False)
+    assert [str(name) for name in list_checkpoints(open_store(str(tmp_path)))] == ["step-00000003.attempt-1"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_spoiled(
+    data: Store, process_group: None, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is not finite in step 1, epoch 0: \w+ micro-batch 0"):
+        _train(data, tmp_path, temperature=1e-44)
+
+    assert list_checkpoints(open_store(str(tmp_path))) == []
+
+
+def test_only_the_newest_checkpoints_are_kept(finished: Path, data: Store, tmp_path: Path) -> None:
+    run = open_store(str(finished))
+
+    assert [name.step for name in list_checkpoints(run)] == [10, 8, 4]
+    for steps in (1, 2, 3, 5):
+        _train(data, tmp_path, stop_after_steps=steps)
+    assert [name.step for name in list_checkpoints(open_store(str(tmp_path)))] == [5, 4, 3]
+
+
+def test_torchs_own_tools_read_a_checkpoint(finished: Path, tmp_path: Path) -> None:
+    run = open_store(str(finished))
+    newest = list_checkpoints(run)[0]
+
+    dcp_to_torch_save(finished / "checkpoints" / str(newest), tmp_path / "whole.pt")
+
+    whole = torch.load(tmp_path / "whole.pt", weights_only=False)
+    ours = load_weights(run, newest)
+    assert {key.removeprefix("weight/") for key in whole if key.startswith("weight/")} == set(ours)
+    assert all(torch.equal(whole[f"weight/{name}"], tensor) for name, tensor in ours.items())
+
+
+def test_a_manifest_lists_what_is_there(finished: Path) -> None:
+    run = open_store(str(finished))
+    name = list_checkpoints(run)[0]
+
+    manifest = read_manifest(run, name)
+
+    folder = finished / "checkpoints" / str(name)
+    assert {key: file.size for key, file in manifest.files.items()} == {
+        path.name: path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"
+    }
+    # fp32 weights and two moments, and what torch.save adds to each tensor.
+    weights = sum(tensor.numel() for tensor in load_weights(run, name).values())
+    assert 12 * weights < manifest.size < 12 * weights + 200_000
+    assert json.loads((folder / "manifest.json").read_text())["progress"]["step"] == 10
+
+
+def test_a_run_in_a_bucket_is_the_run_in_a_folder(finished: Path, data: Store, s3: S3Server) -> None:
+    bucket = open_store(f"s3://{s3.bucket}/loop", s3.options)
+    data_bucket, run = bucket.child("data"), bucket.child("run")
+    write_small_dataset(data_bucket)
+
+    _train(data_bucket, run, stop_after_steps=5)
+    _train(data_bucket, run)
+
+    lines = [json.loads(line) for line in run.get("metrics.jsonl").decode().splitlines()]
+    assert [line["loss"] for line in lines] == pytest.approx(_losses(finished), rel=1e-6)
+    assert [name.step for name in list_checkpoints(run)] == [10, 8, 5]

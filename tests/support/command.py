@@ -1,0 +1,68 @@
+"""The command line as a user has it: a process of its own, with its exit code and what it said."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+F2LLM = (sys.executable, "-m", "jobs.cli")
+
+
+def f2llm(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run([*F2LLM, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False)
+
+
+class Running:
+    """A command under way, in a session of its own so that it can be killed with all that it started."""
+
+    def __init__(self, *arguments: str | Path, log: Path) -> None:
+        self._log = log
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [*F2LLM, *map(str, arguments)], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 300) -> None:
+        """Wait for a condition; fails with what the command said where it ends before, or where it takes too long."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            ended = self._process.poll()
+            assert ended is None, f"it ended with {ended}:\n{self._log.read_text()}"
+            assert time.monotonic() < deadline, f"not within {timeout} s:\n{self._log.read_text()}"
+            time.sleep(0.05)
+
+    def kill_all(self) -> None:
+        """kill -9 for the command and everything it started, as when a machine loses power."""
+        session = os.getsid(self._process.pid)
+        for pid in [self._process.pid, *(pid for pid in _processes() if _session_of(pid) == session)]:
+            _signal(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def terminate(self, timeout: float = 200) -> int:
+        """SIGTERM to the command alone; returns its exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout)
+
+    def output(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+
+def _processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return -1
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,55 @@
+"""The losses of arXiv 2510.02294, section 3, written from their equations one term at a time. Slow; shares no code with
+ray_app.losses or ray_app.contrastive: no matrix product, no cross entropy, no pool tensor.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ReferenceSlot:
+    """One micro-batch: embeddings of its texts, one vector each, float64 [D]; `retrieval` says whether it has an
+    in-batch loss.
+    """
+
+    queries: Sequence[Tensor]
+    positives: Sequence[Tensor]
+    negatives: Sequence[Sequence[Tensor]]
+    positive_texts: Sequence[str]
+    retrieval: bool
+
+
+def similarity(a: Tensor, b: Tensor) -> Tensor:
+    """s(a, b) = cosine of the angle between the last hidden states."""
+    product = torch.stack([x * y for x, y in zip(a, b, strict=True)]).sum()
+    return product / (a.pow(2).sum().sqrt() * b.pow(2).sum().sqrt())
+
+
+def reference_step_loss(slots: Sequence[ReferenceSlot], *, temperature: float, in_batch: str) -> Tensor:
+    """The loss of a step: the mean over all its queries of l_hard + l_in-batch.
+
+    `in_batch`: "step" takes the positives of all retrieval slots, those of other slots as constants; "micro_batch" the
+    slot's own; "off" leaves the term out. Positives whose text equals the query's own positive are left out of the
+    denominator.
+    """
+    total = torch.zeros((), dtype=torch.float64)
+    for number, slot in enumerate(slots):
+        for i, query in enumerate(slot.queries):
+            own = torch.exp(similarity(query, slot.positives[i]) / temperature)
+            others = [torch.exp(similarity(query, negative) / temperature) for negative in slot.negatives[i]]
+            total = total - torch.log(own / (own + sum(others)))
+            if slot.retrieval and in_batch != "off":
+                denominator = own
+                for other_number, other in enumerate(slots):
+                    if not other.retrieval or (in_batch == "micro_batch" and other_number != number):
+                        continue
+                    for j, positive in enumerate(other.positives):
+                        if other.positive_texts[j] == slot.positive_texts[i]:
+                            continue
+                        document = positive if other_number == number else positive.detach()
+                        denominator = denominator + torch.exp(similarity(query, document) / temperature)
+                total = total - torch.log(own / denominator)
+    return total / sum(len(slot.queries) for slot in slots)

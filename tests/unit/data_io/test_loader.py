@@ -1,0 +1,218 @@
+"""The loader gives each worker exactly its slots, with the texts that the plan chose, whoever else reads."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data_io.config import HardNegatives
+from data_io.errors import DataError
+from data_io.loader import LoadedStep, Loader, MicroBatch
+from data_io.manifest import Manifest, load_manifest
+from data_io.plan import DataPlan, SourceRows
+from data_io.reader import Reader
+from data_io.schema import text_hash
+from data_io.storage import Store, open_store
+from data_io.task import Kind
+from data_io.tokenization import TextTokenizer
+from tests.support.small_training import write_small_dataset
+
+NEGATIVES = HardNegatives(retrieval=3, clustering=2, classification=1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = open_store(str(tmp_path_factory.mktemp("data")))
+    write_small_dataset(store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def manifest(store: Store) -> Manifest:
+    return load_manifest(store)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(store: Store) -> TextTokenizer:
+    content = store.get("tokenizer/tokenizer.json").decode()
+    return TextTokenizer(content, eos_token="<|endoftext|>", max_tokens=200)
+
+
+@pytest.fixture
+def plan(manifest: Manifest) -> DataPlan:
+    return DataPlan(
+        [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in manifest.sources],
+        micro_batch_size=8,
+        micro_batches_per_step=4,
+        seed=3,
+    )
+
+
+class _CountingReader:
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self._reader = Reader(store, manifest)
+        self._lock = Lock()
+        self.reads: list[tuple[str, int]] = []
+
+    def read(self, source: str, row_group: int, columns: list[str]) -> pa.Table:
+        with self._lock:
+            self.reads.append((source, row_group))
+        return self._reader.read(source, row_group, columns)
+
+
+def _load(
+    plan: DataPlan,
+    manifest: Manifest,
+    reader: _CountingReader,
+    tokenizer: TextTokenizer,
+    steps: range,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    cache_bytes: int = 2**28,
+) -> list[LoadedStep]:
+    loader = Loader(
+        plan,
+        manifest.sources,
+        reader,
+        tokenizer,
+        hard_negatives=NEGATIVES,
+        first_step=steps.start,
+        end_step=steps.stop,
+        rank=rank,
+        world_size=world_size,
+        cache_bytes=cache_bytes,
+    )
+    try:
+        return list(loader)
+    finally:
+        loader.close()
+
+
+def _texts(batch: MicroBatch, tokenizer: TextTokenizer) -> list[str]:
+    ends = np.cumsum(batch.texts.lengths)
+    ids = [batch.texts.ids[end - n : end - 1].tolist() for end, n in zip(ends, batch.texts.lengths, strict=True)]
+    return tokenizer._tokenizer.decode_batch(ids)
+
+
+def _micro_batches(steps: list[LoadedStep]) -> Iterator[tuple[int, MicroBatch]]:
+    return ((loaded.step.index, batch) for loaded in steps for batch in loaded.micro_batches)
+
+
+def test_an_epoch_holds_every_stored_row_once(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
+
+    seen = sorted(int(h) for _, batch in _micro_batches(steps) for h in batch.query_hash_B)
+    reader = Reader(store, manifest)
+    stored = sorted(
+        int(h)
+        for source in manifest.sources
+        for group in range(len(manifest.row_groups(source.name)))
+        for h in reader.read(source.name, group, ["query_hash"]).column(0).to_numpy()
+    )
+    assert seen == stored
+
+
+def test_texts_belong_together_as_they_were_stored(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
+
+    for _, batch in _micro_batches(steps):
+        texts = _texts(batch, tokenizer)
+        instruction = manifest.source(batch.source).instruction
+        assert batch.negatives_BH.shape == (batch.rows, NEGATIVES.of(batch.kind))
+        assert len(set(texts)) == len(texts)
+        for row in range(batch.rows):
+            query = texts[batch.query_B[row]].removeprefix(f"Instruct: {instruction}\nQuery: ")
+            assert text_hash(query) == batch.query_hash_B[row]
+            assert text_hash(texts[batch.positive_B[row]]) == batch.positive_hash_B[row]
+            assert batch.positive_B[row] not in batch.negatives_BH[row]
+
+
+def test_labels_are_embedded_once_a_micro_batch(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
+
+    batches = [batch for _, batch in _micro_batches(steps) if batch.kind is Kind.CLASSIFICATION]
+    assert batches
+    assert all(len(batch.texts.lengths) == batch.rows + 2 for batch in batches if batch.rows > 1)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_workers_together_get_what_one_worker_gets(
+    world_size: int, plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    reader = _CountingReader(store, manifest)
+    alone = _load(plan, manifest, reader, tokenizer, range(2, 8))
+
+    shares = [
+        _load(plan, manifest, reader, tokenizer, range(2, 8), rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+
+    for index, loaded in enumerate(alone):
+        together = sorted(
+            (batch for share in shares for batch in share[index].micro_batches), key=lambda batch: batch.position
+        )
+        assert [batch.position for batch in together] == list(range(len(loaded.step.slots)))
+        for mine, theirs in zip(loaded.micro_batches, together, strict=True):
+            assert np.array_equal(mine.query_hash_B, theirs.query_hash_B)
+            assert np.array_equal(mine.texts.ids, theirs.texts.ids)
+
+
+def test_a_start_in_the_middle_loads_what_a_start_from_the_beginning_would(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    reader = _CountingReader(store, manifest)
+    whole = _load(plan, manifest, reader, tokenizer, range(2 * plan.steps_per_epoch))
+
+    late = _load(plan, manifest, reader, tokenizer, range(4, 2 * plan.steps_per_epoch))
+
+    assert [batch.query_hash_B.tolist() for _, batch in _micro_batches(late)] == [
+        batch.query_hash_B.tolist() for index, batch in _micro_batches(whole) if index >= 4
+    ]
+
+
+def test_one_worker_reads_each_row_group_once_an_epoch(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    reader = _CountingReader(store, manifest)
+
+    _load(plan, manifest, reader, tokenizer, range(plan.steps_per_epoch))
+
+    assert (
+        len(reader.reads) == len(set(reader.reads)) == sum(len(manifest.row_groups(s.name)) for s in manifest.sources)
+    )
+
+
+def test_a_full_cache_costs_reads_and_changes_nothing(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    small, large = _CountingReader(store, manifest), _CountingReader(store, manifest)
+
+    with_little = _load(plan, manifest, small, tokenizer, range(plan.steps_per_epoch), cache_bytes=1)
+    with_much = _load(plan, manifest, large, tokenizer, range(plan.steps_per_epoch))
+
+    assert len(small.reads) > len(large.reads)
+    assert [b.query_hash_B.tolist() for _, b in _micro_batches(with_little)] == [
+        b.query_hash_B.tolist() for _, b in _micro_batches(with_much)
+    ]
+
+
+def test_a_damaged_shard_stops_the_step_that_needs_it(tmp_path: Path, tokenizer: TextTokenizer, plan: DataPlan) -> None:
+    store = open_store(str(tmp_path))
+    manifest = write_small_dataset(store)
+    shard = tmp_path / manifest.shards("answers")[0].key
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 1
+    shard.write_bytes(bytes(content))
+
+    with pytest.raises(DataError, match="answers"):
+        _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))

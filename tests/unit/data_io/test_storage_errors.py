@@ -1,0 +1,201 @@
+"""What a user is told when S3-compatible storage refuses, breaks or stays away: real answers over a real socket."""
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from data_io import storage
+from data_io.config import S3Options
+from data_io.errors import F2LLMError, NotFoundInStore, StorageError, StoreAccessError
+from data_io.storage import Store, open_store
+from data_io.storage_errors import translate
+from tests.support.s3_server import S3Server, free_port
+
+SECRET = "the-secret-of-this-test"
+Answer = tuple[int, bytes]
+
+
+class Service:
+    """An HTTP server that gives every request the answer that `answer` has for its credentials and path."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str, str], Answer] = lambda key_id, path: (200, b"hello")
+        self.requests = 0
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                service.requests += 1
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                credential = (self.headers.get("Authorization") or "").partition("Credential=")[2]
+                status, body = service.answer(credential.partition("/")[0], self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("ETag", '"1"')
+                self.send_header("Last-Modified", "Mon, 23 Nov 2026 00:00:00 GMT")
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+            do_PUT = do_HEAD = do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    @property
+    def options(self) -> S3Options:
+        return S3Options(endpoint_url=f"http://127.0.0.1:{self.server.server_port}", allow_http=True)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "old")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setattr(storage, "FIRST_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(storage, "OUTAGE_SECONDS", 0.6)
+    service = Service()
+    thread = threading.Thread(target=lambda: service.server.serve_forever(poll_interval=0.01))
+    thread.start()
+    yield service
+    service.server.shutdown()
+    service.server.server_close()
+    thread.join()
+
+
+def s3_error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>no</Message><AWSAccessKeyId>{SECRET}</AWSAccessKeyId></Error>".encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "message"),
+    [
+        (403, s3_error("AccessDenied"), StoreAccessError, "access denied (AccessDenied)"),
+        (403, s3_error("SignatureDoesNotMatch"), StoreAccessError, "access denied (SignatureDoesNotMatch)"),
+        (403, b"", StoreAccessError, "access denied (HTTP 403)"),
+        (401, b"", StoreAccessError, "access denied (HTTP 401)"),
+        (400, s3_error("ExpiredToken"), StoreAccessError, "access denied (ExpiredToken)"),
+        (404, s3_error("NoSuchBucket"), StoreAccessError, "there is no bucket 'photos'"),
+        (404, s3_error("NoSuchKey"), NotFoundInStore, "no such object"),
+        (301, s3_error("PermanentRedirect"), StoreAccessError, "in another region"),
+        (400, s3_error("AuthorizationHeaderMalformed"), StoreAccessError, "in another region"),
+        (405, b"", StoreAccessError, "HTTP 405"),
+        (503, s3_error("SlowDown"), StorageError, "HTTP 503, SlowDown"),
+        (500, b"", StorageError, "HTTP 500"),
+    ],
+)
+def test_each_refusal_is_told_apart(
+    service: Service, status: int, body: bytes, kind: type[F2LLMError], message: str
+) -> None:
+    service.answer = lambda key_id, path: (status, body)
+    store = open_store("s3://photos/2026", service.options)
+
+    for action in (lambda: store.get("a/b"), lambda: store.get_range("a/b", 0, 1), lambda: store.put("a/b", b"1")):
+        with pytest.raises(kind) as caught:
+            action()
+        assert type(caught.value) is kind
+        assert caught.value.retryable == (status >= 500)
+        assert f"s3://photos/2026/a/b (endpoint {service.options.endpoint_url})" in caught.value.message
+        assert message in caught.value.message
+        assert kind is NotFoundInStore or caught.value.remedy
+        assert SECRET not in str(caught.value)
+
+
+def test_a_store_that_is_not_there_is_told_soon(service: Service) -> None:
+    options = S3Options(endpoint_url=f"http://127.0.0.1:{free_port()}", allow_http=True)
+
+    with pytest.raises(StorageError, match="cannot connect") as caught:
+        open_store("s3://photos", options).get("a")
+
+    assert caught.value.retryable
+    assert options.endpoint_url is not None
+    assert options.endpoint_url in caught.value.message
+    assert "endpoint_url" in str(caught.value.remedy)
+
+
+def test_a_store_that_has_answered_is_given_more_time_than_one_that_never_did(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "OUTAGE_SECONDS", 60.0)  # an end that is not reached
+    store = open_store("s3://photos", service.options)
+    service.answer = lambda key_id, path: (503, b"")
+    with pytest.raises(StorageError):
+        store.get("a")
+    before_it_answered = service.requests
+    service.answer = lambda key_id, path: (200, b"hello")
+    store.get("a")
+    service.requests = 0
+
+    service.answer = lambda key_id, path: (503, b"") if service.requests <= before_it_answered else (200, b"hello")
+
+    assert store.get("a") == b"hello"
+
+
+def test_credentials_that_were_renewed_are_used_after_a_refusal(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    valid = "old"
+    service.answer = lambda key_id, path: (200, b"hello") if key_id == valid else (403, s3_error("ExpiredToken"))
+    store = open_store("s3://photos", service.options)
+    assert store.get("a") == b"hello"
+
+    valid = "new"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "new")
+
+    assert store.get("a") == b"hello"
+
+
+def test_a_refusal_is_asked_about_once_more_and_not_for_ever(service: Service) -> None:
+    service.answer = lambda key_id, path: (403, s3_error("AccessDenied"))
+
+    with pytest.raises(StoreAccessError):
+        open_store("s3://photos", service.options).get("a")
+
+    assert service.requests == 2
+
+
+def test_a_body_that_is_cut_is_an_error_and_never_short_data(service: Service) -> None:
+    service.answer = lambda key_id, path: (200, b"hello")
+    store = open_store("s3://photos", service.options)
+
+    with pytest.raises(StorageError):  # the service knows no ranges and sends the whole object instead
+        store.get_range("a", 1, 3)
+
+
+def test_a_machine_without_credentials_is_told_so() -> None:
+    error = OSError(
+        "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 3s, after 2 retries, "
+        "max_retries: 100, retry_timeout: 15s - HTTP error: error sending request"
+    )
+
+    translated = translate(error, place="s3://photos/a", bucket="photos")
+
+    assert isinstance(translated, StoreAccessError)
+    assert "no credentials" in translated.message
+    assert "AWS_ACCESS_KEY_ID" in str(translated.remedy)
+
+
+def test_a_stranger_is_refused_by_a_real_server(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store: Store = open_store(f"{s3.uri}/private", s3.options)
+    store.put("a", b"1")
+    storage._clients.clear()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.stranger_access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.stranger_secret_key)
+
+    for action in (lambda: store.get("a"), lambda: store.put("b", b"1"), lambda: store.list(), lambda: store.head("a")):
+        with pytest.raises(StoreAccessError, match="access denied"):
+            action()
+    storage._clients.clear()
+
+
+def test_a_bucket_that_does_not_exist_is_told_by_a_real_server(s3: S3Server) -> None:
+    store = open_store("s3://no-such-bucket/data", s3.options)
+
+    for action in (lambda: store.get("a"), lambda: store.put("b", b"1"), lambda: store.list()):
+        with pytest.raises(StoreAccessError, match="no bucket 'no-such-bucket'"):
+            action()

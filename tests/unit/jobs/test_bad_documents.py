@@ -1,0 +1,268 @@
+"""Ways in which people get a document wrong: one message each, with the place and the mend, and no traceback."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jobs.cli.app import call
+
+VALID = """\
+apiVersion: f2llm.dev/v1alpha1
+kind: EmbeddingJob
+metadata:
+  name: job
+spec:
+  model:
+    name_or_path: Qwen/Qwen3-0.6B
+  data:
+    uri: data
+"""
+
+
+@dataclass(frozen=True)
+class Bad:
+    """`says` are the pieces that the message must have, in order; {file} is the document's path."""
+
+    text: str
+    says: tuple[str, ...]
+    exit_code: int = 3
+    options: tuple[str, ...] = ()
+
+
+def train(line: str) -> str:
+    return f"{VALID}  train:\n    {line}\n"
+
+
+BAD = {
+    "a misspelt field": Bad(
+        train("microbatch_size: 8"),
+        ("{file}:11:5: spec.train.microbatch_size: unknown field", "did you mean `micro_batch_size`?"),
+    ),
+    "a field of the wrong section": Bad(
+        f"{VALID}  temperature: 0.05\n",
+        ("{file}:10:3: spec.temperature: unknown field", "did you mean `spec.train.temperature`?"),
+    ),
+    "another trainer's name for a field": Bad(
+        train("num_train_epochs: 3"),
+        ("{file}:11:5: spec.train.num_train_epochs: unknown field", "here it is called `spec.train.epochs`"),
+    ),
+    "an unknown field like no other": Bad(
+        f"{VALID}  checkpoint:\n    xyz: 1\n",
+        ("{file}:11:5: spec.checkpoint.xyz: unknown field", "may hold every_steps, keep"),
+    ),
+    "words for a number": Bad(
+        train("epochs: two"),
+        ("{file}:11:5: spec.train.epochs: found `two` (text), expected a whole number, at least 1",),
+    ),
+    "a quoted number": Bad(train('epochs: "2"'), ("found `2` (text), expected a whole number", "remove the quotes")),
+    "a fraction for a whole number": Bad(
+        train("epochs: 1.5"), ("spec.train.epochs: found `1.5`, expected a whole number", "`epochs: 2`, the default")
+    ),
+    "a whole number written as a fraction": Bad(
+        train("epochs: 2.0"), ("found `2.0`, expected a whole number", "write `2`")
+    ),
+    "zero where at least one is needed": Bad(
+        train("epochs: 0"), ("found `0`, expected a whole number, at least 1", "write `epochs: 1` or more")
+    ),
+    "a number out of range": Bad(
+        train("temperature: 0"),
+        ("found `0`, expected a number, above 0, at most 10", "`temperature: 0.05`, the default"),
+    ),
+    "not a number": Bad(train("learning_rate: .nan"), ("found `nan`, expected a number, above 0, at most 1",)),
+    "null where a value is needed": Bad(train("seed:"), ("spec.train.seed: found null, expected a whole number",)),
+    "yes for a truth value": Bad(
+        train("gradient_checkpointing: yes"),
+        ("spec.train.gradient_checkpointing: found `yes` (text), expected true or false",),
+    ),
+    "a choice that is not offered": Bad(
+        train("precision: fp16"), ("found `fp16` (text), expected one of bf16, fp32", "did you mean `bf16`?")
+    ),
+    "false for the choice off": Bad(
+        train("in_batch: false"), ("found false, expected one of step, micro_batch, off", "did you mean `off`?")
+    ),
+    "an unknown preset": Bad(
+        f"{VALID}  preset: f2llm-0.6B\n",
+        (
+            "{file}:10:3: spec.preset: found `f2llm-0.6B` (text), expected one of f2llm-0.6b",
+            "did you mean `f2llm-0.6b`?",
+        ),
+    ),
+    "a list for a section": Bad(
+        f"{VALID}  workers: [1]\n",
+        ("{file}:10:3: spec.workers: found a list, expected a mapping", "the fields below it"),
+    ),
+    "text for a list": Bad(
+        VALID + "    sources: one\n", ("spec.data.sources: found `one` (text), expected a list of text",)
+    ),
+    "a number in a list of names": Bad(
+        VALID + "    sources: [one, 2]\n", ("{file}:10:20: spec.data.sources.1: found `2`",)
+    ),
+    "an empty list of sources": Bad(
+        VALID + "    sources: []\n",
+        ("spec.data.sources: found an empty list, expected a list of text, at least 1 of them",),
+    ),
+    "no data": Bad(
+        VALID.replace("  data:\n    uri: data\n", ""),
+        ("spec.data: not given, and it has no default", "`data:` with `uri`"),
+    ),
+    "no address of the data": Bad(
+        VALID.replace("    uri: data\n", "    prefetch_steps: 4\n"),
+        ("spec.data.uri: not given", "add `uri: runs/data`"),
+    ),
+    "neither model nor preset": Bad(
+        VALID.replace("  model:\n    name_or_path: Qwen/Qwen3-0.6B\n", ""),
+        ("spec.model: not given", "add `preset: f2llm-0.6b`, or `model:` with `name_or_path`"),
+    ),
+    "no name": Bad(
+        VALID.replace("  name: job\n", "  labels: {}\n"), ("metadata.name: not given", "add `name: my-run`")
+    ),
+    "a name that Kubernetes would refuse": Bad(
+        VALID.replace("name: job", "name: My Run_1"),
+        (
+            "{file}:4:3: metadata.name: found `My Run_1` (text), expected text of a-z, 0-9 and -",
+            "for example `name: my-run-1`",
+        ),
+    ),
+    "a name too long for KubeRay": Bad(
+        VALID.replace("name: job", f"name: {'x' * 41}"),
+        ("metadata.name: found", "at most 40 characters", f"`name: {'x' * 40}`"),
+    ),
+    "no apiVersion": Bad(
+        VALID.replace("apiVersion: f2llm.dev/v1alpha1\n", ""),
+        ("apiVersion: not given", "add `apiVersion: f2llm.dev/v1alpha1`"),
+    ),
+    "another apiVersion": Bad(
+        VALID.replace("v1alpha1", "v1"), ("{file}:1:1: apiVersion: found `f2llm.dev/v1` (text)", "did you mean")
+    ),
+    "another kind": Bad(
+        VALID.replace("EmbeddingJob", "RayJob"), ("kind: found `RayJob` (text), expected EmbeddingJob",)
+    ),
+    "batches that do not divide": Bad(
+        train("{global_batch_size: 100, micro_batch_size: 32}").replace("train:\n   ", "train:"),
+        (
+            "{file}:10:3: spec.train: global_batch_size=100 is not a multiple of micro_batch_size=32",
+            "global_batch_size: 96",
+        ),
+    ),
+    "a model twice": Bad(
+        VALID.replace("Qwen3-0.6B\n", "Qwen3-0.6B\n    architecture: {}\n"),
+        ("spec.model: name_or_path=Qwen/Qwen3-0.6B and architecture", "set architecture: null or name_or_path: null"),
+    ),
+    "credentials in an address": Bad(
+        VALID.replace("uri: data", "uri: s3://key:secret@bucket/data"),
+        ("data.uri", "credentials", "AWS_ACCESS_KEY_ID"),
+    ),
+    "an address of no store": Bad(
+        VALID.replace("uri: data", "uri: https://host/data"), ("data.uri", "https://host/data", "s3://bucket/prefix")
+    ),
+    "a store without TLS": Bad(
+        f"{VALID}  storage:\n    s3: {{endpoint_url: 'http://localhost:9000'}}\n",
+        ("storage.s3", "http://localhost:9000", "allow_http: true"),
+    ),
+    "two problems at once": Bad(
+        f"{VALID}  workers: 3\n  train:\n    epochs: no\n",
+        (
+            "{file}: 2 problems",
+            "{file}:12:5: spec.train.epochs: found `no` (text)",
+            "{file}:10:3: spec.workers: found `3`",
+        ),
+    ),
+    "a field given twice": Bad(
+        train("epochs: 1\n    epochs: 2"), ("{file}:12:5: `epochs` is given twice, first on line 11",)
+    ),
+    "broken YAML": Bad(f"{VALID}  train: [1\n", ("{file}:11:1: ", "expected ',' or ']'")),
+    "tabs": Bad(f"{VALID}\ttrain: 1\n", ("{file}:10:1: a tab where YAML wants spaces",)),
+    "a key that is no text": Bad(f"{VALID}  1: 2\n", ("{file}:10:3: key 1 is not text",)),
+    "an alias that contains itself": Bad("a: &a [*a]\n", ("{file}:1:4: an alias that contains itself",)),
+    "two documents in a file": Bad(f"{VALID}---\n{VALID}", ("{file}:10:1: ", "another document")),
+    "a tag for a Python object": Bad(
+        train("seed: !!python/object/apply:os.getpid []"),
+        ("{file}:11:11: could not determine a constructor for the tag",),
+    ),
+    "an empty file": Bad("", ("{file}: found nothing, expected a mapping with apiVersion",)),
+    "a list": Bad("- a\n", ("{file}: found a list, expected a mapping",)),
+    "a control character": Bad(f"{VALID}  a: \x07\n", ("{file}", "special characters are not allowed")),
+    "an override of no field": Bad(
+        VALID, ("--set trian.epochs", "`train.epochs`"), exit_code=2, options=("--set", "trian.epochs=1")
+    ),
+    "an override without a value": Bad(VALID, ("found no '='",), exit_code=2, options=("--set", "train.epochs")),
+    "an override that is no YAML": Bad(
+        VALID, ("--set train.epochs=[", "write the value as YAML"), options=("--set", "train.epochs=[")
+    ),
+    "an override of the wrong type": Bad(
+        VALID, ("--set train.epochs=x: spec.train.epochs: found `x` (text)",), options=("--set", "train.epochs=x")
+    ),
+    "an unknown option": Bad(VALID, ("No such option", "--sett"), exit_code=2, options=("--sett", "a=1")),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_document_ends_with_its_place_its_mend_and_its_exit_code(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, file = BAD[name], tmp_path / "job.yaml"
+    file.write_text(bad.text, encoding="utf-8")
+
+    code = call(["validate", str(file), *bad.options])
+
+    captured = capsys.readouterr()
+    assert code == bad.exit_code
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    assert "secret" not in captured.err
+    _assert_in_order(captured.err, [piece.format(file=file) for piece in bad.says])
+    if code == 3:
+        assert captured.err.startswith("error: ")
+        assert "to mend it: " in captured.err
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("absent.yaml", lambda path: None, "no such file"),
+        ("folder", lambda path: path.mkdir(), "is a folder"),
+        ("latin.yaml", lambda path: path.write_bytes(b"a: \xe9\n"), "not UTF-8"),
+        ("job.json", lambda path: path.write_text("{'a': 1}"), "job.json:1:2: not valid JSON"),
+        ("twice.json", lambda path: path.write_text('{"a": 1, "a": 2}'), "`a` is given twice"),
+        ("deep.json", lambda path: path.write_text("[" * 100_000), "nested too deeply"),
+    ],
+)
+def test_a_file_that_is_no_document_is_named(name, make, says, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+    make(tmp_path / name)
+
+    code = call(["validate", str(tmp_path / name)])
+
+    error = capsys.readouterr().err
+    assert code == 3
+    assert name in error
+    assert says in error
+
+
+def test_an_error_is_an_object_for_programs_that_ask_for_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call(["validate", str(tmp_path / "absent.yaml"), "--json"])
+
+    captured = capsys.readouterr()
+    assert code == 3
+    assert '"exit_code": 3' in captured.out
+    assert "no such file" in captured.out
+    assert captured.err.startswith("error: ")
+
+
+def test_debug_adds_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = call(["validate", str(tmp_path / "absent.yaml"), "--debug"])
+
+    error = capsys.readouterr().err
+    assert code == 3
+    assert "Traceback (most recent call last)" in error
+
+
+def _assert_in_order(text: str, pieces: list[str]) -> None:
+    # The terminal's width decides where the parser's own messages break.
+    flat, start = " ".join(text.split()), 0
+    for piece in pieces:
+        found = flat.find(" ".join(piece.split()), start)
+        assert found >= 0, f"{piece!r} is not in, or not in this order in:\n{text}"
+        start = found

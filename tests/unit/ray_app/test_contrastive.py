@@ -1,0 +1,169 @@
+"""The step's losses and gradients against the paper's equations, and their independence of the number of workers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from data_io.loader import LoadedStep, MicroBatch
+from data_io.plan import Slot, Step, slots_of_worker
+from data_io.task import Kind
+from data_io.tokenization import TokenTexts
+from ray_app.config import ModelSpec, Qwen3Architecture, TrainSpec
+from ray_app.contrastive import ContrastiveStep
+from ray_app.model import Embedder, build_backbone
+from ray_app.packing import pack
+from tests.support.plain_engine import PlainEngine
+from tests.support.reference_loss import ReferenceSlot, reference_step_loss
+
+if TYPE_CHECKING:
+    from ray_app.engine import Engine
+
+KINDS = (Kind.RETRIEVAL, Kind.CLUSTERING, Kind.CLASSIFICATION, Kind.RETRIEVAL)
+# source, rows, hard negatives: two retrieval slots of different size, one of one row, all kinds.
+SLOTS = ((0, 4, 3), (1, 3, 2), (3, 2, 3), (2, 3, 1), (0, 1, 0))
+VOCABULARY = 60
+
+
+@pytest.fixture(autouse=True)
+def _one_process_group(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def _model() -> Embedder:
+    spec = ModelSpec(architecture=Qwen3Architecture(hidden_size=16, head_dim=8, intermediate_size=24))
+    backbone = build_backbone(spec, vocabulary_size=VOCABULARY, dtype=torch.float64, seed=3)
+    # At the usual 0.02 all embeddings of so small a model are nearly equal, and a test would see nothing.
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.mul_(8 if parameter.ndim > 1 else 1)
+    return Embedder(backbone, attention="sdpa").train()
+
+
+def _text(rng: np.random.Generator) -> tuple[int, ...]:
+    return tuple(int(token) for token in rng.integers(0, VOCABULARY, int(rng.integers(1, 9))))
+
+
+def _batches() -> list[tuple[MicroBatch, list[list[tuple[int, ...]]]]]:
+    """Each slot as a micro-batch and as plain rows of texts: [query, positive, *negatives]."""
+    shared = (7, 7, 7)  # one positive text in several rows and slots
+    out = []
+    for position, (source, rows, negatives) in enumerate(SLOTS):
+        rng = np.random.default_rng([5, position])
+        table = [[_text(rng) for _ in range(2 + negatives)] for _ in range(rows)]
+        if KINDS[source] is Kind.RETRIEVAL:
+            table[0][1] = shared
+        if position == 0:
+            table[1][1] = shared
+            table[3][2] = table[2][1]  # another row's positive is a hard negative here
+        index: dict[tuple[int, ...], int] = {}
+        places = [[index.setdefault(text, len(index)) for text in row] for row in table]
+        ids = np.array([token for text in index for token in text], dtype=np.int32)
+        lengths = np.array([len(text) for text in index], dtype=np.int32)
+        hashes = np.array([hash(row[1]) % 2**64 for row in table], dtype=np.uint64)
+        batch = MicroBatch(
+            position=position,
+            source=f"s{source}",
+            kind=KINDS[source],
+            texts=TokenTexts(ids, lengths),
+            query_B=np.array([row[0] for row in places]),
+            positive_B=np.array([row[1] for row in places]),
+            negatives_BH=np.array([row[2:] for row in places], dtype=np.int64).reshape(rows, negatives),
+            query_hash_B=np.arange(rows, dtype=np.uint64),
+            positive_hash_B=hashes,
+        )
+        out.append((batch, table))
+    return out
+
+
+def _loaded(rank: int = 0, world_size: int = 1) -> LoadedStep:
+    slots = tuple(Slot(source=source, occurrence=0, rows=rows) for source, rows, _ in SLOTS)
+    mine = slots_of_worker(len(slots), rank=rank, world_size=world_size)
+    batches = [batch for batch, _ in _batches()]
+    return LoadedStep(Step(0, 0, 0, slots), tuple(batches[position] for position in mine), 0.0)
+
+
+def _run(in_batch: str, rank: int = 0, world_size: int = 1) -> tuple[float, dict[str, torch.Tensor]]:
+    """The step's loss as this rank's share of it, and the summed gradients."""
+    engine = PlainEngine(_model())
+    train = TrainSpec.model_validate({"in_batch": in_batch})
+    step = ContrastiveStep(cast("Engine", engine), train, KINDS, rank=rank, world_size=world_size)
+    loaded = _loaded(rank, world_size)
+    results = step.run(loaded)
+    loss = sum((r.hard_negative + (r.in_batch or 0.0)) * r.rows for r in results) / loaded.step.rows
+    return loss, engine.gradients()
+
+
+def _reference(in_batch: str) -> tuple[float, dict[str, torch.Tensor]]:
+    model = _model()
+
+    def embed(text: tuple[int, ...]) -> torch.Tensor:
+        alone = pack(np.array(text, dtype=np.int32), np.array([len(text)], dtype=np.int32), layout="rows")
+        hidden = model.backbone(input_ids=alone.input_ids, position_ids=alone.position_ids, use_cache=False)
+        return cast(torch.Tensor, hidden.last_hidden_state[0, -1])
+
+    slots = [
+        ReferenceSlot(
+            queries=[embed(row[0]) for row in table],
+            positives=[embed(row[1]) for row in table],
+            negatives=[[embed(text) for text in row[2:]] for row in table],
+            positive_texts=[str(row[1]) for row in table],
+            retrieval=batch.kind is Kind.RETRIEVAL,
+        )
+        for batch, table in _batches()
+    ]
+    loss = reference_step_loss(slots, temperature=0.05, in_batch=in_batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach()), PlainEngine(model).gradients()
+
+
+def _assert_equal_gradients(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float
+) -> None:
+    scale = max(gradient.abs().max().item() for gradient in expected.values())
+    assert found.keys() == expected.keys()
+    worst = max((found[name] - expected[name]).abs().max().item() for name in expected)
+    assert worst <= tolerance * scale
+
+
+@pytest.mark.parametrize("in_batch", ["step", "micro_batch", "off"])
+def test_loss_and_gradients_are_those_of_the_papers_equations(in_batch: str) -> None:
+    loss, gradients = _run(in_batch)
+
+    expected_loss, expected_gradients = _reference(in_batch)
+
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    _assert_equal_gradients(gradients, expected_gradients, 1e-6)
+
+
+def test_the_pools_differ() -> None:
+    losses = {in_batch: _run(in_batch)[0] for in_batch in ("step", "micro_batch", "off")}
+
+    assert losses["step"] > losses["micro_batch"] > losses["off"]
+
+
+def _worker(rank: int, world_size: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/g{world_size}", rank=rank, world_size=world_size)
+    loss, gradients = _run("step", rank, world_size)
+    torch.save({"loss": loss, "gradients": gradients}, f"{folder}/{world_size}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world_size", [2, 6])
+def test_the_step_pool_gives_the_same_gradients_for_any_number_of_workers(world_size: int, tmp_path: Path) -> None:
+    loss, gradients = _run("step")
+
+    mp.spawn(_worker, (world_size, str(tmp_path)), nprocs=world_size)  # type: ignore[no-untyped-call]
+
+    shares: list[dict[str, Any]] = [torch.load(tmp_path / f"{world_size}-{rank}.pt") for rank in range(world_size)]
+    assert sum(share["loss"] for share in shares) == pytest.approx(loss, rel=1e-12)
+    for share in shares:
+        _assert_equal_gradients(share["gradients"], gradients, 1e-10)
