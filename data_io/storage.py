@@ -2,13 +2,14 @@
 
 Rules that obstore brings with it: its clients are made when first used, one set a process, and are neither pickled nor
 carried over a fork (they hang there); a writer keeps the caller's buffer, so it gets copies; a range behind the end
-comes back short without an error, so lengths are checked. obstore's own retries cover 5xx, 429, cut and stalled bodies;
-the one step on top of them is a new client after a refusal, for credentials that have expired.
+comes back short without an error, so lengths are checked. obstore's own retries cover 5xx, 429, cut and stalled bodies.
+Two steps are on top of them: a new client after a refusal, for credentials that have expired; and a bulk delete again
+after a time-out, since obstore repeats no POST whose answer was lost.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from data_io.config import S3Options
 from data_io.errors import F2LLMError, NotFoundInStore, StorageError
@@ -33,6 +35,10 @@ FIRST_ANSWER_SECONDS = 15.0
 """How long a store may stay away that never answered this process: a wrong address should not cost minutes."""
 OUTAGE_SECONDS = 150.0
 """How long a store that has answered before may stay away. Below the five minutes for which a signature is valid."""
+READ_SECONDS = 5.0
+"""How long a store may stay silent within an answer, or before one."""
+_KEYS_A_DELETE = 100
+"""A store removes them one by one and has to answer within the read time-out."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +177,8 @@ class Store:
         """Remove objects; a key that does not exist is no error."""
         keys = list(keys)
         if self.root.startswith("s3://") and keys:
-            paths = [_join(self.prefix, key) for key in keys]
-            self._call("", lambda client, _: obstore.delete(client, paths))
+            for first in range(0, len(keys), _KEYS_A_DELETE):
+                self._delete_together([_join(self.prefix, key) for key in keys[first : first + _KEYS_A_DELETE]])
             return
         for key in keys:
             try:
@@ -190,6 +196,16 @@ class Store:
             out.__exit__(*sys.exc_info())
             raise
         self._call(key, lambda _client, _path: out.close())
+
+    def _delete_together(self, paths: Sequence[str]) -> None:
+        """One request; asked again while the store stays away, as deleting twice is deleting once."""
+        again = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, F2LLMError) and error.retryable),
+            stop=stop_after_delay(_client_of(self, create=False).patience_seconds),
+            wait=wait_random_exponential(0.1, max=10),
+            reraise=True,
+        )
+        again(self._call, "", lambda client, _: obstore.delete(client, paths))
 
     def _call(self, key: str, action: Callable[[ObjectStore, str], T], *, create: bool = False) -> T:
         client = _client_of(self, create)
@@ -250,6 +266,10 @@ class _Client:
     @property
     def now(self) -> ObjectStore:
         return self.later if self.has_answered else self.first
+
+    @property
+    def patience_seconds(self) -> float:
+        return OUTAGE_SECONDS if self.has_answered else FIRST_ANSWER_SECONDS
 
 
 _clients: dict[tuple[str, S3Options], _Client] = {}
@@ -312,7 +332,7 @@ def _s3_client(store: Store, patience_seconds: float) -> S3Store:
     timeouts: ClientConfig = {
         "allow_http": allow_http(store.s3),
         "connect_timeout": "3s",
-        "read_timeout": "5s",
+        "read_timeout": timedelta(seconds=READ_SECONDS),
         "timeout": "60s",
     }
     # So many retries that the time decides, not the count.

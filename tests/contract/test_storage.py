@@ -182,6 +182,16 @@ def test_of_sixteen_that_create_the_same_key_exactly_one_wins(store: Store) -> N
         assert store.get(f"lock-{attempt}") == b"%d" % won.index(True)
 
 
+def test_put_immutable_leaves_a_whole_object_alone_and_mends_a_damaged_one(store: Store) -> None:
+    etag = store.put_immutable("shard-1", b"data")
+    assert store.put_immutable("shard-1", b"data") == etag
+    store.put("shard-1", b"datu")
+
+    store.put_immutable("shard-1", b"data")
+
+    assert store.get("shard-1") == b"data"
+
+
 # Writing piece by piece
 
 

@@ -12,13 +12,12 @@ import re
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 import yaml
 
 from data_io.manifest import SourceInfo
@@ -316,7 +315,7 @@ BAD: dict[str, Bad] = {
         ("global_batch_size=30 is not a multiple of micro_batch_size=8", "global_batch_size: 24"),
     ),
     "fewer micro-batches than workers": Bad(
-        validate(VALID + "  workers: {replicas: 5}\n"),
+        validate(VALID + "  workers: {replicas: 5, gpus: 1}\n"),
         3,
         ("train.global_batch_size=32 is 4 micro-batches", "workers.replicas=5", "train.global_batch_size: 40"),
     ),
@@ -658,11 +657,9 @@ class _Silent:
 
 
 @pytest.fixture(scope="module")
-def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def trained(process_group: None, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that was stopped after two steps, with a checkpoint of each."""
     folder = tmp_path_factory.mktemp("trained")
-    os.environ["LOCAL_RANK"] = "0"
-    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
     document = merged(small_document("data", "runs"), {"spec": {"checkpoint": {"every_steps": 1}}})
     job = load_document(str(write_document(folder / "document.yaml", document)))
     run = open_store(str(folder / "run"))
@@ -670,8 +667,7 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     store = open_store(str(dataset))
     train("small", job.job_spec, data=store, run=run, worker=worker, control=_Silent(), stop_after_steps=2)
     run.put("job.yaml", job.to_yaml().encode())
-    yield folder / "run"
-    dist.destroy_process_group()
+    return folder / "run"
 
 
 @pytest.mark.parametrize("name", BAD)

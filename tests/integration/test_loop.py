@@ -1,15 +1,12 @@
 """The training loop with real DeepSpeed and real stores, as one rank, without Ray: resume, damage, refusals, stops."""
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from data_io.storage import Store, open_store
@@ -41,15 +38,6 @@ class _Control:
 
     def stop_requested(self) -> bool:
         return self._stop_at is not None and bool(self.reports) and self.reports[-1].step >= self._stop_at
-
-
-@pytest.fixture(scope="module")
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = tmp_path_factory.mktemp("group")
-    os.environ["LOCAL_RANK"] = "0"
-    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")

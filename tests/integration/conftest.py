@@ -1,0 +1,24 @@
+"""What integration tests share: torch.distributed with one rank, for loops that run inside the test process."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch.distributed as dist
+
+
+@pytest.fixture(scope="session")
+def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One process group for the whole session: DeepSpeed keeps groups in module globals, so a second would be foreign
+    to it.
+    """
+    folder = tmp_path_factory.mktemp("group")
+    before = os.environ.get("LOCAL_RANK")
+    os.environ["LOCAL_RANK"] = "0"
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+    if before is None:
+        del os.environ["LOCAL_RANK"]
+    else:
+        os.environ["LOCAL_RANK"] = before
