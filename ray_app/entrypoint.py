@@ -1,11 +1,9 @@
-"""A run from the driver's side: claim the run directory, measure, train, export, report. With ray_app.worker the door
-to Ray.
+"""A run from the driver's side: claim the run directory, measure, train, export, report.
 
 The driver holds no state of the run. It may die at any moment; the same document started again goes on from the newest
 checkpoint.
 """
 
-import os
 import secrets
 import signal
 import threading
@@ -17,7 +15,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
-from ray_app.ray_environment import EMBEDDED  # isort: skip - before Ray, which reads it
+from ray_app.cluster import cause_of, cluster  # isort: skip - before Ray, which reads what it sets
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -29,7 +27,6 @@ from data_io.storage import Store, open_store
 from ray_app.checkpoint_manifest import trained_steps
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
-from ray_app.errors import CapacityError, TrainingError
 from ray_app.report import write_report
 from ray_app.report_record import save_data_facts
 from ray_app.run_directory import BEFORE, append_event, claim, read_status, write_status
@@ -75,9 +72,10 @@ def run(
     total_steps = spec.train.epochs * plan.steps_per_epoch
     status = status.model_copy(update={"total_steps": total_steps, "workers": spec.workers.replicas, "message": ""})
     job = _Job(name, spec, data, run_store, status, on_status)
+    cpus = spec.workers.replicas * spec.workers.cpus
     with job.failures_recorded():
         # Listening starts after Ray, which would put handlers of its own in the place of ours.
-        with _ray(spec), _listening() as interruption:
+        with cluster(cpus=cpus, env=_environment(spec)), _listening() as interruption:
             job.monitor = Monitor.remote()  # type: ignore[attr-defined]
             wants_before = spec.evaluation.enabled and spec.evaluation.before
             if wants_before and not run_store.exists(BEFORE):
@@ -144,7 +142,7 @@ class _Job:
         self._show(read_status(self.run) or self.status)
         self._add_seconds(Phase.TRAINING, spent, seconds_before)
         if outcome:
-            raise _cause_of(outcome[0])
+            raise cause_of(outcome[0])
 
     def run_task(self, phase: Phase, task: Task, interruption: _Interruption) -> None:
         """One task on the resources of all workers together, as they are idle; given up when a signal comes."""
@@ -166,7 +164,7 @@ class _Job:
                     self._say(message)
             ray.get(pending)
         except ray.exceptions.RayError as error:
-            raise _cause_of(error) from error
+            raise cause_of(error) from error
         finally:
             self._add_seconds(phase, monotonic() - begin, seconds_before)
 
@@ -250,38 +248,12 @@ def _listening() -> Iterator[_Interruption]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _ray(spec: JobSpec) -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names, or start an embedded one that ends with this process."""
+def _environment(spec: JobSpec) -> dict[str, str]:
     workers = spec.workers
-    environment = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": str(max(1, int(workers.cpus))),
-    }
+    environment = {"OMP_NUM_THREADS": str(max(1, int(workers.cpus)))}
     if not workers.gpus:
         environment |= {"DS_ACCELERATOR": "cpu", **_KEEP_MEMORY}
-    options: dict[str, Any] = {
-        "runtime_env": {"env_vars": environment},
-        "log_to_driver": False,
-        "logging_level": "ERROR",
-    }
-    if EMBEDDED:
-        # Ray counts cores to place work, not to limit it: on a laptop three workers may share two.
-        cores = max(os.cpu_count() or 1, int(workers.replicas * workers.cpus) + 1)
-        options |= {"num_cpus": cores, "include_dashboard": False}
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise CapacityError(
-            f"Ray did not start: {str(error).splitlines()[0]}",
-            remedy="run `f2llm doctor`; to join a cluster set RAY_ADDRESS, to start an embedded one unset it",
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    return environment
 
 
 # glibc gives big blocks back to the system after each use; keeping them makes a step on CPU up to 1.3 times as fast.
@@ -290,25 +262,3 @@ _KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31),
     "MALLOC_TOP_PAD_": str(2**26),
 }
-
-
-def _cause_of(error: BaseException) -> BaseException:
-    """The error of ours at the bottom of what Ray raises, or a TrainingError with what it says."""
-    queue: list[Any] = [error]
-    while queue:
-        found = queue.pop(0)
-        if isinstance(found, F2LLMError):
-            return found
-        failures = getattr(found, "worker_failures", {})
-        related = [
-            *failures.values(),
-            getattr(found, "cause", None),
-            getattr(found, "_base_exc", None),
-            found.__cause__,
-        ]
-        queue.extend(each for each in related if isinstance(each, BaseException))
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return TrainingError(
-        f"a worker failed: {lines[-1] if lines else type(error).__name__}",
-        remedy="see logs/ of the run directory; the same command goes on from the last checkpoint",
-    )

@@ -1,5 +1,5 @@
 """What runs inside Ray: the train function of a worker, the tasks around training, and the monitor between them and the
-driver. With ray_app.entrypoint the only door to Ray.
+driver.
 """
 
 import io

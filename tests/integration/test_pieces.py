@@ -1,0 +1,58 @@
+"""Independent pieces of work on real Ray."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data_io.errors import DataError
+from ray_app.cluster import cluster
+from ray_app.pieces import run_pieces
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_cluster() -> Iterator[None]:
+    with cluster(cpus=2):
+        yield
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def refuse_three(number: int) -> int:
+    if number == 3:
+        raise DataError("three is not valid", remedy="leave it out")
+    return number
+
+
+def die_once(marker: str) -> str:
+    path = Path(marker)
+    if not path.exists():
+        path.touch()
+        os._exit(1)
+    return "done"
+
+
+def test_every_piece_is_done_once_and_comes_with_its_result() -> None:
+    assert sorted(run_pieces(square, range(20), workers=2)) == [(n, n * n) for n in range(20)]
+
+
+def test_an_error_of_ours_is_raised_as_it_was_and_ends_the_rest() -> None:
+    drawn: list[int] = []
+
+    with pytest.raises(DataError, match="three is not valid") as caught:
+        list(run_pieces(refuse_three, (drawn.append(n) or n for n in range(1000)), workers=2))  # type: ignore[func-returns-value]
+
+    assert caught.value.remedy == "leave it out"
+    assert len(drawn) < 20
+
+
+def test_a_piece_whose_process_dies_is_done_again(tmp_path: Path) -> None:
+    assert list(run_pieces(die_once, [str(tmp_path / "marker")], workers=1)) == [(str(tmp_path / "marker"), "done")]
