@@ -1,6 +1,6 @@
 """Examples per second of one training step: packed (ours) against the released way and sentence-transformers.
 
-    python bench/packed_step.py [--rounds N] [--max-tokens 256] [--micro-batch 16] [--layers N]
+    python -m bench.packed_step [--rounds N] [--max-tokens 256] [--micro-batch 16] [--layers N]
                                 [--precision bf16|fp32|both] [--allocator both|default|keeping] [--json OUT]
 
 All three train the demo's small Qwen3 on the demo's retrieval texts and take turns inside each round, on the same rows,
@@ -195,7 +195,7 @@ def _render(results: list[Result], arguments: argparse.Namespace) -> str:
 def _command(arguments: argparse.Namespace) -> str:
     layers = f" --layers {arguments.layers}" if arguments.layers else ""
     return (
-        f"python bench/packed_step.py --rounds {arguments.rounds} --max-tokens {arguments.max_tokens} "
+        f"python -m bench.packed_step --rounds {arguments.rounds} --max-tokens {arguments.max_tokens} "
         f"--micro-batch {arguments.micro_batch}{layers} --precision {arguments.precision} "
         f"--allocator {arguments.allocator}"
     )
