@@ -96,9 +96,15 @@ class CheckpointSaver:
     with those of training.
     """
 
-    def __init__(self, run: Store, engine: Engine, *, attempt: int, keep: int) -> None:
+    def __init__(
+        self, run: Store, engine: Engine, *, attempt: int, keep: int, before_commit: Callable[[], None] = lambda: None
+    ) -> None:
+        """`before_commit` is called on rank 0, in the background, before a checkpoint comes to exist: what a resume
+        will not do again must be safe by then.
+        """
         self._run, self._engine = run, engine
         self._attempt, self._keep = attempt, keep
+        self._before_commit = before_commit
         self._group = dist.new_group(backend="gloo")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: tuple[CheckpointName, float, ThreadFuture[float]] | None = None
@@ -133,6 +139,7 @@ class CheckpointSaver:
         writer = StoreWriter(folder)
         dcp_save(staged, storage_writer=writer, process_group=self._group)
         if dist.get_rank() == 0:
+            self._before_commit()
             manifest = CheckpointManifest(
                 progress=progress,
                 attempt=self._attempt,

@@ -8,6 +8,7 @@ from typing import Any
 from ray_app.ray_environment import EMBEDDED  # isort: skip - before Ray, which reads it
 
 import ray
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from data_io.errors import F2LLMError
 from ray_app.errors import CapacityError, TrainingError
@@ -34,8 +35,8 @@ def cluster(*, cpus: float, env: Mapping[str, str] | None = None) -> Iterator[No
         # Ray counts cores to place work, not to limit it: on a laptop three workers may share two.
         options |= {"num_cpus": max(os.cpu_count() or 1, int(cpus) + 1), "include_dashboard": False}
     try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        _start_again_if_late(ray.init, **options)
+    except Exception as error:  # Ray raises some failures as plain exceptions
         raise CapacityError(
             f"Ray did not start: {str(error).splitlines()[0]}",
             remedy="run `f2llm doctor`; to join a cluster set RAY_ADDRESS, to start an embedded one unset it",
@@ -44,6 +45,15 @@ def cluster(*, cpus: float, env: Mapping[str, str] | None = None) -> Iterator[No
         yield
     finally:
         ray.shutdown()
+
+
+# Ray gives its own processes 30 s to start, and no setting changes that: too little for a laptop that is busy.
+_start_again_if_late = Retrying(
+    retry=retry_if_exception(lambda error: "timed out during startup" in str(error)),
+    stop=stop_after_attempt(3),
+    before_sleep=lambda _: ray.shutdown(),
+    reraise=True,
+)
 
 
 def cause_of(error: BaseException) -> BaseException:

@@ -91,9 +91,6 @@ def train(
     step = plan.step_after(consumed)
     end_step = total_steps if stop_after_steps is None else min(total_steps, max(stop_after_steps, step))
     attempt = _next_attempt(run)
-    saver = CheckpointSaver(run, engine, attempt=attempt, keep=spec.checkpoint.keep)
-    saved_at = step if restored else None
-
     recorder = None
     if worker.rank == 0:
         recorder = Recorder(
@@ -116,6 +113,14 @@ def train(
         )
         control.report(recorder.status)
 
+    saver = CheckpointSaver(
+        run,
+        engine,
+        attempt=attempt,
+        keep=spec.checkpoint.keep,
+        before_commit=recorder.flush if recorder else lambda: None,
+    )
+    saved_at = step if restored else None
     contrastive = ContrastiveStep(
         engine, spec.train, [source.kind for source in sources], rank=worker.rank, world_size=worker.world_size
     )

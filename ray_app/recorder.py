@@ -125,11 +125,15 @@ class Recorder:
         )
         self._write_status()
 
-    def close(self) -> None:
-        """Everything written so far is in the store when this returns."""
+    def flush(self) -> None:
+        """Every line written so far is in the store when this returns. Another thread may go on writing."""
         self._metrics.flush()
         if self._examples is not None:
             self._examples.flush()
+
+    def close(self) -> None:
+        """Lines and status are in the store when this returns."""
+        self.flush()
         self._write_status()
 
     def _write_status(self) -> None:

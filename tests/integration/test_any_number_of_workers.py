@@ -2,13 +2,20 @@
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from data_io.manifest import load_manifest
 from data_io.storage import open_store
+from ray_app.config import JobSpec
+from ray_app.data_order import make_plan, select_sources
 from tests.support.command import Running, f2llm
+from tests.support.s3_server import S3Server
 from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -28,6 +35,50 @@ def _document(folder: Path, data: str) -> Path:
     document = small_document(data, str(folder / "runs"))
     document["spec"]["evaluation"] = {"enabled": False}  # a process of its own that says nothing of the losses
     return write_document(folder / "job.yaml", document)
+
+
+def _document_in_a_bucket(folder: Path, s3: S3Server) -> tuple[Path, Path]:
+    """The same document with its data set and its run on the S3 server, and where the run's objects lie."""
+    bucket = s3.make_bucket()
+    write_small_dataset(open_store(f"s3://{bucket}/data", s3.options))
+    document = small_document(f"s3://{bucket}/data", f"s3://{bucket}/runs")
+    document["spec"]["evaluation"] = {"enabled": False}
+    document["spec"]["storage"]["s3"] = s3.options.model_dump()
+    return write_document(folder / "job.yaml", document), s3.folder / bucket / "runs" / "small"
+
+
+def _planned(data: str) -> list[list[dict[str, Any]]]:
+    """What the record of the whole run must be, from the plan and the plain Parquet files alone."""
+    store = open_store(data)
+    spec = JobSpec.model_validate(small_document(data, "unused")["spec"])
+    manifest = load_manifest(store)
+    sources = select_sources(manifest, spec)
+    plan = make_plan(manifest, sources, spec)
+    hashes = [
+        [
+            group["query_hash"].to_pylist()
+            for shard in manifest.shards(source.name)
+            for group in _row_groups(Path(store.uri) / shard.key)
+        ]
+        for source in sources
+    ]
+    record = []
+    for index in range(STEPS):
+        step = plan.step(index)
+        slots = []
+        for slot in step.slots:
+            rows = plan.select_rows(epoch=step.epoch, source=slot.source, occurrence=slot.occurrence)
+            places = zip(rows.row_group, rows.row, strict=True)
+            queries = [f"{hashes[slot.source][group][row]:016x}" for group, row in places]
+            slots.append({"source": sources[slot.source].name, "queries": queries})
+        record.append(slots)
+    return record
+
+
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    file = pq.ParquetFile(path)
+    for number in range(file.num_row_groups):
+        yield file.read_row_group(number, columns=["query_hash"])
 
 
 def _losses(run: Path) -> dict[int, float]:
@@ -70,26 +121,32 @@ def test_losses_do_not_depend_on_the_number_of_workers(
     _assert_whole(run)
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3)])
-def test_a_killed_run_goes_on_with_another_number_of_workers_as_if_nothing_had_been(
-    before: int, after: int, undisturbed: Path, data: str, tmp_path: Path
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_nothing_had_been(
+    place: str, undisturbed: Path, data: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    document = _document(tmp_path, data)
-    run = tmp_path / "runs" / "small"
-    kill_at = random.Random(before).randint(8, 30)  # the seed keeps a failure repeatable
-    first = Running("run", document, "--workers", str(before), log=tmp_path / "first.log")
-    first.wait_until(lambda: _step(run) >= kill_at)
+    if place == "folder":
+        document, run = _document(tmp_path, data), tmp_path / "runs" / "small"
+    else:
+        document, run = _document_in_a_bucket(tmp_path, request.getfixturevalue("s3"))
+    moments = random.Random(place)  # the seed keeps a failure repeatable
 
-    first.kill_all()
-    done = f2llm("run", document, "--workers", str(after), "--quiet")
+    for workers, kill_at in ((2, moments.randint(8, 18)), (1, moments.randint(24, 32))):
+        running = Running("run", document, "--workers", str(workers), log=tmp_path / f"{workers}.log")
+        running.wait_until(lambda step=kill_at: max(_step(run), _saved_step(run)) >= step and _saved_step(run) > 0)
+        running.kill_all()
+    done = f2llm("run", document, "--workers", "3", "--quiet")
 
     assert done.returncode == 0, done.stderr
     lines: list[dict[str, Any]] = read_lines(run / "metrics.jsonl")
-    resumed = next(event for event in read_lines(run / "events.jsonl") if event["event"] == "Resumed")
-    assert resumed["step"] >= 7  # every_steps is 7: something was saved, and it was used
-    assert {line["workers"] for line in lines if line["step"] > resumed["step"]} == {after}
+    resumed = [event["step"] for event in read_lines(run / "events.jsonl") if event["event"] == "Resumed"]
+    assert len(resumed) == 2
+    assert 7 <= resumed[0] < resumed[1]  # every_steps is 7: something was saved, and it was used
+    used = [line["workers"] for line in lines]
+    assert used == [2] * resumed[0] + [1] * (resumed[1] - resumed[0]) + [3] * (STEPS - resumed[1])
     assert _losses(run) == pytest.approx(_losses(undisturbed), rel=1e-4)
     _assert_whole(run)
+    assert [line["slots"] for line in read_lines(run / "examples.jsonl")] == _planned(data)
 
 
 def test_sigterm_ends_with_a_checkpoint_and_code_143(undisturbed: Path, data: str, tmp_path: Path) -> None:
@@ -108,6 +165,12 @@ def test_sigterm_ends_with_a_checkpoint_and_code_143(undisturbed: Path, data: st
     assert done.returncode == 0, done.stderr
     assert _losses(run) == pytest.approx(_losses(undisturbed), rel=1e-4)
     _assert_whole(run)
+
+
+def _saved_step(run: Path) -> int:
+    """The step of the newest complete checkpoint, 0 without one."""
+    names = [path.parent.name for path in (run / "checkpoints").glob("*/manifest.json")]
+    return max((int(name[5:13]) for name in names), default=0)
 
 
 def _step(run: Path) -> int:
