@@ -43,6 +43,13 @@ class HardNegatives(Section):
         }[kind]
 
 
+class NodeCacheSpec(Section):
+    """A folder of each machine that keeps what was read from the store."""
+
+    path: Annotated[str, Field(min_length=1, description="Folder on the machine that trains; made if missing.")]
+    max_bytes: Annotated[int, Field(ge=2**20, description="How much it may hold; the least recently used goes first.")]
+
+
 class DataSpec(Section):
     """The data set and how much of it is read ahead."""
 
@@ -55,10 +62,13 @@ class DataSpec(Section):
         4, description="Optimiser steps read and tokenised ahead."
     )
     loader_threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        2, description="Threads per worker that read and tokenise."
+        2, description="Threads per worker that tokenise; others read."
     )
     verify: Literal["always", "never"] = Field(
         "always", description="Check every byte read against the manifest's checksums."
+    )
+    cache: NodeCacheSpec | None = Field(
+        None, description="Keep what is read on the machine that reads it; null keeps nothing."
     )
 
     def choose(self, known: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from threading import Condition, Event, Lock
 from time import monotonic
 
@@ -48,10 +48,24 @@ class ReadStats:
     seconds: float = 0.0
 
     def __add__(self, other: "ReadStats") -> "ReadStats":
-        return ReadStats(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return ReadStats(
+            self.requests + other.requests,
+            self.bytes + other.bytes,
+            self.retries + other.retries,
+            self.hedges + other.hedges,
+            self.hedges_won + other.hedges_won,
+            self.seconds + other.seconds,
+        )
 
     def __sub__(self, other: "ReadStats") -> "ReadStats":
-        return ReadStats(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return ReadStats(
+            self.requests - other.requests,
+            self.bytes - other.bytes,
+            self.retries - other.retries,
+            self.hedges - other.hedges,
+            self.hedges_won - other.hedges_won,
+            self.seconds - other.seconds,
+        )
 
 
 class Fetcher:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import Protocol
@@ -144,7 +145,7 @@ class Loader:
                 self._unread.popleft()
                 reads = [self._pin(work, key) for key in work.keys]
             for read in reads:
-                read.add_done_callback(lambda _, work=work: self._arrived(work))
+                read.add_done_callback(partial(self._arrived, work))
 
     def _plan_next(self) -> bool:
         # Steps without slots of this worker need nothing, but must not be planned without end.
@@ -193,7 +194,7 @@ class Loader:
         columns = ["query", "positive", *(stored[i] for i in window), "query_hash", "positive_hash"]
         return row_group_of(self._reader.read(source.name, row_group, columns), source.instruction)
 
-    def _arrived(self, work: "_Work") -> None:
+    def _arrived(self, work: "_Work", _: Future[RowGroup]) -> None:
         """One of its row groups is there, or will never be."""
         with self._lock:
             work.unread -= 1
@@ -232,20 +233,17 @@ class Loader:
 
     def _micro_batch(self, work: "_Work", row_groups: list[RowGroup]) -> MicroBatch:
         source, parts = self._sources[work.slot.source], list(zip(row_groups, work.rows, strict=True))
-        chosen = [
-            group.texts.take(pa.array(numbers))
-            for first, end in ((0, 1), (1, 2), (2, None))
-            for group, rows in parts
-            for numbers in [(rows[:, None] + np.arange(len(group.texts) // group.rows)[first:end] * group.rows).ravel()]
-        ]
-        distinct = pa.concat_arrays(chosen).dictionary_encode()
-        index = distinct.indices.to_numpy().astype(np.int64)
+        chosen = [group.texts_CR[:, rows] for group, rows in parts]
+        texts = [text for role in (0, 1) for part in chosen for text in part[role]]
+        texts += [text for part in chosen for text in part[2:].T.ravel()]
+        distinct: dict[str, int] = {}
+        index = np.array([distinct.setdefault(text, len(distinct)) for text in texts], dtype=np.int64)
         rows = work.slot.rows
         return MicroBatch(
             position=work.position,
             source=source.name,
             kind=source.kind,
-            texts=self._tokenizer.encode(distinct.dictionary.to_numpy(zero_copy_only=False).tolist()),
+            texts=self._tokenizer.encode(list(distinct)),
             query_B=index[:rows],
             positive_B=index[rows : 2 * rows],
             negatives_BH=index[2 * rows :].reshape(rows, -1),

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
+from threading import Lock, Semaphore
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from data_io.storage_errors import ObjectTooShort
 MERGE_GAP_BYTES = 64 * 1024
 """Wanted columns with less than this between them are read by one GET: it costs less than another request."""
 
+_DECODERS = 2
+"""Threads that decode at once: many may wait for the store, but two decode more than any worker uses."""
+
 
 class Reader:
     """Reads a data set's row groups; any number of threads may share one."""
@@ -35,6 +38,7 @@ class Reader:
         self._fetcher = Fetcher(store)
         self._etags: dict[str, str] = {}
         self._lock = Lock()
+        self._decoding = Semaphore(_DECODERS)
 
     @property
     def stats(self) -> ReadStats:
@@ -140,8 +144,9 @@ class Reader:
     def _decode(self, wanted: "_Wanted", order: Sequence[str], chunks: dict[int, memoryview]) -> pa.Table:
         parts = [Chunk(wanted.names[i], wanted.names[i] not in HASH_COLUMNS, chunks[i]) for i in wanted.columns]
         try:
-            # The chunks were checked whole; their pages need not be checked again.
-            table = decode(parts, wanted.rows, check_pages=False)
+            with self._decoding:
+                # The chunks were checked whole; their pages need not be checked again.
+                table = decode(parts, wanted.rows, check_pages=False)
         except (pa.ArrowException, OSError) as error:
             raise self._error(wanted, f"not readable as Parquet ({error})") from error
         return table.select(list(order))

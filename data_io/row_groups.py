@@ -17,22 +17,19 @@ Key = tuple[int, int, int]
 """Epoch, source and row group: an epoch uses other columns of a row group than the next."""
 
 _UNKNOWN_BYTES = 4 * 2**20
+_BYTES_A_TEXT = 64  # what Python adds to the bytes of a str and the place that names it
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """R rows with C texts each. Text c of row r is number c * R + r: queries with their instruction, positives, then
-    each negative column. Hashes, uint64 [R], are those of the stored texts.
+    """R rows: `texts_CR`, str objects, has a query with its instruction, a positive, and the negatives of each row.
+    Hashes, uint64 [R], are those of the stored texts.
     """
 
-    texts: pa.StringArray
-    rows: int
+    texts_CR: npt.NDArray[np.object_]
     query_hash: npt.NDArray[np.uint64]
     positive_hash: npt.NDArray[np.uint64]
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.texts.nbytes) + self.query_hash.nbytes + self.positive_hash.nbytes
+    nbytes: int
 
 
 def row_group_of(table: pa.Table, instruction: str) -> RowGroup:
@@ -40,11 +37,14 @@ def row_group_of(table: pa.Table, instruction: str) -> RowGroup:
     query, *others = table.columns[:-2]
     if instruction:
         query = pc.binary_join_element_wise(format_query("", instruction), query, "")
+    texts_CR = np.empty((len(others) + 1, table.num_rows), dtype=np.object_)
+    for c, column in enumerate((query, *others)):
+        texts_CR[c] = column.to_numpy(zero_copy_only=False)
     return RowGroup(
-        texts=pa.concat_arrays([chunk for column in (query, *others) for chunk in column.chunks]),
-        rows=table.num_rows,
+        texts_CR=texts_CR,
         query_hash=table.column(-2).to_numpy(),
         positive_hash=table.column(-1).to_numpy(),
+        nbytes=query.nbytes + table.nbytes + texts_CR.size * _BYTES_A_TEXT,
     )
 
 
@@ -60,6 +60,8 @@ class RowGroupCache:
         self._limit = limit_bytes
         self._ahead = ahead
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._bytes = self._pinned_bytes = 0
+        self._waiting = 0  # pinned and never used
         self._typical = _UNKNOWN_BYTES
         self._lock = Lock()
 
@@ -70,8 +72,9 @@ class RowGroupCache:
             new = entry is None
             if entry is None:
                 entry = self._entries[key] = _Entry(self._pool.submit(read), self._typical)
+                self._bytes += entry.nbytes
             self._entries.move_to_end(key)
-            entry.pins += 1
+            self._set_pins(entry, entry.pins + 1)
             self._evict()
         if new:  # not under the lock: what is there already calls back at once
             entry.row_group.add_done_callback(lambda future: self._arrived(key, future))
@@ -81,40 +84,47 @@ class RowGroupCache:
         """It was used and is not needed any more by whoever pinned it."""
         with self._lock:
             entry = self._entries[key]
-            entry.pins -= 1
+            self._waiting -= not entry.used
             entry.used = True
+            self._set_pins(entry, entry.pins - 1)
             self._evict()
 
     def may_pin(self, keys: list[Key]) -> bool:
         """Whether there is room for those of them that are not there; always where nothing else is pinned."""
         with self._lock:
-            pinned = [entry for entry in self._entries.values() if entry.pins]
             new = sum(key not in self._entries for key in keys)
-            if not pinned or not new:
-                return True
-            waiting = sum(not entry.used for entry in pinned)
-            size = sum(entry.nbytes for entry in pinned) + new * self._typical
-            return waiting + new <= self._ahead and size <= self._limit
+            room = self._pinned_bytes + new * self._typical <= self._limit
+            return not new or not self._pinned_bytes or (room and self._waiting + new <= self._ahead)
+
+    def _set_pins(self, entry: "_Entry", pins: int) -> None:
+        if not pins or not entry.pins:
+            self._pinned_bytes += entry.nbytes if pins else -entry.nbytes
+            if not entry.used:
+                self._waiting += 1 if pins else -1
+        entry.pins = pins
 
     def _arrived(self, key: Key, future: Future[RowGroup]) -> None:
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or entry.row_group is not future:
                 return
-            if future.cancelled() or future.exception():
-                entry.nbytes = 0
-            else:
-                entry.nbytes = self._typical = future.result().nbytes
+            nbytes = 0 if future.cancelled() or future.exception() else future.result().nbytes
+            self._typical = nbytes or self._typical
+            self._bytes += nbytes - entry.nbytes
+            if entry.pins:
+                self._pinned_bytes += nbytes - entry.nbytes
+            entry.nbytes = nbytes
             self._evict()
 
     def _evict(self) -> None:
-        total = sum(entry.nbytes for entry in self._entries.values())
+        if self._bytes <= self._limit:
+            return
         for key, entry in list(self._entries.items()):
-            if total <= self._limit:
+            if self._bytes <= self._limit:
                 return
             if not entry.pins:
                 del self._entries[key]
-                total -= entry.nbytes
+                self._bytes -= entry.nbytes
 
 
 @dataclass
