@@ -46,8 +46,10 @@ class HardNegatives(Section):
 class NodeCacheSpec(Section):
     """A folder of each machine that keeps what was read from the store."""
 
-    path: Annotated[str, Field(min_length=1, description="Folder on the machine that trains; made if missing.")]
-    max_bytes: Annotated[int, Field(ge=2**20, description="How much it may hold; the least recently used goes first.")]
+    path: str | None = Field(None, min_length=1, description="Folder on the machine that trains; null keeps nothing.")
+    max_bytes: Annotated[int, Field(ge=2**20)] = Field(
+        100 * 2**30, description="How much it may hold; the least recently used goes first."
+    )
 
 
 class DataSpec(Section):
@@ -67,8 +69,8 @@ class DataSpec(Section):
     verify: Literal["always", "never"] = Field(
         "always", description="Check every byte read against the manifest's checksums."
     )
-    cache: NodeCacheSpec | None = Field(
-        None, description="Keep what is read on the machine that reads it; null keeps nothing."
+    cache: NodeCacheSpec = Field(
+        default_factory=NodeCacheSpec, description="Keep what is read on the machine that reads it."
     )
 
     def choose(self, known: Sequence[str]) -> tuple[str, ...]:

@@ -75,7 +75,9 @@ class Reader:
         chunks = self._fetch(wanted, wanted.columns)
         bad = self._damaged(wanted, chunks)
         if bad:
-            chunks |= self._fetch(wanted, bad, retry=True)
+            # All that came with them is suspect too.
+            runs = [run for run in _runs(wanted.columns, wanted.spans) if not set(run).isdisjoint(bad)]
+            chunks |= self._fetch(wanted, [i for run in runs for i in run], retry=True)
             bad = self._damaged(wanted, chunks)
         if bad:
             names = ", ".join(wanted.names[i] for i in bad)

@@ -187,7 +187,7 @@ def train(
 
 def _node_cache(spec: JobSpec) -> NodeCache | None:
     cache = spec.data.cache
-    return None if cache is None else NodeCache(Path(cache.path).expanduser(), cache.max_bytes)
+    return None if cache.path is None else NodeCache(Path(cache.path).expanduser(), cache.max_bytes)
 
 
 def _build_model(spec: JobSpec, worker: Worker, vocabulary_size: int) -> Embedder:

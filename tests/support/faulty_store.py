@@ -50,7 +50,7 @@ class Faults:
     stalled: float = 0.0
     """Half of the body arrives, then nothing, until the client gives up."""
     flipped: float = 0.0
-    """One bit of the body is another."""
+    """One bit of the body is another, and right when the same range is asked for again."""
     slow: float = 0.0
     """The answer begins `slow_seconds` late, or never where the client gives up before."""
     slow_seconds: float = 60.0
@@ -167,7 +167,7 @@ class FaultyStore:
         length, faults = answer.length, self.faults
         sent, flip, stop = 0, None, None
         if draw is not None and status in {"200", "206"} and length:
-            if draw.happens("flipped", faults.flipped):
+            if draw.flips(faults.flipped):
                 self._count("flipped")
                 flip = draw.place(length)
             if draw.happens("cut", faults.cut):
@@ -220,6 +220,9 @@ class _Draw:
 
     def happens(self, fault: str, share: float) -> bool:
         return share > 0 and _unit(self.seed, fault, self.what, self.before) < share
+
+    def flips(self, share: float) -> bool:
+        return self.happens("flipped", share) and not replace(self, before=self.before - 1).happens("flipped", share)
 
     def in_burst(self, share: float, burst: int) -> bool:
         return share > 0 and _unit(self.seed, "busy", self.number // burst) < share
