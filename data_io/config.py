@@ -43,6 +43,15 @@ class HardNegatives(Section):
         }[kind]
 
 
+class NodeCacheSpec(Section):
+    """A folder of each machine that keeps what was read from the store."""
+
+    path: str | None = Field(None, min_length=1, description="Folder on the machine that trains; null keeps nothing.")
+    max_bytes: Annotated[int, Field(ge=2**20)] = Field(
+        100 * 2**30, description="How much it may hold; the least recently used goes first."
+    )
+
+
 class DataSpec(Section):
     """The data set and how much of it is read ahead."""
 
@@ -55,10 +64,13 @@ class DataSpec(Section):
         4, description="Optimiser steps read and tokenised ahead."
     )
     loader_threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        2, description="Threads per worker that read and tokenise."
+        2, description="Threads per worker that tokenise; others read."
     )
     verify: Literal["always", "never"] = Field(
         "always", description="Check every byte read against the manifest's checksums."
+    )
+    cache: NodeCacheSpec = Field(
+        default_factory=NodeCacheSpec, description="Keep what is read on the machine that reads it."
     )
 
     def choose(self, known: Sequence[str]) -> tuple[str, ...]:

@@ -1,9 +1,15 @@
-"""From the plan to token ids: what one worker trains on, read and tokenised ahead of the step that needs it."""
+"""From the plan to token ids: what one worker trains on, read and tokenised ahead of the step that needs it.
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+Two sets of threads, so that neither waits for the other: some read row groups, a bounded number and size ahead, in the
+order in which they are needed; others turn rows of row groups that are there into micro-batches, at most
+`prefetch_steps` steps ahead. The threads that tokenise never wait for a store.
+"""
+
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import Protocol
@@ -15,8 +21,9 @@ import pyarrow as pa
 from data_io.config import HardNegatives
 from data_io.manifest import SourceEntry
 from data_io.plan import DataPlan, Slot, Step, slots_of_worker
+from data_io.row_groups import Key, RowGroup, RowGroupCache, row_group_of
 from data_io.schema import negative_columns
-from data_io.task import Kind, format_query
+from data_io.task import Kind
 from data_io.tokenization import TextTokenizer, TokenTexts
 
 
@@ -58,6 +65,10 @@ class TableReader(Protocol):
     def read(self, source: str, row_group: int, columns: list[str]) -> pa.Table: ...
 
 
+READ_AHEAD = 16
+"""Row groups that are read, or wait to be used for the first time, at once."""
+
+
 class Loader:
     """Iterates the steps [first_step, end_step) for one worker. Reading and tokenising run in threads, never in a
     fork.
@@ -79,74 +90,99 @@ class Loader:
         threads: int = 2,
         cache_bytes: int = 256 * 2**20,
     ) -> None:
-        """`sources` in the order of the plan's. Memory: `cache_bytes` of decoded row groups, plus the steps ahead."""
+        """`sources` in the order of the plan's. Memory: `cache_bytes` of decoded row groups, plus the steps ahead.
+        A row group that is larger than that is read all the same, alone.
+        """
         self._plan = plan
         self._sources = sources
         self._reader = reader
         self._tokenizer = tokenizer
         self._hard_negatives = hard_negatives
-        self._steps = range(first_step, end_step)
+        self._unplanned = iter(range(first_step, end_step))
         self._rank, self._world_size = rank, world_size
         self._prefetch_steps = prefetch_steps
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")
-        self._tables = _TableCache(cache_bytes)
+        self._tokenising = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
+        self._reading = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read")
+        self._row_groups = RowGroupCache(self._reading, cache_bytes, ahead=READ_AHEAD)
+        self._lock = Lock()
+        # All of what follows is guarded by it.
+        self._ahead: deque[tuple[Step, list[_Work]]] = deque()
+        self._unread: deque[_Work] = deque()
+        self._last_to_build = first_step + prefetch_steps
+        self._closed = False
 
     def __iter__(self) -> Iterator[LoadedStep]:
-        ahead: deque[tuple[Step, list[Future[MicroBatch]]]] = deque()
-        upcoming = iter(self._steps)
         while True:
-            while len(ahead) <= self._prefetch_steps and (index := next(upcoming, None)) is not None:
-                ahead.append(self._submit(index))
-            if not ahead:
-                return
-            step, futures = ahead.popleft()
+            self._advance()
+            with self._lock:
+                if not self._ahead:
+                    return
+                step, mine = self._ahead.popleft()
             start = monotonic()
-            micro_batches = tuple(future.result() for future in futures)
-            yield LoadedStep(step=step, micro_batches=micro_batches, wait_seconds=monotonic() - start)
+            micro_batches = tuple(work.micro_batch.result() for work in mine)
+            waited = monotonic() - start
+            self._may_build_until(step.index + 1 + self._prefetch_steps)
+            yield LoadedStep(step=step, micro_batches=micro_batches, wait_seconds=waited)
 
     def close(self) -> None:
         """Stop the threads; what is being read is given up."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            self._closed = True
+        for pool in (self._reading, self._tokenising):
+            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _submit(self, index: int) -> tuple[Step, list[Future[MicroBatch]]]:
+    def _advance(self) -> None:
+        """Plan steps and ask for row groups, in order, as far as there is room for them."""
+        while True:
+            with self._lock:
+                if self._closed or not (self._unread or self._plan_next()):
+                    return
+                work = self._unread[0] if self._unread else None
+                if work is None:
+                    continue  # a step without a slot for this worker
+                if not self._row_groups.may_pin(work.keys):
+                    return
+                self._unread.popleft()
+                reads = [self._pin(work, key) for key in work.keys]
+            for read in reads:
+                read.add_done_callback(partial(self._arrived, work))
+
+    def _plan_next(self) -> bool:
+        # Steps without slots of this worker need nothing, but must not be planned without end.
+        if len(self._ahead) > self._prefetch_steps and not any(mine for _, mine in self._ahead):
+            return False
+        index = next(self._unplanned, None)
+        if index is None:
+            return False
         step = self._plan.step(index)
-        mine = slots_of_worker(len(step.slots), rank=self._rank, world_size=self._world_size)
-        return step, [self._pool.submit(self._load, step.epoch, position, step.slots[position]) for position in mine]
+        places = slots_of_worker(len(step.slots), rank=self._rank, world_size=self._world_size)
+        mine = [self._work(step, position) for position in places]
+        self._ahead.append((step, mine))
+        self._unread.extend(mine)
+        return True
 
-    def _load(self, epoch: int, position: int, slot: Slot) -> MicroBatch:
-        source = self._sources[slot.source]
-        selection = self._plan.select_rows(epoch=epoch, source=slot.source, occurrence=slot.occurrence)
-        queries, positives = [""] * slot.rows, [""] * slot.rows
-        negatives: list[list[str]] = [[]] * slot.rows
-        query_hash, positive_hash = np.empty(slot.rows, np.uint64), np.empty(slot.rows, np.uint64)
-        for row_group in np.unique(selection.row_group):
-            places = np.flatnonzero(selection.row_group == row_group)
-            columns, table = self._table(epoch, slot.source, source, int(row_group))
-            rows = table.take(selection.row[places])
-            query_hash[places] = rows.column("query_hash").to_numpy()
-            positive_hash[places] = rows.column("positive_hash").to_numpy()
-            texts = [rows.column(name).to_pylist() for name in ("query", "positive", *columns)]
-            for i, place in enumerate(places):
-                queries[place] = format_query(texts[0][i], source.instruction)
-                positives[place] = texts[1][i]
-                negatives[place] = [column[i] for column in texts[2:]]
-        index: dict[str, int] = {}
-        query_B = [index.setdefault(text, len(index)) for text in queries]
-        positive_B = [index.setdefault(text, len(index)) for text in positives]
-        negatives_BH = [[index.setdefault(text, len(index)) for text in row] for row in negatives]
-        return MicroBatch(
+    def _work(self, step: Step, position: int) -> "_Work":
+        slot = step.slots[position]
+        selection = self._plan.select_rows(epoch=step.epoch, source=slot.source, occurrence=slot.occurrence)
+        # A micro-batch is consecutive positions of the source's order: the rows of a row group lie side by side.
+        starts = np.flatnonzero(np.diff(selection.row_group, prepend=-1))
+        return _Work(
+            step=step.index,
             position=position,
-            source=source.name,
-            kind=source.kind,
-            texts=self._tokenizer.encode(list(index)),
-            query_B=np.array(query_B, dtype=np.int64),
-            positive_B=np.array(positive_B, dtype=np.int64),
-            negatives_BH=np.array(negatives_BH, dtype=np.int64).reshape(slot.rows, -1),
-            query_hash_B=query_hash,
-            positive_hash_B=positive_hash,
+            slot=slot,
+            keys=[(step.epoch, slot.source, int(selection.row_group[start])) for start in starts],
+            rows=np.split(selection.row, starts[1:]),
+            unread=len(starts),
         )
 
-    def _table(self, epoch: int, number: int, source: SourceEntry, row_group: int) -> tuple[list[str], pa.Table]:
+    def _pin(self, work: "_Work", key: Key) -> Future[RowGroup]:
+        row_group = self._row_groups.pin(key, lambda: self._read(key))
+        work.row_groups.append(row_group)
+        return row_group
+
+    def _read(self, key: Key) -> RowGroup:
+        epoch, number, row_group = key
+        source = self._sources[number]
         stored = negative_columns(source.negatives)
         window = self._plan.select_negatives(
             epoch=epoch,
@@ -155,43 +191,76 @@ class Loader:
             stored=source.negatives,
             used=self._hard_negatives.of(source.kind),
         )
-        negatives = [stored[column] for column in window]
-        columns = ["query", "positive", *negatives, "query_hash", "positive_hash"]
-        key = (epoch, number, row_group)
-        return negatives, self._tables.get(key, lambda: self._reader.read(source.name, row_group, columns))
+        columns = ["query", "positive", *(stored[i] for i in window), "query_hash", "positive_hash"]
+        return row_group_of(self._reader.read(source.name, row_group, columns), source.instruction)
 
-
-class _TableCache:
-    """Decoded row groups, least recently used first out; two threads that want the same one share one read."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._lock = Lock()
-        self._entries: OrderedDict[tuple[int, int, int], Future[pa.Table]] = OrderedDict()
-
-    def get(self, key: tuple[int, int, int], read: Callable[[], pa.Table]) -> pa.Table:
+    def _arrived(self, work: "_Work", _: Future[RowGroup]) -> None:
+        """One of its row groups is there, or will never be."""
         with self._lock:
-            entry = self._entries.get(key)
-            mine = entry is None
-            if entry is None:
-                entry = self._entries[key] = Future()
-            self._entries.move_to_end(key)
-        if mine:
-            try:
-                entry.set_result(read())
-            except BaseException as error:
-                with self._lock:
-                    self._entries.pop(key, None)
-                entry.set_exception(error)
-            self._evict()
-        return entry.result()
+            work.unread -= 1
+            if work.unread or work.step > self._last_to_build or self._closed:
+                return
+        self._submit(work)
 
-    def _evict(self) -> None:
+    def _may_build_until(self, step: int) -> None:
         with self._lock:
-            done = {key: e.result().nbytes for key, e in self._entries.items() if e.done() and not e.exception()}
-            total = sum(done.values())
-            for key, size in done.items():
-                if total <= self._limit:
-                    return
-                del self._entries[key]
-                total -= size
+            before, self._last_to_build = self._last_to_build, step
+            ready = [
+                work for _, mine in self._ahead for work in mine if before < work.step <= step and work.unread == 0
+            ]
+        for work in ready:
+            self._submit(work)
+
+    def _submit(self, work: "_Work") -> None:
+        try:
+            self._tokenising.submit(self._build, work)
+        except RuntimeError:  # closed in the meantime
+            work.micro_batch.cancel()
+
+    def _build(self, work: "_Work") -> None:
+        try:
+            row_groups = [future.result() for future in work.row_groups]
+            work.row_groups.clear()
+            micro_batch = self._micro_batch(work, row_groups)
+        except BaseException as error:
+            work.micro_batch.set_exception(error)
+            return
+        finally:
+            for key in work.keys:
+                self._row_groups.unpin(key)
+        work.micro_batch.set_result(micro_batch)
+        self._advance()
+
+    def _micro_batch(self, work: "_Work", row_groups: list[RowGroup]) -> MicroBatch:
+        source, parts = self._sources[work.slot.source], list(zip(row_groups, work.rows, strict=True))
+        chosen = [group.texts_CR[:, rows] for group, rows in parts]
+        texts = [text for role in (0, 1) for part in chosen for text in part[role]]
+        texts += [text for part in chosen for text in part[2:].T.ravel()]
+        distinct: dict[str, int] = {}
+        index = np.array([distinct.setdefault(text, len(distinct)) for text in texts], dtype=np.int64)
+        rows = work.slot.rows
+        return MicroBatch(
+            position=work.position,
+            source=source.name,
+            kind=source.kind,
+            texts=self._tokenizer.encode(list(distinct)),
+            query_B=index[:rows],
+            positive_B=index[rows : 2 * rows],
+            negatives_BH=index[2 * rows :].reshape(rows, -1),
+            query_hash_B=np.concatenate([group.query_hash[rows] for group, rows in parts]),
+            positive_hash_B=np.concatenate([group.positive_hash[rows] for group, rows in parts]),
+        )
+
+
+@dataclass(eq=False)
+class _Work:
+    """A micro-batch to be: which rows of which row groups, in the order of use, and how far it is."""
+
+    step: int
+    position: int
+    slot: Slot
+    keys: list[Key]
+    rows: list[npt.NDArray[np.int64]]
+    unread: int
+    row_groups: list[Future[RowGroup]] = field(default_factory=list)
+    micro_batch: "Future[MicroBatch]" = field(default_factory=Future)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_io.errors import DataError, NotFoundInStore
@@ -229,26 +230,34 @@ def _parse_document(text: bytes, place: str) -> _Document:
 
 def _to_table(manifest: Manifest) -> pa.Table:
     """One row a shard; the row groups of a shard are lists, [r] for each row group and [r * C] for each chunk."""
-    rows = []
-    for entry in manifest.sources:
-        groups = manifest.row_groups(entry.name)
-        for index, shard in enumerate(manifest.shards(entry.name)):
-            mine = groups.shard == index
-            rows.append(
-                {
-                    "source": entry.name,
-                    "key": shard.key,
-                    "size": shard.size,
-                    "rows": shard.rows,
-                    "etag": shard.etag,
-                    "sha256": shard.sha256,
-                    "group_rows": groups.rows[mine],
-                    "group_offset": groups.offset[mine],
-                    "chunk_bytes": groups.chunk_bytes[mine].ravel(),
-                    "chunk_crc": groups.chunk_crc[mine].ravel(),
-                }
-            )
-    return pa.Table.from_pylist(rows, schema=_TABLE)
+    parts = [_source_table(manifest._data[entry.name]) for entry in manifest.sources]
+    return pa.concat_tables(parts) if parts else _TABLE.empty_table()
+
+
+def _source_table(source: SourceData) -> pa.Table:
+    groups, shards = source.row_groups, source.shards
+    by_shard = np.argsort(groups.shard, kind="stable")
+    ends = np.cumsum(np.bincount(groups.shard, minlength=len(shards)))
+
+    def lists(values: npt.NDArray[Any]) -> pa.Array:
+        width = values[0].size if len(values) else 1
+        offsets = np.concatenate([[0], ends * width]).astype(np.int32)
+        return pa.ListArray.from_arrays(offsets, pa.array(values[by_shard].ravel()))
+
+    return pa.Table.from_arrays(
+        [
+            pa.array([source.entry.name] * len(shards), pa.string()),
+            *(
+                pa.array([getattr(shard, field) for shard in shards], _TABLE.field(field).type)
+                for field in ("key", "size", "rows", "etag", "sha256")
+            ),
+            lists(groups.rows),
+            lists(groups.offset),
+            lists(groups.chunk_bytes),
+            lists(groups.chunk_crc),
+        ],
+        schema=_TABLE,
+    )
 
 
 _TABLE = pa.schema(
@@ -268,13 +277,19 @@ _TABLE = pa.schema(
 
 
 def _from_table(table: pa.Table, sources: Sequence[SourceEntry]) -> list[SourceData]:
-    name_of_shard = np.array(table.column("source").to_pylist())
-    return [_source_data(table.filter(pa.array(name_of_shard == entry.name)), entry) for entry in sources]
+    table = table.combine_chunks()
+    names = table.column("source").to_numpy()
+    # The writer puts a source's shards side by side; nothing is copied where they are.
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else np.empty(0, dtype=np.int64)
+    runs: dict[str, list[pa.Table]] = {}
+    for start, end in zip(starts, np.r_[starts[1:], len(names)], strict=True):
+        runs.setdefault(names[start], []).append(table.slice(start, end - start))
+    return [_source_data(pa.concat_tables(runs.get(entry.name, [table.slice(0, 0)])), entry) for entry in sources]
 
 
 def _source_data(table: pa.Table, entry: SourceEntry) -> SourceData:
-    plain = table.select(["key", "size", "rows", "etag", "sha256"]).to_pylist()
-    groups_of_shard = np.array([len(groups) for groups in table.column("group_rows")], dtype=np.int64)
+    plain = [table.column(name).to_pylist() for name in ("key", "size", "rows", "etag", "sha256")]
+    groups_of_shard = pc.list_value_length(table.column("group_rows")).to_numpy()
     total = int(groups_of_shard.sum())
     if total == 0:
         raise DataError(
@@ -282,9 +297,9 @@ def _source_data(table: pa.Table, entry: SourceEntry) -> SourceData:
         )
     return SourceData(
         entry=entry,
-        shards=tuple(Shard(**shard) for shard in plain),
+        shards=tuple(Shard(*shard) for shard in zip(*plain, strict=True)),
         row_groups=RowGroups(
-            shard=np.repeat(np.arange(len(plain), dtype=np.int32), groups_of_shard),
+            shard=np.repeat(np.arange(table.num_rows, dtype=np.int32), groups_of_shard),
             rows=_flat(table, "group_rows"),
             offset=_flat(table, "group_offset"),
             chunk_bytes=_flat(table, "chunk_bytes").reshape(total, -1),

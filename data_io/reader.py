@@ -3,14 +3,15 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
-from time import monotonic
+from threading import Lock, Semaphore
 
 import numpy as np
 import pyarrow as pa
 
 from data_io.errors import DataError, NotFoundInStore, ObjectChanged
+from data_io.fetch import Fetcher, ReadStats
 from data_io.manifest import Manifest, Shard
+from data_io.node_cache import NodeCache
 from data_io.parquet_footer import Chunk, decode
 from data_io.schema import HASH_COLUMNS, text_columns
 from data_io.storage import Blob, Store
@@ -19,32 +20,38 @@ from data_io.storage_errors import ObjectTooShort
 MERGE_GAP_BYTES = 64 * 1024
 """Wanted columns with less than this between them are read by one GET: it costs less than another request."""
 
-
-@dataclass(frozen=True)
-class ReadStats:
-    """What a reader has asked of the store: GETs, bytes, GETs repeated for bad bytes, seconds summed over threads."""
-
-    requests: int = 0
-    bytes: int = 0
-    retries: int = 0
-    seconds: float = 0.0
+_DECODERS = 2
+"""Threads that decode at once: many may wait for the store, but two decode more than any worker uses."""
 
 
 class Reader:
     """Reads a data set's row groups; any number of threads may share one."""
 
-    def __init__(self, store: Store, manifest: Manifest, *, verify: bool = True) -> None:
-        """`verify` checks each column chunk against the manifest's CRC, and each page against its own."""
+    def __init__(
+        self, store: Store, manifest: Manifest, *, verify: bool = True, cache: NodeCache | None = None
+    ) -> None:
+        """`verify` checks each column chunk against the manifest's CRC. `cache` is asked before the store is."""
         self._store = store
         self._manifest = manifest
         self._verify = verify
+        self._cache = cache
+        self._fetcher = Fetcher(store)
         self._etags: dict[str, str] = {}
-        self._stats = ReadStats()
         self._lock = Lock()
+        self._decoding = Semaphore(_DECODERS)
 
     @property
     def stats(self) -> ReadStats:
-        return self._stats
+        """Since the start, over all sources."""
+        return sum(self._fetcher.stats().values(), ReadStats())
+
+    def stats_by_source(self) -> dict[str, ReadStats]:
+        """Since the start, of each source that was read."""
+        return self._fetcher.stats()
+
+    def close(self) -> None:
+        """Give up what is being read: readers that wait for a store that does not answer get its error now."""
+        self._fetcher.close()
 
     def read(self, source: str, row_group: int, columns: Sequence[str]) -> pa.Table:
         """The named columns, in that order, of all rows of a row group, in stored order.
@@ -53,15 +60,31 @@ class Reader:
         are fetched once more and never handed on. Raises StorageError where the store cannot be reached.
         """
         wanted = self._locate(source, row_group, columns)
+        return self._decode(wanted, columns, self._cached(wanted) or self._checked(wanted))
+
+    def _cached(self, wanted: "_Wanted") -> dict[int, memoryview] | None:
+        """The chunks as this machine keeps them; they were checked before they were put there."""
+        data = self._cache and self._cache.get(wanted.content)
+        if not data:
+            return None
+        ends = np.cumsum([wanted.size(i) for i in wanted.columns]).tolist()
+        return {i: data[end - wanted.size(i) : end] for i, end in zip(wanted.columns, ends, strict=True)}
+
+    def _checked(self, wanted: "_Wanted") -> dict[int, memoryview]:
+        """The chunks as the store has them, their checksums compared with the manifest's."""
         chunks = self._fetch(wanted, wanted.columns)
         bad = self._damaged(wanted, chunks)
         if bad:
-            chunks |= self._fetch(wanted, bad, retry=True)
+            # All that came with them is suspect too.
+            runs = [run for run in _runs(wanted.columns, wanted.spans) if not set(run).isdisjoint(bad)]
+            chunks |= self._fetch(wanted, [i for run in runs for i in run], retry=True)
             bad = self._damaged(wanted, chunks)
         if bad:
             names = ", ".join(wanted.names[i] for i in bad)
             raise self._error(wanted, f"damaged: the checksum of column {names} is not the manifest's")
-        return self._decode(wanted, columns, chunks)
+        if self._cache is not None:
+            self._cache.put(wanted.content, [chunks[i] for i in wanted.columns])
+        return chunks
 
     def _locate(self, source: str, row_group: int, names: Sequence[str]) -> "_Wanted":
         groups = self._manifest.row_groups(source)
@@ -85,17 +108,18 @@ class Reader:
         chunks: dict[int, memoryview] = {}
         for run in _runs(indices, wanted.spans):
             start, end = wanted.spans[run[0]][0], wanted.spans[run[-1]][1]
-            data = self._get(wanted, start, end - start, retry=retry).data
+            if retry:
+                self._fetcher.count(wanted.source, ReadStats(retries=1))
+            data = self._get(wanted, start, end - start).data
             for i in run:
                 chunks[i] = data[wanted.spans[i][0] - start : wanted.spans[i][1] - start]
         return chunks
 
-    def _get(self, wanted: "_Wanted", start: int, length: int, *, retry: bool) -> Blob:
+    def _get(self, wanted: "_Wanted", start: int, length: int) -> Blob:
         shard = wanted.shard
         pinned = self._etags.get(shard.key)
-        began = monotonic()
         try:
-            blob = self._store.get_range(shard.key, start, length, if_match=pinned)
+            blob = self._fetcher.get(shard.key, start, length, if_match=pinned, source=wanted.source)
         except NotFoundInStore as error:
             raise self._error(wanted, "missing") from error
         except ObjectChanged as error:
@@ -108,16 +132,11 @@ class Reader:
             raise self._error(
                 wanted, f"not the file that was written: it is {blob.size} bytes long, expected {shard.size}"
             )
-        with self._lock:
-            before = self._stats
-            self._stats = ReadStats(
-                requests=before.requests + 1,
-                bytes=before.bytes + length,
-                retries=before.retries + retry,
-                seconds=before.seconds + monotonic() - began,
-            )
-            # Pinned at the first GET, not taken from the manifest: a copied data set has other ETags.
-            if blob.etag is not None and self._etags.setdefault(shard.key, blob.etag) != blob.etag:
+        # Pinned at the first GET, not taken from the manifest: a copied data set has other ETags.
+        if blob.etag is not None:
+            with self._lock:
+                first = self._etags.setdefault(shard.key, blob.etag)
+            if first != blob.etag:
                 raise self._changed(wanted)
         return blob
 
@@ -127,7 +146,9 @@ class Reader:
     def _decode(self, wanted: "_Wanted", order: Sequence[str], chunks: dict[int, memoryview]) -> pa.Table:
         parts = [Chunk(wanted.names[i], wanted.names[i] not in HASH_COLUMNS, chunks[i]) for i in wanted.columns]
         try:
-            table = decode(parts, wanted.rows, check_pages=self._verify)
+            with self._decoding:
+                # The chunks were checked whole; their pages need not be checked again.
+                table = decode(parts, wanted.rows, check_pages=False)
         except (pa.ArrowException, OSError) as error:
             raise self._error(wanted, f"not readable as Parquet ({error})") from error
         return table.select(list(order))
@@ -155,6 +176,15 @@ class _Wanted:
     names: list[str]
     spans: list[tuple[int, int]]
     crcs: list[int]
+
+    @property
+    def content(self) -> str:
+        """What is wanted, wherever the data set lies."""
+        return f"{self.shard.sha256} {self.spans} {self.columns}"
+
+    def size(self, column: int) -> int:
+        start, end = self.spans[column]
+        return end - start
 
 
 def _runs(indices: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[list[int]]:

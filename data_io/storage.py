@@ -37,6 +37,8 @@ OUTAGE_SECONDS = 150.0
 """How long a store that has answered before may stay away. Below the five minutes for which a signature is valid."""
 READ_SECONDS = 5.0
 """How long a store may stay silent within an answer, or before one."""
+REQUEST_SECONDS = 30.0
+"""How long an answer may take from its request to its last byte, where the caller repeats requests by itself."""
 _KEYS_A_DELETE = 100
 """A store removes them one by one and has to answer within the read time-out."""
 
@@ -102,9 +104,10 @@ class Store:
         """The whole object. Raises NotFoundInStore."""
         return self._call(key, lambda client, path: bytes(obstore.get(client, path).bytes()))
 
-    def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None) -> Blob:
+    def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None, once: bool = False) -> Blob:
         """`length` > 0 bytes from `start`. Raises NotFoundInStore, ObjectTooShort, and ObjectChanged where the object's
-        ETag is no longer `if_match`.
+        ETag is no longer `if_match`. With `once` the first failure is the caller's to repeat, after at most
+        REQUEST_SECONDS.
         """
 
         def fetch(client: ObjectStore, path: str) -> Blob:
@@ -116,7 +119,7 @@ class Store:
             return Blob(memoryview(result.bytes()), result.meta["e_tag"], result.meta["size"])
 
         try:
-            blob = self._call(key, fetch)
+            blob = self._call(key, fetch, once=once)
         except StorageError as error:
             if not out_of_range(error.__cause__):
                 raise
@@ -201,29 +204,36 @@ class Store:
         """One request; asked again while the store stays away, as deleting twice is deleting once."""
         again = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, F2LLMError) and error.retryable),
-            stop=stop_after_delay(_client_of(self, create=False).patience_seconds),
+            stop=stop_after_delay(self.patience_seconds),
             wait=wait_random_exponential(0.1, max=10),
             reraise=True,
         )
         again(self._call, "", lambda client, _: obstore.delete(client, paths))
 
-    def _call(self, key: str, action: Callable[[ObjectStore, str], T], *, create: bool = False) -> T:
+    def _call(
+        self, key: str, action: Callable[[ObjectStore, str], T], *, create: bool = False, once: bool = False
+    ) -> T:
         client = _client_of(self, create)
         path = _join(self.prefix, key)
         try:
             try:
-                result = action(client.now, path)
+                result = action(client.once if once else client.now, path)
             except BaseError as error:
                 if client.is_local or not credentials_may_have_expired(error):
                     raise
                 client = _replace_client(self, client)
-                result = action(client.now, path)
+                result = action(client.once if once else client.now, path)
         except (BaseError, OSError) as error:
             translated = translate(error, place=self._place(key), bucket=None if client.is_local else self._bucket)
             client.has_answered |= not translated.retryable
             raise translated from error
         client.has_answered = True
         return result
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long to go on asking a store that does not answer: less where it never has."""
+        return _client_of(self, create=False).patience_seconds
 
     @property
     def _bucket(self) -> str:
@@ -260,6 +270,8 @@ class _Client:
 
     first: ObjectStore
     later: ObjectStore
+    once: ObjectStore
+    """Repeats nothing by itself."""
     is_local: bool
     has_answered: bool = False
 
@@ -313,10 +325,10 @@ def _replace_client(store: Store, refused: _Client) -> _Client:
 def _open_client(store: Store, create: bool) -> _Client:
     if store.root.startswith("s3://"):
         first, later = _s3_client(store, FIRST_ANSWER_SECONDS), _s3_client(store, OUTAGE_SECONDS)
-        return _Client(first, later, is_local=False)
+        return _Client(first, later, _s3_client(store, 0.0, timeout_seconds=REQUEST_SECONDS), is_local=False)
     if store.root.startswith("memory://"):
         memory = MemoryStore()
-        return _Client(memory, memory, is_local=True)
+        return _Client(memory, memory, memory, is_local=True)
     try:
         if os.path.exists(store.root) and not os.path.isdir(store.root):
             raise NotADirectoryError(20, "Not a directory")
@@ -325,19 +337,20 @@ def _open_client(store: Store, create: bool) -> _Client:
         local = LocalStore(store.root, mkdir=create, automatic_cleanup=True)
     except (BaseError, OSError) as error:
         raise translate(error, place=store.uri, bucket=None) from error
-    return _Client(local, local, is_local=True)
+    return _Client(local, local, local, is_local=True)
 
 
-def _s3_client(store: Store, patience_seconds: float) -> S3Store:
+def _s3_client(store: Store, patience_seconds: float, *, timeout_seconds: float = 60.0) -> S3Store:
+    """`patience_seconds` of 0: no request is repeated."""
     timeouts: ClientConfig = {
         "allow_http": allow_http(store.s3),
         "connect_timeout": "3s",
         "read_timeout": timedelta(seconds=READ_SECONDS),
-        "timeout": "60s",
+        "timeout": timedelta(seconds=timeout_seconds),
     }
     # So many retries that the time decides, not the count.
     retries: RetryConfig = {
-        "max_retries": 100,
+        "max_retries": 100 if patience_seconds else 0,
         "retry_timeout": timedelta(seconds=patience_seconds),
         "backoff": {
             "init_backoff": timedelta(milliseconds=100),

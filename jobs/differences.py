@@ -21,6 +21,7 @@ MAY_CHANGE: frozenset[str] = frozenset(
         "data.prefetch_steps",
         "data.loader_threads",
         "data.verify",
+        "data.cache.*",
         "model.attn_implementation",
         "train.record_examples",
     }

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from data_io.fetch import ReadStats
 from data_io.loader import LoadedStep
 from ray_app.contrastive import SlotLoss
 from ray_app.metrics import SlotMetrics
@@ -24,31 +25,50 @@ class SharedStep:
     slots: list[SlotMetrics]
     wait_seconds: float
     stop: bool
+    read: ReadStats
+    """What all ranks have asked of the store since the step before: requests, bytes and retries."""
 
 
 def share_step(
-    loaded: LoadedStep, losses: Sequence[SlotLoss], *, names: Sequence[str], stop: bool, device: torch.device
+    loaded: LoadedStep,
+    losses: Sequence[SlotLoss],
+    read: ReadStats,
+    *,
+    names: Sequence[str],
+    stop: bool,
+    device: torch.device,
 ) -> SharedStep:
     """Everybody's losses. A stop asked of any rank is a stop for all; the longest wait for data counts.
 
-    `names` are the plan's sources by number.
+    `names` are the plan's sources by number; `read` is what this rank asked of the store since the step before.
     """
     slots, world_size = loaded.step.slots, dist.get_world_size()
-    table = torch.zeros(len(slots) + world_size, 4, dtype=torch.float64)
+    table = torch.zeros(len(slots) + world_size, 5, dtype=torch.float64)
     for batch, loss in zip(loaded.micro_batches, losses, strict=True):
         in_batch = (0.0, 0.0) if loss.in_batch is None else (loss.in_batch, 1.0)
-        table[batch.position] = torch.tensor([loss.tokens, loss.hard_negative, *in_batch], dtype=torch.float64)
-    table[len(slots) + dist.get_rank()] = torch.tensor([loaded.wait_seconds, stop, 0, 0], dtype=torch.float64)
+        table[batch.position] = torch.tensor([loss.tokens, loss.hard_negative, *in_batch, 0], dtype=torch.float64)
+    mine = [loaded.wait_seconds, stop, read.requests, read.bytes, read.retries]
+    table[len(slots) + dist.get_rank()] = torch.tensor(mine, dtype=torch.float64)
     rows = _sum_over_ranks(table.to(device)).tolist()
     ranks = rows[len(slots) :]
     return SharedStep(
         slots=[
             SlotMetrics(names[slot.source], slot.rows, int(tokens), hard, in_batch if has_in_batch else None)
-            for slot, (tokens, hard, in_batch, has_in_batch) in zip(slots, rows, strict=False)
+            for slot, (tokens, hard, in_batch, has_in_batch, _) in zip(slots, rows, strict=False)
         ],
         wait_seconds=max(row[0] for row in ranks),
         stop=any(row[1] for row in ranks),
+        read=ReadStats(*(int(sum(row[i] for row in ranks)) for i in (2, 3, 4))),
     )
+
+
+def share_reads(mine: dict[str, ReadStats]) -> list[dict[str, ReadStats]]:
+    """What each rank has read of each source, by rank; empty on all ranks but the first."""
+    everybody: list[dict[str, ReadStats]] | None = None
+    if dist.get_rank() == 0:
+        everybody = [{} for _ in range(dist.get_world_size())]
+    dist.gather_object(mine, everybody, dst=0)
+    return everybody or []
 
 
 def share_examples(loaded: LoadedStep, device: torch.device) -> list[list[str]]:

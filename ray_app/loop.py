@@ -8,6 +8,7 @@ waited for in vain. Rank 0 writes the run directory.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
@@ -16,6 +17,7 @@ import torch.distributed as dist
 
 from data_io.loader import LoadedStep, Loader
 from data_io.manifest import load_manifest
+from data_io.node_cache import NodeCache
 from data_io.reader import Reader
 from data_io.storage import Store
 from ray_app.checkpoint import CheckpointSaver, restore
@@ -25,8 +27,8 @@ from ray_app.contrastive import ContrastiveStep
 from ray_app.data_order import fingerprint_of, make_plan, select_sources
 from ray_app.engine import Engine
 from ray_app.errors import TrainingError
-from ray_app.exchange import SharedStep, share_examples, share_step
-from ray_app.metrics import SlotMetrics
+from ray_app.exchange import SharedStep, share_examples, share_reads, share_step
+from ray_app.metrics import SlotMetrics, reads_of
 from ray_app.model import DTYPES, Embedder, attention_of, build_backbone, load_tokenizer
 from ray_app.recorder import Recorder
 from ray_app.run_directory import read_status
@@ -124,10 +126,11 @@ def train(
     contrastive = ContrastiveStep(
         engine, spec.train, [source.kind for source in sources], rank=worker.rank, world_size=worker.world_size
     )
+    reader = Reader(data, manifest, verify=spec.data.verify == "always", cache=_node_cache(spec))
     loader = Loader(
         plan,
         sources,
-        Reader(data, manifest, verify=spec.data.verify == "always"),
+        reader,
         tokenizer,
         hard_negatives=spec.data.hard_negatives,
         first_step=step,
@@ -137,11 +140,13 @@ def train(
         prefetch_steps=spec.data.prefetch_steps,
         threads=spec.data.loader_threads,
     )
-    begin = monotonic()
+    begin, counted = monotonic(), reader.stats
     try:
         for loaded in loader:
             losses = contrastive.run(loaded)
-            shared = share_step(loaded, losses, names=names, stop=control.stop_requested(), device=engine.device)
+            read = reader.stats - counted
+            counted += read
+            shared = share_step(loaded, losses, read, names=names, stop=control.stop_requested(), device=engine.device)
             _refuse_not_finite(loaded, shared)
             rate = learning_rate(
                 loaded.step.index,
@@ -172,14 +177,22 @@ def train(
         if saved_at != step:  # stopped before the first step of a run: there is nothing newer than its start
             saver.start(Progress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
         last = saver.finish()
+        by_rank = share_reads(reader.stats_by_source())
         if recorder:
             recorder.saved(last)
+            recorder.event("DataRead", **reads_of(by_rank))
             control.report(recorder.status)
     finally:
+        reader.close()
         loader.close()
         if recorder:
             recorder.close()
     return Outcome(step=step, finished=step >= total_steps)
+
+
+def _node_cache(spec: JobSpec) -> NodeCache | None:
+    cache = spec.data.cache
+    return None if cache.path is None else NodeCache(Path(cache.path).expanduser(), cache.max_bytes)
 
 
 def _build_model(spec: JobSpec, worker: Worker, vocabulary_size: int) -> Embedder:

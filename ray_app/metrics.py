@@ -1,11 +1,13 @@
 """What a step measured, and the lines of `metrics.jsonl` and `examples.jsonl` made of it."""
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
+from data_io.fetch import ReadStats
 
 
 class SourceMetrics(BaseModel):
@@ -40,6 +42,9 @@ class StepMetrics(BaseModel):
     workers: int
     seconds: float
     data_wait_seconds: float
+    data_requests: int
+    data_bytes: int
+    data_retries: int
     sources: dict[str, SourceMetrics]
 
 
@@ -77,6 +82,20 @@ def losses_by_source(slots: Sequence[SlotMetrics]) -> dict[str, SourceMetrics]:
     """The same, source by source, in alphabetical order."""
     names = sorted({slot.source for slot in slots})
     return {name: losses_of([slot for slot in slots if slot.source == name]) for name in names}
+
+
+def reads_of(by_rank: Sequence[Mapping[str, ReadStats]]) -> dict[str, Any]:
+    """Facts of the event that says what was read, by source over all workers, and by worker over all sources."""
+    sources = sorted({name for reads in by_rank for name in reads})
+    return {
+        "sources": {name: _facts([reads[name] for reads in by_rank if name in reads]) for name in sources},
+        "by_worker": [_facts(reads.values()) for reads in by_rank],
+    }
+
+
+def _facts(reads: Iterable[ReadStats]) -> dict[str, Any]:
+    total = sum(reads, ReadStats())
+    return asdict(total) | {"seconds": round(total.seconds, 3)}
 
 
 class Rates:

@@ -84,6 +84,9 @@ class Recorder:
             workers=self.status.workers,
             seconds=seconds,
             data_wait_seconds=shared.wait_seconds,
+            data_requests=shared.read.requests,
+            data_bytes=shared.read.bytes,
+            data_retries=shared.read.retries,
             sources=losses_by_source(shared.slots),
         )
         self._metrics.append(metrics.model_dump(mode="json"))

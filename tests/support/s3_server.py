@@ -24,7 +24,9 @@ ATTEMPTS = 3  # another process may take the free port before the server does
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server with one bucket. The root user may do everything, the stranger nothing."""
+    """A running server with one bucket. The root user and the other administrator may do everything, the stranger
+    nothing.
+    """
 
     endpoint: str
     bucket: str
@@ -32,6 +34,8 @@ class S3Server:
     secret_key: str = field(repr=False)
     stranger_access_key: str
     stranger_secret_key: str = field(repr=False)
+    other_access_key: str
+    other_secret_key: str = field(repr=False)
     folder: Path
     """Where its objects lie: <folder>/<bucket>/<key>."""
     process: subprocess.Popen[bytes] = field(repr=False)
@@ -104,7 +108,9 @@ def _start(program: Path, folder: Path) -> S3Server:
         path.mkdir(parents=True)
     access_key, secret_key = secrets.token_hex(10), secrets.token_urlsafe(30)
     stranger = {"access": secrets.token_hex(10), "secret": secrets.token_urlsafe(30), "role": "user"}
-    users.joinpath("users.json").write_text(json.dumps({"accessAccounts": {stranger["access"]: stranger}}))
+    other = {"access": secrets.token_hex(10), "secret": secrets.token_urlsafe(30), "role": "admin"}
+    accounts = {user["access"]: user for user in (stranger, other)}
+    users.joinpath("users.json").write_text(json.dumps({"accessAccounts": accounts}))
     for _ in range(ATTEMPTS):
         port = free_port()
         command = [str(program), "--port", f"127.0.0.1:{port}", "--health", "/health", "--quiet"]
@@ -123,6 +129,8 @@ def _start(program: Path, folder: Path) -> S3Server:
                 secret_key=secret_key,
                 stranger_access_key=stranger["access"],
                 stranger_secret_key=stranger["secret"],
+                other_access_key=other["access"],
+                other_secret_key=other["secret"],
                 folder=objects,
                 process=process,
             )

@@ -1,0 +1,136 @@
+"""Row groups in memory, from the moment they are asked for until nobody needs them: decoded once for all their rows."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_io.task import format_query
+
+Key = tuple[int, int, int]
+"""Epoch, source and row group: an epoch uses other columns of a row group than the next."""
+
+_UNKNOWN_BYTES = 4 * 2**20
+_BYTES_A_TEXT = 64  # what Python adds to the bytes of a str and the place that names it
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """R rows: `texts_CR`, str objects, has a query with its instruction, a positive, and the negatives of each row.
+    Hashes, uint64 [R], are those of the stored texts.
+    """
+
+    texts_CR: npt.NDArray[np.object_]
+    query_hash: npt.NDArray[np.uint64]
+    positive_hash: npt.NDArray[np.uint64]
+    nbytes: int
+
+
+def row_group_of(table: pa.Table, instruction: str) -> RowGroup:
+    """`table` has query, positive, the negatives, query_hash and positive_hash, in this order."""
+    query, *others = table.columns[:-2]
+    if instruction:
+        query = pc.binary_join_element_wise(format_query("", instruction), query, "")
+    texts_CR = np.empty((len(others) + 1, table.num_rows), dtype=np.object_)
+    for c, column in enumerate((query, *others)):
+        texts_CR[c] = column.to_numpy(zero_copy_only=False)
+    return RowGroup(
+        texts_CR=texts_CR,
+        query_hash=table.column(-2).to_numpy(),
+        positive_hash=table.column(-1).to_numpy(),
+        nbytes=query.nbytes + table.nbytes + texts_CR.size * _BYTES_A_TEXT,
+    )
+
+
+class RowGroupCache:
+    """Row groups that are needed soon are pinned; others stay while there is room, least recently used first out.
+
+    One that is not there is read by `pool`; all who pin it share the read.
+    """
+
+    def __init__(self, pool: Executor, limit_bytes: int, *, ahead: int) -> None:
+        """`ahead`: how many row groups may be read, or wait to be used for the first time, at once."""
+        self._pool = pool
+        self._limit = limit_bytes
+        self._ahead = ahead
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._bytes = self._pinned_bytes = 0
+        self._waiting = 0  # pinned and never used
+        self._typical = _UNKNOWN_BYTES
+        self._lock = Lock()
+
+    def pin(self, key: Key, read: Callable[[], RowGroup]) -> Future[RowGroup]:
+        """The row group, now or later. Whoever pins one unpins it."""
+        with self._lock:
+            entry = self._entries.get(key)
+            new = entry is None
+            if entry is None:
+                entry = self._entries[key] = _Entry(self._pool.submit(read), self._typical)
+                self._bytes += entry.nbytes
+            self._entries.move_to_end(key)
+            self._set_pins(entry, entry.pins + 1)
+            self._evict()
+        if new:  # not under the lock: what is there already calls back at once
+            entry.row_group.add_done_callback(lambda future: self._arrived(key, future))
+        return entry.row_group
+
+    def unpin(self, key: Key) -> None:
+        """It was used and is not needed any more by whoever pinned it."""
+        with self._lock:
+            entry = self._entries[key]
+            self._waiting -= not entry.used
+            entry.used = True
+            self._set_pins(entry, entry.pins - 1)
+            self._evict()
+
+    def may_pin(self, keys: list[Key]) -> bool:
+        """Whether there is room for those of them that are not there; always where nothing else is pinned."""
+        with self._lock:
+            new = sum(key not in self._entries for key in keys)
+            room = self._pinned_bytes + new * self._typical <= self._limit
+            return not new or not self._pinned_bytes or (room and self._waiting + new <= self._ahead)
+
+    def _set_pins(self, entry: "_Entry", pins: int) -> None:
+        if not pins or not entry.pins:
+            self._pinned_bytes += entry.nbytes if pins else -entry.nbytes
+            if not entry.used:
+                self._waiting += 1 if pins else -1
+        entry.pins = pins
+
+    def _arrived(self, key: Key, future: Future[RowGroup]) -> None:
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.row_group is not future:
+                return
+            nbytes = 0 if future.cancelled() or future.exception() else future.result().nbytes
+            self._typical = nbytes or self._typical
+            self._bytes += nbytes - entry.nbytes
+            if entry.pins:
+                self._pinned_bytes += nbytes - entry.nbytes
+            entry.nbytes = nbytes
+            self._evict()
+
+    def _evict(self) -> None:
+        if self._bytes <= self._limit:
+            return
+        for key, entry in list(self._entries.items()):
+            if self._bytes <= self._limit:
+                return
+            if not entry.pins:
+                del self._entries[key]
+                self._bytes -= entry.nbytes
+
+
+@dataclass
+class _Entry:
+    row_group: Future[RowGroup]
+    nbytes: int
+    """An estimate until it is there."""
+    pins: int = 0
+    used: bool = False
