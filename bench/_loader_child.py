@@ -15,15 +15,6 @@ from typing import Any
 from bench._loader_methods import METHODS, MICRO_BATCH, USED, MicroBatches, Place, convert_to_mds
 from bench._slow_proxy import read_counts
 
-PACKAGES = {
-    "ours": ("obstore", "pyarrow"),
-    "raw": ("obstore", "pyarrow"),
-    "hf": ("datasets", "s3fs"),
-    "ray": ("ray",),
-    "mosaic": ("mosaicml-streaming", "torch"),
-    "released": ("datasets", "torch"),
-}
-
 
 def main() -> None:
     setting = json.loads(sys.argv[1])
@@ -61,7 +52,7 @@ def _measure(setting: dict[str, Any], place: Place) -> dict[str, Any]:
         "requests": after["requests"] - before["requests"],
         "mb": (after["bytes"] - before["bytes"]) / 1e6,
         "characters_per_example": characters / MICRO_BATCH,
-        "versions": {name: version(name) for name in PACKAGES[setting["method"]]},
+        "versions": {name: version(name) for name in method.packages},
     }
 
 

@@ -1,7 +1,7 @@
 """Six ways to read the same rows, each an endless iterator of micro-batches: nine columns (query, positive and seven of
 24 hard negatives) of 32 Python strings, all of one source where the loader can do that.
 
-Imports and the start of a runtime are `prepare`, the rest is on the clock. This module itself loads the standard
+Imports and the start of a runtime are off the clock, the rest is on it. This module itself loads the standard
 library only: mosaicml-streaming runs in an environment that has nothing of this project.
 
 Every peer is spared its own shuffling (the rows lie shuffled), and its negatives are the same seven columns throughout
@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Method:
-    prepare: Callable[[], object]
     open: Callable[[Place], MicroBatches]
+    modules: tuple[str, ...]
+    packages: tuple[str, ...]
+    """Whose versions the page names."""
+    start: Callable[[], None] | None = None
+    """A runtime that a training job would find running."""
+
+    def prepare(self) -> None:
+        """All that is not on the clock."""
+        for name in self.modules:
+            import_module(name)
+        if self.start is not None:
+            self.start()
 
 
 # --- this project ---------------------------------------------------------------------------------------------------
@@ -63,12 +75,6 @@ class _Texts:
 class _NoTokenizer:
     def encode(self, texts: Sequence[str]) -> Any:
         return _Texts(list(texts))
-
-
-def _import_ours() -> None:
-    import data_io.loader
-    import data_io.reader
-    import data_io.storage  # noqa: F401
 
 
 def open_loader(place: Place) -> Any:
@@ -111,12 +117,6 @@ def _ours(place: Place) -> MicroBatches:
 
 
 # --- the limit: obstore and pyarrow alone ---------------------------------------------------------------------------
-
-
-def _import_raw() -> None:
-    import numpy
-    import obstore
-    import pyarrow.parquet  # noqa: F401
 
 
 def _raw(place: Place) -> MicroBatches:
@@ -208,20 +208,13 @@ def _obstore(place: Place) -> Any:
 # --- peers ----------------------------------------------------------------------------------------------------------
 
 
-def _import_hf() -> None:
-    import datasets
-    import pyarrow.dataset
-    import s3fs  # noqa: F401
-
-    datasets.disable_progress_bars()
-
-
 def _hf(place: Place) -> MicroBatches:
     """One stream a source, batched before they are mixed so that a micro-batch has one source."""
     import pyarrow as pa
     import pyarrow.dataset
-    from datasets import interleave_datasets, load_dataset
+    from datasets import disable_progress_bars, interleave_datasets, load_dataset
 
+    disable_progress_bars()
     options: dict[str, Any] = {}
     if place.endpoint is not None:
         # The wider range and the prefetch are what its documentation gives for streaming; without `none`, s3fs reads
@@ -281,13 +274,6 @@ def _ray(place: Place) -> MicroBatches:
             yield [batch.column(name).to_pylist() for name in FIRST_COLUMNS]
 
 
-def _import_released() -> None:
-    import datasets
-    import pyarrow.fs
-    import pyarrow.parquet
-    import torch.utils.data  # noqa: F401
-
-
 def _released(place: Place) -> MicroBatches:
     """All sources in memory, a shuffled DataLoader each, the next source drawn by size, negatives drawn in the collate.
 
@@ -324,10 +310,6 @@ def _collate(rows: list[dict[str, str]]) -> list[list[str]]:
     return [[row[name] for row in rows] for name in ("query", "positive", *drawn)]
 
 
-def _import_mosaic() -> None:
-    import streaming  # noqa: F401
-
-
 def _mosaic(place: Place) -> MicroBatches:
     from streaming import Stream, StreamingDataset
 
@@ -347,13 +329,15 @@ def _mosaic(place: Place) -> MicroBatches:
             yield _collate(rows)
 
 
+# pyarrow loads pandas by itself at the first conversion of a list, where there is one; a trainer has it loaded by then.
+_ARROW = ("numpy", "pandas", "pyarrow.parquet")
 METHODS = {
-    "ours": Method(_import_ours, _ours),
-    "raw": Method(_import_raw, _raw),
-    "hf": Method(_import_hf, _hf),
-    "ray": Method(_start_ray, _ray),
-    "mosaic": Method(_import_mosaic, _mosaic),
-    "released": Method(_import_released, _released),
+    "ours": Method(_ours, (*_ARROW, "data_io.loader", "data_io.reader"), ("obstore", "pyarrow")),
+    "raw": Method(_raw, (*_ARROW, "obstore.store"), ("obstore", "pyarrow")),
+    "hf": Method(_hf, (*_ARROW, "pyarrow.dataset", "datasets", "s3fs"), ("datasets", "s3fs")),
+    "ray": Method(_ray, (*_ARROW, "pyarrow.fs", "ray.data"), ("ray",), start=_start_ray),
+    "mosaic": Method(_mosaic, ("streaming",), ("mosaicml-streaming",)),
+    "released": Method(_released, (*_ARROW, "pyarrow.fs", "datasets", "torch.utils.data"), ("datasets", "torch")),
 }
 
 

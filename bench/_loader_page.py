@@ -28,7 +28,8 @@ How each was used:
 - this project: `Loader` over `Reader` with every checksum verified, prefetching 4 steps of 16 micro-batches; the next
   source by the plan, 7 negatives drawn per row group. A first batch is a whole first step.
 - the limit: footers read at the start, projected row groups in random order with the same draw of negatives, `obstore`
-  for ranged GETs or a memory map, `pyarrow` to decode; no plan, no checksums, no retries, micro-batches of one row group.
+  for ranged GETs or a memory map, `pyarrow` to decode; no plan, no checksums, no retries, a micro-batch from one row
+  group.
 - HF datasets: `load_dataset("parquet", streaming=True, columns=...)` a source, `.batch({MICRO_BATCH})`,
   `interleave_datasets` by size; from S3 with the documented prefetching scan options and s3fs without its read-ahead
   cache (with it, the same data are fetched many times). Always the first {USED} negatives: columns cannot change inside
@@ -38,18 +39,19 @@ How each was used:
 - mosaicml-streaming: MDS shards, not compressed, one `Stream` a source, `device_per_stream`, read in the process (its
   DataLoader workers were slower); whole samples of {STORED} negatives, {USED} of them drawn. Its cache folder is empty
   at the start of each measurement from S3.
-- the released way: `pyarrow` reads all columns of all sources into memory, then a shuffled `DataLoader` over a `datasets.Dataset` a
-  source, the next one drawn by size, negatives drawn in the collate function."""
+- the released way: `pyarrow` reads all columns of all sources into memory, then a shuffled `DataLoader` over a
+  `datasets.Dataset` a source, the next one drawn by size, negatives drawn in the collate function."""
 
 
 def render(results: Sequence[dict[str, Any]], facts: dict[str, float], arguments: argparse.Namespace) -> str:
     mine = [result for result in results if result["rows"] == arguments.rows]
     text = [
         "# Loading examples\n",
-        f"`python -m bench.loader --rows {arguments.rows} --rounds {arguments.rounds} --seconds {arguments.seconds:g}`: "
-        f"{arguments.rows:,} generated rows in three sources (60, 30, 10%), {STORED} negatives of about 795 characters, "
-        f"{facts.get('parquet_mb', 0):,.0f} MB of Parquet. An example is a query, a positive and {USED} negatives as "
-        f"Python strings, in micro-batches of {MICRO_BATCH} from one source. Every measurement is a process of its own, "
+        f"`python -m bench.loader --rows {arguments.rows} --rounds {arguments.rounds} "
+        f"--seconds {arguments.seconds:g}`: {arguments.rows:,} generated rows in three sources (60, 30, 10%), "
+        f"{STORED} negatives of about 795 characters, {facts.get('parquet_mb', 0):,.0f} MB of Parquet. An example is "
+        f"a query, a positive and {USED} negatives as Python strings, in micro-batches of {MICRO_BATCH} from one "
+        "source. Every measurement is a process of its own, "
         f"methods take turns; median of {arguments.rounds} rounds, lowest to highest in brackets. Page cache hot, real "
         "S3 server (versitygw) on loopback behind a proxy that adds the latency to every request.\n",
     ]

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -171,8 +171,9 @@ def _run_child(
         out, err = "", f"no result after {limit:.0f} s"
     finally:
         for pid, started in memory.stop():  # a child that is given up, and what it may have left behind
-            if _started(pid) == started:
-                os.kill(pid, signal.SIGKILL)
+            if started and _started(pid) == started:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         process.wait()
     lines = out.splitlines()
     if process.returncode != 0 or not lines:

@@ -1,4 +1,7 @@
-"""A proxy before an S3 server that adds latency and counts requests and bytes. In Go: one in Python is the bottleneck."""
+"""A proxy before an S3 server that adds latency and counts requests and bytes.
+
+It is a Go program: one in Python was the bottleneck of what it should measure.
+"""
 
 import hashlib
 import json

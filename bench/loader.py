@@ -1,7 +1,7 @@
 """Reading F2LLM-shaped rows: this project's loader against five other ways, from a disk and from a real S3 server.
 
-    python -m bench.loader [--rows 200000] [--rounds 3] [--seconds 4] [--methods ours,raw,...] [--places local,s3-0,s3-25]
-                           [--small] [--report] [--fresh]
+    python -m bench.loader [--rows 200000] [--rounds 3] [--seconds 4] [--methods ours,raw,hf,ray,mosaic,released]
+                           [--places local,s3-0,s3-25] [--small] [--report] [--fresh]
 
 Every measurement is a process of its own and is kept beside the data as soon as it is made: a run that was stopped goes
 on where it was, `--fresh` begins anew, `--report` only writes the page. Measurements of other sources of this project
