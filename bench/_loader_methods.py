@@ -217,8 +217,8 @@ def _hf(place: Place) -> MicroBatches:
     disable_progress_bars()
     options: dict[str, Any] = {}
     if place.endpoint is not None:
-        # The wider range and the prefetch are what its documentation gives for streaming; without `none`, s3fs reads
-        # 5 MB behind every column chunk that is asked for.
+        # The wider range and the prefetch are what its documentation gives for streaming. s3fs would read megabytes
+        # behind every column chunk that is asked for.
         cache = pa.CacheOptions(prefetch_limit=1, range_size_limit=128 << 20)
         options["fragment_scan_options"] = pa.dataset.ParquetFragmentScanOptions(cache_options=cache)
         options["storage_options"] = {
@@ -268,7 +268,7 @@ def _ray(place: Place) -> MicroBatches:
             region=os.environ["AWS_REGION"],
         )
     paths = list(chain.from_iterable(place.paths("").values()))
-    rows = ray.data.read_parquet(paths, columns=FIRST_COLUMNS, filesystem=filesystem)
+    rows = ray.data.read_parquet(paths, filesystem=filesystem).select_columns(FIRST_COLUMNS)
     while True:
         for batch in rows.iter_batches(batch_size=MICRO_BATCH, batch_format="pyarrow", prefetch_batches=16):
             yield [batch.column(name).to_pylist() for name in FIRST_COLUMNS]

@@ -31,14 +31,14 @@ How each was used:
   for ranged GETs or a memory map, `pyarrow` to decode; no plan, no checksums, no retries, a micro-batch from one row
   group.
 - HF datasets: `load_dataset("parquet", streaming=True, columns=...)` a source, `.batch({MICRO_BATCH})`,
-  `interleave_datasets` by size; from S3 with the documented prefetching scan options and s3fs without its read-ahead
-  cache (with it, the same data are fetched many times). Always the first {USED} negatives: columns cannot change inside
-  a stream.
-- Ray Data: one `read_parquet(columns=...)` of all sources, `iter_batches(prefetch_batches=16)`; micro-batches mix
+  `interleave_datasets` by size; from S3 with the scan options that its documentation gives for prefetching, and s3fs
+  without its read-ahead cache. Always the first {USED} negatives: columns cannot change inside a stream. Its pause of
+  5 s at the end of every source counts where a source ends within the measurement.
+- Ray Data: one `read_parquet().select_columns(...)` of all sources, `iter_batches(prefetch_batches=16)`; micro-batches mix
   sources, since one Dataset a source starves on few cores. Ray is started before the clock is.
-- mosaicml-streaming: MDS shards, not compressed, one `Stream` a source, `device_per_stream`, read in the process (its
-  DataLoader workers were slower); whole samples of {STORED} negatives, {USED} of them drawn. Its cache folder is empty
-  at the start of each measurement from S3.
+- mosaicml-streaming: MDS shards, not compressed, one `Stream` a source, `device_per_stream`, read in the process;
+  whole samples of {STORED} negatives, {USED} of them drawn. Its cache folder is empty at the start of each measurement
+  from S3.
 - the released way: `pyarrow` reads all columns of all sources into memory, then a shuffled `DataLoader` over a
   `datasets.Dataset` a source, the next one drawn by size, negatives drawn in the collate function."""
 
