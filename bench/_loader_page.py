@@ -34,8 +34,8 @@ How each was used:
   `interleave_datasets` by size; from S3 with the scan options that its documentation gives for prefetching, and s3fs
   without its read-ahead cache. Always the first {USED} negatives: columns cannot change inside a stream. Its pause of
   5 s at the end of every source counts where a source ends within the measurement.
-- Ray Data: one `read_parquet().select_columns(...)` of all sources, `iter_batches(prefetch_batches=16)`; micro-batches mix
-  sources, since one Dataset a source starves on few cores. Ray is started before the clock is.
+- Ray Data: one `read_parquet().select_columns(...)` of all sources, `iter_batches(prefetch_batches=16)`;
+  micro-batches mix sources, since one Dataset a source starves on few cores. Ray is started before the clock is.
 - mosaicml-streaming: MDS shards, not compressed, one `Stream` a source, `device_per_stream`, read in the process;
   whole samples of {STORED} negatives, {USED} of them drawn. Its cache folder is empty at the start of each measurement
   from S3.
