@@ -11,6 +11,8 @@ or of other options are not mixed with these.
 import argparse
 import hashlib
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ FLATNESS = 10
 
 def main() -> None:
     arguments = _parse()
+    # A plain end by SIGTERM would leave the measured process and the server behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = _Results(arguments)
     if not arguments.report:
         _measure(arguments, results)
