@@ -85,7 +85,7 @@ _ORDER = [
     "stsbenchmark",
 ]
 
-_BY_NAME = {record.name: record for family in _FAMILIES for record in family.RECORDS}
+_BY_NAME: dict[str, PublicSource] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
 SOURCES: tuple[PublicSource, ...] = tuple(_BY_NAME[name] for name in _ORDER)
 
 

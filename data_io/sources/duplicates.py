@@ -32,7 +32,9 @@ RECORDS = (
     ),
     _source(
         "qqp", "nyu-mll/glue", Pairs(("question1",), ("question2",), only=("label", "1"), both_directions=True),
-        Instruction("Given a question, retrieve questions that are semantically equivalent to the given question", "e5"),
+        Instruction(
+            "Given a question, retrieve questions that are semantically equivalent to the given question", "e5"
+        ),
         Licence("Quora's terms", False, "for non-commercial use, in Quora's words"), 243_598, "qqp",
         listed_as="gluebenchmark.com",
     ),

@@ -82,8 +82,8 @@ def _source(
 ) -> PublicSource:  # fmt: skip
     hub_id = f"mteb/{name}"
     return PublicSource(
-        name, "judged retrieval", Kind.RETRIEVAL, hub_id, hub_id, Judged(best_only=best_only), instruction, licence, rows,
-        tables, revision=revision,
+        name, "judged retrieval", Kind.RETRIEVAL, hub_id, hub_id, Judged(best_only=best_only), instruction, licence,
+        rows, tables, revision=revision,
     )  # fmt: skip
 
 

@@ -29,8 +29,9 @@ def mteb_texts() -> Iterator[str]:
             task.load_data()
         except Exception as error:
             # Whatever it raises, a benchmark that is not complete must not pass for an exclusion.
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise StorageError(
-                f"the benchmark's task {name} cannot be loaded: {str(error).splitlines()[0] if str(error) else error!r}",
+                f"the benchmark's task {name} cannot be loaded: {said}",
                 remedy="see that this machine reaches the Hugging Face hub, or name a mirror in HF_ENDPOINT; without "
                 "it, give the texts in a file: --exclude-benchmark FILE",
             ) from error

@@ -133,9 +133,8 @@ def text(record: Mapping[str, Any], fields: Fields, place: str) -> str:
     parts: list[str] = []
     for path in fields:
         value = field(record, path, place)
-        for item in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(item, str) and item.strip():
-                parts.append(item.strip())
+        items = value if isinstance(value, (list, tuple)) else [value]
+        parts += [item.strip() for item in items if isinstance(item, str) and item.strip()]
     return "\n".join(parts)
 
 

@@ -8,7 +8,8 @@ from data_io.errors import StorageError
 from data_io.keyed_hash import mix
 from data_io.manifest import SourceInfo
 from data_io.sources.classification import Binary, binary_examples
-from data_io.sources.clustering import Clusters, cluster_examples
+from data_io.sources.clustering import Clusters
+from data_io.sources.clustering_draws import cluster_examples
 from data_io.sources.hub import hub_records
 from data_io.sources.judged import Judged, judged_examples
 from data_io.sources.local_copy import files_of, local_records

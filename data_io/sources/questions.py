@@ -12,8 +12,8 @@ def _source(
     tables: tuple[Table, ...] = (Table(),), at_most: int | None = None, **rest: str,
 ) -> PublicSource:  # fmt: skip
     return PublicSource(
-        name, "questions", Kind.RETRIEVAL, rest.get("listed_as", hub_id), hub_id, shape, instruction, licence, rows, tables,
-        host="github" if "listed_as" in rest else "hub", at_most=at_most,
+        name, "questions", Kind.RETRIEVAL, rest.get("listed_as", hub_id), hub_id, shape, instruction, licence, rows,
+        tables, host="github" if "listed_as" in rest else "hub", at_most=at_most,
     )  # fmt: skip
 
 
