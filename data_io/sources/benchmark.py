@@ -13,7 +13,7 @@ from data_io.evaluation_sets import RetrievalSet, load_evaluation
 from data_io.manifest import MANIFEST_KEY, load_manifest
 from data_io.sources.mteb_tasks import MTEB, mteb_texts
 from data_io.sources.raw_file_errors import readable_errors
-from data_io.sources.raw_files import column_names, find_files, read_records
+from data_io.sources.raw_files import column_names, find_files, is_file_name, read_records
 from data_io.sources.split import text_key
 from data_io.storage import open_store
 from data_io.task import Kind
@@ -43,7 +43,7 @@ def excluded_texts(given: str, s3: S3Options | None = None) -> ExcludedTexts:
         keys = _keys(mteb_texts())
     elif given.lower().endswith(".txt"):
         keys = _keys(_lines(given))
-    elif (store := open_store(given, s3)).exists(MANIFEST_KEY):
+    elif not is_file_name(given) and (store := open_store(given, s3)).exists(MANIFEST_KEY):
         manifest = load_manifest(store)
         keys = _keys(text for entry in manifest.evaluations for text in _evaluation(load_evaluation(store, entry)))
     else:

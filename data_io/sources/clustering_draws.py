@@ -4,7 +4,7 @@ Every draw is a keyed hash of the text that it is made for, from a sample of eac
 order of the records: the same texts give the same examples, whatever order they come in.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from data_io.keyed_hash import mix
 from data_io.sources.clustering import NEGATIVES, Clusters
@@ -25,12 +25,12 @@ def cluster_examples(
     shape: Clusters, tables: Tables, counts: Counts, *, seed: int = 0, largest_sample: int = LARGEST_SAMPLE
 ) -> Iterator[Example]:
     """An example for each text that has another one of its class and enough of other classes. Reads the table twice."""
-    sample = _sample(shape, tables, lambda text: mix(seed, _SAMPLE, text_key(text)), largest_sample)
+    sample = _sample(shape, tables, seed, largest_sample)
     labels = sorted(sample)
     for place, text, label in _labelled(shape, tables, counts):
         key = mix(seed, text_key(text))
         used = {text_key(text)}
-        positive = _other(sample[label], used, mix(key, _POSITIVE), text_key)
+        positive = _other(sample[label], used, mix(key, _POSITIVE))
         if positive is None:
             counts["is alone in its class"] += 1
             continue
@@ -40,7 +40,7 @@ def cluster_examples(
             other = labels[mix(key, _CLASS, number) % len(labels)]
             if other == label:
                 continue
-            negative = _other(sample[other], used, mix(key, _NEGATIVE, number), text_key)
+            negative = _other(sample[other], used, mix(key, _NEGATIVE, number))
             if negative is not None:
                 used.add(text_key(negative))
                 negatives.append(negative)
@@ -68,7 +68,7 @@ def _labelled(shape: Clusters, tables: Tables, counts: Counts) -> Iterator[tuple
             yield place, text, label
 
 
-def _sample(shape: Clusters, tables: Tables, order: Callable[[str], int], largest: int) -> dict[str, list[str]]:
+def _sample(shape: Clusters, tables: Tables, seed: int, largest: int) -> dict[str, list[str]]:
     """Of every class the texts with the smallest hashes; fewer of each class where there are many classes."""
     limit = TEXTS_PER_CLASS
     sample: dict[str, dict[int, str]] = {}
@@ -76,7 +76,8 @@ def _sample(shape: Clusters, tables: Tables, order: Callable[[str], int], larges
     for _, text, label in _labelled(shape, tables, Counts()):
         mine = sample.setdefault(label, {})
         before = len(mine)
-        mine[order(text)] = text
+        key = mix(seed, _SAMPLE, text_key(text))
+        mine[key] = min(mine.get(key, text), text)
         if len(mine) > 2 * limit:
             sample[label] = mine = _smallest(mine, limit)
         held += len(mine) - before
@@ -94,7 +95,7 @@ def _smallest(texts: dict[int, str], count: int) -> dict[int, str]:
     return {key: texts[key] for key in sorted(texts)[:count]}
 
 
-def _other(texts: Sequence[str], used: set[int], key: int, text_key: Callable[[str], int]) -> str | None:
+def _other(texts: Sequence[str], used: set[int], key: int) -> str | None:
     """The first text from a drawn place on that is not used yet; texts that differ in case only count as the same."""
     for step in range(min(len(texts), NEGATIVES + 2)):
         text = texts[(key + step) % len(texts)]

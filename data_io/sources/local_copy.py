@@ -1,6 +1,6 @@
 """A public data set's own files in a folder of the user's, instead of the hub."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from data_io.errors import DataError
@@ -8,37 +8,44 @@ from data_io.sources.public import FILE_FIELD, LINE_FIELD, Placed, PublicSource,
 from data_io.sources.raw_file_errors import readable_errors
 from data_io.sources.raw_files import RawFile, column_names, find_files, read_records
 
-_SPLITS = ("train", "validation", "valid", "dev", "test")
+_SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation",
+           "dev": "validation"}  # fmt: skip
+"""What files of a split are called, and which split that is."""
 
 
-def files_of(folder: str, source: PublicSource, table: Table) -> list[RawFile]:
-    """The files of one table under FOLDER/<name>/.
+def files_of(folder: str, source: PublicSource, role: str) -> list[RawFile]:
+    """The files of the tables of one role under FOLDER/<name>/, told apart by the words in their names and folders.
 
-    Where the data set has several tables, those that carry the table's role in their name or folder; where files carry
-    names of splits or configurations, those of the table's. Raises DataError where none is left.
+    Where the data set has tables of several roles, those with the role's word. Where files carry words of splits, not
+    those of splits that the source does not take; the same for configurations. Raises DataError where none is left.
     """
     base = f"{folder.rstrip('/')}/{source.name}"
-    found = _plain_text(base) if _is_plain_text(table) else find_files(base)
-    roles = {other.role for other in source.tables}
-    if len(roles) > 1:
-        found = _with_word(found, base, table.role)
-    for word, others in ((table.config, [t.config for t in source.tables]), (table.split, _SPLITS)):
-        named = [file for file in found if any(o is not None and _has(file, base, o) for o in others)]
-        if word is not None and named and word not in roles:
-            found = [file for file in found if _has(file, base, word) or file not in named]
-            found = [file for file in found if file not in named or _has(file, base, word)]
-    if not found:
-        wanted = f"table {table.role!r} of " if len(roles) > 1 else ""
+    tables = [table for table in source.tables if table.role == role]
+    found = _plain_text(base) if any(map(_is_plain_text, tables)) else find_files(base)
+    several = len({table.role for table in source.tables}) > 1
+    if several:
+        found = [file for file in found if _has(file, base, role)]
+    configs = [table.config for table in tables if table.config is not None]
+    chosen = [file for file in found if any(_has(file, base, config) for config in configs)] or found
+    wanted = {_SPLITS.get(table.split, table.split) for table in tables}
+    if wanted != {role}:  # else the split's name is the table's, and has been looked at
+        others = [word for word, split in _SPLITS.items() if split not in wanted]
+        chosen = [file for file in chosen if not any(_has(file, base, word) for word in others)]
+    if not chosen:
+        table = f"table {role!r}, " if several else ""
         raise DataError(
-            f"source {source.name!r}: no file of {wanted}split {table.split!r} in {base}",
+            f"source {source.name!r}: no file of {table}split {' or '.join(sorted(wanted))} in {base}",
             remedy=f"put the files of {source.address} there, under their own names",
         )
-    return found
+    return chosen
 
 
-def local_records(folder: str, source: PublicSource, table: Table) -> Iterator[Placed]:
-    """Every record of one table, with file and line or row. Raises DataError for whatever is wrong with the files."""
-    for file in files_of(folder, source, table):
+def local_records(folder: str, source: PublicSource, role: str) -> Iterator[Placed]:
+    """Every record of the tables of one role, with file and line or row.
+
+    Raises DataError for whatever is wrong with the files.
+    """
+    for file in files_of(folder, source, role):
         stem = _stem(file)
         if file.format == "txt":
             yield from ((place, {LINE_FIELD: line, FILE_FIELD: stem}) for place, line in _lines(file))
@@ -81,13 +88,9 @@ def _stem(file: RawFile) -> str:
     return name
 
 
-def _with_word(files: Sequence[RawFile], base: str, word: str) -> list[RawFile]:
-    return [file for file in files if _has(file, base, word)]
-
-
 def _has(file: RawFile, base: str, word: str) -> bool:
-    """Whether the path below the source's folder names `word`: a folder, the file, or a part of it before - or . ."""
-    below = file.address.removeprefix(base)
+    """Whether a folder below the source's own, or the file, is called `word`, or that `word-...` or `...-word`"""
+    below = PurePosixPath(file.address.removeprefix(base)).with_name(_stem(file))
     return any(
-        part == word or part.startswith((f"{word}-", f"{word}.")) for part in (*PurePosixPath(below).parts, _stem(file))
+        part == word or part.startswith((f"{word}-", f"{word}.")) or part.endswith(f"-{word}") for part in below.parts
     )

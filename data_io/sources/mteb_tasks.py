@@ -21,7 +21,8 @@ def mteb_texts() -> Iterator[str]:
         import mteb
     except ImportError as error:
         raise ConfigError(
-            "--exclude-benchmark mteb needs the package mteb, which is not installed", remedy="pip install mteb"
+            "--exclude-benchmark mteb needs the package mteb, which is not installed",
+            remedy="pip install 'f2llm-ray[benchmark]'",
         ) from error
     for task in mteb.get_benchmark(BENCHMARK).tasks:
         name = task.metadata.name

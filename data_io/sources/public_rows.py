@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from data_io.errors import StorageError
@@ -83,16 +84,14 @@ class PublicRows:
 
     def fingerprint(self) -> dict[str, object]:
         """What the rows follow from, for recipe.json: the record, and files or revision."""
-        files = (
-            []
+        addresses = (
+            set()
             if self.folder is None
-            else sorted(
-                {
-                    (file.address, file_fingerprint(file.address))
-                    for table in self.source.tables
-                    for file in files_of(self.folder, self.source, table)
-                }
-            )
+            else {
+                file.address
+                for role in {table.role for table in self.source.tables}
+                for file in files_of(self.folder, self.source, role)
+            }
         )
         return {
             "source": asdict(self.source),
@@ -100,7 +99,7 @@ class PublicRows:
             "revision": self.revision or self.source.revision,
             "max_rows": self.max_rows,
             "folder": self.folder,
-            "files": [list(file) for file in files],
+            "files": [[address, file_fingerprint(address)] for address in sorted(addresses)],
         }
 
 
@@ -112,19 +111,16 @@ class _Table:
     role: str
 
     def __iter__(self) -> Iterator[Placed]:
-        source, left = self.rows.source, self.rows.source.at_most
+        return islice(self._all(), self.rows.source.at_most)
+
+    def _all(self) -> Iterator[Placed]:
+        source, folder = self.rows.source, self.rows.folder
+        if folder is not None:
+            yield from local_records(folder, source, self.role)
+            return
         for table in source.tables:
-            if table.role != self.role:
-                continue
-            for placed in (
-                hub_records(source, table, revision=self.rows.revision or source.revision)
-                if self.rows.folder is None
-                else local_records(self.rows.folder, source, table)
-            ):
-                if left == 0:
-                    return
-                left = None if left is None else left - 1
-                yield placed
+            if table.role == self.role:
+                yield from hub_records(source, table, revision=self.rows.revision or source.revision)
 
 
 def _clean(example: Example, seen: set[int], counts: Counts) -> Row | None:
