@@ -59,8 +59,7 @@ class PublicRows:
                 remedy=f"fetch it, put its files into FOLDER/{self.source.name}/ and give --from FOLDER",
             )
         convert = CONVERTERS[type(self.source.shape)]
-        roles = {table.role for table in self.source.tables}
-        tables = {role: _Table(self, role) for role in roles}
+        tables = {role: _Table(self, role) for role in self._roles}
         left = self.max_rows
         seen: set[int] = set()
         for example in convert(self.source.shape, tables, counts):
@@ -69,6 +68,10 @@ class PublicRows:
             if (row := _clean(example, seen, counts)) is not None:
                 left = None if left is None else left - 1
                 yield row
+
+    @property
+    def _roles(self) -> list[str]:
+        return list(dict.fromkeys(table.role for table in self.source.tables))
 
     def info(self) -> SourceInfo:
         """What the manifest says of the source before any negatives are mined."""
@@ -87,11 +90,7 @@ class PublicRows:
         addresses = (
             set()
             if self.folder is None
-            else {
-                file.address
-                for role in {table.role for table in self.source.tables}
-                for file in files_of(self.folder, self.source, role)
-            }
+            else {file.address for role in self._roles for file in files_of(self.folder, self.source, role)}
         )
         return {
             "source": asdict(self.source),

@@ -134,7 +134,7 @@ def test_files_of_other_splits_configurations_and_tables_are_not_read(tmp_path: 
     [
         ("imdb", None, "no data file at"),
         ("imdb", "test.jsonl", "no file of split train in"),
-        ("fever", "qrels/train.jsonl", "no file of table 'corpus', split corpus in"),
+        ("fever", "qrels/train.jsonl", "no file of table 'queries', split queries in"),
         ("reddit_clustering_s2s", None, "no text file at"),
     ],
 )

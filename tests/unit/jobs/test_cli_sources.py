@@ -108,7 +108,7 @@ def test_what_cannot_work_is_refused_with_a_remedy(f2llm: Run, arguments: list[s
 
 
 def test_scored_pairs_become_a_source_in_both_directions(f2llm: Run, tmp_path: Path) -> None:
-    scores = [("a", "b", 5), ("c", "d", 3.9), ("e", "f", 4)]
+    scores = [("one", "1", 5), ("two", "2", 3.9), ("three", "3", 4)]
     (tmp_path / "pairs.csv").write_text(
         "sentence1,sentence2,score\n" + "".join(f"{a},{b},{score}\n" for a, b, score in scores)
     )
