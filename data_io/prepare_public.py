@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from data_io.config import S3Options
-from data_io.errors import DataError
+from data_io.errors import ConfigError, DataError
 from data_io.manifest import Manifest, SourceInfo
 from data_io.sources.benchmark import ExcludedTexts, excluded_texts
-from data_io.sources.catalogue import LicenceRule, check_licences, choose
+from data_io.sources.catalogue import LicenceRule, check_licences, choose, public_source
 from data_io.sources.public import Counts
 from data_io.sources.public_rows import PublicRows
 from data_io.sources.recipe import record, reuse
@@ -39,7 +39,11 @@ def prepare_recipe(
     """
     sources = choose(names)
     check_licences(sources, licence)
-    choose((revisions or {}).keys())
+    for name in revisions or {}:
+        if public_source(name) not in sources:
+            raise ConfigError(
+                f"a revision is given for {name!r}, which is not among the sources", remedy="add it, or leave that out"
+            )
     rows = [PublicRows(each, folder, (revisions or {}).get(each.name)) for each in sources]
     inputs = [(each.fingerprint(), each.info, each.rows) for each in rows]
     return _prepare(store, "the recipe's sources", inputs, max_rows, exclude, s3, seed, progress or _silent)

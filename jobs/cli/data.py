@@ -113,6 +113,10 @@ def prepare(
                     for text in source or ()
                 )
             )
+        if min_score is not None and not any(each.kind == "scored" for each in files.sources):
+            raise UsageError(
+                "--min-score needs a scored --source", remedy="add --source NAME:scored=ADDRESS, or leave it out"
+            )
         if tokenizer_vocabulary is not None:
             files = files.model_copy(update={"tokenizer_vocabulary": tokenizer_vocabulary})
         made = backend.prepare_files(data, s3, files, say=tell)
