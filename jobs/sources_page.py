@@ -1,4 +1,7 @@
-"""Writes the table of public sources into docs/sources.md: `python -m jobs.sources_page`. A test fails where it is old."""
+"""Writes the table of public sources into docs/sources.md: `python -m jobs.sources_page`.
+
+A test fails where it is out of date.
+"""
 
 from pathlib import Path
 

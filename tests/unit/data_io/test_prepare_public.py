@@ -1,5 +1,6 @@
 """Data sets of public sources: from local copies, from the released files, and what is said without a network."""
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -229,6 +230,40 @@ def test_records_of_the_hub_have_a_place_and_a_pinned_revision(monkeypatch: pyte
         ("a fine film", "positive", "mteb/imdb (train), row 1")
     ]
     assert asked == [{"path": "mteb/imdb", "name": None, "split": "train", "streaming": True, "revision": "abc"}]
+
+
+def test_files_of_the_hub_are_streamed_one_by_one_and_their_names_are_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    for site in ("math", "cooking"):
+        records = [{"texts": [f"{site} title {n}", f"body {n}"], "tags": []} for n in range(30)]
+        (tmp_path / f"{site}.stackexchange.com.jsonl.gz").write_bytes(
+            gzip.compress("".join(json.dumps(record) + "\n" for record in records).encode())
+        )
+    asked: list[str] = []
+
+    class Hub:
+        def glob(self, pattern: str) -> list[str]:
+            asked.append(pattern)
+            return [str(path) for path in tmp_path.glob("*.gz")]
+
+    load = datasets.load_dataset
+
+    def load_here(loader: str, *, data_files: str, **options: Any) -> Any:
+        return load(loader, data_files=data_files.removeprefix("hf://"), **options)
+
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Hub)
+    monkeypatch.setattr(datasets, "load_dataset", load_here)
+
+    rows = list(PublicRows(public_source("stackexchange_clustering_p2p"), revision="abc"))
+
+    assert asked[0] == "datasets/flax-sentence-embeddings/stackexchange_title_body_jsonl@abc/*.jsonl.gz"
+    assert len(rows) == 60
+    assert all(row.query.split()[0] == row.positive.split()[0] != row.negatives[0].split()[0] for row in rows)
+    assert rows[0].place.endswith("cooking.stackexchange.com.jsonl.gz, row 1")
 
 
 def test_a_licence_that_is_refused_writes_nothing(store: Store, copies: str) -> None:
