@@ -24,13 +24,13 @@ def files_of(folder: str, source: PublicSource, role: str) -> list[RawFile]:
     found = _plain_text(base) if any(map(_is_plain_text, tables)) else find_files(base)
     several = len({table.role for table in source.tables}) > 1
     if several:
-        found = [file for file in found if _has(file, base, role)]
+        found = [file for file in found if _has(file, source, role)]
     configs = [table.config for table in tables if table.config is not None]
-    chosen = [file for file in found if any(_has(file, base, config) for config in configs)] or found
+    chosen = [file for file in found if any(_has(file, source, config) for config in configs)] or found
     wanted = {_SPLITS.get(table.split, table.split) for table in tables}
     if wanted != {role}:  # else the split's name is the table's, and has been looked at
         others = [word for word, split in _SPLITS.items() if split not in wanted]
-        chosen = [file for file in chosen if not any(_has(file, base, word) for word in others)]
+        chosen = [file for file in chosen if not any(_has(file, source, word) for word in others)]
     if not chosen:
         table = f"table {role!r}, " if several else ""
         raise DataError(
@@ -88,9 +88,9 @@ def _stem(file: RawFile) -> str:
     return name
 
 
-def _has(file: RawFile, base: str, word: str) -> bool:
+def _has(file: RawFile, source: PublicSource, word: str) -> bool:
     """Whether a folder below the source's own, or the file, is called `word`, or that `word-...` or `...-word`"""
-    below = PurePosixPath(file.address.removeprefix(base)).with_name(_stem(file))
+    below = PurePosixPath(file.address.rpartition(f"/{source.name}/")[2]).with_name(_stem(file))
     return any(
         part == word or part.startswith((f"{word}-", f"{word}.")) or part.endswith(f"-{word}") for part in below.parts
     )

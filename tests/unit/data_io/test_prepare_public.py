@@ -130,6 +130,14 @@ def test_files_of_other_splits_configurations_and_tables_are_not_read(tmp_path: 
     assert not {"test-0.jsonl", "dev/rows.jsonl"} & set(names("anli"))
 
 
+def test_only_words_below_a_sources_own_folder_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "test" / "dev" / "imdb" / "train.jsonl", {"text": "a", "label": 1})
+    monkeypatch.chdir(tmp_path / "test")
+
+    for folder in ("dev", f"{tmp_path}/test/dev/"):
+        assert [row.query for row in PublicRows(public_source("imdb"), folder)] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("source", "file", "says"),
     [
