@@ -39,8 +39,9 @@ format: setup ## Mend what ruff can mend by itself
 	@$(IN_VENV) ruff format .
 
 .PHONY: generate
-generate: setup ## Write the generated files again (reference pages under docs/reference)
+generate: setup ## Write the generated files again (docs/reference, the table in docs/sources.md)
 	@$(IN_VENV) python -m jobs.reference
+	@$(IN_VENV) python -m jobs.sources_page
 
 .PHONY: bench
 bench: setup ## Measure against peers; every figure in the README comes from here (ARGS="loader" for one)

@@ -6,7 +6,7 @@ is not installed into a message that names the extra to install.
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -34,6 +34,8 @@ Target = Literal[
     "verify_dataset",
     "prepare_documentation",
     "prepare_files",
+    "prepare_recipe",
+    "prepare_released",
     "FileInput",
     "Columns",
     "read_status",
@@ -52,6 +54,8 @@ TARGETS: Mapping[Target, str] = {
     "verify_dataset": "data_io.verify",
     "prepare_documentation": "data_io.prepare",
     "prepare_files": "data_io.prepare",
+    "prepare_recipe": "data_io.prepare_public",
+    "prepare_released": "data_io.prepare_public",
     "FileInput": "data_io.prepare",
     "Columns": "data_io.sources.convert",
     "read_status": "ray_app.run_directory",
@@ -118,6 +122,22 @@ def prepare_files(uri: str, s3: "S3Options", sources: "SourcesFile", *, say: Cal
     ]
     settings = sources.model_dump(exclude={"sources"})
     return _size_of(function("prepare_files")(store, inputs, **settings, progress=say), store)
+
+
+def prepare_recipe(
+    uri: str, s3: "S3Options", names: Sequence[str], *, say: Callable[[str], None], **options: Any
+) -> "DataSize":
+    """Make a data set of public sources by their names. `options` are those of data_io.prepare_public."""
+    store = function("open_store")(uri, s3)
+    return _size_of(function("prepare_recipe")(store, names, s3=s3, progress=say, **options), store)
+
+
+def prepare_released(
+    uri: str, s3: "S3Options", folder: str, *, say: Callable[[str], None], **options: Any
+) -> "DataSize":
+    """Make a data set of the recipe's published files. `options` are those of data_io.prepare_public."""
+    store = function("open_store")(uri, s3)
+    return _size_of(function("prepare_released")(store, folder, s3=s3, progress=say, **options), store)
 
 
 def data_statistics(uri: str, s3: "S3Options", *, everything: bool, say: Callable[[str], None]) -> "DatasetStatistics":

@@ -1,9 +1,9 @@
 """The file that `f2llm data prepare` reads: which of a user's files make a data set, and what they are."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from data_io.config import Section
 from data_io.store_address import without_credentials
@@ -13,8 +13,10 @@ from jobs.fields import fields_of
 from jobs.problems import raise_problems, translate
 from jobs.spec import read_document
 
-SourceKind = Literal["retrieval", "clustering", "classification", "sts"]
-_KINDS = (*(kind.value for kind in Kind), "sts")
+SourceKind = Literal["retrieval", "clustering", "classification", "sts", "scored"]
+_KINDS = (*(kind.value for kind in Kind), "sts", "scored")
+MIN_SCORE = 4.0
+"""From which score on a pair is one text and its positive, where nothing else is said (arXiv 2510.02294, section 2)."""
 
 
 class ColumnNames(Section):
@@ -23,7 +25,7 @@ class ColumnNames(Section):
     query: str | None = Field(None, description="Column of the query; null recognises the usual names.")
     positive: str | None = Field(None, description="Column of the positive; null recognises the usual names.")
     negatives: tuple[str, ...] | None = Field(None, description="Columns of hard negatives; null recognises them.")
-    score: str | None = Field(None, description="Column of the score of a pair, for kind sts.")
+    score: str | None = Field(None, description="Column of the score of a pair, for sts and scored.")
 
 
 class SourceInput(Section):
@@ -31,7 +33,9 @@ class SourceInput(Section):
 
     name: str = Field(description="Name of the source in the data set.")
     address: str = Field(description="A file, a folder or a pattern: JSONL, CSV or Parquet, here or under s3://.")
-    kind: SourceKind = Field(description="What a positive means; sts is a set of scored pairs to evaluate on.")
+    kind: SourceKind = Field(
+        description="What a positive means; sts is scored pairs to evaluate on, scored is scored pairs to train on."
+    )
     instruction: str | None = Field(None, description="What queries are prefixed with; null takes the files' own.")
     licence: str = Field("", description="Licence of the texts; it is shown in the model card.")
     columns: ColumnNames = Field(default_factory=ColumnNames, description="Columns with unusual names.")
@@ -41,6 +45,15 @@ class SourceInput(Section):
     mine_lexical: Annotated[int, Field(ge=0, le=128)] = Field(
         0, description="Hard negatives in all, mined by BM25 where a row has fewer; 0 mines none."
     )
+    min_score: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        None, description="For scored: pairs of this score and above are trained on, in both directions; null is 4."
+    )
+
+    @model_validator(mode="after")
+    def _only_scored_pairs_have_a_least_score(self) -> Self:
+        if self.min_score is not None and self.kind != "scored":
+            raise ValueError(f"min_score={self.min_score:g}, but kind is {self.kind}; remove it, or set kind: scored")
+        return self
 
 
 class SourcesFile(Section):
@@ -59,11 +72,21 @@ class SourcesFile(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of the order of rows.")
 
     def sources_as_values(self) -> list[dict[str, Any]]:
-        """The sources as plain values, kinds as members of Kind where they are kinds."""
-        return [
-            source.model_dump() | {"kind": source.kind if source.kind == "sts" else Kind(source.kind)}
-            for source in self.sources
-        ]
+        """The sources as plain values, kinds as members of Kind where they are kinds.
+
+        Scored pairs to train on are a retrieval source whose columns have a `min_score`.
+        """
+        return [_as_values(source) for source in self.sources]
+
+
+def _as_values(source: SourceInput) -> dict[str, Any]:
+    values = source.model_dump(exclude={"min_score"})
+    if source.kind == "sts":
+        return values
+    if source.kind != "scored":
+        return values | {"kind": Kind(source.kind)}
+    least = MIN_SCORE if source.min_score is None else source.min_score
+    return values | {"kind": Kind.RETRIEVAL, "columns": values["columns"] | {"min_score": least}}
 
 
 def load_sources_file(path: str) -> SourcesFile:
@@ -76,7 +99,9 @@ def load_sources_file(path: str) -> SourcesFile:
         raise_problems(raw.name, translate(error, raw, fields))
 
 
-def parse_source(text: str, *, instruction: str | None, licence: str, mine_lexical: int) -> SourceInput:
+def parse_source(
+    text: str, *, instruction: str | None, licence: str, mine_lexical: int, min_score: float | None = None
+) -> SourceInput:
     """`NAME:KIND=ADDRESS` of the command line. Raises UsageError for anything else."""
     what, equals, address = text.partition("=")
     name, colon, kind = what.partition(":")
@@ -93,6 +118,7 @@ def parse_source(text: str, *, instruction: str | None, licence: str, mine_lexic
             "instruction": instruction,
             "licence": licence,
             # Only where other rows' positives are wrong answers can they be mined as such.
-            "mine_lexical": mine_lexical if kind == Kind.RETRIEVAL else 0,
+            "mine_lexical": mine_lexical if kind in (Kind.RETRIEVAL, "scored") else 0,
+            "min_score": min_score if kind == "scored" else None,
         }
     )

@@ -1,12 +1,13 @@
 """A user's pairs, triplets and lists of positives and negatives as rows, whatever their columns are called.
 
 Known layouts: pairs (query, positive), triplets (anchor, positive, negative), numbered negatives (negative_1 ..
-negative_n, which is the released F2LLM Parquet too), lists (FlagEmbedding: query, pos, neg), and scored pairs.
+negative_n, which is the released F2LLM Parquet too), lists (FlagEmbedding: query, pos, neg), and scored pairs, of which
+those with a high score are rows in both directions.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_io.errors import DataError
 from data_io.sources.raw_files import RawFile, Record, column_names, find_files, read_records
@@ -28,6 +29,8 @@ class Columns:
     positive: str | None = None
     negatives: tuple[str, ...] | None = None
     score: str | None = None
+    min_score: float | None = None
+    """Where it is given, the rows are scored pairs: those of this score and above, in both directions."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,30 @@ class InputRows:
     layout: Layout
     instruction: str | None
     """What the queries are prefixed with in the files (`Instruct: ...\\nQuery: `); None where they have no prefix."""
+    min_score: float | None = None
+    """Pairs below it are left out, the others are rows in both directions; None where the rows have no score."""
 
     def __iter__(self) -> Iterator[Row]:
+        if self.min_score is not None:
+            yield from self._scored(self.min_score)
+            return
         for file in self.files:
             for place, record in read_records(file, self.layout.columns):
                 yield from self._rows(place, record)
+
+    def _scored(self, least: float) -> Iterator[Row]:
+        highest, found = float("-inf"), False
+        for pair in _scored_pairs(self.files, self.layout):
+            highest = max(highest, pair.score)
+            if pair.score >= least:
+                found = True
+                yield Row(pair.text_a, pair.text_b, (), pair.place)
+                yield Row(pair.text_b, pair.text_a, (), pair.place)
+        if not found:
+            raise DataError(
+                f"{self.files[0].address}: no pair has a score of {least:g} or more; the highest is {highest:g}",
+                remedy="set min_score to where pairs begin to mean the same on the file's own scale",
+            )
 
     def _rows(self, place: str, record: Record) -> Iterator[Row]:
         query = self._strip(_text(record, self.layout.query, place), place)
@@ -89,6 +111,7 @@ class ScoredPair:
     text_a: str
     text_b: str
     score: float
+    place: str = field(default="", compare=False)
 
 
 def open_rows(address: str, columns: Columns | None = None) -> InputRows:
@@ -97,7 +120,11 @@ def open_rows(address: str, columns: Columns | None = None) -> InputRows:
     Raises DataError for whatever is wrong with them, naming the file; StorageError where they cannot be reached.
     """
     files = tuple(find_files(address))
-    layout = recognise(column_names(files[0]), columns or Columns(), files[0].address)
+    columns = columns or Columns()
+    if columns.min_score is not None:
+        layout = recognise(column_names(files[0]), columns, files[0].address, scored=True)
+        return InputRows(files, layout, None, columns.min_score)
+    layout = recognise(column_names(files[0]), columns, files[0].address)
     place, record = next(read_records(files[0], layout.columns))
     prefix = _PREFIX.fullmatch(_text(record, layout.query, place))
     return InputRows(files, layout, prefix["instruction"] if prefix else None)
@@ -107,11 +134,15 @@ def read_scored_pairs(address: str, columns: Columns | None = None) -> Iterator[
     """Pairs of texts with a score each. Raises DataError that names the file and line or row."""
     files = find_files(address)
     layout = recognise(column_names(files[0]), columns or Columns(), files[0].address, scored=True)
+    yield from _scored_pairs(files, layout)
+
+
+def _scored_pairs(files: Sequence[RawFile], layout: Layout) -> Iterator[ScoredPair]:
     assert layout.score is not None
     for file in files:
         for place, record in read_records(file, layout.columns):
             text_a, text_b = (_text(record, name, place) for name in (layout.query, layout.positive))
-            yield ScoredPair(text_a, text_b, _number(record, layout.score, place))
+            yield ScoredPair(text_a, text_b, _number(record, layout.score, place), place)
 
 
 def recognise(found: Sequence[str], columns: Columns, address: str, *, scored: bool = False) -> Layout:

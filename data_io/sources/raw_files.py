@@ -63,6 +63,11 @@ def find_files(address: str) -> list[RawFile]:
     return [RawFile(name, _known_format(name)) for name in names]
 
 
+def is_file_name(address: str) -> bool:
+    """Whether the address ends as a data file's name does."""
+    return _format(address) is not None
+
+
 def fingerprint(address: str) -> str:
     """A text that changes when the file behind `address` does (size and time, or ETag), without reading it."""
     with readable_errors(address):

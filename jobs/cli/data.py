@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs import backend
+from jobs.cli import sources
 from jobs.cli.options import AllowHttp, DataUri, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
 from jobs.cli.text import Percent, say, say_nothing, size_text
 from jobs.errors import UsageError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from jobs.plan import DataSize
 
 app = typer.Typer(help="Make, check and describe data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.command("sources")(sources.sources)
 _SHOWN_PROBLEMS = 20
 
 
@@ -41,7 +43,15 @@ def prepare(
         str | None,
         typer.Option("--instruction", metavar="TEXT", help="Instruction of every --source.", show_default=False),
     ] = None,
-    licence: Annotated[str, typer.Option("--licence", metavar="NAME", help="Licence of every --source.")] = "",
+    source_licence: Annotated[
+        str, typer.Option("--source-licence", metavar="NAME", help="Licence of every --source.")
+    ] = "",
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            "--min-score", metavar="X", help="Of a scored --source: train on pairs of X and above.", show_default=False
+        ),
+    ] = None,
     mine_lexical: Annotated[
         int,
         typer.Option(
@@ -54,6 +64,13 @@ def prepare(
             "--tokenizer-vocabulary", min=300, metavar="N", help="Also train a tokenizer of N ids.", show_default=False
         ),
     ] = None,
+    recipe: sources.Recipe = None,
+    released: sources.Released = None,
+    folder: sources.From = None,
+    revision: sources.Revision = None,
+    max_rows: sources.MaxRows = None,
+    licence: sources.Rule = "any",
+    exclude_benchmark: sources.Exclude = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     allow_http: AllowHttp = False,
@@ -61,21 +78,24 @@ def prepare(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make a data set, from files or local documentation.
+    """Make a data set, from files, the recipe's public sources or local documentation.
 
-    Files hold pairs, triplets or lists of negatives. KIND is retrieval, clustering, classification or sts (scored
-    pairs to evaluate on). Columns are recognised by their usual names; SOURCES.yaml can name them. A data set that was
-    made the same way already is left as it is.
+    Files hold pairs, triplets or lists of negatives. KIND is retrieval, clustering, classification, sts (scored pairs
+    to evaluate on) or scored (scored pairs to train on). Columns are recognised by their usual names; SOURCES.yaml can
+    name them. A data set that was made the same way already is left as it is.
     """
     from jobs.sources_file import SourcesFile, load_sources_file, parse_source
 
-    if sum((documentation, sources_file is not None, bool(source))) != 1:
+    if sum((documentation, sources_file is not None, bool(source), bool(recipe), released is not None)) != 1:
         raise UsageError(
-            "expected exactly one of SOURCES.yaml, --source and --documentation",
+            "expected exactly one of SOURCES.yaml, --source, --recipe, --released and --documentation",
             remedy="for example: f2llm data prepare my-data --source faq:retrieval=faq.jsonl",
         )
     s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
-    if documentation:
+    public = sources.PublicOptions(recipe, released, folder, revision, max_rows, licence, exclude_benchmark)
+    if public.asked:
+        made = public.prepare(data, s3, tell)
+    elif documentation:
         made = backend.prepare_documentation(data, s3, say=tell)
     else:
         if sources_file is not None:
@@ -83,9 +103,19 @@ def prepare(
         else:
             files = SourcesFile(
                 sources=tuple(
-                    parse_source(text, instruction=instruction, licence=licence, mine_lexical=mine_lexical)
+                    parse_source(
+                        text,
+                        instruction=instruction,
+                        licence=source_licence,
+                        mine_lexical=mine_lexical,
+                        min_score=min_score,
+                    )
                     for text in source or ()
                 )
+            )
+        if min_score is not None and not any(each.kind == "scored" for each in files.sources):
+            raise UsageError(
+                "--min-score needs a scored --source", remedy="add --source NAME:scored=ADDRESS, or leave it out"
             )
         if tokenizer_vocabulary is not None:
             files = files.model_copy(update={"tokenizer_vocabulary": tokenizer_vocabulary})

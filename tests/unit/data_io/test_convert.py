@@ -318,3 +318,24 @@ def test_an_address_with_credentials_is_refused_without_repeating_them() -> None
     with pytest.raises(ConfigError, match=r"the address https://host/rows\.jsonl has credentials in it") as caught:
         read("https://user:secret@host/rows.jsonl")
     assert "secret" not in str(caught.value)
+
+
+def test_scored_pairs_of_the_least_score_and_above_are_rows_in_both_directions(tmp_path: Path) -> None:
+    pairs = [("a", "b", 4.0), ("c", "d", 3.9), ("e", "f", "4.5")]
+    address = jsonl(tmp_path / "p.jsonl", *({"sentence1": a, "sentence2": b, "score": s} for a, b, s in pairs))
+
+    rows = list(open_rows(address, Columns(min_score=4.0)))
+
+    assert [(row.query, row.positive, row.place[-6:]) for row in rows] == [
+        ("a", "b", "line 1"),
+        ("b", "a", "line 1"),
+        ("e", "f", "line 3"),
+        ("f", "e", "line 3"),
+    ]
+
+
+def test_scored_pairs_of_which_none_is_near_enough_are_an_error_with_the_highest_score(tmp_path: Path) -> None:
+    address = jsonl(tmp_path / "p.jsonl", {"sentence1": "a", "sentence2": "b", "score": 0.9})
+
+    with pytest.raises(DataError, match=r"no pair has a score of 4 or more; the highest is 0\.9"):
+        list(open_rows(address, Columns(min_score=4.0)))

@@ -295,7 +295,9 @@ def test_a_data_set_is_prepared_from_a_users_file(f2llm: Run, tmp_path: Path) ->
     ]
     (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    code, out, _ = f2llm("data", "prepare", "made", "--source", "faq:retrieval=faq.jsonl", "--licence", "MIT", "--json")
+    code, out, _ = f2llm(
+        "data", "prepare", "made", "--source", "faq:retrieval=faq.jsonl", "--source-licence", "MIT", "--json"
+    )
 
     assert code == 0
     made = json.loads(out)
@@ -307,7 +309,10 @@ def test_a_data_set_is_prepared_from_a_users_file(f2llm: Run, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["data", "prepare", "made"], "exactly one of SOURCES.yaml, --source and --documentation"),
+        (
+            ["data", "prepare", "made"],
+            "exactly one of SOURCES.yaml, --source, --recipe, --released and --documentation",
+        ),
         (["data", "prepare", "made", "--documentation", "--source", "a:sts=b"], "exactly one of"),
         (["data", "prepare", "made", "--source", "faq.jsonl"], "expected NAME:KIND=ADDRESS"),
         (["run"], "Missing argument 'JOB.yaml'"),

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "ray", "deepspeed", "transformers", "pyarrow", "numpy", "obstore", "tokenizers", "kopf", "kubernetes")
+HEAVY = (
+    "torch", "ray", "deepspeed", "transformers", "pyarrow", "numpy", "obstore", "tokenizers", "kopf", "kubernetes",
+    "datasets", "mteb",
+)  # fmt: skip
 # Not heavy, but more than `--help` and `--version` need: pydantic and rich take longer than all the rest together.
 NOT_FOR_HELP = (*HEAVY, "pydantic", "rich", "yaml")
 
@@ -26,9 +29,16 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "not_loaded"), [(["--help"], NOT_FOR_HELP), (["--version"], NOT_FOR_HELP), (["run", "--help"], HEAVY)]
+    ("arguments", "not_loaded"),
+    [
+        (["--help"], NOT_FOR_HELP),
+        (["--version"], NOT_FOR_HELP),
+        (["run", "--help"], HEAVY),
+        (["data", "prepare", "--help"], HEAVY),
+        (["data", "sources"], HEAVY),
+    ],
 )
-def test_help_loads_nothing_heavy(arguments: list[str], not_loaded: tuple[str, ...]) -> None:
+def test_help_and_lists_load_nothing_heavy(arguments: list[str], not_loaded: tuple[str, ...]) -> None:
     loaded = modules_after(f"from jobs.cli.app import call; assert call({arguments!r}) == 0")
 
     assert loaded.isdisjoint(not_loaded)

@@ -1,0 +1,129 @@
+"""All public sources of the recipe in the order of its list, and one of them by its name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Literal
+
+from data_io.errors import ConfigError
+from data_io.sources import (
+    classification,
+    clustering,
+    duplicates,
+    judged,
+    nli,
+    questions,
+    sts,
+    summaries,
+    titles,
+    triplets,
+)
+from data_io.sources.public import PublicSource
+
+LicenceRule = Literal["any", "commercial", "commercial-or-unclear"]
+
+_FAMILIES = (classification, clustering, questions, judged, nli, sts, duplicates, triplets, titles, summaries)
+_ORDER = [
+    "amazon_counterfactual",
+    "amazon_polarity",
+    "imdb",
+    "toxic_conversations",
+    "cola",
+    "amazon_reviews",
+    "banking77",
+    "emotion",
+    "mtop_intent",
+    "mtop_domain",
+    "massive_scenario",
+    "massive_intent",
+    "tweet_sentiment_extraction",
+    "arxiv_clustering_p2p",
+    "arxiv_clustering_s2s",
+    "biorxiv_clustering_p2p",
+    "biorxiv_clustering_s2s",
+    "medrxiv_clustering_p2p",
+    "medrxiv_clustering_s2s",
+    "reddit_clustering_p2p",
+    "reddit_clustering_s2s",
+    "stackexchange_clustering_p2p",
+    "stackexchange_clustering_s2s",
+    "twentynewsgroups",
+    "arguana",
+    "snli",
+    "mnli",
+    "anli",
+    "paq",
+    "squad",
+    "stackexchange",
+    "msmarco",
+    "natural_questions",
+    "hotpotqa",
+    "fever",
+    "eli5",
+    "fiqa",
+    "bioasq",
+    "nfcorpus",
+    "miracl",
+    "mrtidy",
+    "scifact",
+    "triviaqa",
+    "coliee",
+    "pubmedqa",
+    "s2orc_title_abstract",
+    "s2orc_title_citation",
+    "s2orc_abstract_citation",
+    "amazon_qa",
+    "specter",
+    "xsum",
+    "cnn_dm",
+    "sentence_compression",
+    "stackexchangedupquestions_s2s",
+    "stackexchangedupquestions_p2p",
+    "qqp",
+    "stackoverflowdupquestions",
+    "sts12",
+    "sts22",
+    "stsbenchmark",
+]
+
+_BY_NAME: dict[str, PublicSource] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
+SOURCES: tuple[PublicSource, ...] = tuple(_BY_NAME[name] for name in _ORDER)
+
+
+def public_source(name: str) -> PublicSource:
+    """Raises ConfigError with the closest name where there is no such source."""
+    if name not in _BY_NAME:
+        close = get_close_matches(name, _ORDER, n=1, cutoff=0.6)
+        raise ConfigError(
+            f"there is no source {name!r} in the recipe, which has {len(_ORDER)}",
+            remedy=f"did you mean {close[0]!r}?" if close else "`f2llm data sources` lists them",
+        )
+    return _BY_NAME[name]
+
+
+def choose(names: Iterable[str]) -> tuple[PublicSource, ...]:
+    """Sources by their names, `all` for every one; each once, in the order of the recipe's list."""
+    wanted = {known.name for name in names for known in (SOURCES if name == "all" else (public_source(name),))}
+    return tuple(source for source in SOURCES if source.name in wanted)
+
+
+def allowed(source: PublicSource, rule: LicenceRule) -> bool:
+    """Whether a source's licence passes the rule."""
+    commercial = source.licence.commercial
+    return rule == "any" or commercial is True or (rule == "commercial-or-unclear" and commercial is None)
+
+
+def check_licences(sources: Iterable[PublicSource], rule: LicenceRule) -> None:
+    """Raises ConfigError that names every source that may not be used so, with its licence."""
+    refused = [source for source in sources if not allowed(source, rule)]
+    if refused:
+        lines = "".join(
+            f"\n  {source.name}: {source.licence.name} (commercial use: {source.licence.status}"
+            f"{', ' + source.licence.why if source.licence.why else ''})"
+            for source in refused
+        )
+        unclear = rule == "commercial" and any(source.licence.commercial is None for source in refused)
+        raise ConfigError(
+            f"--licence {rule} refuses {len(refused)} of the sources{lines}",
+            remedy="leave them out"
+            + (", or ask for --licence commercial-or-unclear once you have looked at the unclear ones" * unclear),
+        )

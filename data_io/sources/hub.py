@@ -1,0 +1,106 @@
+"""The one door to `datasets`: the records of a data set on the Hugging Face hub, one by one, none kept on disk."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from data_io.errors import ConfigError, DataError, F2LLMError, StorageError
+from data_io.sources.public import FILE_FIELD, Placed, PublicSource, Table
+
+_FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+# Named and not imported: the classes belong to libraries that `datasets` brings or not.
+_NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3", "aiohttp", "fsspec")
+
+
+def hub_records(source: PublicSource, table: Table, *, revision: str | None) -> Iterator[Placed]:
+    """Every record of one table, in the hub's order, with its place.
+
+    Raises StorageError where the hub cannot be reached or refuses, DataError where the data set is not what the record
+    of it says, ConfigError where `datasets` is not installed.
+    """
+    with _readable_errors(source, table):
+        for where, records in _streams(source, table, revision):
+            for number, record in enumerate(records, start=1):
+                yield f"{where}, row {number}", {**record, FILE_FIELD: _stem(where)}
+
+
+def _streams(source: PublicSource, table: Table, revision: str | None) -> Iterator[tuple[str, Any]]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    if table.files is None:
+        named = f"{source.id} ({', '.join(filter(None, (table.config, table.split)))})"
+        yield (
+            named,
+            datasets.load_dataset(source.id, name=table.config, split=table.split, streaming=True, revision=revision),
+        )
+        return
+    from huggingface_hub import HfFileSystem
+
+    at = f"{source.id}@{revision}" if revision else source.id
+    files = sorted(HfFileSystem().glob(f"datasets/{at}/{table.files}"))
+    if not files:
+        raise DataError(
+            f"source {source.name!r}: no file {table.files} in {source.address}",
+            remedy="pin a revision that has it (--revision), or give a copy (--from FOLDER)",
+        )
+    for path in files:
+        # A file at a time and by its format's own loader: the repository's loading script is no longer run by
+        # `datasets`, and a file's name may be the class of all that is in it.
+        loader = next(kind for ending, kind in _FORMATS.items() if ending in str(path))
+        yield (
+            str(path).removeprefix("datasets/"),
+            datasets.load_dataset(loader, data_files=f"hf://{path}", split="train", streaming=True),
+        )
+
+
+def _stem(where: str) -> str:
+    name = where.rpartition("/")[2]
+    for ending in (".gz", ".jsonl", ".json", ".parquet", ".csv"):
+        name = name.removesuffix(ending)
+    return name
+
+
+@contextmanager
+def _readable_errors(source: PublicSource, table: Table) -> Iterator[None]:
+    try:
+        yield
+    except F2LLMError:
+        raise
+    except ImportError as error:
+        raise ConfigError(
+            f"source {source.name!r} is loaded through {error.name}, which is not installed",
+            remedy="pip install 'f2llm-ray[data]'",
+        ) from error
+    except Exception as error:
+        translated = _translate(error, source, table)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(error: Exception, source: PublicSource, table: Table) -> F2LLMError | None:
+    """None for what is not an error of loading."""
+    copy = f"give a local copy with --from FOLDER, the data set's own files in FOLDER/{source.name}/"
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    library = type(error).__module__.partition(".")[0]
+    if type(error).__name__ in ("DatasetNotFoundError", "GatedRepoError", "RepositoryNotFoundError"):
+        return StorageError(
+            f"source {source.name!r}: the hub does not give out {source.id}: {said}",
+            remedy=f"accept its terms on {source.address} and set HF_TOKEN, or {copy}",
+        )
+    if isinstance(error, OSError) or library in _NETWORK_LIBRARIES or "Hub" in type(error).__name__:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+        return StorageError(
+            f"source {source.name!r}: {source.id} cannot be loaded from the Hugging Face hub{offline}: {said}",
+            remedy=f"see that this machine reaches the hub, or name a mirror in HF_ENDPOINT; HF_TOKEN if it asks who "
+            f"you are; or {copy}",
+        )
+    if library == "datasets" or isinstance(error, (ValueError, RuntimeError)):
+        return DataError(
+            f"source {source.name!r}: {source.id} has no such table ({table.config or 'default'}, {table.split}): "
+            f"{said}",
+            remedy=f"pin a revision that has it with --revision {source.name}=REVISION, or {copy}",
+        )
+    return None

@@ -1,0 +1,96 @@
+"""A public data set's own files in a folder of the user's, instead of the hub."""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from data_io.errors import DataError
+from data_io.sources.public import FILE_FIELD, LINE_FIELD, Placed, PublicSource, Table
+from data_io.sources.raw_file_errors import readable_errors
+from data_io.sources.raw_files import RawFile, column_names, find_files, read_records
+
+_SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation",
+           "dev": "validation"}  # fmt: skip
+"""What files of a split are called, and which split that is."""
+
+
+def files_of(folder: str, source: PublicSource, role: str) -> list[RawFile]:
+    """The files of the tables of one role under FOLDER/<name>/, told apart by the words in their names and folders.
+
+    Where the data set has tables of several roles, those with the role's word. Where files carry words of splits, not
+    those of splits that the source does not take; the same for configurations. Raises DataError where none is left.
+    """
+    base = f"{folder.rstrip('/')}/{source.name}"
+    tables = [table for table in source.tables if table.role == role]
+    found = _plain_text(base) if any(map(_is_plain_text, tables)) else find_files(base)
+    several = len({table.role for table in source.tables}) > 1
+    if several:
+        found = [file for file in found if _has(file, source, role)]
+    configs = [table.config for table in tables if table.config is not None]
+    chosen = [file for file in found if any(_has(file, source, config) for config in configs)] or found
+    wanted = {_SPLITS.get(table.split, table.split) for table in tables}
+    if wanted != {role}:  # else the split's name is the table's, and has been looked at
+        others = [word for word, split in _SPLITS.items() if split not in wanted]
+        chosen = [file for file in chosen if not any(_has(file, source, word) for word in others)]
+    if not chosen:
+        table = f"table {role!r}, " if several else ""
+        raise DataError(
+            f"source {source.name!r}: no file of {table}split {' or '.join(sorted(wanted))} in {base}",
+            remedy=f"put the files of {source.address} there, under their own names",
+        )
+    return chosen
+
+
+def local_records(folder: str, source: PublicSource, role: str) -> Iterator[Placed]:
+    """Every record of the tables of one role, with file and line or row.
+
+    Raises DataError for whatever is wrong with the files.
+    """
+    for file in files_of(folder, source, role):
+        stem = _stem(file)
+        if file.format == "txt":
+            yield from ((place, {LINE_FIELD: line, FILE_FIELD: stem}) for place, line in _lines(file))
+            continue
+        for place, record in read_records(file, column_names(file)):
+            yield place, {**record, FILE_FIELD: stem}
+
+
+def _is_plain_text(table: Table) -> bool:
+    return table.files is not None and table.files.endswith(".txt")
+
+
+def _plain_text(base: str) -> list[RawFile]:
+    from fsspec.core import url_to_fs
+
+    with readable_errors(base):
+        fs, path = url_to_fs(base)
+        names = [p for p in sorted(fs.find(path)) if p.endswith(".txt")] if fs.exists(path) else []
+    if not names:
+        raise DataError(f"no text file at {base}", remedy="put the data set's .txt files there, one for each class")
+    return [RawFile(fs.unstrip_protocol(name).removeprefix("file://"), "txt") for name in names]
+
+
+def _lines(file: RawFile) -> Iterator[tuple[str, str]]:
+    import fsspec
+
+    with readable_errors(file.address), fsspec.open(file.address, "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            place = f"{file.address}, line {number}"
+            try:
+                yield place, line.decode("utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{place}: not valid UTF-8", remedy="convert the file to UTF-8") from error
+
+
+def _stem(file: RawFile) -> str:
+    name = PurePosixPath(file.address).name
+    for ending in (".gz", ".bz2", ".xz", ".jsonl", ".json", ".parquet", ".csv", ".tsv", ".txt"):
+        name = name.removesuffix(ending)
+    return name
+
+
+def _has(file: RawFile, source: PublicSource, word: str) -> bool:
+    """Whether a folder below the source's own, or the file, is called `word`, or that `word-...` or `...-word`"""
+    below = PurePosixPath(file.address.rpartition(f"/{source.name}/")[2]).with_name(_stem(file))
+    return any(
+        part == word or part.startswith((f"{word}-", f"{word}.")) or part.endswith(f"-{word}") for part in below.parts
+    )

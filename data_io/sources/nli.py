@@ -1,0 +1,63 @@
+"""Natural language inference: a premise, a hypothesis that it entails, and others that it does not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from data_io.sources.public import Counts, Example, Instruction, Licence, PublicSource, Table, Tables, field, text
+from data_io.task import Kind
+
+
+@dataclass(frozen=True)
+class Nli:
+    """Fields of a record, and which label says that the premise entails the hypothesis."""
+
+    premise: str = "premise"
+    hypothesis: str = "hypothesis"
+    label: str = "label"
+    entailed: str = "0"
+    others: tuple[str, ...] = ("1", "2")
+
+
+def nli_examples(shape: Nli, tables: Tables, counts: Counts) -> Iterator[Example]:
+    """One example a premise that has an entailed hypothesis: its first one is the positive, neutral and contradicting
+    ones are the negatives.
+
+    Records of one premise need not lie side by side, so a table is held in memory; a label that annotators did not
+    agree on (-1) is no label.
+    """
+    premises: dict[str, tuple[str, list[str], list[str]]] = {}
+    for place, record in tables["rows"]:
+        label = str(field(record, shape.label, place))
+        premise, hypothesis = (text(record, (name,), place) for name in (shape.premise, shape.hypothesis))
+        if label != shape.entailed and label not in shape.others:
+            counts["has no known label"] += 1
+            continue
+        if not premise or not hypothesis:
+            counts["has a blank text"] += 1
+            continue
+        _, entailed, others = premises.setdefault(premise, (place, [], []))
+        mine = entailed if label == shape.entailed else others
+        if hypothesis not in mine:
+            mine.append(hypothesis)
+    for premise, (place, entailed, others) in premises.items():
+        if not entailed:
+            counts["has no entailed hypothesis"] += 1
+            continue
+        yield Example(premise, entailed[0], tuple(other for other in others if other not in entailed), place)
+
+
+_INSTRUCTION = Instruction("Given a premise, retrieve a hypothesis that is entailed by the premise", "e5")
+
+
+def _source(name: str, hub_id: str, licence: Licence, rows: int, *splits: str) -> PublicSource:
+    tables = tuple(Table(split) for split in splits)
+    return PublicSource(name, "inference", Kind.RETRIEVAL, hub_id, hub_id, Nli(), _INSTRUCTION, licence, rows, tables)
+
+
+RECORDS = (
+    _source("snli", "stanfordnlp/snli", Licence("CC-BY-SA-4.0", True), 54_585, "train"),
+    _source(
+        "mnli", "nyu-mll/multi_nli", Licence("CC-BY-3.0, CC-BY-SA-3.0, MIT, OANC", True, "by genre"), 112_075, "train"
+    ),
+    _source("anli", "facebook/anli", Licence("CC-BY-NC-4.0", False), 18_801, "train_r1", "train_r2", "train_r3"),
+)

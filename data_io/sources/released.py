@@ -1,0 +1,60 @@
+"""The recipe's published Parquet: one file a source, the instruction in front of every query, negatives mined."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from data_io.errors import ConfigError
+from data_io.manifest import SourceInfo
+from data_io.sources.catalogue import public_source
+from data_io.sources.convert import InputRows, open_rows
+from data_io.sources.public import PublicSource
+from data_io.sources.raw_files import find_files, fingerprint
+
+
+@dataclass(frozen=True)
+class ReleasedSource:
+    """A source's published file."""
+
+    source: PublicSource
+    address: str
+
+    def open(self) -> tuple[SourceInfo, InputRows]:
+        """What the manifest says of it, and its rows. Raises DataError where the file is not as published."""
+        rows = open_rows(self.address)
+        source = self.source
+        return SourceInfo(
+            name=source.name,
+            kind=source.kind,
+            negatives=source.kind.recipe_negatives,
+            instruction=rows.instruction or "",
+            licence=source.licence.name,
+            origin=f"{source.address} (as released)",
+        ), rows
+
+    def fingerprint(self) -> dict[str, object]:
+        """What the rows follow from, for recipe.json."""
+        return {"released": self.source.name, "file": self.address, "state": fingerprint(self.address)}
+
+
+def released_sources(folder: str) -> tuple[ReleasedSource, ...]:
+    """The published files in a folder, in the order of their names.
+
+    Raises ConfigError for a file that is named after no source of the recipe, DataError where there is no file.
+    """
+    found: list[ReleasedSource] = []
+    unknown: list[str] = []
+    for file in find_files(folder):
+        name = PurePosixPath(file.address).name.partition(".")[0]
+        try:
+            found.append(ReleasedSource(public_source(name), file.address))
+        except ConfigError as error:
+            unknown.append(f"{PurePosixPath(file.address).name} ({error.remedy})")
+    if unknown:
+        raise ConfigError(
+            f"{folder}: {len(unknown)} files are named after no source of the recipe: {', '.join(unknown)}",
+            remedy="name them <source>.parquet as published, or give them one by one: --source NAME:KIND=FILE",
+        )
+    names = [each.source.name for each in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{folder} has two files of source {twice[0]!r}", remedy="keep one file of each source")
+    return tuple(found)
