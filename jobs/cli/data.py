@@ -54,6 +54,22 @@ def prepare(
             "--tokenizer-vocabulary", min=300, metavar="N", help="Also train a tokenizer of N ids.", show_default=False
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            metavar="N",
+            help="Processes for large files; by default one a core.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            "--memory", min=1, metavar="MIB", help="Texts a process holds at most; by default 256.", show_default=False
+        ),
+    ] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     allow_http: AllowHttp = False,
@@ -65,7 +81,7 @@ def prepare(
 
     Files hold pairs, triplets or lists of negatives. KIND is retrieval, clustering, classification or sts (scored
     pairs to evaluate on). Columns are recognised by their usual names; SOURCES.yaml can name them. A data set that was
-    made the same way already is left as it is.
+    made the same way already is left as it is, and one that was being made when the command was killed is finished.
     """
     from jobs.sources_file import SourcesFile, load_sources_file, parse_source
 
@@ -89,7 +105,7 @@ def prepare(
             )
         if tokenizer_vocabulary is not None:
             files = files.model_copy(update={"tokenizer_vocabulary": tokenizer_vocabulary})
-        made = backend.prepare_files(data, s3, files, say=tell)
+        made = backend.prepare_files(data, s3, files, workers=workers, memory_mib=memory, say=tell)
     _print_contents(data, made, json=json)
 
 
