@@ -275,9 +275,8 @@ def _scanned(
             licence=given.licence,
             origin=given.address,
         )
-        say(
-            f"{given.name}: read once, {len(scanned.held_out.rows)} rows held out, {info.negatives} hard negatives a row"
-        )
+        held_out_rows = len(scanned.held_out.rows)
+        say(f"{given.name}: read once, {held_out_rows} rows held out, {info.negatives} hard negatives a row")
         pieces = SourcePieces(
             info=info,
             pieces=tuple(_TrainingRows(rows, own, info.negatives, held_out, scanned.spares) for rows, _ in each.parts),

@@ -74,6 +74,8 @@ class SpillWriter:
 
     def flush(self, table: pa.Table) -> None:
         """Write out rows in the order of the input."""
+        if not table.num_rows:
+            return
         keys = table.column(KEY_COLUMN).to_numpy()
         bucket = np.zeros(len(keys), np.int64) if self._shift == 64 else (keys >> self._shift).astype(np.int64)
         order = np.argsort(bucket, kind="stable")

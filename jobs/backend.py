@@ -46,6 +46,7 @@ Target = Literal[
     "export_run",
     "upload_folder",
     "write_report",
+    "write_data_report",
 ]
 TARGETS: Mapping[Target, str] = {
     "open_store": "data_io.storage",
@@ -66,6 +67,7 @@ TARGETS: Mapping[Target, str] = {
     "export_run": "ray_app.delivery",
     "upload_folder": "ray_app.export",
     "write_report": "ray_app.report",
+    "write_data_report": "ray_app.data_report",
 }
 
 LONGEST_MEASURED_TOKENS = 32_768
@@ -156,6 +158,11 @@ def data_statistics(uri: str, s3: "S3Options", *, everything: bool, say: Callabl
         store, manifest, tokenizer=tokenizer and tokenizer.for_texts(LONGEST_MEASURED_TOKENS), progress=say, **options
     )
     return found
+
+
+def report_data(found: "DatasetStatistics", page: str) -> None:
+    """Write a page that shows statistics to the local file `page`."""
+    function("write_data_report")(found, Path(page))
 
 
 def _size_of(manifest: Any, store: Any) -> "DataSize":

@@ -139,6 +139,10 @@ def stats(
     everything: Annotated[
         bool, typer.Option("--all", help="Measure every row, not a sample of up to 64 row groups a source.")
     ] = False,
+    page: Annotated[
+        str | None,
+        typer.Option("--page", metavar="FILE.html", help="Also write a page with charts.", show_default=False),
+    ] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     allow_http: AllowHttp = False,
@@ -154,6 +158,9 @@ def stats(
 
     s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
     found = backend.data_statistics(data, s3, everything=everything, say=tell)
+    if page is not None:
+        backend.report_data(found, page)
+        tell(f"written to {page}")
     if json:
         print_json(found.to_dict())
     else:
