@@ -1,9 +1,9 @@
 """Preparing N and 10 N rows in bounded memory, with one process and with two.
 
-    python -m bench.prepare [--rows 5000] [--memory 64] [--files 8]
+    python -m bench.prepare [--rows 20000] [--memory 64] [--files 8]
 
 The rows are shaped as the recipe's: a query, a positive and 24 negatives, about 20 KB together; one row in fifty is a
-repeated one. Every preparation is a process of its own; its memory is the largest that it or a process it started had
+repeated one. N is more than one full shard (16,384 rows): a shard is held as it is stored. Every preparation is a process of its own; its memory is the largest that it or a process it started had
 resident, sampled 20 times a second. Pages that processes share count in each.
 """
 
@@ -25,7 +25,7 @@ NEGATIVES = 24
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=5_000)
+    parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--memory", type=int, default=64, help="MiB of texts a process holds")
     parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])

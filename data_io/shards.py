@@ -4,6 +4,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import chain, islice
 
 import numpy as np
@@ -102,12 +103,12 @@ def _regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 def _write_shard(store: Store, source: str, number: int, groups: Iterator[pa.Table]) -> WrittenShard:
     first = next(groups)
     rows = 0
-    sink = pa.BufferOutputStream()
+    sink = BytesIO()  # not pyarrow's own, whose bytes would have to be copied once more
     with pq.ParquetWriter(sink, first.schema, **_PARQUET) as out:
         for group in chain([first], groups):
             out.write_table(group, row_group_size=group.num_rows)
             rows += group.num_rows
-    data = sink.getvalue().to_pybytes()
+    data = sink.getvalue()
     sha256 = hashlib.sha256(data).hexdigest()
     key = f"sources/{source}/{number:05d}-{sha256[:12]}.parquet"
     etag = store.put_immutable(key, data)
