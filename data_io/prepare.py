@@ -4,8 +4,10 @@ The same inputs give the same manifest version; a data set that is already there
 left as it is.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from typing import Literal
 
 from pydantic import ValidationError
@@ -13,22 +15,28 @@ from pydantic import ValidationError
 from data_io.errors import ConfigError
 from data_io.evaluation_sets import RetrievalSet, StsSet
 from data_io.manifest import Manifest, SourceInfo
+from data_io.pipeline import SourcePieces, write_sources
+from data_io.rows import Row
+from data_io.scan import ScanTask, scan
+from data_io.shards import ShardSize
 from data_io.sources import tokenizer_training
 from data_io.sources.convert import Columns, InputRows, open_rows, read_scored_pairs
 from data_io.sources.documentation import PACKAGES, DemoSizes, build_demo, read_documentation
 from data_io.sources.installed import installed_packages
 from data_io.sources.lexical import mine_negatives
-from data_io.sources.raw_files import find_files, fingerprint
+from data_io.sources.raw_files import find_files, fingerprint, pieces_of, size_of
 from data_io.sources.recipe import record, reuse
-from data_io.sources.split import HeldOut, SplitCounts, choose_held_out, retrieval_set, text_key, training_rows
+from data_io.sources.split import HeldOut, SplitCounts, retrieval_set, text_key, training_rows
+from data_io.spill import MEMORY_BYTES
 from data_io.storage import Store
 from data_io.task import Kind
 from data_io.tokenization import TOKENIZER_KEYS
-from data_io.writer import Row, check_row, write_dataset
-
-Progress = Callable[[str], None]
+from data_io.work import Pace, Run, Work, begin_work, end_work, in_process
+from data_io.work import Say as Progress
+from data_io.writer import publish, write_dataset
 
 _TOKENIZER_TEXTS = 200_000
+_SMALL_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,10 @@ def prepare_documentation(
     tokenizer = tokenizer_training.train_tokenizer(texts, vocabulary_size=vocabulary_size)
     say("writing")
     tokenizer_training.save_tokenizer(store, tokenizer)
-    manifest = write_dataset(store, demo.sources, demo.evaluations, seed=seed)
-    record(store, recipe, manifest, files=TOKENIZER_KEYS)
+    removed: dict[str, int] = {}
+    manifest = write_dataset(store, demo.sources, demo.evaluations, seed=seed, removed=removed)
+    counts = {name: {"repeated": count} for name, count in removed.items()}
+    record(store, recipe, manifest, files=TOKENIZER_KEYS, counts=counts)
     return manifest
 
 
@@ -95,23 +105,29 @@ def prepare_files(
     max_heldout_queries: int = 1000,
     tokenizer_vocabulary: int | None = None,
     seed: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+    run: Run = in_process,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write a data set made of users' files to `store`.
 
     Of every retrieval source a part of the queries is held out as the evaluation set `<name>_heldout`; no source keeps
-    a row with a held-out text or a text of a scored pair. With `tokenizer_vocabulary` a tokenizer of that size is
-    trained on the texts too. The files are read twice; a source's texts are held in memory while it is written.
-    Raises ConfigError for settings that contradict each other, DataError with file and line for whatever is wrong with
-    the files, StorageError where they cannot be reached.
+    a row with a held-out text or a text of a scored pair, and of rows with equal query and positive the first is kept.
+    With `tokenizer_vocabulary` a tokenizer of that size is trained on the texts too. The files are read twice, and the
+    result depends on neither `memory_bytes` nor `run`. Inputs that are not small (`is_large`) are prepared in pieces,
+    which `run` may do at once in several processes, each with about `memory_bytes` of texts; a call that was killed
+    goes on after its last finished piece when it is made again. Raises ConfigError for settings that contradict each
+    other, DataError with file and line for whatever is wrong with the files, StorageError where they cannot be reached.
     """
-    say = progress or _silent
+    say, began = progress or _silent, time.time()
     _check(inputs, heldout_fraction)
     keys = () if tokenizer_vocabulary is None else TOKENIZER_KEYS
+    files = [find_files(each.address) for each in inputs]
     recipe = {
         "made_of": "files",
         "inputs": [
-            asdict(each) | {"files": [fingerprint(f.address) for f in find_files(each.address)]} for each in inputs
+            asdict(each) | {"files": [fingerprint(file.address) for file in found]}
+            for each, found in zip(inputs, files, strict=True)
         ],
         "heldout_fraction": heldout_fraction,
         "max_heldout_queries": max_heldout_queries,
@@ -120,45 +136,88 @@ def prepare_files(
     }
     if (manifest := reuse(store, recipe, files=keys)) is not None:
         say("the data set is already there")
+        end_work(store, began=began)
         return manifest
     pairs = [_scored_set(each, say) for each in inputs if each.kind == "sts"]
-    scanned = [
-        _scan(each, each.kind, heldout_fraction, max_heldout_queries, say)
-        for each in inputs
-        if isinstance(each.kind, Kind)
-    ]
-    seen = {text_key(text) for each in pairs for text in (*each.text_a, *each.text_b)}
-    held_out = frozenset(seen.union(*(each.held_out.texts for each in scanned)))
-    evaluations: list[RetrievalSet | StsSet] = [
-        retrieval_set(
-            f"{each.info.name}_heldout", each.held_out, instruction=each.info.instruction, licence=each.info.licence,
-            origin=each.info.origin,
+    opened = [_open(each, each.kind, memory_bytes) for each in inputs if isinstance(each.kind, Kind)]
+    work = None
+    if is_large(inputs, memory_bytes=memory_bytes):
+        work = begin_work(store, recipe, memory_bytes, say=say)
+    sources = _scanned(opened, pairs, work, heldout_fraction, max_heldout_queries, run, say)
+    evaluations: list[RetrievalSet | StsSet] = [*_heldout_sets(sources), *pairs]
+    if work is None:
+        manifest, counts = _write_small(store, sources, evaluations, seed, memory_bytes)
+    else:
+        written = write_sources(
+            work, [each.pieces for each in sources], run=run, size=ShardSize(), memory_bytes=memory_bytes, seed=seed,
+            say=say,
+        )  # fmt: skip
+        manifest = publish(store, [each.data for each in written], evaluations)
+        counts = [asdict(each.counts) | {"repeated": each.repeated} for each in written]
+    for each, count in zip(sources, counts, strict=True):
+        say(
+            f"{each.info.name}: {count['kept'] - count['repeated']:,} rows to train on; "
+            f"{count['held_out']:,} left out for their held-out texts, {count['dropped']:,} for their negatives, "
+            f"{count['repeated']:,} as repeated; {count['replaced_negatives']:,} negatives replaced"
         )
-        for each in scanned if each.held_out.rows
-    ]  # fmt: skip
-    sample = _Sample(_TOKENIZER_TEXTS if tokenizer_vocabulary is not None else 0)
-    sources = ((each.info, sample.watch(_training(each, held_out, say))) for each in scanned)
-    manifest = write_dataset(store, sources, [*evaluations, *pairs], seed=seed)
     if tokenizer_vocabulary is not None:
         say("training the tokenizer")
-        files = tokenizer_training.train_tokenizer(sample.texts, vocabulary_size=tokenizer_vocabulary)
-        tokenizer_training.save_tokenizer(store, files)
-    record(store, recipe, manifest, files=keys)
+        texts = (text for row in _all_rows(sources) for text in (row.query, row.positive))
+        trained = tokenizer_training.train_tokenizer(
+            islice(texts, _TOKENIZER_TEXTS), vocabulary_size=tokenizer_vocabulary
+        )
+        tokenizer_training.save_tokenizer(store, trained)
+    by_name = {each.info.name: count for each, count in zip(sources, counts, strict=True)}
+    record(store, recipe, manifest, files=keys, counts=by_name)
+    end_work(store, began=began)
     return manifest
 
 
+def is_large(inputs: Sequence[FileInput], *, memory_bytes: int = MEMORY_BYTES) -> bool:
+    """Whether the inputs are worth several processes and a record of what is done."""
+    found = [file for each in inputs for file in find_files(each.address)]
+    return sum(size_of(file.address) for file in found) > min(_SMALL_BYTES, memory_bytes)
+
+
 @dataclass(frozen=True)
-class _Scanned:
+class _Opened:
+    """A source before its files are read: its parts, each with the bytes of its files."""
+
+    given: FileInput
+    kind: Kind
+    instruction: str
+    parts: tuple[tuple[InputRows, int], ...]
+
+
+@dataclass(frozen=True)
+class _Source:
     """A source after the first pass over its files."""
 
-    info: SourceInfo
-    rows: InputRows
+    pieces: SourcePieces
     held_out: HeldOut
+
+    @property
+    def info(self) -> SourceInfo:
+        return self.pieces.info
+
+
+@dataclass(frozen=True)
+class _TrainingRows:
+    """A `Piece`: the rows of a part of a source that training may see."""
+
+    rows: InputRows
     own_negatives: int
-    """Hard negatives of its own that every row has."""
+    negatives: int
+    held_out: frozenset[int]
+    spares: tuple[str, ...]
+
+    def __call__(self, counts: SplitCounts) -> Iterator[Row]:
+        held_out = HeldOut((), self.held_out)
+        rows = training_rows(self.rows, held_out, negatives=self.own_negatives, spares=self.spares, counts=counts)
+        return rows if self.negatives == self.own_negatives else _mined(list(rows), self.negatives)
 
 
-def _scan(given: FileInput, kind: Kind, fraction: float, max_queries: int, say: Progress) -> _Scanned:
+def _open(given: FileInput, kind: Kind, memory_bytes: int) -> _Opened:
     rows = open_rows(given.address, given.columns)
     instruction = given.instruction if given.instruction is not None else rows.instruction or ""
     if rows.instruction is not None and instruction != rows.instruction:
@@ -166,43 +225,99 @@ def _scan(given: FileInput, kind: Kind, fraction: float, max_queries: int, say: 
             f"source {given.name!r} is given the instruction {instruction!r}, its files have {rows.instruction!r}",
             remedy="leave the instruction out to take the files' own",
         )
-    fewest: list[int] = []
-
-    def checked() -> Iterator[Row]:
-        for row in rows:
-            check_row(row, len(row.negatives) if given.negatives is None else given.negatives, row.place)
-            if not fewest or len(row.negatives) < fewest[0]:
-                fewest[:] = [len(row.negatives)]
-            yield row
-
-    held_out = choose_held_out(checked(), fraction=fraction if kind is Kind.RETRIEVAL else 0.0, max_queries=max_queries)
-    own = min(fewest[0], kind.recipe_negatives) if given.negatives is None else given.negatives
-    info = SourceInfo(
-        name=given.name,
-        kind=kind,
-        negatives=max(own, given.mine_lexical),
-        instruction=instruction,
-        licence=given.licence,
-        origin=given.address,
-    )
-    say(f"{given.name}: read once, {len(held_out.rows)} rows held out, {info.negatives} hard negatives a row")
-    return _Scanned(info, rows, held_out, own)
+    found = [part for file in rows.files for part in pieces_of(file, min(_SMALL_BYTES, memory_bytes))]
+    if given.mine_lexical or rows.min_score is not None:  # among all rows of the source; one of them must be similar
+        parts = [(rows, sum(size for _, size in found))]
+    else:
+        parts = [(replace(rows, files=(file,)), size) for file, size in found]
+    return _Opened(given, kind, instruction, tuple(parts))
 
 
-def _training(source: _Scanned, held_out: frozenset[int], say: Progress) -> Iterator[Row]:
-    counts = SplitCounts()
-    rows = training_rows(
-        source.rows,
-        HeldOut((), held_out),
-        negatives=source.own_negatives,
-        replace_negatives=source.info.kind is Kind.RETRIEVAL,
-        counts=counts,
-    )
-    yield from rows if source.info.negatives == source.own_negatives else _mined(list(rows), source.info.negatives)
-    say(
-        f"{source.info.name}: {counts.kept} rows to train on, {counts.held_out} left out for their held-out texts, "
-        f"{counts.dropped} for their negatives, {counts.replaced_negatives} negatives replaced"
-    )
+def _scanned(
+    opened: Sequence[_Opened],
+    pairs: Sequence[StsSet],
+    work: Work | None,
+    heldout_fraction: float,
+    max_heldout_queries: int,
+    run: Run,
+    say: Progress,
+) -> list[_Source]:
+    """The first pass over the files of all sources."""
+    tasks = [
+        ScanTask(
+            work=work,
+            source=source,
+            number=number,
+            name=each.given.name,
+            rows=rows,
+            size=size,
+            negatives=each.given.negatives,
+            heldout_fraction=heldout_fraction if each.kind is Kind.RETRIEVAL else 0.0,
+            max_heldout_queries=max_heldout_queries,
+            # Elsewhere another row's positive may carry the same label.
+            keeps_spares=each.kind is Kind.RETRIEVAL,
+        )
+        for source, each in enumerate(opened)
+        for number, (rows, size) in enumerate(each.parts)
+    ]
+    found = scan(tasks, run=run, pace=Pace("checking", sum(task.size for task in tasks), say))
+    seen = {text_key(text) for each in pairs for text in (*each.text_a, *each.text_b)}
+    held_out = frozenset(seen.union(*(each.held_out.texts for each in found)))
+    sources = []
+    for each, scanned in zip(opened, found, strict=True):
+        given = each.given
+        own = min(scanned.fewest_negatives, each.kind.recipe_negatives) if given.negatives is None else given.negatives
+        info = SourceInfo(
+            name=given.name,
+            kind=each.kind,
+            negatives=max(own, given.mine_lexical),
+            instruction=each.instruction,
+            licence=given.licence,
+            origin=given.address,
+        )
+        held_out_rows = len(scanned.held_out.rows)
+        say(f"{given.name}: read once, {held_out_rows} rows held out, {info.negatives} hard negatives a row")
+        pieces = SourcePieces(
+            info=info,
+            pieces=tuple(_TrainingRows(rows, own, info.negatives, held_out, scanned.spares) for rows, _ in each.parts),
+            sizes=tuple(size for _, size in each.parts),
+            text_bytes=scanned.text_bytes,
+        )
+        sources.append(_Source(pieces, scanned.held_out))
+    return sources
+
+
+def _heldout_sets(sources: Sequence[_Source]) -> list[RetrievalSet]:
+    return [
+        retrieval_set(
+            f"{each.info.name}_heldout", each.held_out, instruction=each.info.instruction, licence=each.info.licence,
+            origin=each.info.origin,
+        )
+        for each in sources if each.held_out.rows
+    ]  # fmt: skip
+
+
+def _write_small(
+    store: Store,
+    sources: Sequence[_Source],
+    evaluations: Sequence[RetrievalSet | StsSet],
+    seed: int,
+    memory_bytes: int,
+) -> tuple[Manifest, list[dict[str, int]]]:
+    """Write sources that are made again in less time than keeping a record would take."""
+    counts, removed = [SplitCounts() for _ in sources], dict[str, int]()
+    rows = ((each.info, _rows_of(each, count)) for each, count in zip(sources, counts, strict=True))
+    manifest = write_dataset(store, rows, evaluations, seed=seed, memory_bytes=memory_bytes, removed=removed)
+    found = [asdict(count) | {"repeated": removed[each.info.name]} for each, count in zip(sources, counts, strict=True)]
+    return manifest, found
+
+
+def _rows_of(source: _Source, counts: SplitCounts) -> Iterator[Row]:
+    return chain.from_iterable(piece(counts) for piece in source.pieces.pieces)
+
+
+def _all_rows(sources: Sequence[_Source]) -> Iterator[Row]:
+    return chain.from_iterable(_rows_of(each, SplitCounts()) for each in sources)
 
 
 def _mined(rows: list[Row], negatives: int) -> Iterator[Row]:
@@ -221,20 +336,6 @@ def _scored_set(given: FileInput, say: Progress) -> StsSet:
         [p.text_a for p in pairs], [p.text_b for p in pairs], [p.score for p in pairs],
         licence=given.licence, origin=given.address,
     )  # fmt: skip
-
-
-class _Sample:
-    """Keeps the first texts that pass by."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self.texts: list[str] = []
-
-    def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
-        for row in rows:
-            if len(self.texts) < self._size:
-                self.texts += (row.query, row.positive)
-            yield row
 
 
 def _check(inputs: Sequence[FileInput], heldout_fraction: float) -> None:

@@ -1,7 +1,7 @@
 """What a data set holds, for `f2llm data stats`: rows, lengths, repeated texts and licences of every source."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from data_io.manifest import Manifest, SourceEntry
 from data_io.reader import Reader
 from data_io.schema import HASH_COLUMNS, negative_columns
+from data_io.sources.recipe import read_counts
 from data_io.storage import Store
 from data_io.task import format_query
 from data_io.tokenization import TextTokenizer
@@ -17,6 +18,8 @@ from data_io.tokenization import TextTokenizer
 Lengths = npt.NDArray[np.int64]
 
 ROW_GROUPS_PER_SOURCE = 64
+HISTOGRAM_EDGES = (*(round(2 ** (i / 2)) for i in range(2, 32)), 2**62)
+"""Half powers of two: lengths differ by orders of magnitude, and one scale serves queries and documents."""
 _ROLES = ("query", "positive", "negative")
 
 
@@ -44,8 +47,10 @@ class SourceStatistics:
 
     A query's characters are those of its own text, its tokens those of the instruction too; a negative's tokens are
     measured on one of each row's. `tokens` is empty without a tokenizer, and a role is absent where the source has none
-    of it. The last three fields count, among the `rows_read` rows that were read, rows whose query, positive or pair of
-    both occurred before.
+    of it. `histograms` counts the texts of a role by their length, in tokens where there is a tokenizer and else in
+    characters: how many are below each of the data set's `histogram_edges`, and not below the one before. The fields
+    `repeated_...` count, among the `rows_read` rows that were read, rows whose query, positive or pair of both occurred
+    before; `prepared` is what became of the source's rows when it was made, empty where nothing is known.
     """
 
     name: str
@@ -61,6 +66,8 @@ class SourceStatistics:
     repeated_queries: int
     repeated_positives: int
     repeated_pairs: int
+    histograms: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    prepared: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class DatasetStatistics:
     sources: tuple[SourceStatistics, ...]
     evaluations: tuple[EvaluationStatistics, ...]
     licences: tuple[str, ...]
+    histogram_edges: tuple[int, ...] = HISTOGRAM_EDGES
 
     def to_dict(self) -> dict[str, object]:
         """Plain lists, dicts, numbers and texts, for JSON."""
@@ -105,12 +113,13 @@ def dataset_statistics(
 
     With `tokenizer` lengths in tokens too, cut at its `max_tokens` as in training. Raises DataError for damaged data.
     """
-    reader = Reader(store, manifest)
+    reader, prepared = Reader(store, manifest), read_counts(store, manifest)
     sources = []
     for entry in manifest.sources:
         if progress is not None:
             progress(f"reading {entry.name}")
-        sources.append(_source(reader, manifest, entry, tokenizer, row_groups_per_source))
+        measured = _source(reader, manifest, entry, tokenizer, row_groups_per_source)
+        sources.append(replace(measured, prepared=dict(prepared.get(entry.name, {}))))
     licences = {entry.licence for entry in manifest.sources} | {entry.licence for entry in manifest.evaluations}
     return DatasetStatistics(
         uri=store.uri,
@@ -158,6 +167,7 @@ def _source(
         repeated_queries=len(hashes) - len(np.unique(hashes[:, 0])),
         repeated_positives=len(hashes) - len(np.unique(hashes[:, 1])),
         repeated_pairs=len(hashes) - len(np.unique(hashes, axis=0)),
+        histograms=_histograms(measured.characters if tokenizer is None else measured.tokens),
     )
 
 
@@ -180,3 +190,12 @@ def _measure(
 
 def _summaries(lengths: dict[str, list[Lengths]]) -> dict[str, LengthStatistics]:
     return {role: LengthStatistics.of(np.concatenate(parts)) for role, parts in lengths.items() if parts}
+
+
+def _histograms(lengths: dict[str, list[Lengths]]) -> dict[str, tuple[int, ...]]:
+    edges = np.array((0, *HISTOGRAM_EDGES))
+    return {
+        role: tuple(np.histogram(np.concatenate(parts), bins=edges)[0].tolist())
+        for role, parts in lengths.items()
+        if parts
+    }

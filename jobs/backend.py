@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,8 @@ Target = Literal[
     "prepare_files",
     "prepare_recipe",
     "prepare_released",
+    "prepare_on_ray",
+    "is_large",
     "FileInput",
     "Columns",
     "read_status",
@@ -45,6 +48,7 @@ Target = Literal[
     "export_run",
     "upload_folder",
     "write_report",
+    "write_data_report",
 ]
 TARGETS: Mapping[Target, str] = {
     "open_store": "data_io.storage",
@@ -56,6 +60,8 @@ TARGETS: Mapping[Target, str] = {
     "prepare_files": "data_io.prepare",
     "prepare_recipe": "data_io.prepare_public",
     "prepare_released": "data_io.prepare_public",
+    "prepare_on_ray": "ray_app.prepare_job",
+    "is_large": "data_io.prepare",
     "FileInput": "data_io.prepare",
     "Columns": "data_io.sources.convert",
     "read_status": "ray_app.run_directory",
@@ -65,6 +71,7 @@ TARGETS: Mapping[Target, str] = {
     "export_run": "ray_app.delivery",
     "upload_folder": "ray_app.export",
     "write_report": "ray_app.report",
+    "write_data_report": "ray_app.data_report",
 }
 
 LONGEST_MEASURED_TOKENS = 32_768
@@ -112,8 +119,20 @@ def prepare_documentation(uri: str, s3: "S3Options", *, say: Callable[[str], Non
     return _size_of(function("prepare_documentation")(store, progress=say), store)
 
 
-def prepare_files(uri: str, s3: "S3Options", sources: "SourcesFile", *, say: Callable[[str], None]) -> "DataSize":
-    """Make a data set of a user's files. Raises DataError with file and line for whatever is wrong with them."""
+def prepare_files(
+    uri: str,
+    s3: "S3Options",
+    sources: "SourcesFile",
+    *,
+    workers: int | None = None,
+    memory_mib: int | None = None,
+    say: Callable[[str], None],
+) -> "DataSize":
+    """Make a data set of a user's files. Raises DataError with file and line for whatever is wrong with them.
+
+    Where the files are large, `workers` processes (None: one a core) work at them on Ray, each with about `memory_mib`
+    of texts; one worker needs no Ray, unless RAY_ADDRESS says where to work.
+    """
     store = function("open_store")(uri, s3)
     make_input, make_columns = function("FileInput"), function("Columns")
     inputs = [
@@ -121,7 +140,12 @@ def prepare_files(uri: str, s3: "S3Options", sources: "SourcesFile", *, say: Cal
         for values in sources.sources_as_values()
     ]
     settings = sources.model_dump(exclude={"sources"})
-    return _size_of(function("prepare_files")(store, inputs, **settings, progress=say), store)
+    memory = {} if memory_mib is None else {"memory_bytes": memory_mib * 2**20}
+    count = workers or (os.cpu_count() or 1 if find_spec("ray") else 1)
+    prepare = function("prepare_files")
+    if (count > 1 or "RAY_ADDRESS" in os.environ) and function("is_large")(inputs, **memory):
+        prepare = partial(function("prepare_on_ray"), workers=count)
+    return _size_of(prepare(store, inputs, **settings, **memory, progress=say), store)
 
 
 def prepare_recipe(
@@ -154,6 +178,11 @@ def data_statistics(uri: str, s3: "S3Options", *, everything: bool, say: Callabl
         store, manifest, tokenizer=tokenizer and tokenizer.for_texts(LONGEST_MEASURED_TOKENS), progress=say, **options
     )
     return found
+
+
+def report_data(found: "DatasetStatistics", page: str) -> None:
+    """Write a page that shows statistics to the local file `page`."""
+    function("write_data_report")(found, Path(page))
 
 
 def _size_of(manifest: Any, store: Any) -> "DataSize":

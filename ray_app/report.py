@@ -53,7 +53,7 @@ def render_report(record: RunRecord) -> str:
         autoescape=True,
     )
     environment.filters.update(
-        fraction=_fraction, duration=view.duration, plain=_plain, words=view.words, in_script=_in_script
+        fraction=_fraction, duration=view.duration, plain=_plain, words=view.words, in_script=in_script
     )
     return environment.get_template("report.html.j2").render(
         record=record,
@@ -153,6 +153,6 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _in_script(text: str) -> Markup:
+def in_script(text: str) -> Markup:
     """JSON inside a script element: no character in it can end that element."""
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

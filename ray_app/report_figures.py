@@ -54,7 +54,7 @@ def loss_chart(steps: Sequence[StepMetrics]) -> str:
         ("in-batch", lambda s: s.in_batch_loss),
     ]
     figure = _lines([(name, series(steps, pick)) for name, pick in curves])
-    return _json(figure, y_title="loss", height=360)
+    return figure_json(figure, y_title="loss", height=360)
 
 
 def largest_sources(steps: Sequence[StepMetrics]) -> list[str]:
@@ -73,7 +73,7 @@ def source_loss_chart(steps: Sequence[StepMetrics]) -> str:
         return lambda step: step.sources[name].loss if name in step.sources else None
 
     names = largest_sources(steps)[:MOST_SOURCES]
-    return _json(_lines([(name, series(steps, loss_of(name))) for name in names]), y_title="loss", height=400)
+    return figure_json(_lines([(name, series(steps, loss_of(name))) for name in names]), y_title="loss", height=400)
 
 
 def single_chart(steps: Sequence[StepMetrics], pick: Pick, *, colour: int, smoothed: bool = True, **axis: Any) -> str:
@@ -85,7 +85,7 @@ def single_chart(steps: Sequence[StepMetrics], pick: Pick, *, colour: int, smoot
         points = smooth(points)
     figure.add_trace(_trace("", points, PALETTE[colour]))
     figure.update_yaxes(**axis)
-    return _json(figure, height=220, legend=False)
+    return figure_json(figure, height=220, legend=False)
 
 
 def evaluation_chart(before: EvaluationReport | None, after: EvaluationReport | None, metric: str) -> str:
@@ -115,7 +115,7 @@ def evaluation_chart(before: EvaluationReport | None, after: EvaluationReport | 
             )
     figure.update_layout(barmode="group", bargap=0.35, bargroupgap=0.08)
     figure.update_yaxes(range=[0, 1.08], tickvals=[0, 0.25, 0.5, 0.75, 1])
-    return _json(figure, height=300, x_title=None)
+    return figure_json(figure, height=300, x_title=None)
 
 
 def _lines(curves: Sequence[tuple[str, Series]]) -> go.Figure:
@@ -148,13 +148,20 @@ def _trace(name: str, points: Series, colour: str, *, faint: bool = False) -> go
     )
 
 
-def _json(
-    figure: go.Figure, *, height: int, y_title: str | None = None, x_title: str | None = "step", legend: bool = True
+def figure_json(
+    figure: go.Figure,
+    *,
+    height: int,
+    y_title: str | None = None,
+    x_title: str | None = "step",
+    legend: bool = True,
+    right: int = 14,
 ) -> str:
+    """Lay a figure out for the page; `right` is its margin for what stands beside it."""
     figure.update_layout(
         template=None,
         height=height,
-        margin={"l": 52, "r": 14, "t": 34 if legend else 12, "b": 42 if x_title else 30},
+        margin={"l": 52, "r": right, "t": 34 if legend else 12, "b": 42 if x_title else 30},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=legend,

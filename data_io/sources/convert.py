@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data_io.errors import DataError
+from data_io.rows import Row
 from data_io.sources.raw_files import RawFile, Record, column_names, find_files, read_records
-from data_io.writer import Row
 
 QUERY_NAMES = ("query", "anchor", "question", "sentence1", "text_a", "sentence_a")
 POSITIVE_NAMES = ("positive", "pos", "answer", "passage", "document", "sentence2", "text_b", "sentence_b", "context")

@@ -10,12 +10,12 @@ from data_io.errors import DataError
 from data_io.evaluation_sets import RetrievalSet, StsSet
 from data_io.keyed_hash import mix, permutation
 from data_io.manifest import SourceInfo
+from data_io.rows import Row
 from data_io.sources import documentation_tasks as tasks
 from data_io.sources.docstrings import Deduplicator, Docstring, Limits, read_package, read_topics
 from data_io.sources.installed import STANDARD_LIBRARY, Package
 from data_io.sources.split import choose_held_out, retrieval_set
 from data_io.task import Kind
-from data_io.writer import Row
 
 PACKAGES = (
     STANDARD_LIBRARY, "numpy", "scipy", "sklearn", "torch", "transformers", "pandas", "networkx", "sympy", "ray",

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from data_io.evaluation_sets import StsSet
 from data_io.keyed_hash import mix, permutation
+from data_io.rows import Row
 from data_io.sources.docstrings import Docstring
 from data_io.sources.lexical import mine_negatives
 from data_io.sources.split import text_key
-from data_io.writer import Row
 
 K = TypeVar("K", bound=Hashable)
 

@@ -7,7 +7,7 @@ with a file ends in one DataError that names the file and the line or row, count
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import fsspec
@@ -30,10 +30,14 @@ _COMPRESSIONS = (".gz", ".bz2", ".xz")
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file: `address` as it is shown to the user, and its format: jsonl, csv, tsv or parquet."""
+    """One file: `address` as it is shown to the user, and its format: jsonl, csv, tsv or parquet.
+
+    `row_groups` is the first and the one behind the last row group of a part of a Parquet file; None: all of it.
+    """
 
     address: str
     format: str
+    row_groups: tuple[int, int] | None = None
 
 
 def find_files(address: str) -> list[RawFile]:
@@ -73,6 +77,34 @@ def fingerprint(address: str) -> str:
     with readable_errors(address):
         fs, path = url_to_fs(address)
         return str(fs.ukey(path))
+
+
+def size_of(address: str) -> int:
+    """Bytes of the file behind `address`; 0 where the store does not say."""
+    with readable_errors(address):
+        fs, path = url_to_fs(address)
+        return int(fs.size(path) or 0)
+
+
+def pieces_of(file: RawFile, piece_bytes: int) -> list[tuple[RawFile, int]]:
+    """Parts of about `piece_bytes` that are read on their own, each with its bytes; only Parquet can be divided."""
+    size = size_of(file.address)
+    if file.format != "parquet" or size <= piece_bytes:
+        return [(file, size)]
+    with readable_errors(file.address), _open(file) as stream:
+        metadata = _parquet(file, stream).metadata
+        sizes = [_stored_bytes(metadata.row_group(g)) for g in range(metadata.num_row_groups)]
+    pieces, first, held = [], 0, 0
+    for g, group_bytes in enumerate(sizes, start=1):
+        held += group_bytes
+        if held >= piece_bytes or g == len(sizes):
+            pieces.append((replace(file, row_groups=(first, g)), held))
+            first, held = g, 0
+    return pieces or [(file, size)]
+
+
+def _stored_bytes(group: Any) -> int:
+    return sum(group.column(c).total_compressed_size for c in range(group.num_columns))
 
 
 def column_names(file: RawFile) -> tuple[str, ...]:
@@ -248,8 +280,10 @@ def _parquet_records(file: RawFile, stream: IO[bytes], columns: Sequence[str]) -
         )
     if parquet.metadata.num_rows == 0:
         raise _no_rows(file)
-    number = 0
-    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
+    first, behind = file.row_groups or (0, parquet.metadata.num_row_groups)
+    number = sum(parquet.metadata.row_group(g).num_rows for g in range(first))
+    groups = list(range(first, behind))
+    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=list(columns)):
         try:
             records = batch.to_pylist()
         except UnicodeDecodeError as error:

@@ -9,8 +9,11 @@ from data_io.manifest import Manifest, load_manifest
 from data_io.storage import Store
 
 RECIPE_KEY = "recipe.json"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 """Grows when the same recipe would give other rows than before."""
+
+Counts = Mapping[str, Mapping[str, int]]
+"""By source: rows kept, and rows left out for one reason or another."""
 
 
 def reuse(store: Store, recipe: Mapping[str, object], *, files: Sequence[str] = ()) -> Manifest | None:
@@ -24,7 +27,9 @@ def reuse(store: Store, recipe: Mapping[str, object], *, files: Sequence[str] = 
     except (NotFoundInStore, DataError, ValueError):
         return None
     # The version ties the record to the manifest: another preparation may have been cut off between the two.
-    if not isinstance(recorded, dict) or recorded != _document(recipe, manifest, recorded.get("files", {})):
+    if not isinstance(recorded, dict):
+        return None
+    if recorded != _document(recipe, manifest, recorded.get("files", {}), recorded.get("counts", {})):
         return None
     if set(recorded["files"]) != set(files):
         return None
@@ -36,15 +41,42 @@ def reuse(store: Store, recipe: Mapping[str, object], *, files: Sequence[str] = 
     return manifest if all(_sha256(store, key) == sha256 for key, sha256 in expected.items()) else None
 
 
-def record(store: Store, recipe: Mapping[str, object], manifest: Manifest, *, files: Sequence[str] = ()) -> None:
-    """Write down how the data set was made; the last thing that is written."""
+def record(
+    store: Store,
+    recipe: Mapping[str, object],
+    manifest: Manifest,
+    *,
+    files: Sequence[str] = (),
+    counts: Counts | None = None,
+) -> None:
+    """Write down how the data set was made, and what became of each source's rows; the last thing that is written."""
     checksums = {key: _sha256(store, key) for key in files}
-    document = _document(recipe, manifest, checksums)
+    document = _document(recipe, manifest, checksums, counts or {})
     store.put(RECIPE_KEY, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n")
 
 
-def _document(recipe: Mapping[str, object], manifest: Manifest, files: Mapping[str, str | None]) -> dict[str, object]:
-    said = {"format_version": _FORMAT_VERSION, "recipe": recipe, "manifest_version": manifest.version, "files": files}
+def read_counts(store: Store, manifest: Manifest) -> Counts:
+    """What `record` was told of each source of this very data set; empty where nothing is known."""
+    try:
+        recorded = json.loads(store.get(RECIPE_KEY))
+    except (NotFoundInStore, ValueError):
+        return {}
+    if not isinstance(recorded, dict) or recorded.get("manifest_version") != manifest.version:
+        return {}
+    counts = recorded.get("counts", {})
+    return counts if isinstance(counts, dict) else {}
+
+
+def _document(
+    recipe: Mapping[str, object], manifest: Manifest, files: Mapping[str, str | None], counts: Counts
+) -> dict[str, object]:
+    said = {
+        "format_version": _FORMAT_VERSION,
+        "recipe": recipe,
+        "manifest_version": manifest.version,
+        "files": files,
+        "counts": counts,
+    }
     # Through JSON, so that what is compared with a file's content has its types.
     return json.loads(json.dumps(said))  # type: ignore[no-any-return]
 

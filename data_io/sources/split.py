@@ -6,18 +6,19 @@ break is the same text.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from heapq import heappop, heappush
+from itertools import count
 
 import xxhash
 
 from data_io.evaluation_sets import RetrievalSet
 from data_io.keyed_hash import mix
-from data_io.writer import Row
+from data_io.rows import Row
 
 _HASHES = 2**64
-_QUERY_SEED = 0x5E1D_0071
-_SPARES = 1024
+_QUERY_SEED, _SPARE_SEED = 0x5E1D_0071, 0x5E1D_0072
+SPARES = 1024
 
 
 def text_key(text: str) -> int:
@@ -46,28 +47,81 @@ class SplitCounts:
     dropped: int = 0
     replaced_negatives: int = 0
 
+    def add(self, other: "SplitCounts") -> None:
+        """Count what another part of the same source did as well."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+class HeldOutChoice:
+    """Collects the rows of the queries with the smallest hashes: about `fraction` of them, at most `max_queries`.
+
+    Rows may come in any order and from several parts of the input: what one part chooses holds all of its rows that
+    the whole chooses. Memory: the held-out rows.
+    """
+
+    def __init__(self, *, fraction: float, max_queries: int | None = None) -> None:
+        self._threshold = int(fraction * _HASHES)
+        self._max_queries = max_queries
+        self._kept: dict[int, list[tuple[tuple[int, ...], Row]]] = {}
+        self._largest: list[int] = []  # negated: heapq keeps the smallest in front
+
+    def add(self, row: Row, *place: int) -> None:
+        """`place` says where the row is in the whole input."""
+        order = mix(_QUERY_SEED, text_key(row.query))
+        if order >= self._threshold or self._max_queries == 0:
+            return
+        if order not in self._kept:
+            self._kept[order] = []
+            heappush(self._largest, -order)
+        self._kept[order].append((place, row))
+        if self._max_queries is not None and len(self._kept) > self._max_queries:
+            self._threshold = -heappop(self._largest)
+            del self._kept[self._threshold]
+
+    def result(self) -> HeldOut:
+        """What was chosen, in an order that does not depend on the order in which rows came."""
+        held = tuple(
+            row for order in sorted(self._kept) for _, row in sorted(self._kept[order], key=lambda found: found[0])
+        )
+        return HeldOut(held, frozenset(text_key(text) for row in held for text in (row.query, row.positive)))
+
+
+class SpareTexts:
+    """The texts with the smallest hashes: wrong answers that may take the place of a held-out one, whatever the order
+    of the input. Memory: `SPARES` texts.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, str] = {}
+        self._largest: list[int] = []
+
+    def add(self, text: str) -> None:
+        order = mix(_SPARE_SEED, text_key(text))
+        if len(self._kept) == SPARES and order > -self._largest[0]:
+            return
+        if order in self._kept:  # texts that differ in case and white space only: the same one in any order
+            self._kept[order] = min(self._kept[order], text)
+            return
+        self._kept[order] = text
+        heappush(self._largest, -order)
+        if len(self._kept) > SPARES:
+            del self._kept[-heappop(self._largest)]
+
+    def result(self) -> tuple[str, ...]:
+        """In the order of their hashes."""
+        return tuple(text for _, text in sorted(self._kept.items()))
+
 
 def choose_held_out(rows: Iterable[Row], *, fraction: float, max_queries: int | None = None) -> HeldOut:
     """Hold out the queries with the smallest hashes: about `fraction` of them, at most `max_queries`.
 
     All rows of a held-out query are held out. Memory: the held-out rows.
     """
-    threshold = int(fraction * _HASHES)
-    kept: dict[int, list[Row]] = {}
-    largest: list[int] = []  # negated: heapq keeps the smallest in front
-    for row in rows:
-        order = mix(_QUERY_SEED, text_key(row.query))
-        if order >= threshold or max_queries == 0:
-            continue
-        if order not in kept:
-            kept[order] = []
-            heappush(largest, -order)
-        kept[order].append(row)
-        if max_queries is not None and len(kept) > max_queries:
-            threshold = -heappop(largest)
-            del kept[threshold]
-    held = tuple(row for order in sorted(kept) for row in kept[order])
-    return HeldOut(held, frozenset(text_key(text) for row in held for text in (row.query, row.positive)))
+    choice = HeldOutChoice(fraction=fraction, max_queries=max_queries)
+    for row, place in zip(rows, count(), strict=False):
+        choice.add(row, place)
+    return choice.result()
 
 
 def training_rows(
@@ -75,17 +129,18 @@ def training_rows(
     held_out: HeldOut,
     *,
     negatives: int,
-    replace_negatives: bool,
+    spares: Sequence[str] = (),
     counts: SplitCounts | None = None,
 ) -> Iterator[Row]:
     """The rows that training may see: none of their texts is a held-out query or a held-out document.
 
     A row whose query or positive is held out is left out. A held-out negative is left out too; where fewer than
-    `negatives` are left, positives of earlier rows take their place if `replace_negatives` is set (they are wrong
-    answers in retrieval, but may carry the same label elsewhere), and the row is dropped if not.
+    `negatives` are left, `spares` take their place (positives of other rows: wrong answers in retrieval, but elsewhere
+    they may carry the same label), and the row is dropped where there are not enough. What becomes of a row depends on
+    no other row.
     """
     counts = counts if counts is not None else SplitCounts()
-    spares: list[tuple[int, str]] = []
+    clean_spares = [(key, text) for text in spares if (key := text_key(text)) not in held_out.texts]
     for row in rows:
         query, positive = text_key(row.query), text_key(row.positive)
         if query in held_out.texts or positive in held_out.texts:
@@ -95,16 +150,12 @@ def training_rows(
         if len(clean) < negatives <= len(row.negatives):
             missing = negatives - len(clean)
             used = {query, positive, *map(text_key, clean)}
-            found = _draw(spares, used, missing, mix(query, positive)) if replace_negatives else []
+            found = _draw(clean_spares, used, missing, mix(query, positive))
             if len(found) < missing:
                 counts.dropped += 1
                 continue
             counts.replaced_negatives += missing
             clean += found
-        if len(spares) < _SPARES:
-            spares.append((positive, row.positive))
-        else:
-            spares[mix(positive, counts.kept) % _SPARES] = (positive, row.positive)
         counts.kept += 1
         yield row if clean == list(row.negatives) else replace(row, negatives=tuple(clean))
 

@@ -71,6 +71,22 @@ def prepare(
     max_rows: sources.MaxRows = None,
     licence: sources.Rule = "any",
     exclude_benchmark: sources.Exclude = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            metavar="N",
+            help="Processes for large files; by default one a core.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            "--memory", min=1, metavar="MIB", help="Texts a process holds at most; by default 256.", show_default=False
+        ),
+    ] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     allow_http: AllowHttp = False,
@@ -82,7 +98,8 @@ def prepare(
 
     Files hold pairs, triplets or lists of negatives. KIND is retrieval, clustering, classification, sts (scored pairs
     to evaluate on) or scored (scored pairs to train on). Columns are recognised by their usual names; SOURCES.yaml can
-    name them. A data set that was made the same way already is left as it is.
+    name them. A data set that was made the same way already is left as it is, and one that was being made when the
+    command was killed is finished.
     """
     from jobs.sources_file import SourcesFile, load_sources_file, parse_source
 
@@ -119,7 +136,7 @@ def prepare(
             )
         if tokenizer_vocabulary is not None:
             files = files.model_copy(update={"tokenizer_vocabulary": tokenizer_vocabulary})
-        made = backend.prepare_files(data, s3, files, say=tell)
+        made = backend.prepare_files(data, s3, files, workers=workers, memory_mib=memory, say=tell)
     _print_contents(data, made, json=json)
 
 
@@ -153,6 +170,10 @@ def stats(
     everything: Annotated[
         bool, typer.Option("--all", help="Measure every row, not a sample of up to 64 row groups a source.")
     ] = False,
+    page: Annotated[
+        str | None,
+        typer.Option("--page", metavar="FILE.html", help="Also write a page with charts.", show_default=False),
+    ] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     allow_http: AllowHttp = False,
@@ -168,6 +189,9 @@ def stats(
 
     s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
     found = backend.data_statistics(data, s3, everything=everything, say=tell)
+    if page is not None:
+        backend.report_data(found, page)
+        tell(f"written to {page}")
     if json:
         print_json(found.to_dict())
     else:

@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     from data_io.statistics_report import DatasetStatistics, LengthStatistics, SourceStatistics
 
 
+LEFT_OUT = {
+    "repeated": "repeated rows",
+    "held_out": "rows with held-out texts",
+    "dropped": "rows with too few negatives",
+}
+
+
 def print_statistics(found: "DatasetStatistics") -> None:
     """Sources with the lengths of their texts, evaluation sets and licences."""
     print(f"{found.uri}: {found.rows:,} rows in {len(found.sources)} sources, {size_text(found.bytes)}")
@@ -40,6 +47,9 @@ def _source_lines(source: "SourceStatistics") -> list[str]:
         f"  repeated: {source.repeated_queries:,} queries, {source.repeated_positives:,} positives, "
         f"{source.repeated_pairs:,} pairs"
     )
+    left_out = [f"{source.prepared[name]:,} {why}" for name, why in LEFT_OUT.items() if source.prepared.get(name)]
+    if left_out:
+        lines.append(f"  left out when it was prepared: {', '.join(left_out)}")
     return lines
 
 

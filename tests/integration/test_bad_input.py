@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -131,6 +133,18 @@ def sources_file(text: str) -> Prepare:
         return ["data", "prepare", "data", place.write("sources.yaml", text)]
 
     return prepare
+
+
+def parquet(**columns: object) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return bytes(sink.getvalue())
+
+
+def disagreeing_files(place: Place) -> list[str]:
+    place.write("faq/1.jsonl", lines(PAIR))
+    place.write("faq/2.jsonl", lines({"query": "a", "answer": "b"}))
+    return ["data", "prepare", "made", "--source", "faq:retrieval=faq"]
 
 
 def few_negatives(place: Place) -> list[str]:
@@ -499,6 +513,53 @@ BAD: dict[str, Bad] = {
         lambda place: prepared("faq.parquet", zipped(place))(place),
         4,
         ("faq.parquet: expected Parquet", "found a zip archive", "unpack or convert it"),
+    ),
+    "zip instead of JSON lines": Bad(
+        lambda place: prepared("faq.jsonl", zipped(place))(place),
+        4,
+        ("faq.jsonl is a zip archive, not jsonl", "unpack it"),
+    ),
+    "empty file instead of Parquet": Bad(
+        prepared("faq.parquet", b""), 4, ("faq.parquet: expected Parquet", "found an empty file", "unpack or convert")
+    ),
+    "Parquet without rows": Bad(
+        prepared("faq.parquet", parquet(query=[], positive=[])), 4, ("faq.parquet has no rows", "leave the file out")
+    ),
+    "null in Parquet": Bad(
+        prepared("faq.parquet", parquet(query=["a", "b"], positive=["c", None])),
+        4,
+        ("faq.parquet, row 2: 'positive' is null, expected a text", "remove the row or fill the field"),
+    ),
+    "numbers in Parquet": Bad(
+        prepared("faq.parquet", parquet(query=["a"], positive=[7])), 4, ("faq.parquet, row 1: 'positive' is int",)
+    ),
+    "broken UTF-8 in Parquet": Bad(
+        prepared("faq.parquet", parquet(query=["a", "b"], positive=pa.array([b"c", b"caf\xe9"]).view(pa.string()))),
+        4,
+        ("faq.parquet, row 2: not valid UTF-8", "write the file again with UTF-8 text"),
+    ),
+    "a text of 10 MB": Bad(
+        prepared("faq.jsonl", lines(PAIR, PAIR | {"positive": "x" * 10**7})),
+        4,
+        ("faq.jsonl, line 2: positive has 10000000 bytes, at most 4194304 are stored", "cut the text"),
+    ),
+    "mixed types": Bad(
+        prepared("faq.jsonl", lines(PAIR, PAIR | {"positive": {"text": "b"}})),
+        4,
+        ("faq.jsonl, line 2: 'positive' is dict, expected a text or a list of texts",),
+    ),
+    "a lone surrogate": Bad(
+        prepared("faq.jsonl", lines(PAIR, PAIR | {"query": "a \ud800"})),
+        4,
+        ("faq.jsonl, line 2: query is not valid Unicode: lone surrogate U+D800", "repair the text"),
+    ),
+    "half a line": Bad(
+        prepared("faq.jsonl", lines(PAIR) + '{"query": "a", "pos'),
+        4,
+        ("faq.jsonl, line 2", "not valid JSON", "mend the"),
+    ),
+    "files of a source that do not agree": Bad(
+        disagreeing_files, 4, ("faq/2.jsonl, line 1: no 'positive'; the row has query, answer", "add it")
     ),
     "cut gzip": Bad(
         prepared("faq.jsonl.gz", gzip.compress(lines(PAIR).encode() * 50)[:-20]),

@@ -5,7 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_io.sources.split import (
+    SPARES,
     HeldOut,
+    HeldOutChoice,
+    SpareTexts,
     SplitCounts,
     choose_held_out,
     retrieval_set,
@@ -27,7 +30,8 @@ def many_rows(count: int, *, negatives: int = 0) -> list[Row]:
 
 
 def kept_clean(rows: Sequence[Row], held_out: HeldOut, *, negatives: int, replace: bool) -> list[Row]:
-    return list(training_rows(rows, held_out, negatives=negatives, replace_negatives=replace))
+    spares = [row.positive for row in rows] if replace else []
+    return list(training_rows(rows, held_out, negatives=negatives, spares=spares))
 
 
 @settings(max_examples=50)
@@ -139,7 +143,7 @@ def test_what_was_left_out_is_counted() -> None:
     ]
     counts = SplitCounts()
 
-    train = list(training_rows(rows, held_out, negatives=2, replace_negatives=False, counts=counts))
+    train = list(training_rows(rows, held_out, negatives=2, counts=counts))
 
     assert [row.query for row in train] == ["q2", "q3"]
     assert counts == SplitCounts(kept=2, held_out=2, dropped=1, replaced_negatives=0)
@@ -150,12 +154,42 @@ def test_a_held_out_negative_is_replaced_by_the_answer_to_another_question() -> 
     rows = [*many_rows(50, negatives=2), Row("q", "p", ("n", "secret"), "rows.jsonl, line 51")]
     counts = SplitCounts()
 
-    *_, last = training_rows(rows, held_out, negatives=2, replace_negatives=True, counts=counts)
+    spares = ["secret", *(row.positive for row in rows[:50])]
+    *_, last = training_rows(rows, held_out, negatives=2, spares=spares, counts=counts)
 
     assert (last.query, last.positive, last.place) == ("q", "p", "rows.jsonl, line 51")
     assert last.negatives[0] == "n"
     assert last.negatives[1] in {row.positive for row in rows[:50]}
     assert counts == SplitCounts(kept=51, replaced_negatives=1)
+
+
+@given(rows=rows_with_shared_texts, fraction=fractions, limit=st.integers(0, 5) | st.none(), parts=st.integers(1, 5))
+def test_parts_of_the_input_choose_together_what_the_whole_does(
+    rows: list[Row], fraction: float, limit: int | None, parts: int
+) -> None:
+    together = HeldOutChoice(fraction=fraction, max_queries=limit)
+
+    for part in reversed(range(parts)):
+        mine = choose_held_out(rows[part::parts], fraction=fraction, max_queries=limit)
+        for row in mine.rows:
+            together.add(row, rows.index(row))
+
+    whole = choose_held_out(rows, fraction=fraction, max_queries=limit)
+    assert together.result().texts == whole.texts
+    assert sorted(map(repr, together.result().rows)) == sorted(map(repr, whole.rows))
+
+
+def test_spare_texts_depend_on_no_order_and_are_limited() -> None:
+    texts = [f"text {i % 3000}" for i in range(4000)]
+    one, other = SpareTexts(), SpareTexts()
+
+    for text in texts:
+        one.add(text)
+    for text in reversed(texts):
+        other.add(text)
+
+    assert one.result() == other.result()
+    assert len(set(one.result())) == SPARES
 
 
 def test_a_retrieval_set_asks_some_queries_of_all_held_out_documents() -> None:

@@ -58,7 +58,7 @@ def test_repeated_texts_are_counted(store: Store) -> None:
 
     (source,) = dataset_statistics(store, write(store, rows)).sources
 
-    assert (source.repeated_queries, source.repeated_positives, source.repeated_pairs) == (2, 2, 1)
+    assert (source.repeated_queries, source.repeated_positives, source.repeated_pairs) == (1, 1, 0)
 
 
 def test_a_source_without_negatives_has_no_lengths_for_them(store: Store) -> None:

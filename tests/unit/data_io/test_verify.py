@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from data_io import parquet_footer, verify, writer
+from data_io import parquet_footer, rows, verify
 from data_io.evaluation_sets import RetrievalSet, StsSet
 from data_io.manifest import SourceInfo, load_manifest
 from data_io.parquet_footer import Chunk
@@ -104,19 +104,22 @@ def test_a_text_of_an_evaluation_set_in_the_training_data_is_reported(text: str,
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("given", "message"),
     [
-        (Row(" ", "p", ["n"]), "row 0: query is blank, and in 2 more rows"),
-        (Row("q", "p", ["p"]), "row 0: negative_1 is the same text as the positive, and in 2 more rows"),
+        ([Row(" " * n, "p", ["n"]) for n in (1, 2, 3)], "row 0: query is blank, and in 2 more rows"),
+        (
+            [Row(f"q{n}", "p", ["p"]) for n in (1, 2, 3)],
+            "row 0: negative_1 is the same text as the positive, and in 2 more rows",
+        ),
     ],
 )
 def test_rows_that_a_careless_writer_let_through_are_reported(
-    row: Row, message: str, monkeypatch: pytest.MonkeyPatch
+    given: list[Row], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "check_row", lambda row, negatives, place: None)
+    monkeypatch.setattr(rows, "check_row", lambda row, negatives, place: 0)
     store = open_store("memory://careless")
     info = SourceInfo(name="careless", kind=Kind.RETRIEVAL, negatives=1)
-    write_dataset(store, [(info, [row] * 3)])
+    write_dataset(store, [(info, given)])
 
     (problem,) = verify_dataset(store).problems
 
@@ -141,7 +144,8 @@ def test_bytes_that_are_no_text_are_reported(dataset: Store, monkeypatch: pytest
 
 
 def test_hashes_of_other_texts_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "text_hash", lambda text: 7)
+    monkeypatch.setattr(rows, "text_hash", lambda text: next(numbers))
+    numbers = iter(range(100))  # rows with equal hashes would be taken for one
     store = open_store("memory://hashes")
     info = SourceInfo(name="hashed", kind=Kind.RETRIEVAL, negatives=1)
     write_dataset(store, [(info, example_rows(3, negatives=1))])

@@ -1,6 +1,6 @@
 import random
 from collections.abc import Iterable
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from data_io.errors import DataError
 from data_io.manifest import SourceData, SourceInfo, load_manifest
+from data_io.rows import MAX_TEXT_BYTES, Row
 from data_io.schema import columns, negative_columns, text_hash
 from data_io.storage import Store, open_store
 from data_io.task import Kind
-from data_io.writer import MAX_TEXT_BYTES, Row, write_dataset, write_source
+from data_io.writer import write_dataset, write_source
 from tests.support.datasets import example_rows, write_example
 
 
@@ -42,7 +43,7 @@ texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(la
     rows_per_group=st.integers(1, 9),
     groups_per_shard=st.integers(1, 4),
 )
-def test_every_row_is_stored_once_whatever_its_texts(
+def test_every_row_is_stored_once_whatever_its_texts_and_of_equal_ones_the_first(
     rows: list[tuple[str, str, list[str]]], rows_per_group: int, groups_per_shard: int
 ) -> None:
     store = open_store("memory://writer")
@@ -53,7 +54,8 @@ def test_every_row_is_stored_once_whatever_its_texts(
     )
 
     table = read_all(store, written)
-    expected = sorted((q, p, tuple(sorted(n[:2]))) for q, p, n in rows)
+    first = {(q, p): tuple(sorted(n[:2])) for q, p, n in reversed(rows)}
+    expected = sorted((q, p, negatives) for (q, p), negatives in first.items())
     assert sorted((q, p, tuple(sorted(n))) for q, p, n in as_rows(table, 2)) == expected
     assert table.schema == columns(2)
     assert table.column("query_hash").to_pylist() == [text_hash(q) for q in table.column("query").to_pylist()]
@@ -97,16 +99,35 @@ def test_rows_and_negatives_are_shuffled_and_the_seed_decides_how() -> None:
     assert orders[0] != orders[1]
 
 
-def test_rows_with_the_same_texts_are_spread_out() -> None:
-    store = open_store("memory://same")
+def test_of_rows_with_the_same_query_and_positive_the_first_is_kept_and_the_rest_counted() -> None:
+    store, removed = open_store("memory://same"), dict[str, int]()
     rows = [*example_rows(300, negatives=1), *(Row("the query", "the positive", [f"no {i}"]) for i in range(100))]
 
-    table = read_all(store, write_source(store, info(1), rows))
+    table = read_all(store, write_source(store, info(1), rows, removed=removed))
 
-    places = [i for i, query in enumerate(table.column("query").to_pylist()) if query == "the query"]
-    neighbours = sum(b - a == 1 for a, b in pairwise(places))
-    assert len(places) == 100
-    assert neighbours < 50
+    assert [row for row in as_rows(table, 1) if row[0] == "the query"] == [("the query", "the positive", ("no 0",))]
+    assert table.num_rows == 301
+    assert removed == {"facts": 99}
+
+
+@settings(max_examples=40)
+@given(
+    numbers=st.lists(st.integers(0, 60), min_size=1, max_size=120),
+    memory_bytes=st.sampled_from([16, 500, 2_000, 10_000, 2**28]),
+    rows_per_group=st.integers(1, 9),
+)
+def test_rows_that_do_not_fit_into_memory_are_written_as_if_they_did(
+    numbers: list[int], memory_bytes: int, rows_per_group: int
+) -> None:
+    rows = [Row(f"query {n}", f"answer {n}" * (n % 5 + 1), [f"no {i}", f"{i} no"]) for i, n in enumerate(numbers)]
+    sizes = {"rows_per_group": rows_per_group, "groups_per_shard": 3}
+
+    one, other = (
+        write_source(open_store(f"memory://{name}"), info(2), rows, memory_bytes=memory, **sizes)
+        for name, memory in (("held", 2**30), ("spilled", memory_bytes))
+    )
+
+    assert [replace(shard, etag=None) for shard in one.shards] == [replace(shard, etag=None) for shard in other.shards]
 
 
 def test_a_source_keeps_its_hardest_negatives_where_a_row_has_more() -> None:

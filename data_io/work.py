@@ -1,0 +1,132 @@
+"""What an unfinished preparation keeps under OUT's work/, so that it can go on after a kill, on another machine too.
+
+Its folder is named after everything that decides what is in it: a preparation of another recipe, or of files that
+have changed, starts over and removes what it finds. Every record holds its own checksum and names objects with theirs.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from data_io.errors import NotFoundInStore
+from data_io.storage import Store
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+Say = Callable[[str], None]
+Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+"""Applies a function to independent pieces in any order, yields each piece with its result. All of it must pickle."""
+
+WORK_PREFIX = "work"
+_FORMAT_VERSION = 1
+_LINE_SECONDS = 5.0
+_STAGED = re.compile(r"#\d+$")
+
+
+def in_process(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[tuple[P, R]]:
+    """A `Run` that does one piece after the other, here."""
+    for piece in pieces:
+        yield piece, function(piece)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The unfinished preparation of a data set; `state` holds its records and intermediate objects."""
+
+    store: Store
+    name: str
+
+    @property
+    def state(self) -> Store:
+        return self.store.child(WORK_PREFIX).child(self.name)
+
+    def save(self, key: str, content: Mapping[str, Any]) -> None:
+        """Write down that something is done. Its objects must be there already."""
+        text = _canonical(content)
+        self.state.put(key, json.dumps({"sha256": _sha256(text), "content": content}).encode())
+
+    def load(self, key: str) -> dict[str, Any] | None:
+        """What `save` wrote; None where nothing was, or where it is damaged."""
+        try:
+            found = json.loads(self.state.get(key))
+            content = found["content"]
+            whole = isinstance(content, dict) and found["sha256"] == _sha256(_canonical(content))
+        except (NotFoundInStore, ValueError, KeyError, TypeError):
+            return None
+        return content if whole else None
+
+
+def begin_work(store: Store, *decided_by: object, say: Say) -> Work:
+    """The work that `decided_by` (values of JSON) describes: what there is of it is kept, any other is removed."""
+    name = _sha256(_canonical([_FORMAT_VERSION, *decided_by]))[:16]
+    found = [info.key for info in store.list(WORK_PREFIX)]
+    mine = f"{WORK_PREFIX}/{name}/"
+    store.delete(key for key in found if not key.startswith(mine))
+    if any(key.startswith(mine) for key in found):
+        say("going on with a preparation that did not end")
+    elif found:
+        say("another preparation did not end here: starting over")
+    return Work(store, name)
+
+
+def end_work(store: Store, *, began: float) -> None:
+    """Remove all work. `began` (seconds since the epoch) is when this preparation did."""
+    store.delete([info.key for info in store.list(WORK_PREFIX)])
+    if not store.is_local:
+        return
+    # A local store writes beside the object and renames; a kill leaves such a file, which no listing shows. One that is
+    # younger may belong to another process.
+    folder = Path(store.uri)
+    for path in [p for p in folder.rglob("*") if _STAGED.search(p.name)]:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < began:
+                path.unlink()
+    for path in [*sorted((folder / WORK_PREFIX).rglob("*"), reverse=True), folder / WORK_PREFIX]:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+class Pace:
+    """Says how fast something goes and how long it will still take, at most every few seconds."""
+
+    def __init__(self, what: str, total_bytes: int, say: Say, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what, self._total, self._say, self._clock = what, total_bytes, say, clock
+        self._began = self._said = clock()
+        self._bytes = self._rows = 0
+
+    def __call__(self, rows: int, size: int) -> None:
+        """`rows` more are done, which are `size` of the bytes in all."""
+        self._rows += rows
+        self._bytes += size
+        now = self._clock()
+        if now - self._said < _LINE_SECONDS or not self._total or not self._bytes:
+            return
+        self._said = now
+        share, seconds = min(1.0, self._bytes / self._total), now - self._began
+        self._say(
+            f"{self._what}: {self._rows:,} rows, {self._rows / seconds:,.0f} rows/s, {share:.0%}, "
+            f"about {duration_text(seconds / share - seconds)} left"
+        )
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as people say them: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
