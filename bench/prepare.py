@@ -3,8 +3,9 @@
     python -m bench.prepare [--rows 20000] [--memory 64] [--files 8]
 
 The rows are shaped as the recipe's: a query, a positive and 24 negatives, about 20 KB together; one row in fifty is a
-repeated one. N is more than one full shard (16,384 rows): a shard is held as it is stored. Every preparation is a process of its own; its memory is the largest that it or a process it started had
-resident, sampled 20 times a second. Pages that processes share count in each.
+repeated one. N is more than one full shard (16,384 rows): a shard is held as it is stored. Every preparation is a
+process of its own; its memory is the largest that it or a process it started had resident, sampled 20 times a second.
+Pages that processes share count in each.
 """
 
 import argparse
