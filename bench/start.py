@@ -57,7 +57,9 @@ def main() -> None:
                     target.put(path.name, path.read_bytes())
                 proxy = stack.enter_context(run_faulty_store(server.endpoint))
                 os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
-                lines += _lines("S3 server", f"{server.uri}/data", arguments.runs, lambda: proxy.counts()["requests"])
+                lines += _lines(
+                    "S3 server", f"{server.uri}/data", arguments.runs, lambda: proxy.counts().get("requests", 0)
+                )
     text = [
         f"# A start on {arguments.shards:,} shards and {arguments.rows:,} rows in {arguments.sources} sources\n",
         f"`python -m bench.start --shards {arguments.shards} --rows {arguments.rows} --sources {arguments.sources} "

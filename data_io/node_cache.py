@@ -114,6 +114,8 @@ class NodeCache:
                 for _, entry_size, path in sorted(entries, key=lambda entry: entry[0]):
                     if size + length <= self._max_bytes * _KEEP_SHARE:
                         break
+                    if path.suffix == _UNFINISHED:  # another one is writing it
+                        continue
                     size -= entry_size
                     if self._remove(path):
                         self._stats = replace(self._stats, removed=self._stats.removed + 1)

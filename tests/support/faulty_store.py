@@ -40,6 +40,8 @@ class Faults:
     """Shares of the GETs of objects, each from 0 to 1, and how long the slow ones take."""
 
     seed: int = 0
+    only: str = ""
+    """GETs of objects without this in their path pass unharmed."""
     latency_seconds: float = 0.0
     """Added to every request before it is forwarded."""
     busy: float = 0.0
@@ -52,7 +54,7 @@ class Faults:
     flipped: float = 0.0
     """One bit of the body is another, and right when the same range is asked for again."""
     slow: float = 0.0
-    """The answer begins `slow_seconds` late, or never where the client gives up before."""
+    """The answer begins `slow_seconds` late, or never where the client gives up before; the next one is in time."""
     slow_seconds: float = 60.0
     expired_key: str = ""
     """Requests signed with this access key are answered 403 ExpiredToken."""
@@ -135,6 +137,7 @@ class FaultyStore:
         faults = self.faults
         self._count("requests")
         is_object = request.method == "GET" and "?" not in request.path and request.path.count("/") > 1
+        is_object = is_object and faults.only in request.path
         draw = _Draw(faults.seed, *self._number(request)) if is_object else None
         if faults.latency_seconds:
             time.sleep(faults.latency_seconds)
@@ -146,7 +149,7 @@ class FaultyStore:
             self._count("busy")
             _send(client, b"503 Slow Down", _SLOW_DOWN)
             return True
-        if draw is not None and draw.happens("slow", faults.slow):
+        if draw is not None and draw.happens_once("slow", faults.slow):
             self._count("slow")
             if _wait_until_gone(client, faults.slow_seconds):
                 return False
@@ -167,7 +170,7 @@ class FaultyStore:
         length, faults = answer.length, self.faults
         sent, flip, stop = 0, None, None
         if draw is not None and status in {"200", "206"} and length:
-            if draw.flips(faults.flipped):
+            if draw.happens_once("flipped", faults.flipped):
                 self._count("flipped")
                 flip = draw.place(length)
             if draw.happens("cut", faults.cut):
@@ -221,8 +224,9 @@ class _Draw:
     def happens(self, fault: str, share: float) -> bool:
         return share > 0 and _unit(self.seed, fault, self.what, self.before) < share
 
-    def flips(self, share: float) -> bool:
-        return self.happens("flipped", share) and not replace(self, before=self.before - 1).happens("flipped", share)
+    def happens_once(self, fault: str, share: float) -> bool:
+        """Not when it happened the last time that the same was asked for."""
+        return self.happens(fault, share) and not replace(self, before=self.before - 1).happens(fault, share)
 
     def in_burst(self, share: float, burst: int) -> bool:
         return share > 0 and _unit(self.seed, "busy", self.number // burst) < share
