@@ -157,7 +157,7 @@ def mine_data(
     on_progress: "OnProgress",
     **options: Any,
 ) -> "MiningReport":
-    """Mine hard negatives into a new data set. Raises ConfigError for a rule that cannot be met, or another error of ours."""
+    """Mine hard negatives into a new data set. Raises ConfigError for a rule that cannot be met."""
     from pydantic import ValidationError
 
     _quiet_libraries()

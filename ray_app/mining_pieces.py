@@ -44,7 +44,7 @@ class Sizes:
     """Texts that a reading task sorts at once."""
     chunk_bytes: int = 256 * 2**10
     """The least that is read of a run or of a block's texts."""
-    block_vector_bytes: int = 16 * 2**20
+    block_vector_bytes: int = 8 * 2**20
     block_text_bytes: int = 64 * 2**20
     """A block of documents ends at whichever of the two comes first."""
     query_rows: int = 4096
@@ -130,13 +130,15 @@ def embed_block(piece: EmbedPiece) -> Mark:
 def mine_queries(piece: QueryPiece) -> Mark:
     """Candidates, choice and finished rows of one share of the queries. Every block is read once."""
     job = piece.job
-    queries = _queries(merge_rows(read_tables(job.work, piece.runs), piece.first, piece.last))
+    queries = group_rows(merge_rows(read_tables(job.work, piece.runs), piece.first, piece.last))
     if not queries:
         return write_mark(job.work, piece.piece, Mark())
-    search = _search(job, queries, piece.blocks)
-    selection = select(search.best_scores, search.positive_scores, job.rule)
-    taken = [search.ids[q][selection.taken[q]] for q in range(len(queries))]
-    documents = _texts(job.work, search.blocks, np.unique(np.concatenate(taken)))
+    embedder = load_embedder(job.model)
+    vectors = embedder.queries([query.text for query in queries])
+    found = search(job, queries, vectors, piece.blocks, device=embedder.device)
+    selection = select(found.best_scores, found.positive_scores, job.rule)
+    taken = [found.ids[q][selection.taken[q]] for q in range(len(queries))]
+    documents = _texts(job.work, found.blocks, np.unique(np.concatenate(taken)))
     rows: list[dict[str, object]] = []
     samples: list[dict[str, object]] = []
     counts = dict.fromkeys(("kept_rows", "dropped_rows", "dropped_queries", "own_negatives", "mined_negatives"), 0)
@@ -154,13 +156,13 @@ def mine_queries(piece: QueryPiece) -> Mark:
             rows.append({"query": row.query, "positive": row.positive, "negatives": [*own, *added]})
         counts["dropped_queries"] += len(rows) == before
         if len(rows) > before and mined and len(samples) < SAMPLES_A_SHARD:
-            scores = search.best_scores[q][selection.taken[q]]
-            samples.append(_sample(query.rows[0], float(search.positive_scores[q]), mined, scores))
+            scores = found.best_scores[q][selection.taken[q]]
+            samples.append(_sample(query.rows[0], float(found.positive_scores[q]), mined, scores))
     chunks = table_chunks(
         "rows", pa.Table.from_pylist(rows, schema=MINED), chunk_bytes=job.sizes.chunk_bytes, key_column=None
     )
     parts = (write_part(job.work, f"{piece.piece}-rows", chunks),) if chunks else ()
-    there = np.isfinite(search.best_scores)
+    there = np.isfinite(found.best_scores)
     mark = Mark(
         parts=parts,
         counts={
@@ -172,9 +174,9 @@ def mine_queries(piece: QueryPiece) -> Mark:
             **counts,
         },
         histograms={
-            "positive": histogram(search.positive_scores),
-            "nearest": histogram(search.best_scores[:, 0][there[:, 0]]),
-            "negative": histogram(search.best_scores[selection.taken]),
+            "positive": histogram(found.positive_scores),
+            "nearest": histogram(found.best_scores[:, 0][there[:, 0]]),
+            "negative": histogram(found.best_scores[selection.taken]),
         },
         samples=tuple(samples),
     )
@@ -201,7 +203,7 @@ def fill(
 
 
 @dataclass(frozen=True)
-class _Query:
+class Query:
     """All rows of one query; `answers` holds the keys of its positives and its own: these are never negatives."""
 
     key: int
@@ -219,25 +221,27 @@ class _Block:
 
 
 @dataclass(frozen=True)
-class _Search:
+class Search:
+    """What a search found, and the blocks it looked in."""
+
     best_scores: Scores  # [Q, K] falling
     ids: Ids  # [Q, K]
     positive_scores: Scores  # [Q]: the lowest of a query's positives
     blocks: tuple[_Block, ...]
 
 
-def _queries(rows: Sequence[SourceRow]) -> list[_Query]:
+def group_rows(rows: Sequence[SourceRow]) -> list[Query]:
+    """Queries with all their rows; rows of one query lie side by side."""
     found = []
     for key, group in groupby(rows, key=lambda row: row.key):
         mine = tuple(group)
         positives = frozenset(text_key(row.positive) for row in mine)
-        found.append(_Query(key, mine[0].query, mine, positives, positives | {key}))
+        found.append(Query(key, mine[0].query, mine, positives, positives | {key}))
     return found
 
 
-def _search(job: Job, queries: Sequence[_Query], names: Sequence[str]) -> _Search:
-    embedder = load_embedder(job.model)
-    vectors = embedder.queries([query.text for query in queries])
+def search(job: Job, queries: Sequence[Query], vectors: Scores, names: Sequence[str], *, device: str) -> Search:
+    """Candidates of queries with vectors [Q, D] among the documents of the blocks `names`, each block read once."""
     starts = range(0, len(queries), QUERIES_AT_ONCE)
     best = [BestCandidates(min(QUERIES_AT_ONCE, len(queries) - start), job.rule.top_k) for start in starts]
     positive_scores = np.full(len(queries), np.inf, dtype=np.float32)
@@ -245,19 +249,19 @@ def _search(job: Job, queries: Sequence[_Query], names: Sequence[str]) -> _Searc
     answers = _Pairs([query.answers for query in queries])
     blocks = []
     first_id = 0
-    for block, keys, documents in _blocks(job.work, names, embedder.dimensions):
+    for block, keys, documents in _blocks(job.work, names, vectors.shape[1]):
         blocks.append(_Block(block, first_id, len(keys)))
         of_positives, of_answers = positives.within(keys), answers.within(keys)
         for start, candidates in zip(starts, best, strict=True):
             end = start + len(candidates.scores)
-            scores = BlockScores(vectors[start:end], documents, device=embedder.device)
+            scores = BlockScores(vectors[start:end], documents, device=device)
             rows, columns = _between(of_positives, start, end)
             np.minimum.at(positive_scores, rows + start, scores.at(rows, columns))
             scores.forbid(*_between(of_answers, start, end))
             candidates.add(scores.hits(candidates.least, job.rule.top_k), first_id)
         first_id += len(keys)
     assert np.isfinite(positive_scores).all(), "every positive is a document"
-    return _Search(
+    return Search(
         best_scores=np.concatenate([each.scores for each in best]),
         ids=np.concatenate([each.ids for each in best]),
         positive_scores=positive_scores,
