@@ -374,7 +374,8 @@ def _report(job: Any, runs: dict[str, list[Any]], compared: dict[str, Any], argu
         f"# Hard negatives for {report['queries']:,} queries among {report['documents']:,} texts\n",
         f"`python -m bench.mining --documents {arguments.documents} --queries {arguments.queries} "
         f"--runs {arguments.runs} --max-tokens {arguments.max_tokens}`: docstrings of installed packages; "
-        f"all-MiniLM-L6-v2 (384 dimensions) on CPU. Median of {arguments.runs} processes, lowest to highest in brackets.\n",
+        f"all-MiniLM-L6-v2 (384 dimensions) on CPU. Median of {arguments.runs} processes, lowest to highest in "
+        "brackets.\n",
         table(
             ["what", "time", "rate", "peak of the process", "of that, above what it began with"],
             [
