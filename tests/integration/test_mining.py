@@ -117,7 +117,13 @@ def test_a_job_killed_again_and_again_leaves_the_same_bytes_with_any_number_of_w
     mine_documented(str(folder / "data"), str(out), workers=1)
 
     assert rewritten == []
-    assert contents(out) == contents(folder / "mined")
+    assert load_manifest(open_store(str(out))).version == report.version
+    assert without_etags(out) == without_etags(folder / "mined")
+
+
+def without_etags(folder: Path) -> dict[str, bytes]:
+    """All files but the two that hold ETags, which a local folder makes of inode and time; the version covers them."""
+    return {key: data for key, data in contents(folder).items() if key not in ("manifest.json", "manifest.arrow")}
 
 
 def rows_of(folder: Path, source: str) -> list[Any]:
