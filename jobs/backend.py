@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from jobs.spec import EmbeddingJob
     from ray_app.config import JobSpec
     from ray_app.evaluation_report import EvaluationReport
+    from ray_app.mining_job import OnProgress
+    from ray_app.mining_report import MiningReport
     from ray_app.status import RunStatus
 
 Target = Literal[
@@ -41,6 +43,10 @@ Target = Literal[
     "is_large",
     "FileInput",
     "Columns",
+    "mine_dataset",
+    "MiningRule",
+    "Workers",
+    "quantile",
     "read_status",
     "read_text",
     "run",
@@ -64,6 +70,10 @@ TARGETS: Mapping[Target, str] = {
     "is_large": "data_io.prepare",
     "FileInput": "data_io.prepare",
     "Columns": "data_io.sources.convert",
+    "mine_dataset": "ray_app.mining_job",
+    "MiningRule": "ray_app.mining",
+    "Workers": "ray_app.mining_job",
+    "quantile": "ray_app.mining_report",
     "read_status": "ray_app.run_directory",
     "read_text": "ray_app.run_directory",
     "run": "ray_app.entrypoint",
@@ -183,6 +193,46 @@ def data_statistics(uri: str, s3: "S3Options", *, everything: bool, say: Callabl
 def report_data(found: "DatasetStatistics", page: str) -> None:
     """Write a page that shows statistics to the local file `page`."""
     function("write_data_report")(found, Path(page))
+
+
+def mine_data(
+    data_uri: str,
+    out_uri: str,
+    s3: "S3Options",
+    *,
+    rule: Mapping[str, object],
+    workers: int | None,
+    gpus: int,
+    on_progress: "OnProgress",
+    **options: Any,
+) -> "MiningReport":
+    """Mine hard negatives into a new data set. Raises ConfigError for a rule that cannot be met."""
+    from pydantic import ValidationError
+
+    _quiet_libraries()
+    try:
+        checked = function("MiningRule")(**rule)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = f"--{str(first['loc'][0]).replace('_', '-')} {first['input']}: " if first["loc"] else ""
+        raise ConfigError(
+            f"{where}{first['msg'].removeprefix('Value error, ')}",
+            remedy="the recipe's: --negatives 24 --top-k 100 --skip 5 --max-score 0.8 --max-ratio 0.95",
+        ) from error
+    report: MiningReport = function("mine_dataset")(
+        function("open_store")(data_uri, s3),
+        function("open_store")(out_uri, s3),
+        rule=checked,
+        workers=function("Workers")(workers or len(os.sched_getaffinity(0)), gpus),
+        on_progress=on_progress,
+        **options,
+    )
+    return report
+
+
+def quantile_of_scores(bins: Sequence[int], share: float) -> float:
+    """The score below which `share` of a report's histogram lies."""
+    return float(function("quantile")(bins, share))
 
 
 def _size_of(manifest: Any, store: Any) -> "DataSize":
@@ -325,14 +375,19 @@ def _data_store(spec: "JobSpec") -> Any:
 
 
 def _quiet_device() -> Any:
-    """Where to compute in this process. Libraries are told not to speak before they are imported."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", module=r"torch\.")
+    """Where to compute in this process."""
+    _quiet_libraries()
     torch = import_module("torch")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("DS_ACCELERATOR", device)
     return torch.device(device)
+
+
+def _quiet_libraries() -> None:
+    """Libraries are told not to speak before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module=r"torch\.")
 
 
 def _vocabulary_size(data: Any) -> int | None:

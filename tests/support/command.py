@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 F2LLM = (sys.executable, "-m", "jobs.cli")
@@ -20,11 +20,11 @@ def f2llm(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedP
 class Running:
     """A command under way, in a session of its own so that it can be killed with all that it started."""
 
-    def __init__(self, *arguments: str | Path, log: Path) -> None:
+    def __init__(self, *arguments: str | Path, log: Path, program: Sequence[str] = F2LLM) -> None:
         self._log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [*F2LLM, *map(str, arguments)], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                [*program, *map(str, arguments)], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 300) -> None:

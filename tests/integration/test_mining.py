@@ -1,0 +1,162 @@
+"""Mining with a real model on real Ray: the negatives are sentence-transformers' own, and a kill changes nothing."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_io.manifest import load_manifest
+from data_io.mining_inputs import source_rows
+from data_io.storage import open_store
+from data_io.verify import verify_dataset
+from ray_app.mining_report import MiningReport
+from tests.support.command import Running
+from tests.support.datasets import example_rows
+from tests.support.mining import MODEL, contents, documented, mine_documented, write_documented
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+SCORE_NOISE = 1e-5
+"""Embeddings depend on the batch they are made in by so much."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/, and mined/ as one undisturbed run leaves it."""
+    return tmp_path_factory.mktemp("mining")
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> MiningReport:
+    write_documented(open_store(str(folder / "data")))
+    return mine_documented(str(folder / "data"), str(folder / "mined"))
+
+
+def test_the_negatives_are_those_of_sentence_transformers(folder: Path, report: MiningReport) -> None:
+    mined = {(row.query, row.positive): set(row.negatives) for row in rows_of(folder / "mined", "docs")}
+
+    expected, at_a_limit = theirs()
+
+    different = {pair[0] for pair in mined.keys() | expected.keys() if mined.get(pair) != expected.get(pair)}
+    assert len(expected) > 250
+    assert different <= at_a_limit
+    assert len(at_a_limit) < 5
+
+
+def test_the_mined_data_set_is_whole_and_carries_everything_else_over(folder: Path, report: MiningReport) -> None:
+    data, out = open_store(str(folder / "data")), open_store(str(folder / "mined"))
+    before, after = load_manifest(data), load_manifest(out)
+
+    assert verify_dataset(out).ok
+    assert after.version == report.version
+    assert after.source("docs").negatives == 24
+    assert after.source("docs").instruction == "Find it."
+    assert after.source("labels") == before.source("labels")
+    assert after.evaluations == before.evaluations
+    assert {(r.query, r.positive, tuple(r.negatives)) for r in rows_of(folder / "mined", "labels")} == {
+        (r.query, r.positive, tuple(r.negatives)) for r in example_rows(40, negatives=1)
+    }
+    assert [key for key in contents(folder / "mined") if key.startswith(("mining", "tokenizer"))] == [
+        "mining/report.json",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+    ]
+
+
+def test_the_report_counts_every_row_and_query(folder: Path, report: MiningReport) -> None:
+    (source,) = report.sources
+    rows = list(documented())
+
+    assert source.rows == len(rows) == source.kept_rows + source.dropped_rows
+    assert source.queries == len({row.query for row in rows}) == sum(source.histograms["positive"])
+    assert source.documents == len({row.positive for row in rows})
+    assert source.mined_negatives == 24 * source.kept_rows
+    assert source.own_negatives == 0
+    assert 0 < len(source.samples) <= 5
+    for sample in source.samples:
+        assert all(each.score < 0.8 and each.score < 0.95 * sample.positive_score for each in sample.negatives)
+
+
+def test_the_same_call_leaves_a_mined_data_set_as_it_is(folder: Path, report: MiningReport) -> None:
+    before = contents(folder / "mined")
+
+    assert mine_documented(str(folder / "data"), str(folder / "mined")) == report
+
+    assert contents(folder / "mined") == before
+
+
+def test_a_job_killed_again_and_again_leaves_the_same_bytes_with_any_number_of_workers(
+    folder: Path, report: MiningReport, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    arguments = ("-m", "tests.support.mining", folder / "data", out)
+
+    def marks() -> int:
+        return len(list(out.glob("mining/*/**/*.json")))
+
+    for number, reached in enumerate((2, 7, 12)):
+        job = Running(*arguments, log=tmp_path / f"log-{number}", program=(sys.executable,))
+        job.wait_until(lambda reached=reached: marks() >= reached)  # type: ignore[misc]
+        job.kill_all()
+        assert not (out / "manifest.json").exists()
+        assert marks() >= reached
+    done = {path: path.stat().st_mtime_ns for path in out.glob("mining/*/**/*") if path.is_file()}
+    kept = tmp_path / "kept"
+    shutil.copytree(out, kept)
+    last = Running(*arguments, log=tmp_path / "log-last", program=(sys.executable,))
+    last.wait_until(lambda: (out / "sources").exists())
+    rewritten = [path for path, time in done.items() if path.exists() and path.stat().st_mtime_ns != time]
+    last.kill_all()
+
+    mine_documented(str(folder / "data"), str(out), workers=1)
+
+    assert rewritten == []
+    assert load_manifest(open_store(str(out))).version == report.version
+    assert without_etags(out) == without_etags(folder / "mined")
+
+
+def without_etags(folder: Path) -> dict[str, bytes]:
+    """All files but the two that hold ETags, which a local folder makes of inode and time; the version covers them."""
+    return {key: data for key, data in contents(folder).items() if key not in ("manifest.json", "manifest.arrow")}
+
+
+def rows_of(folder: Path, source: str) -> list[Any]:
+    store = open_store(str(folder))
+    return list(source_rows(store, source, 0, len(load_manifest(store).row_groups(source))))
+
+
+def theirs() -> tuple[dict[tuple[str, str], set[str]], set[str]]:
+    """What mine_hard_negatives takes; and the queries with a text that scores as the limit or as the next text does, so
+    that noise decides.
+    """
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import mine_hard_negatives
+
+    model: Any = SentenceTransformer(MODEL, device="cpu")
+    model.max_seq_length = 64
+    rows = list(documented())
+    dataset = Dataset.from_dict({"query": [row.query for row in rows], "positive": [row.positive for row in rows]})
+    mined = mine_hard_negatives(
+        dataset, model, range_min=5, range_max=100, max_score=0.8, relative_margin=0.05, num_negatives=24,
+        sampling_strategy="top", output_format="n-tuple", verbose=False,
+    )  # fmt: skip
+    found = {(row["query"], row["positive"]): {row[f"negative_{i}"] for i in range(1, 25)} for row in mined.to_list()}
+    documents = list(dict.fromkeys(row.positive for row in rows))
+    queries = list(dict.fromkeys(row.query for row in rows))
+    scores = model.similarity(model.encode(queries), model.encode(documents)).numpy()
+    at_a_limit = set()
+    for query, of_query in zip(queries, scores, strict=True):
+        answers = [documents.index(row.positive) for row in rows if row.query == query]
+        limit = min(0.8, 0.95 * of_query[answers].min())
+        allowed = np.sort(of_query[of_query < limit + SCORE_NOISE])[::-1]
+        gaps = [*abs(allowed[:1] - limit), *(allowed[4:5] - allowed[5:6]), *(allowed[28:29] - allowed[29:30])]
+        if min(gaps, default=1.0) < SCORE_NOISE:
+            at_a_limit.add(query)
+    return found, at_a_limit
