@@ -175,7 +175,7 @@ def test_a_bulk_delete_whose_answer_is_lost_is_asked_again(service: Service, mon
     def answer(key_id: str, path: str) -> Answer:
         if service.requests == 1:
             woken.wait(10)
-        return 200, b"<DeleteResult/>"
+        return 200, b"<DeleteResult><Deleted><Key>a</Key></Deleted><Deleted><Key>b</Key></Deleted></DeleteResult>"
 
     service.answer = answer
 

@@ -43,6 +43,7 @@ def step(number: int, *, in_batch: bool = True, **fields: Any) -> StepMetrics:
         "step": number, "epoch": 0, "loss": 3 / number, "hard_negative_loss": 1.5 / number,
         "in_batch_loss": 1.5 / number if in_batch else None, "learning_rate": 1e-4, "grad_norm": 0.9, "examples": 64,
         "tokens": 4096, "micro_batches_consumed": 4 * number, "workers": 2, "seconds": 0.5, "data_wait_seconds": 0.01,
+        "data_requests": 3, "data_bytes": 250_000, "data_retries": 0,
         "sources": sources,
     }  # fmt: skip
     return StepMetrics.model_validate({**standard, **fields})
