@@ -1,21 +1,33 @@
 """Making a data set of the recipe's public sources, loaded from where they are published, or of its released files."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from data_io.config import S3Options
 from data_io.errors import ConfigError, DataError
 from data_io.manifest import Manifest, SourceInfo
+from data_io.pipeline import SourcePieces, write_sources
+from data_io.rows import Row
+from data_io.shards import ShardSize
 from data_io.sources.benchmark import ExcludedTexts, excluded_texts
 from data_io.sources.catalogue import LicenceRule, check_licences, choose, public_source
-from data_io.sources.public import Counts
+from data_io.sources.public import Counts, PublicSource
 from data_io.sources.public_rows import PublicRows
 from data_io.sources.recipe import record, reuse
 from data_io.sources.released import ReleasedSource, released_sources
+from data_io.sources.split import SplitCounts
+from data_io.spill import MEMORY_BYTES
 from data_io.storage import Store
-from data_io.writer import Row, write_dataset
+from data_io.work import Run, begin_work, end_work, in_process
+from data_io.writer import publish
 
 Progress = Callable[[str], None]
+
+_TEXT_BYTES = 1000
+"""About what a text of the recipe takes; it only decides into how many buckets a source is sorted."""
+_REPEATED = "occurred before"
 
 
 def prepare_recipe(
@@ -29,13 +41,16 @@ def prepare_recipe(
     exclude: Sequence[str] = (),
     s3: S3Options | None = None,
     seed: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+    run: Run = in_process,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write the public sources of these names (`all` for every one), each with the negatives that it has itself.
 
     `folder` holds copies of them (FOLDER/<name>/), None loads them from the hub. Raises ConfigError for an unknown name
     or a licence that `licence` refuses, StorageError where a source cannot be reached, DataError where it is not what
-    is known of it. Nothing is held out; `exclude` names texts that no row may have.
+    is known of it. Nothing is held out; `exclude` names texts that no row may have. `run` may do sources at once in
+    several processes; a call that was killed goes on after the sources that were read when it is made again.
     """
     sources = choose(names)
     check_licences(sources, licence)
@@ -45,8 +60,12 @@ def prepare_recipe(
                 f"a revision is given for {name!r}, which is not among the sources", remedy="add it, or leave that out"
             )
     rows = [PublicRows(each, folder, (revisions or {}).get(each.name)) for each in sources]
-    inputs = [(each.fingerprint(), each.info, each.rows) for each in rows]
-    return _prepare(store, "the recipe's sources", inputs, max_rows, exclude, s3, seed, progress or _silent)
+    inputs = [
+        _Input(each.info(), each.rows, each.fingerprint(), _text_bytes(source))
+        for each, source in zip(rows, sources, strict=True)
+    ]
+    say = progress or _silent
+    return _prepare(store, "the recipe's sources", inputs, max_rows, exclude, s3, seed, memory_bytes, run, say)
 
 
 def prepare_released(
@@ -58,6 +77,8 @@ def prepare_released(
     exclude: Sequence[str] = (),
     s3: S3Options | None = None,
     seed: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+    run: Run = in_process,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write the recipe's published files (`<source>.parquet`) with their instructions and their mined negatives.
@@ -66,20 +87,67 @@ def prepare_released(
     """
     sources = released_sources(folder)
     check_licences([each.source for each in sources], licence)
-    inputs = [(each.fingerprint(), *_released(each)) for each in sources]
-    return _prepare(store, "the released files", inputs, max_rows, exclude, s3, seed, progress or _silent)
+    inputs = [
+        _Input(each.open()[0], _ReleasedRows(each), each.fingerprint(), _text_bytes(each.source)) for each in sources
+    ]
+    say = progress or _silent
+    return _prepare(store, "the released files", inputs, max_rows, exclude, s3, seed, memory_bytes, run, say)
+
+
+def _text_bytes(source: PublicSource) -> int:
+    return source.expected_rows * (2 + source.kind.recipe_negatives) * _TEXT_BYTES
 
 
 class _Rows(Protocol):
+    """Reads the rows, counting what is left out. Pickles."""
+
     def __call__(self, counts: Counts, /) -> Iterator[Row]: ...
 
 
-_Input = tuple[dict[str, object], Callable[[], SourceInfo], _Rows]
-"""What the rows follow from; what the manifest says of them; the rows, counting what was left out."""
+@dataclass(frozen=True)
+class _ReleasedRows:
+    source: ReleasedSource
+
+    def __call__(self, counts: Counts, /) -> Iterator[Row]:
+        return iter(self.source.open()[1])
 
 
-def _released(source: ReleasedSource) -> tuple[Callable[[], SourceInfo], _Rows]:
-    return (lambda: source.open()[0]), (lambda _counts: iter(source.open()[1]))
+@dataclass(frozen=True)
+class _Input:
+    """A source before it is read: what its rows follow from, and about how many bytes of texts there are."""
+
+    info: SourceInfo
+    rows: _Rows
+    fingerprint: dict[str, object]
+    text_bytes: int
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A `pipeline.Piece`: the rows of a source that no excluded text is in, at most `max_rows`."""
+
+    info: SourceInfo
+    rows: _Rows
+    max_rows: int | None
+    excluded: tuple[ExcludedTexts, ...]
+
+    def __call__(self, counts: SplitCounts) -> Iterator[Row]:
+        left_out = Counts()
+        for row in self.rows(left_out):
+            if counts.kept == self.max_rows:
+                break
+            holds = next((each.name for each in self.excluded if each.holds(row, self.info.kind)), None)
+            if holds is not None:
+                left_out[_has_a_text_of(holds)] += 1
+                continue
+            counts.kept += 1
+            yield row
+        counts.left_out = dict(left_out)
+        if not counts.kept:
+            raise DataError(
+                f"source {self.info.name!r}: no row is left" + _reasons(counts.left_out),
+                remedy="see whether these are the data set's own files in its own schema, or leave the source out",
+            )
 
 
 def _prepare(
@@ -90,53 +158,59 @@ def _prepare(
     exclude: Sequence[str],
     s3: S3Options | None,
     seed: int,
+    memory_bytes: int,
+    run: Run,
     say: Progress,
 ) -> Manifest:
+    began = time.time()
     excluded = []
     for name in exclude:
         say(f"reading the texts of {name}")
         excluded.append(excluded_texts(name, s3))
     recipe = {
         "made_of": made_of,
-        "inputs": [fingerprint for fingerprint, _, _ in inputs],
+        "inputs": [each.fingerprint for each in inputs],
         "max_rows": max_rows,
         "excluded": [[each.name, len(each.keys), sum(each.keys) % 2**64] for each in excluded],
         "seed": seed,
     }
     if (manifest := reuse(store, recipe)) is not None:
         say("the data set is already there")
+        end_work(store, began=began)
         return manifest
-    written = ((info := describe(), _watched(info, rows, max_rows, excluded, say)) for _, describe, rows in inputs)
-    manifest = write_dataset(store, written, seed=seed)
-    record(store, recipe, manifest)
+    sources = [
+        SourcePieces(
+            info=each.info,
+            pieces=(_Piece(each.info, each.rows, max_rows, tuple(excluded)),),
+            sizes=(each.text_bytes,),
+            text_bytes=each.text_bytes,
+        )
+        for each in inputs
+    ]
+    work = begin_work(store, recipe, memory_bytes, say=say)
+    written = write_sources(work, sources, run=run, size=ShardSize(), memory_bytes=memory_bytes, seed=seed, say=say)
+    for each in written:
+        name, left_out = each.data.entry.name, dict(each.counts.left_out)
+        for benchmark in excluded:
+            dropped = left_out.pop(_has_a_text_of(benchmark.name), 0)
+            say(f"{name}: {dropped} rows dropped for texts of {benchmark.name}")
+        if each.repeated:
+            left_out[_REPEATED] = left_out.get(_REPEATED, 0) + each.repeated
+        say(f"{name}: {each.data.entry.rows} rows" + _reasons(left_out))
+    manifest = publish(store, [each.data for each in written], ())
+    counts = {each.data.entry.name: asdict(each.counts) | {"repeated": each.repeated} for each in written}
+    record(store, recipe, manifest, counts=counts)
+    end_work(store, began=began)
     return manifest
 
 
-def _watched(
-    info: SourceInfo, rows: _Rows, max_rows: int | None, excluded: Sequence[ExcludedTexts], say: Progress
-) -> Iterable[Row]:
-    """The rows that no excluded text is in, at most `max_rows`; says afterwards what was left out."""
-    counts = Counts()
-    kept = 0
-    dropped = Counts()
-    for row in rows(counts):
-        if kept == max_rows:
-            break
-        holds = next((each.name for each in excluded if each.holds(row, info.kind)), None)
-        if holds is not None:
-            dropped[holds] += 1
-            continue
-        kept += 1
-        yield row
-    for name in (each.name for each in excluded):
-        say(f"{info.name}: {dropped[name]} rows dropped for texts of {name}")
-    left_out = ", ".join(f"{number} that {reason}" for reason, number in sorted(counts.items()))
-    say(f"{info.name}: {kept} rows" + (f"; left out: {left_out}" if left_out else ""))
-    if not kept:
-        raise DataError(
-            f"source {info.name!r}: no row is left" + (f"; left out: {left_out}" if left_out else ""),
-            remedy="see whether these are the data set's own files in its own schema, or leave the source out",
-        )
+def _has_a_text_of(name: str) -> str:
+    return f"has a text of {name}"
+
+
+def _reasons(left_out: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{number} that {reason}" for reason, number in sorted(left_out.items()))
+    return f"; left out: {reasons}" if reasons else ""
 
 
 def _silent(_message: str) -> None:

@@ -6,9 +6,9 @@ is not installed into a message that names the extra to install.
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +39,7 @@ Target = Literal[
     "prepare_files",
     "prepare_recipe",
     "prepare_released",
-    "prepare_on_ray",
+    "ray_run",
     "is_large",
     "FileInput",
     "Columns",
@@ -66,7 +66,7 @@ TARGETS: Mapping[Target, str] = {
     "prepare_files": "data_io.prepare",
     "prepare_recipe": "data_io.prepare_public",
     "prepare_released": "data_io.prepare_public",
-    "prepare_on_ray": "ray_app.prepare_job",
+    "ray_run": "ray_app.prepare_job",
     "is_large": "data_io.prepare",
     "FileInput": "data_io.prepare",
     "Columns": "data_io.sources.convert",
@@ -150,28 +150,48 @@ def prepare_files(
         for values in sources.sources_as_values()
     ]
     settings = sources.model_dump(exclude={"sources"})
-    memory = {} if memory_mib is None else {"memory_bytes": memory_mib * 2**20}
+    memory = _memory(memory_mib)
+    large = function("is_large")(inputs, **memory)
+    with _run(workers if large else 1) as run:
+        made = function("prepare_files")(store, inputs, **settings, **memory, **run, progress=say)
+    return _size_of(made, store)
+
+
+def _memory(mib: int | None) -> dict[str, int]:
+    return {} if mib is None else {"memory_bytes": mib * 2**20}
+
+
+@contextmanager
+def _run(workers: int | None) -> Iterator[dict[str, Any]]:
+    """How pieces of a preparation are run: by `workers` processes (None: one a core) on Ray, by this one if by one."""
     count = workers or (os.cpu_count() or 1 if find_spec("ray") else 1)
-    prepare = function("prepare_files")
-    if (count > 1 or "RAY_ADDRESS" in os.environ) and function("is_large")(inputs, **memory):
-        prepare = partial(function("prepare_on_ray"), workers=count)
-    return _size_of(prepare(store, inputs, **settings, **memory, progress=say), store)
+    if count == 1:
+        yield {}
+        return
+    with function("ray_run")(count) as run:
+        yield {"run": run}
 
 
-def prepare_recipe(
-    uri: str, s3: "S3Options", names: Sequence[str], *, say: Callable[[str], None], **options: Any
+def prepare_public(
+    uri: str,
+    s3: "S3Options",
+    what: Sequence[str] | str,
+    *,
+    workers: int | None = None,
+    memory_mib: int | None = None,
+    say: Callable[[str], None],
+    **options: Any,
 ) -> "DataSize":
-    """Make a data set of public sources by their names. `options` are those of data_io.prepare_public."""
-    store = function("open_store")(uri, s3)
-    return _size_of(function("prepare_recipe")(store, names, s3=s3, progress=say, **options), store)
+    """Make a data set of public sources by their names, or of the folder of the recipe's published files.
 
-
-def prepare_released(
-    uri: str, s3: "S3Options", folder: str, *, say: Callable[[str], None], **options: Any
-) -> "DataSize":
-    """Make a data set of the recipe's published files. `options` are those of data_io.prepare_public."""
+    `options` are those of data_io.prepare_public. Ray does `workers` sources at once; without a number one process
+    does one after the other, as they may be small.
+    """
     store = function("open_store")(uri, s3)
-    return _size_of(function("prepare_released")(store, folder, s3=s3, progress=say, **options), store)
+    prepare = function("prepare_released" if isinstance(what, str) else "prepare_recipe")
+    with _run(workers or 1) as run:
+        made = prepare(store, what, s3=s3, progress=say, **_memory(memory_mib), **run, **options)
+    return _size_of(made, store)
 
 
 def data_statistics(uri: str, s3: "S3Options", *, everything: bool, say: Callable[[str], None]) -> "DatasetStatistics":

@@ -11,7 +11,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = "f2llm-ray"
-EXTRAS = ("data", "train", "eval", "benchmark", "operator", "dev")  # not flash-attn: it is compiled where there is a GPU
+EXTRAS = (
+    "data",
+    "train",
+    "eval",
+    "benchmark",
+    "operator",
+    "dev",
+)  # not flash-attn: it is compiled where there is a GPU
 HEADER = "# What was tested: names and versions. Written by `make constraints`; do not edit.\n"
 
 

@@ -5,8 +5,9 @@ order or a generator. Texts are compared by a key that ignores case and white sp
 break is the same text.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
 
@@ -46,11 +47,16 @@ class SplitCounts:
     held_out: int = 0
     dropped: int = 0
     replaced_negatives: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Rows of a public source that were left out, by the reason."""
 
     def add(self, other: "SplitCounts") -> None:
         """Count what another part of the same source did as well."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        self.kept += other.kept
+        self.held_out += other.held_out
+        self.dropped += other.dropped
+        self.replaced_negatives += other.replaced_negatives
+        self.left_out = dict(Counter(self.left_out) + Counter(other.left_out))
 
 
 class HeldOutChoice:

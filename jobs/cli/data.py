@@ -112,7 +112,7 @@ def prepare(
     s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
     public = sources.PublicOptions(recipe, released, folder, revision, max_rows, licence, exclude_benchmark)
     if public.asked:
-        made = public.prepare(data, s3, tell)
+        made = public.prepare(data, s3, workers=workers, memory_mib=memory, say=tell)
     elif documentation:
         made = backend.prepare_documentation(data, s3, say=tell)
     else:

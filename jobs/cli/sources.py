@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -97,15 +97,22 @@ class PublicOptions:
                 raise UsageError(f"{option} needs {' or '.join(needs)}", remedy=f"add it, or leave {option} out{mend}")
         return bool(self.recipe) or self.released is not None
 
-    def prepare(self, data: str, s3: "S3Options", say: Callable[[str], None]) -> "DataSize":
+    def prepare(
+        self, data: str, s3: "S3Options", *, workers: int | None, memory_mib: int | None, say: Callable[[str], None]
+    ) -> "DataSize":
         """Make the data set."""
-        common = {"max_rows": self.max_rows, "licence": self.licence, "exclude": self.exclude or ()}
+        options: dict[str, Any] = {
+            "max_rows": self.max_rows,
+            "licence": self.licence,
+            "exclude": self.exclude or (),
+            "workers": workers,
+            "memory_mib": memory_mib,
+        }
         if self.released is not None:
-            return backend.prepare_released(data, s3, self.released, say=say, **common)
+            return backend.prepare_public(data, s3, self.released, say=say, **options)
         names = [name for text in self.recipe or () for name in text.replace(",", " ").split()]
-        return backend.prepare_recipe(
-            data, s3, names, say=say, folder=self.folder, revisions=_revisions(self.revision or ()), **common
-        )
+        options |= {"folder": self.folder, "revisions": _revisions(self.revision or ())}
+        return backend.prepare_public(data, s3, names, say=say, **options)
 
 
 def sources(

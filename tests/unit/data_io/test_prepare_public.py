@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from data_io.sources.public_rows import PublicRows
 from data_io.storage import Store, open_store
 from data_io.task import Kind
 from data_io.verify import verify_dataset
+from data_io.work import in_process
 from data_io.writer import Row, write_dataset
 
 
@@ -94,6 +96,39 @@ def test_the_same_copies_are_left_as_they_are_and_a_changed_one_is_made_again(st
 
     assert said == ["the data set is already there"]
     assert second.version == first.version != third.version
+
+
+def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
+    store: Store, copies: str, tmp_path: Path
+) -> None:
+    undisturbed = prepare_recipe(open_store(str(tmp_path / "undisturbed")), NAMES, folder=copies)
+    done: list[Any] = []
+
+    def killed(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        for piece, result in in_process(function, pieces):
+            if len(done) == 2:
+                raise KeyboardInterrupt
+            done.append(piece)
+            yield piece, result
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_recipe(store, NAMES, folder=copies, run=killed)
+    spilled = {info.key: info.modified for info in store.list("work") if "/spill/" in info.key}
+    said: list[str] = []
+    again: list[Any] = []
+
+    def watched(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        for found in in_process(function, pieces):
+            again.append({info.key: info.modified for info in store.list("work") if info.key in spilled})
+            yield found
+
+    manifest = prepare_recipe(store, NAMES, folder=copies, run=watched, progress=said.append)
+
+    assert len(spilled) >= 4  # two sources, each with its record
+    assert all(seen == spilled for seen in again)
+    assert "going on with a preparation that did not end" in said
+    assert manifest.version == undisturbed.version
+    assert store.list("work") == []
 
 
 def test_at_most_max_rows_of_each_source_are_kept(store: Store, copies: str) -> None:
