@@ -30,8 +30,8 @@ from jobs.cli.app import call
 from jobs.presets import merged
 from jobs.spec import load_document
 from ray_app.loop import Worker, train
-from ray_app.status import RunStatus
 from tests.support.command import f2llm
+from tests.support.plain_workers import Unheard
 from tests.support.s3_server import S3Server, free_port
 from tests.support.small_training import small_document, write_document, write_small_dataset
 
@@ -707,16 +707,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class _Silent:
-    """A control that nobody listens to and that never stops a run."""
-
-    def report(self, status: RunStatus) -> None:
-        pass
-
-    def stop_requested(self) -> bool:
-        return False
-
-
 @pytest.fixture(scope="module")
 def trained(process_group: None, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that was stopped after two steps, with a checkpoint of each."""
@@ -726,7 +716,7 @@ def trained(process_group: None, dataset: Path, tmp_path_factory: pytest.TempPat
     run = open_store(str(folder / "run"))
     worker = Worker(rank=0, world_size=1, device=torch.device("cpu"))
     store = open_store(str(dataset))
-    train("small", job.job_spec, data=store, run=run, worker=worker, control=_Silent(), stop_after_steps=2)
+    train("small", job.job_spec, data=store, run=run, worker=worker, control=Unheard(), stop_after_steps=2)
     run.put("job.yaml", job.to_yaml().encode())
     return folder / "run"
 
