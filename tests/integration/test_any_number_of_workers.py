@@ -4,7 +4,9 @@ Undisturbed, killed and stopped runs are `f2llm run` on Ray. Whole runs of other
 plain processes of torch.distributed, as torchrun would start it: Ray takes a minute to begin with three workers.
 """
 
+import contextlib
 import random
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,11 +132,11 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
     document, run = _document_in_a_bucket(tmp_path, s3)
     moments = random.Random(3)  # the seed keeps a failure repeatable
 
-    for workers, kill_at in ((2, moments.randint(8, 18)), (1, moments.randint(24, 32))):
+    for workers, kill_at in ((1, moments.randint(8, 18)), (2, moments.randint(24, 32))):
         running = Running("run", document, "--workers", str(workers), log=tmp_path / f"{workers}.log")
         running.wait_until(lambda step=kill_at: max(_step(run), _saved_step(run)) >= step and _saved_step(run) > 0)
         running.kill_all()
-    done = f2llm("run", document, "--workers", "3", "--quiet")
+    done = f2llm("run", document, "--workers", "1", "--quiet")
 
     assert done.returncode == 0, done.stderr
     lines: list[dict[str, Any]] = read_lines(run / "metrics.jsonl")
@@ -142,24 +144,44 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
     assert len(resumed) == 2
     assert 7 <= resumed[0] < resumed[1]  # every_steps is 7: something was saved, and it was used
     used = [line["workers"] for line in lines]
-    assert used == [2] * resumed[0] + [1] * (resumed[1] - resumed[0]) + [3] * (STEPS - resumed[1])
+    assert used == [1] * resumed[0] + [2] * (resumed[1] - resumed[0]) + [1] * (STEPS - resumed[1])
     assert _losses(run) == pytest.approx(_losses(undisturbed), rel=1e-4)
     _assert_whole(run)
     assert [line["slots"] for line in read_lines(run / "examples.jsonl")] == _planned(data)
 
 
-def test_sigterm_ends_with_a_checkpoint_of_the_last_step_and_code_143(data: str, tmp_path: Path) -> None:
-    document = _document(tmp_path, data)
-    run = tmp_path / "runs" / "small"
-    running = Running("run", document, "--workers", "2", log=tmp_path / "run.log")
-    running.wait_until(lambda: _step(run) >= 3)
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+    """A run whose document names everything relative to the current folder, ended by SIGTERM: its folder, the exit code
+    and what was said.
+    """
+    folder = tmp_path_factory.mktemp("stopped")
+    with contextlib.chdir(folder):
+        write_small_dataset(open_store("data"))
+        shutil.move("data/tokenizer", "tokenizer")  # so that there is no other
+        document = small_document("data", "runs")
+        document["spec"]["model"]["tokenizer"] = "tokenizer"
+        document["spec"]["evaluation"] = {"enabled": False}
+        running = Running("run", write_document(Path("job.yaml"), document), "--workers", "2", log=folder / "run.log")
+        running.wait_until(lambda: _step(folder / "runs" / "small") >= 3)
+        return folder, running.terminate(), running.output()
 
-    code = running.terminate()
+
+def test_sigterm_ends_with_a_checkpoint_of_the_last_step_and_code_143(stopped: tuple[Path, int, str]) -> None:
+    folder, code, said = stopped
+    run = folder / "runs" / "small"
+
+    saved = [event["step"] for event in read_lines(run / "events.jsonl") if event["event"] == "Checkpointed"]
 
     assert code == 143
-    assert "Traceback" not in running.output()
-    saved = [event["step"] for event in read_lines(run / "events.jsonl") if event["event"] == "Checkpointed"]
-    assert saved[-1] == _step(run)
+    assert "Traceback" not in said
+    assert 3 <= saved[-1] == _step(run)
+
+
+def test_workers_find_what_a_relative_path_names(stopped: tuple[Path, int, str]) -> None:
+    folder, _, _ = stopped
+
+    assert {path.name for path in folder.iterdir()} == {"data", "job.yaml", "run.log", "runs", "tokenizer"}
 
 
 def _saved_step(run: Path) -> int:
