@@ -38,9 +38,9 @@ _TRAIN_ORDER = 1
 class DemoSizes:
     """How much of everything. Where fewer packages are installed there is less, in the same proportions."""
 
-    retrieval_rows: int = 7000
-    clustering_rows: int = 1500
-    classification_rows: int = 1000
+    retrieval_rows: int = 6000
+    clustering_rows: int = 1300
+    classification_rows: int = 800
     evaluation_documents: int = 2000
     evaluation_queries: int = 400
     relatedness_pairs: int = 300
