@@ -141,7 +141,7 @@ def prepare_files(
     """Make a data set of a user's files. Raises DataError with file and line for whatever is wrong with them.
 
     Where the files are large, `workers` processes (None: one a core) work at them on Ray, each with about `memory_mib`
-    of texts; one worker needs no Ray, unless RAY_ADDRESS says where to work.
+    of texts; one worker needs no Ray.
     """
     store = function("open_store")(uri, s3)
     make_input, make_columns = function("FileInput"), function("Columns")
