@@ -60,7 +60,10 @@ class LoadedStep:
 
 
 class TableReader(Protocol):
-    """What the loader needs of a reader: columns of one row group, in row order."""
+    """What the loader needs of a reader: columns of one row group, in row order, and how many threads to ask from."""
+
+    @property
+    def parallel_reads(self) -> int: ...
 
     def read(self, source: str, row_group: int, columns: list[str]) -> pa.Table: ...
 
@@ -102,12 +105,13 @@ class Loader:
         self._rank, self._world_size = rank, world_size
         self._prefetch_steps = prefetch_steps
         self._tokenising = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
-        self._reading = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read")
+        self._reading = ThreadPoolExecutor(reader.parallel_reads, thread_name_prefix="read")
         self._row_groups = RowGroupCache(self._reading, cache_bytes, ahead=READ_AHEAD)
         self._lock = Lock()
         # All of what follows is guarded by it.
         self._ahead: deque[tuple[Step, list[_Work]]] = deque()
         self._unread: deque[_Work] = deque()
+        self._open: dict[int, Key] = {}
         self._last_to_build = first_step + prefetch_steps
         self._closed = False
 
@@ -119,10 +123,11 @@ class Loader:
                     return
                 step, mine = self._ahead.popleft()
             start = monotonic()
-            micro_batches = tuple(work.micro_batch.result() for work in mine)
+            # The last one first: this thread then wakes once a step, not once a micro-batch.
+            latest_first = [work.micro_batch.result() for work in reversed(mine)]
             waited = monotonic() - start
             self._may_build_until(step.index + 1 + self._prefetch_steps)
-            yield LoadedStep(step=step, micro_batches=micro_batches, wait_seconds=waited)
+            yield LoadedStep(step=step, micro_batches=tuple(reversed(latest_first)), wait_seconds=waited)
 
     def close(self) -> None:
         """Stop the threads; what is being read is given up."""
@@ -144,6 +149,7 @@ class Loader:
                     return
                 self._unread.popleft()
                 reads = [self._pin(work, key) for key in work.keys]
+                self._finish_before(work)
             for read in reads:
                 read.add_done_callback(partial(self._arrived, work))
 
@@ -163,22 +169,27 @@ class Loader:
 
     def _work(self, step: Step, position: int) -> "_Work":
         slot = step.slots[position]
-        selection = self._plan.select_rows(epoch=step.epoch, source=slot.source, occurrence=slot.occurrence)
-        # A micro-batch is consecutive positions of the source's order: the rows of a row group lie side by side.
-        starts = np.flatnonzero(np.diff(selection.row_group, prepend=-1))
+        chosen = self._plan.select_rows(epoch=step.epoch, source=slot.source, occurrence=slot.occurrence)
         return _Work(
             step=step.index,
             position=position,
             slot=slot,
-            keys=[(step.epoch, slot.source, int(selection.row_group[start])) for start in starts],
-            rows=np.split(selection.row, starts[1:]),
-            unread=len(starts),
+            keys=[(step.epoch, slot.source, part.row_group) for part in chosen],
+            rows=[part.rows for part in chosen],
+            unread=len(chosen),
         )
 
     def _pin(self, work: "_Work", key: Key) -> Future[RowGroup]:
         row_group = self._row_groups.pin(key, lambda: self._read(key))
         work.row_groups.append(row_group)
         return row_group
+
+    def _finish_before(self, work: "_Work") -> None:
+        """A source's row groups are used one after another: those before the last of this work are needed no more."""
+        *before, last = dict.fromkeys([self._open.get(work.slot.source, work.keys[0]), *work.keys])
+        self._open[work.slot.source] = last
+        for key in before:
+            self._row_groups.finish(key)
 
     def _read(self, key: Key) -> RowGroup:
         epoch, number, row_group = key
@@ -233,20 +244,18 @@ class Loader:
 
     def _micro_batch(self, work: "_Work", row_groups: list[RowGroup]) -> MicroBatch:
         source, parts = self._sources[work.slot.source], list(zip(row_groups, work.rows, strict=True))
-        chosen = [group.texts_CR[:, rows] for group, rows in parts]
-        texts = [text for role in (0, 1) for part in chosen for text in part[role]]
-        texts += [text for part in chosen for text in part[2:].T.ravel()]
+        texts_CB = np.hstack([group.texts_CR[:, rows] for group, rows in parts])
         distinct: dict[str, int] = {}
-        index = np.array([distinct.setdefault(text, len(distinct)) for text in texts], dtype=np.int64)
-        rows = work.slot.rows
+        index = [distinct.setdefault(text, len(distinct)) for text in texts_CB.ravel().tolist()]
+        index_CB = np.array(index, dtype=np.int64).reshape(texts_CB.shape)
         return MicroBatch(
             position=work.position,
             source=source.name,
             kind=source.kind,
             texts=self._tokenizer.encode(list(distinct)),
-            query_B=index[:rows],
-            positive_B=index[rows : 2 * rows],
-            negatives_BH=index[2 * rows :].reshape(rows, -1),
+            query_B=index_CB[0],
+            positive_B=index_CB[1],
+            negatives_BH=index_CB[2:].T,
             query_hash_B=np.concatenate([group.query_hash[rows] for group, rows in parts]),
             positive_hash_B=np.concatenate([group.positive_hash[rows] for group, rows in parts]),
         )

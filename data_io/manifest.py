@@ -21,7 +21,7 @@ from data_io.task import Kind
 
 MANIFEST_KEY = "manifest.json"
 TABLE_KEY = "manifest.arrow"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _PREPARE = "prepare the data set again with `f2llm data prepare`"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]

@@ -69,10 +69,10 @@ class Step:
 
 @dataclass(frozen=True)
 class RowSelection:
-    """The rows of one micro-batch: row `row[i]` of row group `row_group[i]`, int64 [B] each, in the order of use."""
+    """Rows `rows`, int64 [n], of row group number `row_group`, in the order of use."""
 
-    row_group: npt.NDArray[np.int64]
-    row: npt.NDArray[np.int64]
+    row_group: int
+    rows: npt.NDArray[np.int64]
 
 
 def slots_of_worker(slots: int, *, rank: int, world_size: int) -> range:
@@ -160,22 +160,24 @@ class DataPlan:
         """True size of a micro-batch: B, less for the last of a source."""
         return min(self.micro_batch_size, int(self._source_rows[source]) - occurrence * self.micro_batch_size)
 
-    def select_rows(self, *, epoch: int, source: int, occurrence: int) -> RowSelection:
-        """Where the rows of a micro-batch are: consecutive positions of the source's own order in this epoch.
+    def select_rows(self, *, epoch: int, source: int, occurrence: int) -> list[RowSelection]:
+        """Where the rows of a micro-batch are: consecutive positions of the source's own order in this epoch, most
+        often in one row group.
 
         Row groups are permuted and rows are permuted inside each, so that neighbouring occurrences share a row group.
         """
         groups, ends = self._row_groups(epoch, source)
-        first = occurrence * self.micro_batch_size
-        positions = np.arange(first, first + self.rows_of_micro_batch(source, occurrence))
-        place = np.searchsorted(ends, positions, side="right")
-        row_group = groups[place]
-        offset = positions - (ends[place] - self.sources[source].group_rows[row_group])
-        row = np.empty_like(positions)
-        for group in np.unique(row_group):
-            mine = row_group == group
-            row[mine] = self._rows(epoch, source, int(group))[offset[mine]]
-        return RowSelection(row_group=row_group, row=row)
+        at = occurrence * self.micro_batch_size
+        end = at + self.rows_of_micro_batch(source, occurrence)
+        place = int(np.searchsorted(ends, at, side="right"))
+        found = []
+        while at < end:
+            row_group, group_end = int(groups[place]), int(ends[place])
+            rows = self._rows(epoch, source, row_group)
+            first = at - (group_end - len(rows))
+            found.append(RowSelection(row_group, rows[first : first + end - at]))
+            at, place = group_end, place + 1
+        return found
 
     def select_negatives(
         self, *, epoch: int, source: int, row_group: int, stored: int, used: int

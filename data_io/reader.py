@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from data_io.errors import DataError, NotFoundInStore, ObjectChanged
-from data_io.fetch import Fetcher, ReadStats
+from data_io.fetch import MAX_REQUESTS, Fetcher, ReadStats
 from data_io.manifest import Manifest, Shard
 from data_io.node_cache import NodeCache
 from data_io.parquet_footer import Chunk, decode
-from data_io.schema import HASH_COLUMNS, text_columns
+from data_io.schema import HASH_COLUMNS, column_names
 from data_io.storage import Blob, Store
 from data_io.storage_errors import ObjectTooShort
 
@@ -39,6 +39,11 @@ class Reader:
         self._etags: dict[str, str] = {}
         self._lock = Lock()
         self._decoding = Semaphore(_DECODERS)
+
+    @property
+    def parallel_reads(self) -> int:
+        """From how many threads to read: more of them would wait for each other, not for the store."""
+        return _DECODERS if self._store.is_local else MAX_REQUESTS
 
     @property
     def stats(self) -> ReadStats:
@@ -89,7 +94,7 @@ class Reader:
     def _locate(self, source: str, row_group: int, names: Sequence[str]) -> "_Wanted":
         groups = self._manifest.row_groups(source)
         shard = self._manifest.shards(source)[int(groups.shard[row_group])]
-        known = [*text_columns(self._manifest.source(source).negatives), *HASH_COLUMNS]
+        known = column_names(self._manifest.source(source).negatives)
         sizes = groups.chunk_bytes[row_group].tolist()
         ends = (int(groups.offset[row_group]) + np.cumsum(groups.chunk_bytes[row_group], dtype=np.int64)).tolist()
         return _Wanted(

@@ -20,7 +20,7 @@ _UNKNOWN_BYTES = 4 * 2**20
 _BYTES_A_TEXT = 64  # what Python adds to the bytes of a str and the place that names it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowGroup:
     """R rows: `texts_CR`, str objects, has a query with its instruction, a positive, and the negatives of each row.
     Hashes, uint64 [R], are those of the stored texts.
@@ -88,6 +88,15 @@ class RowGroupCache:
             entry.used = True
             self._set_pins(entry, entry.pins - 1)
             self._evict()
+            self._drop(key, entry)
+
+    def finish(self, key: Key) -> None:
+        """Nobody will pin it any more: it goes as soon as it is not pinned."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                entry.finished = True
+                self._drop(key, entry)
 
     def may_pin(self, keys: list[Key]) -> bool:
         """Whether there is room for those of them that are not there; always where nothing else is pinned."""
@@ -116,6 +125,10 @@ class RowGroupCache:
             entry.nbytes = nbytes
             self._evict()
 
+    def _drop(self, key: Key, entry: "_Entry") -> None:
+        if entry.finished and not entry.pins and self._entries.pop(key, None) is not None:
+            self._bytes -= entry.nbytes
+
     def _evict(self) -> None:
         if self._bytes <= self._limit:
             return
@@ -134,3 +147,4 @@ class _Entry:
     """An estimate until it is there."""
     pins: int = 0
     used: bool = False
+    finished: bool = False

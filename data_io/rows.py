@@ -88,7 +88,9 @@ class RowBuffer:
         if not self._keys:
             return
         keys = np.array(self._keys, dtype=np.uint64)
-        arrays = [*(pa.array(texts, pa.string()) for texts in self._texts), *(pa.array(keys[:, i]) for i in range(3))]
+        query, positive, *negatives = (pa.array(texts, pa.string()) for texts in self._texts)
+        query_hash, positive_hash, key = (pa.array(keys[:, i]) for i in range(3))
+        arrays = [query, positive, query_hash, positive_hash, *negatives, key]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         self._batches.append(batch)
         self._sealed_bytes += batch.nbytes

@@ -20,12 +20,20 @@ def negative_columns(negatives: int) -> list[str]:
 
 
 def text_columns(negatives: int) -> list[str]:
-    """Names of the string columns, in the order in which they are stored."""
+    """Names of the string columns, in the order in which a row gives them."""
     return ["query", "positive", *negative_columns(negatives)]
 
 
+def column_names(negatives: int) -> list[str]:
+    """Names of all columns in stored order. A step reads the first four and a window of the rest: two pieces of a row
+    group, which are two requests.
+    """
+    return ["query", "positive", *HASH_COLUMNS, *negative_columns(negatives)]
+
+
 def columns(negatives: int) -> pa.Schema:
-    """Every column of a shard in stored order: strings, then the hashes of query and positive. None may be null."""
-    texts = [pa.field(name, pa.string(), nullable=False) for name in text_columns(negatives)]
-    hashes = [pa.field(name, pa.uint64(), nullable=False) for name in HASH_COLUMNS]
-    return pa.schema(texts + hashes)
+    """Every column of a shard in stored order: strings, and the hashes of query and positive. None may be null."""
+    return pa.schema(
+        pa.field(name, pa.uint64() if name in HASH_COLUMNS else pa.string(), nullable=False)
+        for name in column_names(negatives)
+    )

@@ -15,7 +15,7 @@ import pyarrow as pa
 from data_io.errors import StorageError
 from data_io.manifest import SourceInfo
 from data_io.rows import KEY_COLUMN, KEY_COLUMNS, Row, RowBuffer, sort_unique, unique_order
-from data_io.schema import text_columns
+from data_io.schema import column_names, text_columns
 from data_io.storage import Store, Writer
 
 MEMORY_BYTES = 256 * 2**20
@@ -152,10 +152,11 @@ def _read_section(store: Store, spill: Spill, section: npt.NDArray[np.int64]) ->
 def _read(store: Store, spill: Spill, section: npt.NDArray[np.int64]) -> pa.Table:
     keys, texts = _read_section(store, spill, section)
     table = pa.ipc.open_stream(pa.py_buffer(texts)).read_all()
+    texts_of_row = table.num_columns
     columns = dict(zip(KEY_COLUMNS, _keys(keys), strict=True))
     for name in (*KEY_COLUMNS[1:], KEY_COLUMN):
         table = table.append_column(pa.field(name, pa.uint64(), nullable=False), pa.array(columns[name]))
-    return table
+    return table.select([*column_names(texts_of_row - 2), KEY_COLUMN])
 
 
 def _keys(data: memoryview) -> npt.NDArray[np.uint64]:

@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
@@ -119,7 +119,7 @@ class Store:
             return Blob(memoryview(result.bytes()), result.meta["e_tag"], result.meta["size"])
 
         try:
-            blob = self._call(key, fetch, once=once)
+            blob = self._call(key, self._read_file(start, length, if_match) if self.is_local else fetch, once=once)
         except StorageError as error:
             if not out_of_range(error.__cause__):
                 raise
@@ -128,6 +128,20 @@ class Store:
         if len(blob.data) != length:
             raise self._too_short(key, start + length, blob.size)
         return blob
+
+    def _read_file(self, start: int, length: int, if_match: str | None) -> "Callable[[ObjectStore, str], Blob]":
+        """As obstore reads a range of a file, without the way through its threads: that took longer than decoding."""
+
+        def read(_client: ObjectStore, path: str) -> Blob:
+            with open(os.path.join(self.root, path), "rb") as file:
+                found = os.fstat(file.fileno())
+                etag = f'"{found.st_ino:x}-{found.st_mtime_ns // 1000:x}-{found.st_size:x}"'  # as obstore makes it
+                if if_match not in (None, etag):
+                    raise PreconditionError(f"{path} is now {etag}")
+                file.seek(start)
+                return Blob(memoryview(file.read(length)), etag, found.st_size)
+
+        return read
 
     def head(self, key: str) -> ObjectInfo | None:
         """The object's size and ETag, None where there is none."""

@@ -14,7 +14,7 @@ from data_io.errors import DataError, NotFoundInStore, ObjectChanged
 from data_io.evaluation_sets import RetrievalSet, StsSet, load_evaluation
 from data_io.manifest import Manifest, RowGroups, Shard, SourceEntry, load_manifest
 from data_io.parquet_footer import Chunk, decode
-from data_io.schema import HASH_COLUMNS, columns, text_columns, text_hash
+from data_io.schema import HASH_COLUMNS, column_names, columns, text_hash
 from data_io.storage import Blob, Store
 from data_io.storage_errors import ObjectTooShort
 
@@ -147,7 +147,7 @@ def _verify_shard(
         work.report(place, "is missing")
         return
     digest, at, damaged = hashlib.sha256(), 0, False
-    names = [*text_columns(source.negatives), *HASH_COLUMNS]
+    names = column_names(source.negatives)
     wrong: dict[int, list[str]] = {}
     # Before the first row group lies the magic, behind the last the footer: the shard's own checksum covers them.
     ends = [*(int(groups.offset[g] + groups.chunk_bytes[g].sum(dtype=np.int64)) for g in mine), found.size]

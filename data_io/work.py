@@ -25,7 +25,7 @@ Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
 """Applies a function to independent pieces in any order, yields each piece with its result. All of it must pickle."""
 
 WORK_PREFIX = "work"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _LINE_SECONDS = 5.0
 _STAGED = re.compile(r"#\d+$")
 

@@ -2,6 +2,7 @@
 driver.
 """
 
+import gc
 import io
 import logging
 from collections.abc import Iterator
@@ -82,6 +83,7 @@ def train_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(spec.workers.cpus)))
     device = ray.train.torch.get_device() if spec.workers.gpus else torch.device("cpu")
     run: Store = config["run"]
+    gc.freeze()  # the million objects of torch and transformers: the collector need not walk them again and again
     with _log_file(run, f"logs/{config['started']}/worker-{rank}.log"):
         train(
             config["name"],

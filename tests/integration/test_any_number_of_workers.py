@@ -74,8 +74,8 @@ def _planned(data: str) -> list[list[dict[str, Any]]]:
         step = plan.step(index)
         slots = []
         for slot in step.slots:
-            rows = plan.select_rows(epoch=step.epoch, source=slot.source, occurrence=slot.occurrence)
-            places = zip(rows.row_group, rows.row, strict=True)
+            chosen = plan.select_rows(epoch=step.epoch, source=slot.source, occurrence=slot.occurrence)
+            places = [(part.row_group, row) for part in chosen for row in part.rows]
             queries = [f"{hashes[slot.source][group][row]:016x}" for group, row in places]
             slots.append({"source": sources[slot.source].name, "queries": queries})
         record.append(slots)

@@ -409,11 +409,11 @@ BAD: dict[str, Bad] = {
     ),
     "manifest.json of a newer program": Bad(
         in_data(
-            lambda data: edit(data / "manifest.json", '"format_version": 1', '"format_version": 9'),
+            lambda data: edit(data / "manifest.json", '"format_version": 2', '"format_version": 9'),
             *("data", "stats", "data"),
         ),
         4,
-        ("data/manifest.json has format_version 9, and this program reads 1", "use the version"),
+        ("data/manifest.json has format_version 9, and this program reads 2", "use the version"),
     ),
     "manifest.arrow of another write": Bad(
         in_data(another_table, "data", "stats", "data"),

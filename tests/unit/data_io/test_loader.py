@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
+from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,11 @@ import pytest
 
 from data_io.config import HardNegatives
 from data_io.errors import DataError
-from data_io.loader import LoadedStep, Loader, MicroBatch
+from data_io.loader import READ_AHEAD, LoadedStep, Loader, MicroBatch
 from data_io.manifest import Manifest, load_manifest
 from data_io.plan import DataPlan, SourceRows
 from data_io.reader import Reader
+from data_io.row_groups import RowGroup, row_group_of
 from data_io.schema import text_hash
 from data_io.storage import Store, open_store
 from data_io.task import Kind
@@ -52,6 +54,8 @@ def plan(manifest: Manifest) -> DataPlan:
 
 
 class _CountingReader:
+    parallel_reads = 4
+
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self._reader = Reader(store, manifest)
         self._lock = Lock()
@@ -190,6 +194,26 @@ def test_one_worker_reads_each_row_group_once_an_epoch(
     assert (
         len(reader.reads) == len(set(reader.reads)) == sum(len(manifest.row_groups(s.name)) for s in manifest.sources)
     )
+
+
+def test_row_groups_whose_rows_were_all_used_are_let_go(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: WeakSet[RowGroup] = WeakSet()
+    most = []
+
+    def remembered(table: pa.Table, instruction: str) -> RowGroup:
+        most.append(len(alive))
+        alive.add(row_group := row_group_of(table, instruction))
+        return row_group
+
+    monkeypatch.setattr("data_io.loader.row_group_of", remembered)
+
+    _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(4 * plan.steps_per_epoch))
+
+    row_groups = sum(len(manifest.row_groups(source.name)) for source in manifest.sources)
+    assert len(most) == 4 * row_groups
+    assert max(most) <= READ_AHEAD + len(manifest.sources) < len(most)
 
 
 def test_a_full_cache_costs_reads_and_changes_nothing(

@@ -154,7 +154,7 @@ def test_any_flipped_byte_of_the_table_is_noticed(dataset: Store) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda m: m.update(format_version=2), "format_version 2, and this program reads 1"),
+        (lambda m: m.update(format_version=1), "format_version 1, and this program reads 2"),
         (lambda m: m.update(surprise=1), "surprise: Extra inputs"),
         (lambda m: m.pop("sources"), "sources: Field required"),
         (lambda m: m["sources"][0].update(kind="poetry"), "sources.0.kind: Input should be"),

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from data_io.schema import columns, negative_columns, text_columns, text_hash
+from data_io.schema import column_names, columns, negative_columns, text_columns, text_hash
 
 
 @pytest.mark.parametrize(
@@ -22,11 +22,12 @@ def test_texts_that_only_look_alike_have_other_hashes() -> None:
     assert text_hash("caf\u00e9") != text_hash("cafe\u0301")
 
 
-def test_columns_are_texts_in_order_then_hashes_and_none_may_be_null() -> None:
+def test_what_every_step_reads_lies_together_before_the_negatives_and_none_may_be_null() -> None:
     schema = columns(2)
 
-    assert schema.names == ["query", "positive", "negative_1", "negative_2", "query_hash", "positive_hash"]
-    assert schema.types == [pa.string()] * 4 + [pa.uint64()] * 2
+    assert schema.names == ["query", "positive", "query_hash", "positive_hash", "negative_1", "negative_2"]
+    assert schema.types == [pa.string()] * 2 + [pa.uint64()] * 2 + [pa.string()] * 2
     assert not any(field.nullable for field in schema)
-    assert text_columns(2) == schema.names[:4]
+    assert column_names(2) == schema.names
+    assert text_columns(2) == ["query", "positive", "negative_1", "negative_2"]
     assert negative_columns(0) == []
