@@ -7,7 +7,7 @@ order in which they are needed; others turn rows of row groups that are there in
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -123,11 +123,14 @@ class Loader:
                     return
                 step, mine = self._ahead.popleft()
             start = monotonic()
-            # The last one first: this thread then wakes once a step, not once a micro-batch.
-            latest_first = [work.micro_batch.result() for work in reversed(mine)]
+            # All together: this thread wakes once a step, not once a micro-batch, or where one has failed.
+            done, _ = wait([work.micro_batch for work in mine], return_when=FIRST_EXCEPTION)
+            for failed in (future for future in done if future.cancelled() or future.exception()):
+                failed.result()
+            micro_batches = tuple(work.micro_batch.result() for work in mine)
             waited = monotonic() - start
             self._may_build_until(step.index + 1 + self._prefetch_steps)
-            yield LoadedStep(step=step, micro_batches=tuple(reversed(latest_first)), wait_seconds=waited)
+            yield LoadedStep(step=step, micro_batches=micro_batches, wait_seconds=waited)
 
     def close(self) -> None:
         """Stop the threads; what is being read is given up."""
@@ -194,12 +197,12 @@ class Loader:
     def _read(self, key: Key) -> RowGroup:
         epoch, number, row_group = key
         source = self._sources[number]
-        stored = negative_columns(source.negatives)
+        stored = negative_columns(source.usable_negatives)
         window = self._plan.select_negatives(
             epoch=epoch,
             source=number,
             row_group=row_group,
-            stored=source.negatives,
+            stored=len(stored),
             used=self._hard_negatives.of(source.kind),
         )
         columns = ["query", "positive", *(stored[i] for i in window), "query_hash", "positive_hash"]
@@ -227,6 +230,7 @@ class Loader:
             self._tokenising.submit(self._build, work)
         except RuntimeError:  # closed in the meantime
             work.micro_batch.cancel()
+            work.micro_batch.set_running_or_notify_cancel()
 
     def _build(self, work: "_Work") -> None:
         try:

@@ -39,9 +39,19 @@ class SourceInfo(_Entry):
     name: Name
     kind: Kind
     negatives: Annotated[int, Field(ge=0, le=128, description="Hard negatives stored with every row.")]
+    unmined: bool = Field(
+        False,
+        description="Rows have the negatives that they came with, some fewer than others; where one is missing the "
+        "text is empty. They are for mining, which fills them up; training uses none of them.",
+    )
     instruction: str = Field("", description="What queries are prefixed with when they are embedded.")
     licence: str = ""
     origin: str = ""
+
+    @property
+    def usable_negatives(self) -> int:
+        """Hard negatives that every row has."""
+        return 0 if self.unmined else self.negatives
 
 
 class SourceEntry(SourceInfo):

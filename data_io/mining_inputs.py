@@ -19,6 +19,7 @@ from data_io.errors import DataError
 from data_io.manifest import Manifest, load_manifest
 from data_io.mining_files import Chunk, Mark, PartRef, table_chunks, write_mark, write_part
 from data_io.reader import Reader
+from data_io.rows import NO_NEGATIVE
 from data_io.schema import text_columns
 from data_io.sources.raw_file_errors import readable_errors
 from data_io.sources.raw_files import RawFile, column_names, find_files, read_records
@@ -114,7 +115,8 @@ def source_rows(data: Store, source: str, first_group: int, end_group: int) -> I
     for group in range(first_group, end_group):
         table = reader.read(source, group, columns)
         for query, positive, *negatives in zip(*(table.column(name).to_pylist() for name in columns), strict=True):
-            yield SourceRow(text_key(query), number, query, positive, tuple(negatives))
+            own = tuple(text for text in negatives if text != NO_NEGATIVE)
+            yield SourceRow(text_key(query), number, query, positive, own)
             number += 1
 
 

@@ -163,8 +163,10 @@ class Reader:
 
     def _error(self, wanted: "_Wanted", found: str) -> DataError:
         shard = f"shard {wanted.shard.key} at {self._store.uri}"
+        before = int(self._manifest.row_groups(wanted.source).rows[: wanted.row_group].sum(dtype=np.int64))
+        rows = f"rows {before} to {before + wanted.rows - 1}"
         return DataError(
-            f"source {wanted.source!r}, row group {wanted.row_group}: {shard} is {found}",
+            f"source {wanted.source!r}, row group {wanted.row_group} ({rows}): {shard} is {found}",
             remedy="run `f2llm data validate` to see everything that is wrong, then copy or prepare the data set again",
         )
 

@@ -21,6 +21,9 @@ MAX_TEXT_BYTES = 4 * 2**20
 KEY_COLUMN = "key"
 KEY_COLUMNS = (KEY_COLUMN, *HASH_COLUMNS)
 
+NO_NEGATIVE = ""
+"""Stored in the place of a negative that a row of an unmined source lacks; no text of a row is blank."""
+
 _ROW_ORDER, _NEGATIVE_ORDER = 1, 2
 _BATCH_ROWS, _BATCH_BYTES = 1024, 8 * 2**20
 
@@ -53,16 +56,16 @@ class RowBuffer:
     def add(self, row: Row) -> None:
         """Take one row; negatives beyond the source's number are left out. Raises DataError with the row's place."""
         place = row.place or f"source {self._info.name!r}, row {self._added}"
-        self._open_bytes += check_row(row, self._info.negatives, place)
+        own = min(len(row.negatives), self._info.negatives) if self._info.unmined else self._info.negatives
+        self._open_bytes += check_row(row, own, place)
+        negatives = [*row.negatives[:own], *[NO_NEGATIVE] * (self._info.negatives - own)]
         self._added += 1
         hashes = text_hash(row.query), text_hash(row.positive)
         # The 0 has been there since rows with equal texts were kept and counted; without it every order would change.
         key = mix(self._seed, _ROW_ORDER, *hashes, 0)
         self._keys.append((*hashes, key))
         order = permutation(mix(key, _NEGATIVE_ORDER), self._info.negatives)
-        for column, text in zip(
-            self._texts, (row.query, row.positive, *(row.negatives[i] for i in order)), strict=True
-        ):
+        for column, text in zip(self._texts, (row.query, row.positive, *(negatives[i] for i in order)), strict=True):
             column.append(text)
         if len(self._keys) == _BATCH_ROWS or self._open_bytes >= _BATCH_BYTES:
             self._seal()

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from data_io.manifest import Manifest, SourceEntry
 from data_io.reader import Reader
+from data_io.rows import NO_NEGATIVE
 from data_io.schema import HASH_COLUMNS, negative_columns
 from data_io.sources.recipe import read_counts
 from data_io.storage import Store
@@ -58,6 +59,7 @@ class SourceStatistics:
     rows: int
     rows_read: int
     negatives: int
+    unmined: bool
     instruction: str
     licence: str
     origin: str
@@ -159,6 +161,7 @@ def _source(
         rows=entry.rows,
         rows_read=len(hashes),
         negatives=entry.negatives,
+        unmined=entry.unmined,
         instruction=entry.instruction,
         licence=entry.licence,
         origin=entry.origin,
@@ -177,11 +180,13 @@ def _measure(
     negatives = negative_columns(entry.negatives)
     table = reader.read(entry.name, group, ["query", "positive", *negatives, *HASH_COLUMNS])
     for role, columns in zip(_ROLES, (["query"], ["positive"], negatives), strict=True):
-        for name in columns:
-            measured.characters[role].append(pc.utf8_length(table.column(name)).to_numpy().astype(np.int64))
+        # An unmined source has empty texts where a row has no further negative.
+        there = [table.column(name).filter(pc.not_equal(table.column(name), NO_NEGATIVE)) for name in columns]
+        for texts in there:
+            measured.characters[role].append(pc.utf8_length(texts).to_numpy().astype(np.int64))
         if tokenizer is not None and columns:
             # A row's negatives are shuffled, so its first one stands for all: tokenising them takes most of the time.
-            texts = table.column(columns[0]).to_pylist()
+            texts = there[0].to_pylist()
             if role == "query":
                 texts = [format_query(text, entry.instruction) for text in texts]
             measured.tokens[role].append(tokenizer.encode(texts).lengths.astype(np.int64))

@@ -14,6 +14,7 @@ from data_io.errors import DataError, NotFoundInStore, ObjectChanged
 from data_io.evaluation_sets import RetrievalSet, StsSet, load_evaluation
 from data_io.manifest import Manifest, RowGroups, Shard, SourceEntry, load_manifest
 from data_io.parquet_footer import Chunk, decode
+from data_io.rows import NO_NEGATIVE
 from data_io.schema import HASH_COLUMNS, column_names, columns, text_hash
 from data_io.storage import Blob, Store
 from data_io.storage_errors import ObjectTooShort
@@ -128,7 +129,7 @@ def _verify_source(work: _Work, source: SourceEntry) -> None:
     for index, shard in enumerate(shards):
         work.shards += 1
         for row_group, table in _verify_shard(work, source, shard, groups, np.flatnonzero(groups.shard == index)):
-            _verify_rows(work, f"{place}, shard {shard.key}, row group {row_group}", table)
+            _verify_rows(work, source, f"{place}, shard {shard.key}, row group {row_group}", table)
             hashes = np.concatenate([table.column(name).to_numpy() for name in HASH_COLUMNS])
             for name, held_out in work.held_out.items():
                 shared[name] += int(np.isin(hashes, held_out).sum())
@@ -242,13 +243,16 @@ def _decode(
     return table
 
 
-def _verify_rows(work: _Work, place: str, table: pa.Table) -> None:
+def _verify_rows(work: _Work, source: SourceEntry, place: str, table: pa.Table) -> None:
     """Texts are not blank, hashes are those of the texts, and no negative is the positive."""
     work.rows += table.num_rows
     for name in table.schema.names:
         if name in HASH_COLUMNS:
             continue
-        blank = np.flatnonzero(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table.column(name))), 0))
+        is_blank = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table.column(name))), 0)
+        if source.unmined and name.startswith("negative_"):
+            is_blank = pc.and_not(is_blank, pc.equal(table.column(name), NO_NEGATIVE))
+        blank = np.flatnonzero(is_blank)
         if len(blank):
             work.report(f"{place}, row {blank[0]}", f"{name} is blank{_and_more(blank)}")
         if name.startswith("negative_"):

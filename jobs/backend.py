@@ -261,7 +261,7 @@ def _size_of(manifest: Any, store: Any) -> "DataSize":
     return DataSize(
         version=manifest.version,
         sources=tuple(
-            SourceSize(name=entry.name, kind=entry.kind, rows=entry.rows, negatives=entry.negatives)
+            SourceSize(entry.name, entry.kind, entry.rows, negatives=entry.usable_negatives, unmined=entry.unmined)
             for entry in manifest.sources
         ),
         evaluations=tuple(entry.name for entry in manifest.evaluations),

@@ -29,6 +29,7 @@ class SourceSize:
     negatives: int
     query_tokens: float | None = None
     document_tokens: float | None = None
+    unmined: bool = False
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ def _rows(
 
 def _info(manifest: Manifest, name: str, rule: MiningRule | None) -> SourceInfo:
     known = manifest.source(name).model_dump(include=set(SourceInfo.model_fields))
-    return SourceInfo(**known if rule is None else known | {"negatives": rule.negatives})
+    return SourceInfo(**known if rule is None else known | {"negatives": rule.negatives, "unmined": False})
 
 
 def _chosen(manifest: Manifest, sources: Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ class Nli:
     label: str = "label"
     entailed: str = "0"
     others: tuple[str, ...] = ("1", "2")
+    some_negatives = True
 
 
 def nli_examples(shape: Nli, tables: Tables, counts: Counts) -> Iterator[Example]:

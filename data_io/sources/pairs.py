@@ -22,6 +22,10 @@ class Pairs:
     only: tuple[str, str] | None = None
     both_directions: bool = False
 
+    @property
+    def some_negatives(self) -> bool:
+        return self.negatives is not None
+
 
 @dataclass(frozen=True)
 class Passages:
@@ -31,6 +35,7 @@ class Passages:
     positives: str
     negatives: str
     passage: Fields
+    some_negatives = True
 
 
 @dataclass(frozen=True)

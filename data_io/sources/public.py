@@ -102,6 +102,11 @@ class PublicSource:
     """Records to read of a data set that is far larger than the recipe's share; the first ones."""
 
     @property
+    def is_unmined(self) -> bool:
+        """Whether examples have negatives of their own, some more than others, that mining is to fill up."""
+        return not self.negatives and bool(getattr(self.shape, "some_negatives", False))
+
+    @property
     def address(self) -> str:
         """Where a person finds it."""
         return {

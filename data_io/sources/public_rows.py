@@ -79,7 +79,8 @@ class PublicRows:
         return SourceInfo(
             name=source.name,
             kind=source.kind,
-            negatives=source.negatives,
+            negatives=source.kind.recipe_negatives if source.is_unmined else source.negatives,
+            unmined=source.is_unmined,
             instruction=source.instruction.text,
             licence=source.licence.name,
             origin=source.address if self.folder is None else f"{source.address} (a local copy)",

@@ -206,7 +206,10 @@ def _print_contents(uri: str, data: "DataSize", *, json: bool) -> None:
     print(f"{uri}: version {data.version}")
     width = max((len(source.name) for source in data.sources), default=0)
     for source in data.sources:
-        counts = f"{source.rows:>12,} rows, {source.negatives} hard negatives a row"
+        negatives = (
+            "its own hard negatives, to be mined" if source.unmined else f"{source.negatives} hard negatives a row"
+        )
+        counts = f"{source.rows:>12,} rows, {negatives}"
         print(f"  {source.name:<{width}}  {source.kind:<14} {counts}")
     for evaluation in data.evaluations:
         print(f"  {evaluation}  (held out, to evaluate on)")

@@ -36,6 +36,8 @@ def print_statistics(found: "DatasetStatistics") -> None:
 def _source_lines(source: "SourceStatistics") -> list[str]:
     read = "" if source.rows_read == source.rows else f", {source.rows_read:,} of them measured (all: --all)"
     negatives = f"{source.negatives} hard negative{'' if source.negatives == 1 else 's'} each"
+    if source.unmined:
+        negatives = f"up to {negatives}, to be mined"
     lines = [f"{source.name} ({source.kind}): {source.rows:,} rows, {negatives}{read}"]
     if source.instruction:
         lines.append(f"  instruction: {source.instruction}")

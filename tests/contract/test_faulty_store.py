@@ -143,7 +143,10 @@ def test_a_bit_that_stays_wrong_fails_the_step_with_its_place(s3: S3Server, stor
     content[int(manifest.row_groups("answers").offset[1]) + 40] ^= 1
     direct(store, s3).put(shard.key, bytes(content))
 
-    with pytest.raises(DataError, match=rf"source 'answers', row group 1: shard {shard.key}.*checksum of column query"):
+    with pytest.raises(
+        DataError,
+        match=rf"source 'answers', row group 1 \(rows \d+ to \d+\): shard {shard.key}.*checksum of column query",
+    ):
         read_epoch(store)
 
 
@@ -158,7 +161,7 @@ def test_an_object_overwritten_while_it_is_read_fails_the_step_and_never_mixes(s
             for key, content in others.items():
                 direct(store, s3).put(key, content)
 
-    with pytest.raises(DataError, match=r"source 'answers', row group \d+: .* overwritten while it is being read"):
+    with pytest.raises(DataError, match=r"source 'answers', row group \d+ .* overwritten while it is being read"):
         read_epoch(store, before_step=overwrite)
 
 

@@ -451,12 +451,16 @@ BAD: dict[str, Bad] = {
     "a bit of a shard is flipped, read": Bad(
         in_shard(lambda path: flip(path, 0.3), "data", "stats", "data"),
         4,
-        ("source 'answers', row group 0: shard sources/answers/00000-", "checksum of column", "f2llm data validate"),
+        (
+            "source 'answers', row group 0 (rows 0 to 15): shard sources/answers/",
+            "checksum of column",
+            "f2llm data validate",
+        ),
     ),
     "a shard is missing, read": Bad(
         in_shard(Path.unlink, "data", "stats", "data"),
         4,
-        ("source 'answers', row group 0: shard sources/answers/00000-", "is missing", "f2llm data validate"),
+        ("source 'answers', row group 0 (rows 0 to 15): shard sources/answers/", "is missing", "f2llm data validate"),
     ),
     "a shard is truncated, read": Bad(
         in_shard(lambda path: path.write_bytes(path.read_bytes()[:3000]), "data", "stats", "data"),

@@ -114,7 +114,10 @@ def test_every_flipped_byte_of_a_row_group_is_noticed_before_it_is_used(dataset:
         with pytest.raises(DataError) as caught:
             reader.read("questions", 1, ALL)
         column = ALL[int(ends.searchsorted(at, side="right"))]
-        assert f"source 'questions', row group 1: shard {shard.key} at {dataset.uri} is damaged" in caught.value.message
+        assert (
+            f"source 'questions', row group 1 (rows 16 to 31): shard {shard.key} at {dataset.uri} is damaged"
+            in caught.value.message
+        )
         assert f"checksum of column {column} " in caught.value.message
         assert "f2llm data validate" in str(caught.value.remedy)
         assert reader.stats.retries == 1
@@ -168,7 +171,9 @@ def test_a_missing_shard_is_named_with_what_to_do(dataset: Store, reader: Reader
     key = load_manifest(dataset).shards("questions")[3].key
     dataset.delete([key])
 
-    with pytest.raises(DataError, match=f"row group 9: shard {key} at {dataset.uri} is missing") as caught:
+    with pytest.raises(
+        DataError, match=rf"row group 9 \(rows \d+ to \d+\): shard {key} at {dataset.uri} is missing"
+    ) as caught:
         reader.read("questions", 9, ["query"])
 
     assert "f2llm data validate" in str(caught.value.remedy)
