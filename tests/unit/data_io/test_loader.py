@@ -230,7 +230,11 @@ def test_a_full_cache_costs_reads_and_changes_nothing(
     ]
 
 
-def test_a_damaged_shard_stops_the_step_that_needs_it(tmp_path: Path, tokenizer: TextTokenizer, plan: DataPlan) -> None:
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("cache_bytes", [1, 2**28])  # with 1 the rest of the step is not even asked for
+def test_a_damaged_shard_stops_the_step_that_needs_it(
+    tmp_path: Path, tokenizer: TextTokenizer, plan: DataPlan, cache_bytes: int
+) -> None:
     store = open_store(str(tmp_path))
     manifest = write_small_dataset(store)
     shard = tmp_path / manifest.shards("answers")[0].key
@@ -239,4 +243,11 @@ def test_a_damaged_shard_stops_the_step_that_needs_it(tmp_path: Path, tokenizer:
     shard.write_bytes(bytes(content))
 
     with pytest.raises(DataError, match="answers"):
-        _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
+        _load(
+            plan,
+            manifest,
+            _CountingReader(store, manifest),
+            tokenizer,
+            range(plan.steps_per_epoch),
+            cache_bytes=cache_bytes,
+        )
