@@ -16,7 +16,7 @@ from data_io.storage import Store
 from data_io.task import Kind
 from data_io.writer import GROUPS_PER_SHARD, ROWS_PER_GROUP, Row, write_source
 
-VERSION = 2
+VERSION = 3
 """Raised when other rows are generated."""
 SOURCES = {"large": 0.6, "middle": 0.3, "small": 0.1}
 NEGATIVES = 24
