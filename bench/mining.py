@@ -2,7 +2,8 @@
 
     python -m bench.mining [--documents 50000] [--queries 10000] [--runs 3] [--model FOLDER] [--folder build/mining]
 
-The texts are docstrings of whatever is installed, each summary a query and its body the answer. The corpus is embedded
+The texts are docstrings of whatever is installed, each summary a query and its body the answer (50,000 need the extras
+`dev`, `benchmark` and `operator` of this project). The corpus is embedded
 once, by `f2llm data mine`; both searches then work on those vectors, so that they can be compared negative by negative,
 and embedding is timed by itself, both ways, on the same sample of texts. Each method is a process of its own, with the
 same number of threads. The folder keeps what was embedded: the command run again does the rest.
@@ -107,7 +108,7 @@ def _documentation() -> Iterator[tuple[str, str]]:
             return True
 
     # Looser than the demo's: any text will do to be searched among.
-    limits = Limits(per_package=10**6, per_module=10**6, summary_min=10, summary_max=400, body_min=25, body_min_words=4)
+    limits = Limits(per_package=10**6, per_module=10**6, summary_min=5, summary_max=400, body_min=15, body_min_words=2)
     names = [STANDARD_LIBRARY, *sorted(name for name in packages_distributions() if name.isidentifier())]
     for package in installed_packages(names):
         found = read_package(package.name, package.root, limits=limits, seen=Everything())
