@@ -146,6 +146,9 @@ class WorkersSpec(Section):
     replicas: PositiveInt = Field(1, description="Workers to start with.")
     min: PositiveInt | None = Field(None, description="Fewest workers to train with; null means replicas.")
     max: PositiveInt | None = Field(None, description="Most workers to train with; null means replicas.")
+    resize_interval_seconds: Annotated[float, Field(ge=1)] = Field(
+        60, description="Least time between two looks for more workers; each resize costs a checkpoint and a start."
+    )
     cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores of a worker.")
     gpus: Annotated[int, Field(ge=0, le=1)] = Field(0, description="GPUs of a worker: 0 trains on CPU, 1 on a GPU.")
 

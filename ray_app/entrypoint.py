@@ -27,11 +27,13 @@ from data_io.storage import Store, open_store
 from ray_app.checkpoint_manifest import trained_steps
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
+from ray_app.monitor import Monitor, View
 from ray_app.report import write_report
 from ray_app.report_record import save_data_facts
+from ray_app.resize import CheckpointBeforeResize
 from ray_app.run_directory import BEFORE, append_event, claim, read_status, write_status
 from ray_app.status import Phase, RunStatus
-from ray_app.worker import COLLECTIVE_TIMEOUT, Monitor, Task, run_task, train_worker
+from ray_app.worker import COLLECTIVE_TIMEOUT, Task, run_task, train_worker
 
 _POLL_SECONDS = 0.3
 
@@ -72,11 +74,11 @@ def run(
     total_steps = spec.train.epochs * plan.steps_per_epoch
     status = status.model_copy(update={"total_steps": total_steps, "workers": spec.workers.replicas, "message": ""})
     job = _Job(name, spec, data, run_store, status, on_status)
-    cpus = spec.workers.replicas * spec.workers.cpus
+    cpus = spec.workers.highest * spec.workers.cpus
     with job.failures_recorded():
         # Listening starts after Ray, which would put handlers of its own in the place of ours.
         with cluster(cpus=cpus, env=_environment(spec)), _listening() as interruption:
-            job.monitor = Monitor.remote()  # type: ignore[attr-defined]
+            job.monitor = Monitor.remote()
             wants_before = spec.evaluation.enabled and spec.evaluation.before
             if wants_before and not run_store.exists(BEFORE):
                 job.run_task(Phase.EVALUATING_BEFORE, "evaluate_before", interruption)
@@ -135,9 +137,11 @@ class _Job:
                 self.monitor.request_stop.remote()
                 self._say(f"{signal.Signals(interruption.signal).name}: writing a checkpoint")
                 asked = True
-            latest, _ = ray.get(self.monitor.latest.remote())
-            if latest is not None and latest != self.status:
-                self._show(latest)
+            view: View = ray.get(self.monitor.view.remote())
+            if view.status is not None and view.status != self.status:
+                self._show(view.status)
+            if view.fatal is not None:
+                raise view.fatal  # Ray Train would start the workers again; leaving Ray ends it
         spent = monotonic() - begin
         self._show(read_status(self.run) or self.status)
         self._add_seconds(Phase.TRAINING, spent, seconds_before)
@@ -159,9 +163,9 @@ class _Job:
                 if interruption.signal:
                     ray.cancel(pending, force=True)
                     return
-                _, message = ray.get(self.monitor.latest.remote())
-                if message != self.status.message:
-                    self._say(message)
+                view: View = ray.get(self.monitor.view.remote())
+                if view.message != self.status.message:
+                    self._say(view.message)
             ray.get(pending)
         except ray.exceptions.RayError as error:
             raise cause_of(error) from error
@@ -218,7 +222,9 @@ def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
             "stop_after_steps": stop_after_steps,
         },
         scaling_config=ScalingConfig(
-            num_workers=workers.replicas,
+            # A pair even where both are the same: only then does Ray Train look at what there is before it places them.
+            num_workers=(workers.lowest, workers.highest),
+            elastic_resize_monitor_interval_s=workers.resize_interval_seconds,
             use_gpu=workers.gpus > 0,
             resources_per_worker={"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})},
         ),
@@ -226,7 +232,12 @@ def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
             backend="nccl" if workers.gpus else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
         ),
         # Ray's own record of the run is not needed: our run directory is the truth about it.
-        run_config=RunConfig(name=f"{job.name}-{secrets.token_hex(4)}", failure_config=FailureConfig(max_failures=0)),
+        run_config=RunConfig(
+            name=f"{job.name}-{secrets.token_hex(4)}",
+            # It starts the workers again whatever ends them; when to give up is the monitor's decision.
+            failure_config=FailureConfig(max_failures=-1),
+            callbacks=[CheckpointBeforeResize(job.monitor)],
+        ),
     )
 
 

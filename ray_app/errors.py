@@ -32,6 +32,21 @@ class TrainingError(F2LLMError):
     retryable = True
 
 
+class LossNotFinite(TrainingError):
+    """A step gave NaN or infinity: the same step would give it again."""
+
+    error_class = "user"
+    retryable = False
+
+
+class Regrouping(F2LLMError):
+    """Not a failure: the workers have written a checkpoint and ended, so that the run goes on with others."""
+
+    exit_code = 9
+    error_class = "infrastructure"
+    retryable = True
+
+
 class CapacityError(F2LLMError):
     """The machine or cluster cannot give what the document asks for."""
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from data_io.fetch import ReadStats
 from data_io.loader import LoadedStep
 from ray_app.contrastive import SlotLoss
+from ray_app.control import Wish
 from ray_app.metrics import SlotMetrics
 
 
@@ -24,7 +25,7 @@ class SharedStep:
 
     slots: list[SlotMetrics]
     wait_seconds: float
-    stop: bool
+    wish: Wish
     read: ReadStats
     """What all ranks have asked of the store since the step before: requests, bytes and retries."""
 
@@ -35,10 +36,10 @@ def share_step(
     read: ReadStats,
     *,
     names: Sequence[str],
-    stop: bool,
+    wish: Wish,
     device: torch.device,
 ) -> SharedStep:
-    """Everybody's losses. A stop asked of any rank is a stop for all; the longest wait for data counts.
+    """Everybody's losses. What is wished of any rank is wished of all; the longest wait for data counts.
 
     `names` are the plan's sources by number; `read` is what this rank asked of the store since the step before.
     """
@@ -47,7 +48,7 @@ def share_step(
     for batch, loss in zip(loaded.micro_batches, losses, strict=True):
         in_batch = (0.0, 0.0) if loss.in_batch is None else (loss.in_batch, 1.0)
         table[batch.position] = torch.tensor([loss.tokens, loss.hard_negative, *in_batch, 0], dtype=torch.float64)
-    mine = [loaded.wait_seconds, stop, read.requests, read.bytes, read.retries]
+    mine = [loaded.wait_seconds, wish, read.requests, read.bytes, read.retries]
     table[len(slots) + dist.get_rank()] = torch.tensor(mine, dtype=torch.float64)
     rows = _sum_over_ranks(table.to(device)).tolist()
     ranks = rows[len(slots) :]
@@ -57,7 +58,7 @@ def share_step(
             for slot, (tokens, hard, in_batch, has_in_batch, _) in zip(slots, rows, strict=False)
         ],
         wait_seconds=max(row[0] for row in ranks),
-        stop=any(row[1] for row in ranks),
+        wish=Wish(int(max(row[1] for row in ranks))),
         read=ReadStats(*(int(sum(row[i] for row in ranks)) for i in (2, 3, 4))),
     )
 

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -24,26 +23,16 @@ from ray_app.checkpoint import CheckpointSaver, restore
 from ray_app.checkpoint_manifest import Progress, list_checkpoints
 from ray_app.config import JobSpec
 from ray_app.contrastive import ContrastiveStep
+from ray_app.control import Control, Wish
 from ray_app.data_order import fingerprint_of, make_plan, select_sources
 from ray_app.engine import Engine
-from ray_app.errors import TrainingError
+from ray_app.errors import LossNotFinite
 from ray_app.exchange import SharedStep, share_examples, share_reads, share_step
 from ray_app.metrics import SlotMetrics, reads_of
 from ray_app.model import DTYPES, Embedder, attention_of, build_backbone, load_tokenizer
 from ray_app.recorder import Recorder
 from ray_app.run_directory import read_status
 from ray_app.schedule import learning_rate
-from ray_app.status import RunStatus
-
-
-class Control(Protocol):
-    """How a loop talks to whoever started it. Neither call may block."""
-
-    def report(self, status: RunStatus) -> None:
-        """Called by rank 0 after each step."""
-
-    def stop_requested(self) -> bool:
-        """Whether this rank was asked to write a checkpoint and end; one rank's yes is enough."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +46,11 @@ class Worker:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the loop ended: `finished` is False where it was stopped before its last step."""
+    """How the loop ended: `finished` is False where a wish or a limit ended it before its last step."""
 
     step: int
     finished: bool
+    wish: Wish = Wish.GO_ON
 
 
 def train(
@@ -76,7 +66,7 @@ def train(
     """Train from the newest checkpoint, or from the start, until `stop_after_steps` steps are done in all, or all
     steps.
 
-    torch.distributed must be initialised. Always ends on a complete checkpoint. Raises TrainingError where the loss is
+    torch.distributed must be initialised. Always ends on a complete checkpoint. Raises LossNotFinite where the loss is
     not finite, with the step and the micro-batches.
     """
     manifest = load_manifest(data)
@@ -140,13 +130,13 @@ def train(
         prefetch_steps=spec.data.prefetch_steps,
         threads=spec.data.loader_threads,
     )
-    begin, counted = monotonic(), reader.stats
+    begin, counted, wish = monotonic(), reader.stats, Wish.GO_ON
     try:
         for loaded in loader:
             losses = contrastive.run(loaded)
             read = reader.stats - counted
             counted += read
-            shared = share_step(loaded, losses, read, names=names, stop=control.stop_requested(), device=engine.device)
+            shared = share_step(loaded, losses, read, names=names, wish=control.wish(), device=engine.device)
             _refuse_not_finite(loaded, shared)
             rate = learning_rate(
                 loaded.step.index,
@@ -167,12 +157,13 @@ def train(
                 recorder.examples(loaded, names, hashes)
                 recorder.saved(saver.poll())
                 control.report(status)
-            if shared.stop or step == end_step or step % spec.checkpoint.every_steps == 0:
+            if shared.wish or step == end_step or step % spec.checkpoint.every_steps == 0:
                 finished = saver.start(Progress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
                 saved_at = step
                 if recorder:
                     recorder.saved(finished)
-            if shared.stop:
+            if shared.wish:
+                wish = shared.wish
                 break
         if saved_at != step:  # stopped before the first step of a run: there is nothing newer than its start
             saver.start(Progress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
@@ -187,7 +178,7 @@ def train(
         loader.close()
         if recorder:
             recorder.close()
-    return Outcome(step=step, finished=step >= total_steps)
+    return Outcome(step=step, finished=step >= total_steps, wish=wish)
 
 
 def _node_cache(spec: JobSpec) -> NodeCache | None:
@@ -224,7 +215,7 @@ def _refuse_not_finite(loaded: LoadedStep, shared: SharedStep) -> None:
             f"{slot.source} micro-batch {loaded.step.slots[position].occurrence} (loss {slot.loss})"
             for position, slot in bad
         )
-        raise TrainingError(
+        raise LossNotFinite(
             f"the loss is not finite in step {loaded.step.index + 1}, epoch {loaded.step.epoch}: {places}",
             remedy="lower train.learning_rate or lengthen train.warmup_steps; the last checkpoint is intact",
         )

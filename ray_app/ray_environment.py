@@ -12,5 +12,13 @@ EMBEDDED = "RAY_ADDRESS" not in os.environ
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+# How often Ray Train looks after its workers and for notices of preemption, and how long it waits for a place that it
+# has counted on and that is gone: it then counts again. Its own values (2, 5 and 60) make every recovery longer.
+for name, seconds in (
+    ("HEALTH_CHECK_INTERVAL", 1),
+    ("PREEMPTION_POLL_INTERVAL", 1),
+    ("WORKER_GROUP_START_TIMEOUT", 10),
+):
+    os.environ.setdefault(f"RAY_TRAIN_{name}_S", str(seconds))
 if EMBEDDED and "RAY_AUTH_MODE" not in os.environ:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -1,10 +1,9 @@
-"""What runs inside Ray: the train function of a worker, the tasks around training, and the monitor between them and the
-driver.
-"""
+"""What runs inside Ray: the train function of a worker, and the tasks around training."""
 
 import gc
 import io
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,67 +13,75 @@ import ray
 import ray.train
 import torch
 
+from data_io.errors import F2LLMError
 from data_io.storage import Store
 from ray_app.config import JobSpec
+from ray_app.control import Wish
+from ray_app.errors import Regrouping
 from ray_app.status import RunStatus
 
 Task = Literal["evaluate_before", "deliver"]
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-
-
-@ray.remote(num_cpus=0)
-class Monitor:
-    """Carries status from rank 0 to the driver, and the driver's wish to stop back. Holds nothing that must not be
-    lost.
-    """
-
-    def __init__(self) -> None:
-        self._status: RunStatus | None = None
-        self._message = ""
-        self._stop = False
-
-    def report(self, status: RunStatus) -> bool:
-        """Take rank 0's status; answers whether a stop was asked for."""
-        self._status = status
-        return self._stop
-
-    def say(self, message: str) -> None:
-        """Take a line about what a task is at."""
-        self._message = message
-
-    def latest(self) -> tuple[RunStatus | None, str]:
-        return self._status, self._message
-
-    def request_stop(self) -> None:
-        self._stop = True
+_ALIVE_SECONDS = 2.0
 
 
 class RayControl:
-    """A loop's side of the monitor. Reports are sent and not waited for; a stop is heard with the next answer."""
+    """A loop's side of the monitor, on every rank. Reports are sent and not waited for; what is wanted is heard with
+    the next answer.
+    """
 
-    def __init__(self, monitor: Any) -> None:
+    def __init__(self, monitor: Any, *, rank: int) -> None:
         self._monitor = monitor
+        self._rank = rank
         self._answer: Any = None
-        self._stop = False
+        self._wish = Wish.GO_ON
 
     def report(self, status: RunStatus) -> None:
         self._hear()
         if self._answer is None:
             self._answer = self._monitor.report.remote(status)
 
-    def stop_requested(self) -> bool:
+    def wish(self) -> Wish:
+        """Once a step on every rank: Ray's answer about preemption is a barrier."""
         self._hear()
-        return self._stop
+        if ray.train.get_preemption_info() is not None:
+            self._wish = max(self._wish, Wish.REGROUP)
+        return self._wish
 
     def _hear(self) -> None:
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            self._stop = self._stop or ray.get(self._answer)
+            self._wish = max(self._wish, ray.get(self._answer))
             self._answer = None
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Enter and leave as one of the workers; what ends this rank is said before Ray hears of it."""
+        error: F2LLMError | None = None
+        ended = threading.Event()
+        if self._rank == 0:
+            ended.wait(ray.get(self._monitor.enter.remote()))
+            threading.Thread(target=self._say_that_it_lives, args=(ended,), daemon=True).start()
+        try:
+            yield
+        except F2LLMError as raised:
+            error = raised
+            raise
+        finally:
+            ended.set()
+            if self._rank == 0 or error is not None:
+                ray.get(self._monitor.leave.remote(error))
+
+    def _say_that_it_lives(self, ended: threading.Event) -> None:
+        while not ended.wait(_ALIVE_SECONDS):
+            self._monitor.is_alive.remote()
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """The train function of Ray Train: one rank, from its process group to its last checkpoint."""
+    """The train function of Ray Train: one rank, from its process group to its last checkpoint.
+
+    Raises Regrouping on every rank where the run is to go on with other workers: Ray Train then starts them.
+    """
     from ray_app.loop import Worker, train
 
     context = ray.train.get_context()
@@ -84,16 +91,19 @@ def train_worker(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device() if spec.workers.gpus else torch.device("cpu")
     run: Store = config["run"]
     gc.freeze()  # the million objects of torch and transformers: the collector need not walk them again and again
-    with _log_file(run, f"logs/{config['started']}/worker-{rank}.log"):
-        train(
+    control = RayControl(config["monitor"], rank=rank)
+    with _log_file(run, f"logs/{config['started']}/worker-{rank}.log"), control.at_work():
+        outcome = train(
             config["name"],
             spec,
             data=config["data"],
             run=run,
             worker=Worker(rank=rank, world_size=context.get_world_size(), device=device),
-            control=RayControl(config["monitor"]),
+            control=control,
             stop_after_steps=config["stop_after_steps"],
         )
+        if outcome.wish is Wish.REGROUP and not outcome.finished:
+            raise Regrouping(f"regrouping after step {outcome.step}")
 
 
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]

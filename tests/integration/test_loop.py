@@ -13,7 +13,8 @@ from data_io.storage import Store, open_store
 from ray_app.checkpoint import load_weights
 from ray_app.checkpoint_manifest import list_checkpoints, read_manifest
 from ray_app.config import JobSpec
-from ray_app.errors import CheckpointError, TrainingError
+from ray_app.control import Wish
+from ray_app.errors import CheckpointError, LossNotFinite
 from ray_app.loop import Outcome, Worker, train
 from ray_app.status import RunStatus
 from tests.support.s3_server import S3Server
@@ -27,17 +28,18 @@ pytestmark = [
 
 
 class _Control:
-    """Asks for a stop once `stop_at` steps are done."""
+    """Wishes for an end once `stop_at` steps are done."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
-        self._stop_at = stop_at
+    def __init__(self, stop_at: int | None = None, wish: Wish = Wish.STOP) -> None:
+        self._stop_at, self._wish = stop_at, wish
         self.reports: list[RunStatus] = []
 
     def report(self, status: RunStatus) -> None:
         self.reports.append(status)
 
-    def stop_requested(self) -> bool:
-        return self._stop_at is not None and bool(self.reports) and self.reports[-1].step >= self._stop_at
+    def wish(self) -> Wish:
+        wished = self._stop_at is not None and bool(self.reports) and self.reports[-1].step >= self._stop_at
+        return self._wish if wished else Wish.GO_ON
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,7 @@ def test_a_stop_ends_on_a_checkpoint_of_that_step(data: Store, process_group: No
 def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_spoiled(
     data: Store, process_group: None, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingError, match=r"the loss is not finite in step 1, epoch 0: \w+ micro-batch 0"):
+    with pytest.raises(LossNotFinite, match=r"the loss is not finite in step 1, epoch 0: \w+ micro-batch 0"):
         _train(data, tmp_path, temperature=1e-44)
 
     assert list_checkpoints(open_store(str(tmp_path))) == []

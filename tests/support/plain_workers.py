@@ -9,6 +9,7 @@ from torch.multiprocessing import start_processes
 
 from data_io.storage import open_store
 from ray_app.config import JobSpec
+from ray_app.control import Wish
 from ray_app.status import RunStatus
 from tests.support.small_training import small_document
 
@@ -19,8 +20,8 @@ class Unheard:
     def report(self, status: RunStatus) -> None:
         pass
 
-    def stop_requested(self) -> bool:
-        return False
+    def wish(self) -> Wish:
+        return Wish.GO_ON
 
 
 def train_in_processes(data: str, run: Path, workers: int) -> None:
