@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from data_io.config import S3Options
 from data_io.errors import ConfigError
 from data_io.evaluation_sets import RetrievalSet, StsSet
 from data_io.manifest import Manifest, SourceInfo
@@ -20,6 +21,7 @@ from data_io.rows import Row
 from data_io.scan import ScanTask, scan
 from data_io.shards import ShardSize
 from data_io.sources import tokenizer_training
+from data_io.sources.benchmark import ExcludedTexts, read_excluded, say_excluded, without_excluded
 from data_io.sources.convert import Columns, InputRows, open_rows, read_scored_pairs
 from data_io.sources.documentation import PACKAGES, DemoSizes, build_demo, read_documentation
 from data_io.sources.installed import installed_packages
@@ -104,6 +106,8 @@ def prepare_files(
     heldout_fraction: float = 0.02,
     max_heldout_queries: int = 1000,
     tokenizer_vocabulary: int | None = None,
+    exclude: Sequence[str] = (),
+    s3: S3Options | None = None,
     seed: int = 0,
     memory_bytes: int = MEMORY_BYTES,
     run: Run = in_process,
@@ -113,7 +117,8 @@ def prepare_files(
 
     Of every retrieval source a part of the queries is held out as the evaluation set `<name>_heldout`; no source keeps
     a row with a held-out text or a text of a scored pair, and of rows with equal query and positive the first is kept.
-    With `tokenizer_vocabulary` a tokenizer of that size is trained on the texts too. The files are read twice, and the
+    `exclude` names texts that no row may have (`excluded_texts`, which reads them with `s3`). With
+    `tokenizer_vocabulary` a tokenizer of that size is trained on the texts too. The files are read twice, and the
     result depends on neither `memory_bytes` nor `run`. Inputs that are not small (`is_large`) are prepared in pieces,
     which `run` may do at once in several processes, each with about `memory_bytes` of texts; a call that was killed
     goes on after its last finished piece when it is made again. Raises ConfigError for settings that contradict each
@@ -123,6 +128,7 @@ def prepare_files(
     _check(inputs, heldout_fraction)
     keys = () if tokenizer_vocabulary is None else TOKENIZER_KEYS
     files = [find_files(each.address) for each in inputs]
+    excluded = read_excluded(exclude, s3, say)
     recipe = {
         "made_of": "files",
         "inputs": [
@@ -132,6 +138,7 @@ def prepare_files(
         "heldout_fraction": heldout_fraction,
         "max_heldout_queries": max_heldout_queries,
         "tokenizer_vocabulary": tokenizer_vocabulary,
+        "excluded": [each.fingerprint for each in excluded],
         "seed": seed,
     }
     if (manifest := reuse(store, recipe, files=keys)) is not None:
@@ -143,7 +150,7 @@ def prepare_files(
     work = None
     if is_large(inputs, memory_bytes=memory_bytes):
         work = begin_work(store, recipe, memory_bytes, say=say)
-    sources = _scanned(opened, pairs, work, heldout_fraction, max_heldout_queries, run, say)
+    sources = _scanned(opened, pairs, excluded, work, heldout_fraction, max_heldout_queries, run, say)
     evaluations: list[RetrievalSet | StsSet] = [*_heldout_sets(sources), *pairs]
     if work is None:
         manifest, counts = _write_small(store, sources, evaluations, seed, memory_bytes)
@@ -160,6 +167,7 @@ def prepare_files(
             f"{count['held_out']:,} left out for their held-out texts, {count['dropped']:,} for their negatives, "
             f"{count['repeated']:,} as repeated; {count['replaced_negatives']:,} negatives replaced"
         )
+        say_excluded(each.info.name, excluded, count["left_out"], say)
     if tokenizer_vocabulary is not None:
         say("training the tokenizer")
         texts = (text for row in _all_rows(sources) for text in (row.query, row.positive))
@@ -206,14 +214,17 @@ class _TrainingRows:
     """A `Piece`: the rows of a part of a source that training may see."""
 
     rows: InputRows
+    kind: Kind
     own_negatives: int
     negatives: int
     held_out: frozenset[int]
     spares: tuple[str, ...]
+    excluded: tuple[ExcludedTexts, ...]
 
     def __call__(self, counts: SplitCounts) -> Iterator[Row]:
         held_out = HeldOut((), self.held_out)
-        rows = training_rows(self.rows, held_out, negatives=self.own_negatives, spares=self.spares, counts=counts)
+        allowed = without_excluded(self.rows, self.kind, self.excluded, counts)
+        rows = training_rows(allowed, held_out, negatives=self.own_negatives, spares=self.spares, counts=counts)
         return rows if self.negatives == self.own_negatives else _mined(list(rows), self.negatives)
 
 
@@ -236,6 +247,7 @@ def _open(given: FileInput, kind: Kind, memory_bytes: int) -> _Opened:
 def _scanned(
     opened: Sequence[_Opened],
     pairs: Sequence[StsSet],
+    excluded: Sequence[ExcludedTexts],
     work: Work | None,
     heldout_fraction: float,
     max_heldout_queries: int,
@@ -279,7 +291,10 @@ def _scanned(
         say(f"{given.name}: read once, {held_out_rows} rows held out, {info.negatives} hard negatives a row")
         pieces = SourcePieces(
             info=info,
-            pieces=tuple(_TrainingRows(rows, own, info.negatives, held_out, scanned.spares) for rows, _ in each.parts),
+            pieces=tuple(
+                _TrainingRows(rows, each.kind, own, info.negatives, held_out, scanned.spares, tuple(excluded))
+                for rows, _ in each.parts
+            ),
             sizes=tuple(size for _, size in each.parts),
             text_bytes=scanned.text_bytes,
         )
@@ -303,7 +318,7 @@ def _write_small(
     evaluations: Sequence[RetrievalSet | StsSet],
     seed: int,
     memory_bytes: int,
-) -> tuple[Manifest, list[dict[str, int]]]:
+) -> tuple[Manifest, list[dict[str, Any]]]:
     """Write sources that are made again in less time than keeping a record would take."""
     counts, removed = [SplitCounts() for _ in sources], dict[str, int]()
     rows = ((each.info, _rows_of(each, count)) for each, count in zip(sources, counts, strict=True))

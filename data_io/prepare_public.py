@@ -11,7 +11,7 @@ from data_io.manifest import Manifest, SourceInfo
 from data_io.pipeline import SourcePieces, write_sources
 from data_io.rows import Row
 from data_io.shards import ShardSize
-from data_io.sources.benchmark import ExcludedTexts, excluded_texts
+from data_io.sources.benchmark import ExcludedTexts, read_excluded, say_excluded, without_excluded
 from data_io.sources.catalogue import LicenceRule, check_licences, choose, public_source
 from data_io.sources.public import Counts, PublicSource
 from data_io.sources.public_rows import PublicRows
@@ -133,16 +133,12 @@ class _Piece:
 
     def __call__(self, counts: SplitCounts) -> Iterator[Row]:
         left_out = Counts()
-        for row in self.rows(left_out):
+        for row in without_excluded(self.rows(left_out), self.info.kind, self.excluded, counts):
             if counts.kept == self.max_rows:
                 break
-            holds = next((each.name for each in self.excluded if each.holds(row, self.info.kind)), None)
-            if holds is not None:
-                left_out[_has_a_text_of(holds)] += 1
-                continue
             counts.kept += 1
             yield row
-        counts.left_out = dict(left_out)
+        counts.left_out = dict(left_out) | counts.left_out
         if not counts.kept:
             raise DataError(
                 f"source {self.info.name!r}: no row is left" + _reasons(counts.left_out),
@@ -163,15 +159,12 @@ def _prepare(
     say: Progress,
 ) -> Manifest:
     began = time.time()
-    excluded = []
-    for name in exclude:
-        say(f"reading the texts of {name}")
-        excluded.append(excluded_texts(name, s3))
+    excluded = read_excluded(exclude, s3, say)
     recipe = {
         "made_of": made_of,
         "inputs": [each.fingerprint for each in inputs],
         "max_rows": max_rows,
-        "excluded": [[each.name, len(each.keys), sum(each.keys) % 2**64] for each in excluded],
+        "excluded": [each.fingerprint for each in excluded],
         "seed": seed,
     }
     if (manifest := reuse(store, recipe)) is not None:
@@ -191,9 +184,9 @@ def _prepare(
     written = write_sources(work, sources, run=run, size=ShardSize(), memory_bytes=memory_bytes, seed=seed, say=say)
     for each in written:
         name, left_out = each.data.entry.name, dict(each.counts.left_out)
+        say_excluded(name, excluded, left_out, say)
         for benchmark in excluded:
-            dropped = left_out.pop(_has_a_text_of(benchmark.name), 0)
-            say(f"{name}: {dropped} rows dropped for texts of {benchmark.name}")
+            left_out.pop(benchmark.reason, None)
         if each.repeated:
             left_out[_REPEATED] = left_out.get(_REPEATED, 0) + each.repeated
         say(f"{name}: {each.data.entry.rows} rows" + _reasons(left_out))
@@ -202,10 +195,6 @@ def _prepare(
     record(store, recipe, manifest, counts=counts)
     end_work(store, began=began)
     return manifest
-
-
-def _has_a_text_of(name: str) -> str:
-    return f"has a text of {name}"
 
 
 def _reasons(left_out: Mapping[str, int]) -> str:

@@ -134,11 +134,13 @@ def prepare_files(
     s3: "S3Options",
     sources: "SourcesFile",
     *,
+    exclude: Sequence[str] = (),
     workers: int | None = None,
     memory_mib: int | None = None,
     say: Callable[[str], None],
 ) -> "DataSize":
-    """Make a data set of a user's files. Raises DataError with file and line for whatever is wrong with them.
+    """Make a data set of a user's files, without the rows that have a text of what `exclude` names. Raises DataError
+    with file and line for whatever is wrong with them.
 
     Where the files are large, `workers` processes (None: one a core) work at them on Ray, each with about `memory_mib`
     of texts; one worker needs no Ray.
@@ -153,7 +155,8 @@ def prepare_files(
     memory = _memory(memory_mib)
     large = function("is_large")(inputs, **memory)
     with _run(workers if large else 1) as run:
-        made = function("prepare_files")(store, inputs, **settings, **memory, **run, progress=say)
+        prepare = function("prepare_files")
+        made = prepare(store, inputs, exclude=exclude, s3=s3, **settings, **memory, **run, progress=say)
     return _size_of(made, store)
 
 

@@ -39,14 +39,6 @@ class LossNotFinite(TrainingError):
     retryable = False
 
 
-class Regrouping(F2LLMError):
-    """Not a failure: the workers have written a checkpoint and ended, so that the run goes on with others."""
-
-    exit_code = 9
-    error_class = "infrastructure"
-    retryable = True
-
-
 class CapacityError(F2LLMError):
     """The machine or cluster cannot give what the document asks for."""
 

@@ -17,13 +17,17 @@ from data_io.errors import F2LLMError
 from data_io.storage import Store
 from ray_app.config import JobSpec
 from ray_app.control import Wish
-from ray_app.errors import Regrouping
+from ray_app.errors import TrainingError
 from ray_app.status import RunStatus
 
 Task = Literal["evaluate_before", "deliver"]
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 _ALIVE_SECONDS = 2.0
+
+
+class Regrouping(Exception):
+    """Not a failure: the workers have written a checkpoint and end, so that Ray Train starts others."""
 
 
 class RayControl:
@@ -64,8 +68,10 @@ class RayControl:
             threading.Thread(target=self._say_that_it_lives, args=(ended,), daemon=True).start()
         try:
             yield
-        except F2LLMError as raised:
-            error = raised
+        except Regrouping:
+            raise
+        except Exception as raised:
+            error = raised if isinstance(raised, F2LLMError) else TrainingError(f"a worker failed: {raised!r}")
             raise
         finally:
             ended.set()

@@ -3,7 +3,7 @@
 A row is dropped where its query, or its positive where that is a text and not the words of a label, is one of them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from data_io.manifest import MANIFEST_KEY, load_manifest
 from data_io.sources.mteb_tasks import MTEB, mteb_texts
 from data_io.sources.raw_file_errors import readable_errors
 from data_io.sources.raw_files import column_names, find_files, is_file_name, read_records
-from data_io.sources.split import text_key
+from data_io.sources.split import SplitCounts, text_key
 from data_io.storage import open_store
 from data_io.task import Kind
 from data_io.writer import Row
@@ -26,6 +26,16 @@ class ExcludedTexts:
 
     name: str
     keys: frozenset[int]
+
+    @property
+    def fingerprint(self) -> list[object]:
+        """What tells these texts from others, for recipe.json."""
+        return [self.name, len(self.keys), sum(self.keys) % 2**64]
+
+    @property
+    def reason(self) -> str:
+        """Why a row that has one of them is left out."""
+        return f"has a text of {self.name}"
 
     def holds(self, row: Row, kind: Kind) -> bool:
         """Whether the row has one of them. A classification's positive is its label's words, and those may recur."""
@@ -52,6 +62,35 @@ def excluded_texts(given: str, s3: S3Options | None = None) -> ExcludedTexts:
         raise DataError(f"{given} has no text to exclude", remedy="give a file of texts, a data set with evaluation "
                         "sets, or mteb")  # fmt: skip
     return ExcludedTexts(given, keys)
+
+
+def read_excluded(names: Sequence[str], s3: S3Options | None, say: Callable[[str], None]) -> list[ExcludedTexts]:
+    """The texts of each name, with a line for each before it is read."""
+    found = []
+    for name in names:
+        say(f"reading the texts of {name}")
+        found.append(excluded_texts(name, s3))
+    return found
+
+
+def without_excluded(
+    rows: Iterable[Row], kind: Kind, excluded: Sequence[ExcludedTexts], counts: SplitCounts
+) -> Iterator[Row]:
+    """The rows that have none of the texts; `counts.left_out` is told of the others."""
+    for row in rows:
+        holds = next((each for each in excluded if each.holds(row, kind)), None)
+        if holds is None:
+            yield row
+        else:
+            counts.left_out[holds.reason] = counts.left_out.get(holds.reason, 0) + 1
+
+
+def say_excluded(
+    source: str, excluded: Sequence[ExcludedTexts], left_out: Mapping[str, int], say: Callable[[str], None]
+) -> None:
+    """How many rows of a source were dropped for each of the excluded texts, none included."""
+    for each in excluded:
+        say(f"{source}: {left_out.get(each.reason, 0)} rows dropped for texts of {each.name}")
 
 
 def _keys(texts: Iterable[str]) -> frozenset[int]:

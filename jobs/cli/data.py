@@ -114,6 +114,8 @@ def prepare(
     if public.asked:
         made = public.prepare(data, s3, workers=workers, memory_mib=memory, say=tell)
     elif documentation:
+        if exclude_benchmark:
+            raise UsageError("--exclude-benchmark has no effect on --documentation", remedy="leave one of them out")
         made = backend.prepare_documentation(data, s3, say=tell)
     else:
         if sources_file is not None:
@@ -137,7 +139,9 @@ def prepare(
             )
         if tokenizer_vocabulary is not None:
             files = files.model_copy(update={"tokenizer_vocabulary": tokenizer_vocabulary})
-        made = backend.prepare_files(data, s3, files, workers=workers, memory_mib=memory, say=tell)
+        made = backend.prepare_files(
+            data, s3, files, exclude=exclude_benchmark or (), workers=workers, memory_mib=memory, say=tell
+        )
     _print_contents(data, made, json=json)
 
 

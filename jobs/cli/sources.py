@@ -64,7 +64,7 @@ Exclude = Annotated[
     typer.Option(
         "--exclude-benchmark",
         metavar="mteb|FILE|DATA",
-        help="Drop rows of public sources with these evaluation texts. May be repeated.",
+        help="Drop rows whose query or positive is one of these evaluation texts. May be repeated.",
         show_default=False,
     ),
 ]
@@ -90,7 +90,6 @@ class PublicOptions:
             ("--revision", self.revision, ("--recipe",)),
             ("--max-rows", self.max_rows, ("--recipe", "--released")),
             ("--licence", self.licence != "any", ("--recipe", "--released")),
-            ("--exclude-benchmark", self.exclude, ("--recipe", "--released")),
         ):
             if given and not (self.recipe or (self.released is not None and "--released" in needs)):
                 mend = "; the licence of a --source is given with --source-licence" if option == "--licence" else ""

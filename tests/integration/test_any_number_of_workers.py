@@ -150,6 +150,22 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
     assert [line["slots"] for line in read_lines(run / "examples.jsonl")] == _planned(data)
 
 
+def test_a_killed_worker_costs_a_restart_and_not_the_run(undisturbed: Path, data: str, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "small"
+    running = Running("run", _document(tmp_path, data), "--workers", "2", log=tmp_path / "run.log")
+
+    running.wait_until(lambda: _step(run) >= 10 and _saved_step(run) > 0)
+    running.kill_one("RayTrainWorker")
+    code = running.wait()
+
+    assert code == 0, running.output()
+    events = read_lines(run / "events.jsonl")
+    assert [event["workers"] for event in events if event["event"] in ("Started", "Resumed")] == [2, 2]
+    assert _losses(run) == pytest.approx(_losses(undisturbed), rel=1e-4)
+    assert read_lines(run / "examples.jsonl") == read_lines(undisturbed / "examples.jsonl")
+    _assert_whole(run)
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
     """A run whose document names everything relative to the current folder, ended by SIGTERM: its folder, the exit code

@@ -43,6 +43,16 @@ class Running:
             _signal(pid, signal.SIGKILL)
         self._process.wait()
 
+    def kill_one(self, title: str) -> None:
+        """kill -9 for one process that it started and whose title says so."""
+        session = os.getsid(self._process.pid)
+        pid = next(pid for pid in _processes() if _session_of(pid) == session and title in _title_of(pid))
+        _signal(pid, signal.SIGKILL)
+
+    def wait(self, timeout: float = 400) -> int:
+        """Its exit code, once it has ended."""
+        return self._process.wait(timeout)
+
     def terminate(self, timeout: float = 200) -> int:
         """SIGTERM to the command alone; returns its exit code."""
         self._process.send_signal(signal.SIGTERM)
@@ -61,6 +71,13 @@ def _session_of(pid: int) -> int:
         return os.getsid(pid)
     except (ProcessLookupError, PermissionError):
         return -1
+
+
+def _title_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -198,6 +198,21 @@ def test_no_source_sees_what_another_holds_out(store: Store, tmp_path: Path) -> 
     assert len(texts) > 100
 
 
+def test_rows_with_a_text_of_a_benchmark_are_dropped_and_counted(store: Store, tmp_path: Path) -> None:
+    given = write_pairs(tmp_path / "faq.jsonl", 40, negatives=2)
+    (tmp_path / "bench.txt").write_text("Question  7\nanswer to 9\nno answer 1 to 11\n")  # a negative is no reason
+    said: list[str] = []
+
+    manifest = prepare_files(
+        store, [given], heldout_fraction=0, exclude=[str(tmp_path / "bench.txt")], progress=said.append
+    )
+
+    queries = {row["query"] for row in rows_of(store, manifest, "faq")}
+    assert queries == {f"question {i}" for i in range(40)} - {"question 7", "question 9"}
+    assert f"faq: 2 rows dropped for texts of {tmp_path / 'bench.txt'}" in said
+    assert prepare_files(store, [given], heldout_fraction=0).version != manifest.version
+
+
 def test_pairs_alone_have_no_hard_negatives(store: Store, tmp_path: Path) -> None:
     manifest = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], heldout_fraction=0.0)
 

@@ -54,6 +54,7 @@ CHANGES = {
     "workers.replicas=3": True,
     "workers.min=1": True,
     "workers.max=9": True,
+    "workers.resize_interval_seconds=9": True,
     "workers.cpus=2": True,
     "workers.gpus=1": True,
     "storage.uri=elsewhere": True,
