@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data_io.errors import NotFoundInStore
 from data_io.fingerprint import Fingerprint
 from data_io.storage import Store
+from ray_app.attempts import is_fenced_off, list_attempts
 from ray_app.errors import CheckpointError
 
 FORMAT_VERSION = 1
@@ -88,10 +89,14 @@ class CheckpointName:
 
 
 def list_checkpoints(run: Store) -> list[CheckpointName]:
-    """Complete checkpoints of a run directory, newest first; one without a manifest does not exist."""
+    """Complete checkpoints of a run directory, newest first; one without a manifest does not exist, and one that a
+    replaced attempt has written beyond the start of a later one is not the run's.
+    """
     keys = (info.key for info in run.list(f"{FOLDER}/"))
     found = {CheckpointName.of_key(key) for key in keys if key.endswith(f"/{MANIFEST_FILE}")}
-    return sorted((name for name in found if name is not None), reverse=True)
+    attempts = list_attempts(run)
+    names = (name for name in found if name is not None and not is_fenced_off(name.attempt, name.step, attempts))
+    return sorted(names, reverse=True)
 
 
 def read_manifest(run: Store, name: CheckpointName) -> CheckpointManifest:

@@ -27,6 +27,7 @@ from data_io.storage import Store, open_store
 from ray_app.checkpoint_manifest import trained_steps
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
+from ray_app.lease import Lease
 from ray_app.monitor import Monitor, View
 from ray_app.report import write_report
 from ray_app.report_record import save_data_facts
@@ -66,31 +67,37 @@ def run(
     run_store = open_store(spec.storage.uri, spec.storage.s3).child(name)
     manifest = load_manifest(data)
     plan = make_plan(manifest, select_sources(manifest, spec), spec)
-    claim(run_store, document_yaml, differences)
-    save_data_facts(run_store, manifest)
-    status = read_status(run_store) or RunStatus(name=name)
-    if status.phase == Phase.SUCCEEDED:
-        return RunResult(run_store.uri, status)
-    total_steps = spec.train.epochs * plan.steps_per_epoch
-    status = status.model_copy(update={"total_steps": total_steps, "workers": spec.workers.replicas, "message": ""})
-    job = _Job(name, spec, data, run_store, status, on_status)
-    cpus = spec.workers.highest * spec.workers.cpus
+    with Lease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
+        claim(run_store, document_yaml, differences)
+        save_data_facts(run_store, manifest)
+        status = read_status(run_store) or RunStatus(name=name)
+        if status.phase == Phase.SUCCEEDED:
+            return RunResult(run_store.uri, status)
+        total_steps = spec.train.epochs * plan.steps_per_epoch
+        status = status.model_copy(update={"total_steps": total_steps, "workers": spec.workers.replicas, "message": ""})
+        job = _Job(name, spec, data, run_store, status, on_status, lease)
+        return _run(job, total_steps, stop_after_steps)
+
+
+def _run(job: "_Job", total_steps: int, stop_after_steps: int | None) -> RunResult:
+    spec, run = job.spec, job.run
     with job.failures_recorded():
         # Listening starts after Ray, which would put handlers of its own in the place of ours.
+        cpus = spec.workers.highest * spec.workers.cpus
         with cluster(cpus=cpus, env=_environment(spec)), _listening() as interruption:
             job.monitor = Monitor.remote()
             wants_before = spec.evaluation.enabled and spec.evaluation.before
-            if wants_before and not run_store.exists(BEFORE):
+            if wants_before and not run.exists(BEFORE):
                 job.run_task(Phase.EVALUATING_BEFORE, "evaluate_before", interruption)
-            if trained_steps(run_store) < total_steps and not interruption.signal:
+            if trained_steps(run) < total_steps and not interruption.signal:
                 job.train(interruption, stop_after_steps)
-            if trained_steps(run_store) >= total_steps and not interruption.signal:
+            if trained_steps(run) >= total_steps and not interruption.signal:
                 job.run_task(Phase.EVALUATING_AFTER, "deliver", interruption)
-        if interruption.signal or trained_steps(run_store) < total_steps:
+        if interruption.signal or trained_steps(run) < total_steps:
             job.end(Phase.STOPPED, f"stopped at step {job.status.step} of {total_steps}; run it again to go on")
         else:
             job.end(Phase.SUCCEEDED, "")
-    return RunResult(run_store.uri, job.status, interruption.signal)
+    return RunResult(run.uri, job.status, interruption.signal)
 
 
 class _Interruption:
@@ -117,10 +124,12 @@ class _Job:
         run_store: Store,
         status: RunStatus,
         on_status: Callable[[RunStatus], None],
+        lease: Lease,
     ) -> None:
         self.name, self.spec, self.data, self.run = name, spec, data, run_store
         self.status = status
         self._on_status = on_status
+        self.lease = lease
 
     def train(self, interruption: _Interruption, stop_after_steps: int | None) -> None:
         """All training under Ray Train; at the end `status` is what rank 0 wrote last."""
@@ -140,6 +149,7 @@ class _Job:
             view: View = ray.get(self.monitor.view.remote())
             if view.status is not None and view.status != self.status:
                 self._show(view.status)
+            self.lease.refuse_if_lost()
             if view.fatal is not None:
                 raise view.fatal  # Ray Train would start the workers again; leaving Ray ends it
         spent = monotonic() - begin
@@ -160,6 +170,7 @@ class _Job:
         )
         try:
             while not ray.wait([pending], timeout=_POLL_SECONDS)[0]:
+                self.lease.refuse_if_lost()
                 if interruption.signal:
                     ray.cancel(pending, force=True)
                     return
@@ -184,6 +195,8 @@ class _Job:
         try:
             yield
         except F2LLMError as error:
+            if self.lease.lost is not None:  # the run directory is another driver's
+                raise
             self._show(self.status.model_copy(update={"phase": Phase.FAILED, "message": error.message}))
             write_status(self.run, self.status)
             append_event(
@@ -218,6 +231,7 @@ def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
             "data": job.data,
             "run": job.run,
             "monitor": job.monitor,
+            "holder": job.lease.holder,
             "started": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
             "stop_after_steps": stop_after_steps,
         },

@@ -8,6 +8,7 @@ waited for in vain. Rank 0 writes the run directory.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -19,6 +20,7 @@ from data_io.manifest import load_manifest
 from data_io.node_cache import NodeCache
 from data_io.reader import Reader
 from data_io.storage import Store
+from ray_app.attempts import begin_attempt, list_attempts, refuse_if_replaced
 from ray_app.checkpoint import CheckpointSaver, restore
 from ray_app.checkpoint_manifest import Progress, list_checkpoints
 from ray_app.config import JobSpec
@@ -85,6 +87,7 @@ def train(
     attempt = _next_attempt(run)
     recorder = None
     if worker.rank == 0:
+        begin_attempt(run, attempt, step)
         recorder = Recorder(
             name,
             run,
@@ -110,7 +113,7 @@ def train(
         engine,
         attempt=attempt,
         keep=spec.checkpoint.keep,
-        before_commit=recorder.flush if recorder else lambda: None,
+        before_commit=partial(_before_commit, run, attempt, recorder),
     )
     saved_at = step if restored else None
     contrastive = ContrastiveStep(
@@ -201,10 +204,20 @@ def _next_attempt(run: Store) -> int:
     attempt = [0]
     if dist.get_rank() == 0:
         status = read_status(run)
-        used = [status.attempt if status else 0, *(name.attempt for name in list_checkpoints(run))]
+        checkpoints = (name.attempt for name in list_checkpoints(run))
+        used = [status.attempt if status else 0, *checkpoints, *list_attempts(run)]
         attempt = [max(used) + 1]
     dist.broadcast_object_list(attempt, src=0)
     return attempt[0]
+
+
+def _before_commit(run: Store, attempt: int, recorder: Recorder | None) -> None:
+    """On rank 0, before a checkpoint comes to exist: what a resume from it will not write again is stored, and whoever
+    was replaced writes no more.
+    """
+    refuse_if_replaced(run, attempt)
+    if recorder:
+        recorder.flush()
 
 
 def _refuse_not_finite(loaded: LoadedStep, shared: SharedStep) -> None:

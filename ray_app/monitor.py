@@ -61,6 +61,8 @@ class Conversation:
                 f"{self._fruitless} starts in a row did not get through a step{said}",
                 remedy="see logs/ of the run directory; the same command goes on from the last checkpoint",
             )
+        if self._fatal is not None:  # and the driver is not there to end it
+            return _MOST_SECONDS_BETWEEN_STARTS
         if not self._fruitless:
             return 0.0
         return self._random.uniform(0, min(_MOST_SECONDS_BETWEEN_STARTS, 2.0**self._fruitless))

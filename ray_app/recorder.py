@@ -1,10 +1,12 @@
 """Rank 0's pen: metrics, examples, events and status of a run, written as training goes."""
 
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from data_io.loader import LoadedStep
 from data_io.storage import Store
+from ray_app.attempts import refuse_if_replaced
 from ray_app.checkpoint import SavedCheckpoint
 from ray_app.exchange import SharedStep
 from ray_app.metrics import Rates, StepMetrics, losses_by_source, losses_of
@@ -15,8 +17,9 @@ _STATUS_SECONDS = 5.0
 
 
 class Recorder:
-    """Follows one attempt. A resume drops the lines of steps that it will repeat: what stays is the surviving
-    trajectory.
+    """Follows one attempt, until a later one has begun: then writing raises RunConflict.
+
+    A resume drops the lines of steps that it will repeat: what stays is the surviving trajectory.
     """
 
     def __init__(
@@ -36,8 +39,9 @@ class Recorder:
 
         self._run = run
         self._steps_per_epoch = steps_per_epoch
-        self._metrics = LineLog(run, METRICS, keep=keep)
-        self._examples = LineLog(run, EXAMPLES, keep=keep) if record_examples else None
+        self._own = own = partial(refuse_if_replaced, run, attempt)
+        self._metrics = LineLog(run, METRICS, keep=keep, before_write=own)
+        self._examples = LineLog(run, EXAMPLES, keep=keep, before_write=own) if record_examples else None
         self._rates = Rates()
         before = read_status(run) or RunStatus(name=name)
         self.status = before.model_copy(
@@ -140,5 +144,6 @@ class Recorder:
         self._write_status()
 
     def _write_status(self) -> None:
+        self._own()
         write_status(self._run, self.status)
         self._written = monotonic()

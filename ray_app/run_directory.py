@@ -13,6 +13,7 @@ from data_io.errors import NotFoundInStore
 from data_io.storage import Store
 from ray_app.checkpoint_manifest import list_checkpoints
 from ray_app.errors import RunConflict
+from ray_app.lease import LEASE
 from ray_app.status import RunStatus
 
 DOCUMENT = "job.yaml"
@@ -29,9 +30,18 @@ _UPLOAD_SECONDS = 15.0
 class LineLog:
     """A file of JSON lines that only grows, except that a resume drops the lines of steps it will repeat."""
 
-    def __init__(self, store: Store, key: str, *, keep: Callable[[dict[str, Any]], bool] | None = None) -> None:
-        """Opens what is there. With `keep`, lines for which it is false are removed; so is a half-written last line."""
-        self._store, self._key = store, key
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        *,
+        keep: Callable[[dict[str, Any]], bool] | None = None,
+        before_write: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Opens what is there. With `keep`, lines for which it is false are removed; so is a half-written last line.
+        `before_write` may raise whenever this process may no longer write to the file.
+        """
+        self._store, self._key, self._before_write = store, key, before_write
         before = read_text(store, key)
         lines = [line for line in before.splitlines() if _is_json(line)]
         kept = lines if keep is None else [line for line in lines if keep(json.loads(line))]
@@ -44,6 +54,7 @@ class LineLog:
     def append(self, line: dict[str, Any]) -> None:
         text = json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
         if self._store.is_local:
+            self._before_write()
             path = Path(self._store.uri) / self._key
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
@@ -56,6 +67,7 @@ class LineLog:
     def flush(self) -> None:
         """Make sure that everything appended is in the store."""
         if not self._store.is_local:
+            self._before_write()
             self._store.put(self._key, self._content.encode())
         self._uploaded = monotonic()
 
@@ -107,7 +119,7 @@ def claim(run: Store, document_yaml: str, differences: Callable[[str], list[str]
             )
         run.put(DOCUMENT, document_yaml.encode())
         return True
-    strangers = [info.key for info in run.list() if not info.key.startswith("logs/")]
+    strangers = [info.key for info in run.list() if not info.key.startswith("logs/") and info.key != LEASE]
     if strangers:
         raise RunConflict(
             f"{run.uri} is not empty and has no {DOCUMENT}: {', '.join(strangers[:3])}",

@@ -18,6 +18,7 @@ from data_io.storage import Store
 from ray_app.config import JobSpec
 from ray_app.control import Wish
 from ray_app.errors import TrainingError
+from ray_app.lease import refuse_without_lease
 from ray_app.status import RunStatus
 
 Task = Literal["evaluate_before", "deliver"]
@@ -99,6 +100,7 @@ def train_worker(config: dict[str, Any]) -> None:
     gc.freeze()  # the million objects of torch and transformers: the collector need not walk them again and again
     control = RayControl(config["monitor"], rank=rank)
     with _log_file(run, f"logs/{config['started']}/worker-{rank}.log"), control.at_work():
+        refuse_without_lease(run, config["holder"])
         outcome = train(
             config["name"],
             spec,

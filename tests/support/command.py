@@ -49,6 +49,10 @@ class Running:
         pid = next(pid for pid in _processes() if _session_of(pid) == session and title in _title_of(pid))
         _signal(pid, signal.SIGKILL)
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal to the command alone."""
+        self._process.send_signal(number)
+
     def wait(self, timeout: float = 400) -> int:
         """Its exit code, once it has ended."""
         return self._process.wait(timeout)
