@@ -33,7 +33,9 @@ def cluster(*, cpus: float, env: Mapping[str, str] | None = None) -> Iterator[No
     }
     if EMBEDDED:
         # Ray counts cores to place work, not to limit it: on a laptop three workers may share two.
-        options |= {"num_cpus": max(os.cpu_count() or 1, int(cpus) + 1), "include_dashboard": False}
+        cores = max(os.cpu_count() or 1, int(cpus) + 1)
+        # "local", or Ray would join whatever cluster somebody has started on this machine.
+        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
     try:
         _start_again_if_late(ray.init, **options)
     except Exception as error:  # Ray raises some failures as plain exceptions
