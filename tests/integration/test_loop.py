@@ -167,10 +167,13 @@ def test_another_data_order_is_refused_by_its_field(
         _train(data, tmp_path, **{field: value})
 
 
-def test_a_stop_ends_on_a_checkpoint_of_that_step(data: Store, process_group: None, tmp_path: Path) -> None:
-    outcome = _train(data, tmp_path, control=_Control(stop_at=2))
+@pytest.mark.parametrize("wish", [Wish.STOP, Wish.REGROUP])
+def test_a_wish_to_end_is_met_with_a_checkpoint_of_that_step(
+    wish: Wish, data: Store, process_group: None, tmp_path: Path
+) -> None:
+    outcome = _train(data, tmp_path, control=_Control(stop_at=2, wish=wish))
 
-    assert outcome == Outcome(step=3, finished=False)
+    assert outcome == Outcome(step=3, finished=False, wish=wish)
     assert [str(name) for name in list_checkpoints(open_store(str(tmp_path)))] == ["step-00000003.attempt-1"]
 
 

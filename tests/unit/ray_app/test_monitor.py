@@ -65,7 +65,8 @@ def test_starts_without_a_step_wait_longer_and_longer_until_the_run_is_given_up_
         waits.append(talk.enter())
 
     assert waits[0] == 0  # the step before it was made
-    assert all(0 < wait <= 2.0**n for n, wait in enumerate(waits[1:], start=1))
+    assert all(0 < wait <= 2.0**n for n, wait in enumerate(waits[1:-1], start=1))
+    assert waits[-1] == 60  # nobody is to start any more
     fatal = talk.view().fatal
     assert isinstance(fatal, StorageError)
     assert "the store is away" in fatal.message
