@@ -18,6 +18,7 @@ from bench import _loader_data
 from bench._loader_methods import Place
 from bench._s3_place import BUCKET, folder_of, run_s3_place
 from bench._slow_proxy import SlowProxy, cache_folder, read_counts, run_slow_proxy
+from ray_app.lease import process_started
 
 ROOT = Path(__file__).parent.parent
 MOSAIC = ("mosaicml-streaming==0.13.0", "torch==2.13.0", "pyarrow==26.0.1")
@@ -171,7 +172,7 @@ def _run_child(
         out, err = "", f"no result after {limit:.0f} s"
     finally:
         for pid, started in memory.stop():  # a child that is given up, and what it may have left behind
-            if started and _started(pid) == started:
+            if started and process_started(pid) == started:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         process.wait()
@@ -188,7 +189,7 @@ class _Memory:
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
         self._pid = pid
-        self._seen = {(pid, _started(pid))}
+        self._seen = {(pid, process_started(pid))}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -203,7 +204,7 @@ class _Memory:
         while not self._end.wait(SAMPLE_SECONDS):
             found, pids = _tree_bytes(self._pid)
             self.peak_bytes = max(self.peak_bytes, found)
-            self._seen |= {(pid, _started(pid)) for pid in pids}
+            self._seen |= {(pid, process_started(pid)) for pid in pids}
 
 
 def _tree_bytes(root: int) -> tuple[int, set[int]]:
@@ -226,14 +227,6 @@ def _tree_bytes(root: int) -> tuple[int, set[int]]:
 
 def _bytes(sizes: dict[str, str], name: str) -> int:
     return int(sizes.get(name, "0 kB").split()[0]) * 1024
-
-
-def _started(pid: int) -> str:
-    """When the process started, in the kernel's ticks; empty where there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
 
 
 def _megabytes(folder: Path) -> float:

@@ -125,8 +125,8 @@ class Loader:
             start = monotonic()
             # All together: this thread wakes once a step, not once a micro-batch, or where one has failed.
             done, _ = wait([work.micro_batch for work in mine], return_when=FIRST_EXCEPTION)
-            for failed in (future for future in done if future.cancelled() or future.exception()):
-                failed.result()
+            for future in done:
+                future.result()
             micro_batches = tuple(work.micro_batch.result() for work in mine)
             waited = monotonic() - start
             self._may_build_until(step.index + 1 + self._prefetch_steps)

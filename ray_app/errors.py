@@ -25,7 +25,7 @@ class ModelError(F2LLMError):
 
 
 class TrainingError(F2LLMError):
-    """The training itself failed: the loss is not finite, a worker died more often than the budget allows."""
+    """The training itself failed: a worker died more often than the budget allows."""
 
     exit_code = 9
     error_class = "infrastructure"

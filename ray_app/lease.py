@@ -48,14 +48,14 @@ class Driver(BaseModel):
             host=socket.gethostname(),
             machine=_this_machine(),
             pid=os.getpid(),
-            process_started=_started(os.getpid()),
+            process_started=process_started(os.getpid()),
         )
 
     @property
     def is_known_to_be_gone(self) -> bool:
         """Whether it said so, or was a process of this machine that is not there any more."""
         here = bool(self.machine) and self.machine == _this_machine()
-        return self.released or (here and _started(self.pid) != self.process_started)
+        return self.released or (here and process_started(self.pid) != self.process_started)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -164,7 +164,7 @@ def _this_machine() -> str:
         return ""
 
 
-def _started(pid: int) -> str:
+def process_started(pid: int) -> str:
     """When a process of this machine started, in the kernel's ticks; empty where there is none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]

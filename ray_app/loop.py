@@ -8,7 +8,6 @@ waited for in vain. Rank 0 writes the run directory.
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -20,7 +19,7 @@ from data_io.manifest import load_manifest
 from data_io.node_cache import NodeCache
 from data_io.reader import Reader
 from data_io.storage import Store
-from ray_app.attempts import begin_attempt, list_attempts, refuse_if_replaced
+from ray_app.attempts import begin_attempt, list_attempts
 from ray_app.checkpoint import CheckpointSaver, restore
 from ray_app.checkpoint_manifest import Progress, list_checkpoints
 from ray_app.config import JobSpec
@@ -113,7 +112,7 @@ def train(
         engine,
         attempt=attempt,
         keep=spec.checkpoint.keep,
-        before_commit=partial(_before_commit, run, attempt, recorder),
+        before_commit=recorder.flush if recorder else lambda: None,
     )
     saved_at = step if restored else None
     contrastive = ContrastiveStep(
@@ -209,15 +208,6 @@ def _next_attempt(run: Store) -> int:
         attempt = [max(used) + 1]
     dist.broadcast_object_list(attempt, src=0)
     return attempt[0]
-
-
-def _before_commit(run: Store, attempt: int, recorder: Recorder | None) -> None:
-    """On rank 0, before a checkpoint comes to exist: what a resume from it will not write again is stored, and whoever
-    was replaced writes no more.
-    """
-    refuse_if_replaced(run, attempt)
-    if recorder:
-        recorder.flush()
 
 
 def _refuse_not_finite(loaded: LoadedStep, shared: SharedStep) -> None:

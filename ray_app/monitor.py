@@ -56,9 +56,8 @@ class Conversation:
             self._wish = Wish.GO_ON
         self._heard = monotonic()
         if self._fruitless > MAX_FRUITLESS and self._fatal is None:
-            said = f": {self._last_error.message}" if self._last_error else ""
             self._fatal = self._last_error or TrainingError(
-                f"{self._fruitless} starts in a row did not get through a step{said}",
+                f"{self._fruitless} starts in a row did not get through a step",
                 remedy="see logs/ of the run directory; the same command goes on from the last checkpoint",
             )
         if self._fatal is not None:  # and the driver is not there to end it

@@ -134,6 +134,7 @@ class Recorder:
 
     def flush(self) -> None:
         """Every line written so far is in the store when this returns. Another thread may go on writing."""
+        self._own()
         self._metrics.flush()
         if self._examples is not None:
             self._examples.flush()
