@@ -26,6 +26,11 @@ test: setup ## Run all tests: unit and contract tests, then the integration test
 	@tools/s3-server.sh >/dev/null || test -z "$${CI:-}"
 	@$(IN_VENV) tools/test.sh $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: setup ## Run the tests beside a real Kubernetes; the first time some 15 minutes go into building it (ARGS="-k scale")
+	@tests/cluster/build.sh etcd kube-apiserver kube-controller-manager kuberay-manifests helm helm-unittest
+	@$(IN_VENV) python -m pytest -q tests/cluster $(ARGS)
+
 .PHONY: lint
 lint: setup ## Check style (ruff), types (mypy --strict) and the direction of imports (import-linter)
 	@$(IN_VENV) ruff check .
@@ -39,9 +44,15 @@ format: setup ## Mend what ruff can mend by itself
 	@$(IN_VENV) ruff format .
 
 .PHONY: generate
-generate: setup ## Write the generated files again (docs/reference, the table in docs/sources.md)
+generate: setup ## Write the generated files again (docs/reference, the custom resource, the table in docs/sources.md)
 	@$(IN_VENV) python -m jobs.reference
+	@$(IN_VENV) python -m jobs.crd
 	@$(IN_VENV) python -m jobs.sources_page
+
+.PHONY: chaos
+chaos: setup ## Disturb runs in every way and compare them with an undisturbed one (ARGS="--runs 1 --events 5")
+	@tools/s3-server.sh >/dev/null
+	@$(IN_VENV) python -m bench.chaos $(ARGS)
 
 .PHONY: bench
 bench: setup ## Measure against peers; every figure in the README comes from here (ARGS="loader" for one)

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_io.manifest import Manifest, RowGroups, SourceData, SourceEntry, SourceInfo, save_manifest
+from data_io.shards import GROUPS_PER_SHARD, ROWS_PER_GROUP
 from data_io.storage import Store
 from data_io.task import Kind
-from data_io.writer import GROUPS_PER_SHARD, ROWS_PER_GROUP, Row, write_source
+from data_io.writer import Row, write_source
 
 VERSION = 3
 """Raised when other rows are generated."""

@@ -185,7 +185,7 @@ def _fetch_from(store: Any) -> Callable[..., Any]:
         # As large as the file up to there, but only pages that are written take memory.
         whole = np.zeros(ends[-1], np.uint8)
         for start, end, part in zip(starts, ends, parts, strict=True):
-            whole[start:end] = np.frombuffer(part, np.uint8)
+            whole[start:end] = np.frombuffer(memoryview(part), np.uint8)
         return whole
 
     return fetch

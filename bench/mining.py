@@ -270,7 +270,7 @@ def _compare(folder: Path) -> dict[str, Any]:
     }
     theirs, scores = {}, {}
     for row in pq.read_table(folder / "theirs.parquet").to_pylist():
-        negatives = [row[f"negative_{i}"] for i in range(1, RULE["num_negatives"] + 1)]
+        negatives = [row[f"negative_{i}"] for i in range(1, int(RULE["num_negatives"]) + 1)]
         theirs[row["query"]] = negatives
         scores[row["query"]] = dict(zip(negatives, row["scores"][1:], strict=True))
     both = ours.keys() & theirs.keys()

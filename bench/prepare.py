@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
-    lines, versions = [], {}
+    lines, versions = [], dict[str, str]()
     with tempfile.TemporaryDirectory() as temporary:
         for rows in (arguments.rows, 10 * arguments.rows):
             files = Path(temporary, f"files-{rows}")

@@ -101,7 +101,7 @@ class RowGroups:
     rows: npt.NDArray[np.int32]  # [R]
     offset: npt.NDArray[np.int64]  # [R]: first byte of the row group in its shard
     chunk_bytes: npt.NDArray[np.int32]  # [R, C]
-    chunk_crc: npt.NDArray[np.uint32]  # [R, C]: zlib.crc32 of each column chunk
+    chunk_crc: npt.NDArray[np.uint32]  # [R, C]: CRC-32 of each column chunk
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -5,7 +5,6 @@ with the keys it spans, its place and its CRC; so a reader fetches the chunks of
 wrong bytes are never taken for right ones. The same piece done twice leaves the same bytes.
 """
 
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from zlib_ng.zlib_ng import crc32
 
 from data_io.errors import DataError, NotFoundInStore
+from data_io.runs import split_runs
 from data_io.storage import Store
 from data_io.storage_errors import ObjectTooShort
 
@@ -92,7 +93,7 @@ def write_part(store: Store, key: str, chunks: Sequence[Chunk]) -> PartRef:
         refs.append(
             ChunkRef(
                 name=chunk.name, first=chunk.first, last=chunk.last, rows=chunk.rows, offset=offset,
-                size=len(chunk.data), crc=zlib.crc32(chunk.data),
+                size=len(chunk.data), crc=crc32(chunk.data),
             )
         )  # fmt: skip
         offset += len(chunk.data)
@@ -153,7 +154,7 @@ def read_chunks(store: Store, wanted: Iterable[Fetch]) -> Iterator[memoryview]:
                 raise _damaged(store, fetch.key, "missing or cut short") from error
             for chunk in run:
                 view = data[chunk.offset - start : chunk.offset - start + chunk.size]
-                if zlib.crc32(view) != chunk.crc:
+                if crc32(view) != chunk.crc:
                     raise _damaged(store, fetch.key, f"damaged: chunk {chunk.name!r} has not the checksum it had")
                 yield view
 
@@ -190,13 +191,7 @@ def array_chunk(name: str, values: npt.NDArray[np.generic]) -> Chunk:
 
 
 def _neighbours(chunks: Sequence[ChunkRef]) -> list[list[ChunkRef]]:
-    runs: list[list[ChunkRef]] = []
-    for chunk in chunks:
-        if runs and runs[-1][-1].offset + runs[-1][-1].size == chunk.offset:
-            runs[-1].append(chunk)
-        else:
-            runs.append([chunk])
-    return runs
+    return split_runs(chunks, lambda run, chunk: run[-1].offset + run[-1].size == chunk.offset)
 
 
 def _damaged(store: Store, key: str, found: str) -> DataError:

@@ -7,7 +7,6 @@ fails here (no space, no permission, the folder gone) is counted and costs a rea
 
 import hashlib
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,8 @@ from struct import Struct
 from threading import Lock
 from time import time
 from uuid import uuid4
+
+from zlib_ng.zlib_ng import crc32
 
 _HEADER = Struct("<4sIQ")  # magic, CRC-32 and length of what follows
 _MAGIC = b"f2c1"
@@ -64,7 +65,7 @@ class NodeCache:
             self._count(misses=1, failures=1)
             return None
         data = memoryview(content)[_HEADER.size :]
-        if content[: _HEADER.size] != _HEADER.pack(_MAGIC, zlib.crc32(data), len(data)):
+        if content[: _HEADER.size] != _HEADER.pack(_MAGIC, crc32(data), len(data)):
             self._count(misses=1, failures=1)
             self._remove(path)
             return None
@@ -77,7 +78,7 @@ class NodeCache:
         if length > self._max_bytes * _KEEP_SHARE:
             return
         for part in parts:
-            crc = zlib.crc32(part, crc)
+            crc = crc32(part, crc)
         path = self._path(key)
         unfinished = path.with_name(f"{uuid4().hex}{_UNFINISHED}")
         try:

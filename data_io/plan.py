@@ -12,7 +12,7 @@ Drawing the next source with probability proportional to what is left of it, as 
 own (arXiv 2510.02294, section 3), is the same law as that permutation. Nothing here depends on W.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -46,11 +46,14 @@ class SourceRows:
 
 @dataclass(frozen=True)
 class Slot:
-    """One micro-batch of a step: the `occurrence`-th micro-batch of source number `source`, with `rows` rows."""
+    """One micro-batch of a step: the `occurrence`-th micro-batch of source number `source`, with `rows` rows. One that
+    is `skipped` is consumed and weighs nothing.
+    """
 
     source: int
     occurrence: int
     rows: int
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class Step:
     @property
     def rows(self) -> int:
         return sum(slot.rows for slot in self.slots)
+
+    @property
+    def weighed_rows(self) -> int:
+        """Rows of the slots that are not skipped: the loss is the mean over these."""
+        return sum(slot.rows for slot in self.slots if not slot.skipped)
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,11 @@ class DataPlan:
         micro_batches_per_step: int,
         seed: int,
         step_source: StepSource = "independent",
+        skipped: Set[tuple[int, int, int]] = frozenset(),
     ) -> None:
-        """Raises DataError where there is no source, or one without rows."""
+        """`skipped` holds the epoch, source and occurrence of slots that are to weigh nothing. Raises DataError where
+        there is no source, or one without rows.
+        """
         if not sources:
             raise DataError("no source to train on", remedy="name at least one source of the manifest in data.sources")
         for source in sources:
@@ -107,12 +118,18 @@ class DataPlan:
         self.micro_batches_per_step = micro_batches_per_step
         self.seed = seed
         self.step_source: StepSource = step_source
+        self._skipped = skipped
         self._source_rows = np.array([source.rows for source in sources], dtype=np.int64)
         self._source_batches = -(-self._source_rows // micro_batch_size)
         # One epoch, and the next while the loader reads ahead over the boundary.
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
         self._row_groups = lru_cache(maxsize=2 * len(sources))(self._draw_row_groups)
         self._rows = lru_cache(maxsize=4 * len(sources) + 64)(self._draw_rows)
+
+    @property
+    def micro_batches_of_sources(self) -> list[int]:
+        """Micro-batches an epoch of each source."""
+        return [int(count) for count in self._source_batches]
 
     @property
     def micro_batches_per_epoch(self) -> int:
@@ -131,7 +148,12 @@ class DataPlan:
         order = self._epoch(epoch)
         first, end = int(order.step_bounds[step_in_epoch]), int(order.step_bounds[step_in_epoch + 1])
         slots = tuple(
-            Slot(source=int(s), occurrence=int(k), rows=self.rows_of_micro_batch(int(s), int(k)))
+            Slot(
+                source=int(s),
+                occurrence=int(k),
+                rows=self.rows_of_micro_batch(int(s), int(k)),
+                skipped=(epoch, int(s), int(k)) in self._skipped,
+            )
             for s, k in zip(order.source[first:end], order.occurrence[first:end], strict=True)
         )
         return Step(index=index, epoch=epoch, first_slot=epoch * self.micro_batches_per_epoch + first, slots=slots)

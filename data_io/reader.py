@@ -1,18 +1,19 @@
 """Columns of a row group by ranged GETs alone: no listing, no HEAD, no Parquet footer, every byte checked."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock, Semaphore
 
 import numpy as np
 import pyarrow as pa
+from zlib_ng.zlib_ng import crc32
 
 from data_io.errors import DataError, NotFoundInStore, ObjectChanged
 from data_io.fetch import MAX_REQUESTS, Fetcher, ReadStats
 from data_io.manifest import Manifest, Shard
 from data_io.node_cache import NodeCache
 from data_io.parquet_footer import Chunk, decode
+from data_io.runs import split_runs
 from data_io.schema import HASH_COLUMNS, column_names
 from data_io.storage import Blob, Store
 from data_io.storage_errors import ObjectTooShort
@@ -146,7 +147,7 @@ class Reader:
         return blob
 
     def _damaged(self, wanted: "_Wanted", chunks: dict[int, memoryview]) -> list[int]:
-        return [i for i in wanted.columns if zlib.crc32(chunks[i]) != wanted.crcs[i]] if self._verify else []
+        return [i for i in wanted.columns if crc32(chunks[i]) != wanted.crcs[i]] if self._verify else []
 
     def _decode(self, wanted: "_Wanted", order: Sequence[str], chunks: dict[int, memoryview]) -> pa.Table:
         parts = [Chunk(wanted.names[i], wanted.names[i] not in HASH_COLUMNS, chunks[i]) for i in wanted.columns]
@@ -196,10 +197,4 @@ class _Wanted:
 
 def _runs(indices: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Split rising indices where the gap between neighbours is worth a request of its own."""
-    runs: list[list[int]] = []
-    for i in indices:
-        if runs and spans[i][0] - spans[runs[-1][-1]][1] < MERGE_GAP_BYTES:
-            runs[-1].append(i)
-        else:
-            runs.append([i])
-    return runs
+    return split_runs(indices, lambda run, i: spans[i][0] - spans[run[-1]][1] < MERGE_GAP_BYTES)

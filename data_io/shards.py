@@ -1,7 +1,6 @@
 """Sorted rows as immutable Parquet shards: the same rows give the same bytes, however they come in."""
 
 import hashlib
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,6 +9,7 @@ from itertools import chain, islice
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from zlib_ng.zlib_ng import crc32
 
 from data_io.manifest import RowGroups, Shard, SourceData, SourceEntry, SourceInfo
 from data_io.storage import Store
@@ -134,7 +134,7 @@ def _describe(data: bytes, number: int, key: str) -> RowGroups:
             assert chunk.compression == "ZSTD", f"{key}: compression {chunk.compression}"
             size = chunk.total_compressed_size
             chunk_bytes[g, c] = size
-            chunk_crc[g, c] = zlib.crc32(view[at : at + size])
+            chunk_crc[g, c] = crc32(view[at : at + size])
             at += size
     rows = np.array([footer.row_group(g).num_rows for g in range(groups)], dtype=np.int32)
     return RowGroups(np.full(groups, number, dtype=np.int32), rows, offset, chunk_bytes, chunk_crc)

@@ -4,13 +4,13 @@ A spill object is a row of sections. A section holds rows of one bucket: their k
 (24 bytes a row, so that repeated rows can be counted without reading a text), then their texts as compressed Arrow.
 """
 
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from zlib_ng.zlib_ng import crc32
 
 from data_io.errors import StorageError
 from data_io.manifest import SourceInfo
@@ -93,7 +93,7 @@ class SpillWriter:
         self._out.write(keys)
         self._out.write(data)
         size = len(keys) + len(data)
-        self._sections.append((bucket, self._at, table.num_rows, size, zlib.crc32(keys), zlib.crc32(data)))
+        self._sections.append((bucket, self._at, table.num_rows, size, crc32(keys), crc32(data)))
         self._at += size
 
 
@@ -164,7 +164,7 @@ def _keys(data: memoryview) -> npt.NDArray[np.uint64]:
 
 
 def _check(store: Store, spill: Spill, data: memoryview, crc: np.int64) -> None:
-    if zlib.crc32(data) != crc:
+    if crc32(data) != crc:
         raise StorageError(
             f"{store.uri}/{spill.key}: an intermediate object is damaged",
             remedy="give the same command again: it makes that part anew and keeps the rest",

@@ -1,7 +1,6 @@
 """Read a whole data set and say everything that is wrong with it, each thing with its place."""
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from zlib_ng.zlib_ng import crc32
 
 from data_io.errors import DataError, NotFoundInStore, ObjectChanged
 from data_io.evaluation_sets import RetrievalSet, StsSet, load_evaluation
@@ -159,7 +159,7 @@ def _verify_shard(
         digest.update(data)
         if g is not None:
             chunks = _chunks(names, groups, g, data[int(groups.offset[g]) - at :])
-            wrong[g] = [chunk.name for chunk, crc in chunks if zlib.crc32(chunk.data) != crc]
+            wrong[g] = [chunk.name for chunk, crc in chunks if crc32(chunk.data) != crc]
             table = None
             if not wrong[g]:
                 table = _decode(work, source, f"{place}, row group {g}", groups, g, [chunk for chunk, _ in chunks])

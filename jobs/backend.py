@@ -20,11 +20,14 @@ from jobs.errors import ConfigError
 if TYPE_CHECKING:
     from data_io.config import S3Options
     from data_io.statistics_report import DatasetStatistics
+    from jobs.k8s_api import KubeApi
     from jobs.plan import DataSize
+    from jobs.published import Published
     from jobs.sources_file import SourcesFile
     from jobs.spec import EmbeddingJob
     from ray_app.config import JobSpec
     from ray_app.evaluation_report import EvaluationReport
+    from ray_app.exit_record import ExitRecord
     from ray_app.mining_job import OnProgress
     from ray_app.mining_report import MiningReport
     from ray_app.status import RunStatus
@@ -48,11 +51,13 @@ Target = Literal[
     "Workers",
     "quantile",
     "read_status",
+    "read_exit_record",
     "read_text",
     "run",
     "evaluate_exported",
     "export_run",
     "upload_folder",
+    "connect",
     "write_report",
     "write_data_report",
 ]
@@ -75,11 +80,13 @@ TARGETS: Mapping[Target, str] = {
     "Workers": "ray_app.mining_job",
     "quantile": "ray_app.mining_report",
     "read_status": "ray_app.run_directory",
+    "read_exit_record": "ray_app.exit_record",
     "read_text": "ray_app.run_directory",
     "run": "ray_app.entrypoint",
     "evaluate_exported": "ray_app.delivery",
     "export_run": "ray_app.delivery",
     "upload_folder": "ray_app.export",
+    "connect": "jobs.k8s_api",
     "write_report": "ray_app.report",
     "write_data_report": "ray_app.data_report",
 }
@@ -100,6 +107,8 @@ def function(target: Target) -> Callable[..., Any]:
         if library in _OURS:
             raise
         extra = "data" if TARGETS[target].startswith("data_io") and library in _DATA_LIBRARIES else "train"
+        if library == "kubernetes":
+            extra = "cluster"
         raise ConfigError(
             f"{TARGETS[target]} cannot be loaded: {error}",
             remedy=f"{install_hint(extra)} (what is there: `f2llm doctor`)",
@@ -286,13 +295,14 @@ def run_job(
     job: "EmbeddingJob", *, stop_after_steps: int | None, on_status: "Callable[[RunStatus], None]"
 ) -> RunResult:
     """Train a document here, or go on with its run. Raises an F2LLMError; the run directory says so too."""
-    from jobs.differences import differences_from
+    from jobs.differences import changes_from, differences_from
 
     result: RunResult = function("run")(
         job.metadata.name,
         job.job_spec,
         document_yaml=job.to_yaml(),
         differences=lambda frozen: [str(found) for found in differences_from(frozen, job)],
+        changes=lambda frozen: [str(found) for found in changes_from(frozen, job)],
         stop_after_steps=stop_after_steps,
         on_status=on_status,
     )
@@ -366,6 +376,25 @@ def verify_data(uri: str, s3: "S3Options", *, on_bytes: Callable[[int, int], Non
     )
 
 
+def connect(kubeconfig: str | None, context: str | None, namespace: str | None) -> "KubeApi":
+    """A cluster, found as kubectl finds it. Raises ConfigError where there is none."""
+    api: KubeApi = function("connect")(kubeconfig=kubeconfig, context=context, namespace=namespace)
+    return api
+
+
+def progress_door(config_map: str) -> "Callable[[Published], str]":
+    """What writes a driver's words into its ConfigMap, from inside a pod; it answers the operator's wish."""
+    from jobs.published import PUBLISHED_KEY, STOP_KEY
+
+    api = connect(None, None, None)
+
+    def send(words: "Published") -> str:
+        answer = api.patch("ConfigMap", config_map, {"data": {PUBLISHED_KEY: words.model_dump_json()}})
+        return str(answer.get("data", {}).get(STOP_KEY, ""))
+
+    return send
+
+
 def read_status(run_uri: str, s3: "S3Options") -> "RunStatus":
     """Where a run stands. Raises NotFoundInStore where no run is, or its status is damaged."""
     run = function("open_store")(run_uri, s3)
@@ -378,6 +407,28 @@ def read_status(run_uri: str, s3: "S3Options") -> "RunStatus":
     if status is None:
         raise NotFoundInStore(f"no run at {run_uri}: it has no status.json", remedy=RUN_HINT)
     return status
+
+
+def read_exit_record(run_uri: str, s3: "S3Options") -> "ExitRecord | None":
+    """Why a run failed; None where it has not."""
+    record: ExitRecord | None = function("read_exit_record")(function("open_store")(run_uri, s3))
+    return record
+
+
+def read_log(run_uri: str, s3: "S3Options", *, process: str) -> list[str]:
+    """Lines that `driver` or `worker-<rank>` logged in the run's last start that has a log of it.
+
+    Raises NotFoundInStore where there is none, naming the processes that have one.
+    """
+    run = function("open_store")(run_uri, s3)
+    logs = [info.key for info in run.list("logs") if info.key.endswith(".log")]  # logs/<start>/<process>.log
+    newest = max((key for key in logs if key.endswith(f"/{process}.log")), default=None)
+    if newest is None:
+        known = sorted({key.rpartition("/")[2].removesuffix(".log") for key in logs})
+        found = f"there are logs of {', '.join(known)}" if known else "a process that was killed leaves no log"
+        raise NotFoundInStore(f"{run_uri}/logs has no log of {process}", remedy=found)
+    lines: list[str] = run.get(newest).decode("utf-8", "replace").splitlines()
+    return lines
 
 
 def read_frozen_document(run_uri: str, s3: "S3Options") -> str:

@@ -54,6 +54,6 @@ def demo_document(folder: Path) -> dict[str, Any]:
             },
             "workers": {"replicas": 2, "cpus": 1},
             "storage": {"uri": str(folder)},
-            "checkpoint": {"every_steps": 200, "keep": 2},
+            "checkpoint": {"every": "200 steps", "keep": 2},
         },
     }

@@ -9,8 +9,8 @@ from jobs.spec import EmbeddingJob, parse_document
 from jobs.yaml_text import read_yaml
 from ray_app.errors import RunConflict
 
-# Paths below `spec`. None of them changes what a step computes; the data set may move, for its content has a
-# fingerprint.
+# Paths below `spec`. None of them changes what a step computes, except that a step may be told to leave micro-batches
+# out; the data set may move, for its content has a fingerprint.
 MAY_CHANGE: frozenset[str] = frozenset(
     {
         "workers.*",
@@ -24,6 +24,9 @@ MAY_CHANGE: frozenset[str] = frozenset(
         "data.cache.*",
         "model.attn_implementation",
         "train.record_examples",
+        "train.skip_micro_batches",
+        "suspend",
+        "cluster.*",
     }
 )
 
@@ -45,12 +48,18 @@ def differences(frozen: EmbeddingJob, new: EmbeddingJob) -> list[Difference]:
 
     Effective values are compared, so that a preset and the same values written out are one. Metadata is not compared.
     """
-    before, after = dict(_leaves(_values(frozen))), dict(_leaves(_values(new)))
-    return [
-        Difference(path, before.get(path), after.get(path))
-        for path in {**before, **after}
-        if before.get(path) != after.get(path) and not any(fnmatchcase(path, pattern) for pattern in MAY_CHANGE)
-    ]
+    return [found for found in _all_differences(frozen, new) if not may_change(found.path)]
+
+
+def changes_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
+    """The fields that differ and may, from the text of a run directory's job.yaml."""
+    frozen = parse_document(read_yaml(frozen_yaml, "job.yaml of the run directory"))
+    return [found for found in _all_differences(frozen, new) if may_change(found.path)]
+
+
+def may_change(path: str) -> bool:
+    """Whether a field, by its path below `spec`, may differ between two starts of one run."""
+    return any(fnmatchcase(path, pattern) for pattern in MAY_CHANGE)
 
 
 def differences_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
@@ -66,6 +75,15 @@ def refuse_differences(frozen_yaml: str, new: EmbeddingJob, *, run_uri: str) -> 
             f"{run_uri}: this run was started by a document that says something else:{lines}",
             remedy=f"give the new document another metadata.name, or write {found[0].path}: {_text(found[0].frozen)}",
         )
+
+
+def _all_differences(frozen: EmbeddingJob, new: EmbeddingJob) -> list[Difference]:
+    before, after = dict(_leaves(_values(frozen))), dict(_leaves(_values(new)))
+    return [
+        Difference(path, before.get(path), after.get(path))
+        for path in {**before, **after}
+        if before.get(path) != after.get(path)
+    ]
 
 
 def _values(job: EmbeddingJob) -> dict[str, Any]:

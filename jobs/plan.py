@@ -11,11 +11,14 @@ from typing import Any
 from data_io.task import Kind
 from jobs.architecture import ASSUMED_VOCABULARY, Architecture
 from jobs.errors import ConfigError
+from ray_app.checkpoint_interval import ASSUMED_SECONDS_BETWEEN_FAILURES, best_interval
 from ray_app.config import JobSpec
 
 GIB = 2**30
 # DeepSpeed's default reduce_bucket_size, in elements.
 _REDUCE_BUCKET = 500_000_000
+_COPY_BYTES_PER_SECOND = 10**9
+_STORE_BYTES_PER_SECOND = 10**8
 _CUDA_CONTEXT_BYTES = 1 * GIB
 
 
@@ -75,10 +78,11 @@ class Plan:
     tokens_are: str
     workers: int
     rounds_per_step: int
-    checkpoints: int
+    checkpoints: int | None
     parameters: int | None
     memory: Memory | None
     checkpoint_bytes: int | None
+    checkpoint_seconds: float | None
     model_bytes: int | None
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -131,10 +135,11 @@ def make_plan(spec: JobSpec, data: DataSize, architecture: Architecture | None) 
         tokens_are="mean lengths of the manifest" if counted else "an upper bound",
         workers=workers,
         rounds_per_step=-(-slots // workers),
-        checkpoints=-(-total_steps // spec.checkpoint.every_steps),
+        checkpoints=-(-total_steps // every_steps) if (every_steps := spec.checkpoint.every_steps) else None,
         parameters=None if architecture is None else architecture.parameters,
         memory=None if architecture is None else memory_of(spec, sources, architecture, workers=workers),
         checkpoint_bytes=None if architecture is None else 12 * architecture.parameters,
+        checkpoint_seconds=None if architecture is None else _best_interval(architecture, workers),
         model_bytes=None if architecture is None else _weight_bytes(spec) * architecture.parameters,
         assumptions=tuple(_assumptions(spec, data, architecture, counted=counted)),
         warnings=tuple(_warnings(spec, data, sources, architecture, total_steps=total_steps)),
@@ -155,6 +160,16 @@ def memory_of(spec: JobSpec, sources: Sequence[SourceSize], architecture: Archit
         optimizer=-(-12 * count // workers),
         buffers=size * min(count, _REDUCE_BUCKET) + (_CUDA_CONTEXT_BYTES if spec.workers.gpus else 0),
         activations=layers * boundary + 2 * layer if spec.train.gradient_checkpointing else (layers + 1) * layer,
+    )
+
+
+def _best_interval(architecture: Architecture, workers: int) -> float:
+    """Seconds between checkpoints that lose least, before anything is measured."""
+    share = 12 * architecture.parameters / workers
+    return best_interval(
+        stall_seconds=share / _COPY_BYTES_PER_SECOND,
+        save_seconds=share / _STORE_BYTES_PER_SECOND,
+        seconds_between_failures=ASSUMED_SECONDS_BETWEEN_FAILURES,
     )
 
 
@@ -195,6 +210,10 @@ def _assumptions(spec: JobSpec, data: DataSize, architecture: Architecture | Non
     kept = "each layer's input, and two layers in full" if spec.train.gradient_checkpointing else "every layer in full"
     yield f"activations: every text of a micro-batch {longest} tokens long, packed without padding; {kept}"
     yield "checkpoint: 12 bytes a parameter, whatever the number of workers"
+    yield (
+        f"time between checkpoints: each worker copies {_COPY_BYTES_PER_SECOND // 10**9} GB/s and uploads "
+        f"{_STORE_BYTES_PER_SECOND // 10**6} MB/s, one failure a day; `checkpoint.every: auto` measures instead"
+    )
 
 
 def _warnings(
@@ -223,9 +242,8 @@ def _warnings(
             f"workers.replicas={workers} does not divide the {slots} micro-batches of a step, so workers idle for "
             f"{1 - slots / (rounds * workers):.0%} of it; the result is the same"
         )
-    if spec.checkpoint.every_steps >= total_steps:
-        every = spec.checkpoint.every_steps
-        yield f"checkpoint.every_steps={every}: a job of {total_steps} steps has one checkpoint, at its end"
+    if (spec.checkpoint.every_steps or 0) >= total_steps:
+        yield f"checkpoint.every={spec.checkpoint.every}: a job of {total_steps} steps has one checkpoint, at its end"
     for source in sources:
         wanted = spec.data.hard_negatives.of(source.kind)
         if source.negatives < wanted:

@@ -34,7 +34,7 @@ def _preset(model: str, *, learning_rate: float, micro_batch_size: int, gpus: in
             "gradient_checkpointing": True,
         },
         "workers": {"replicas": gpus, "cpus": 8.0, "gpus": 1},
-        "checkpoint": {"every_steps": 500, "keep": 2},
+        "checkpoint": {"every": "auto", "keep": 2},
     }
 
 

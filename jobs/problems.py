@@ -26,7 +26,7 @@ _KNOWN_ELSEWHERE = {
     "max_length": "spec.model.max_seq_length",
     "bf16": "spec.train.precision",
     "num_workers": "spec.workers.replicas",
-    "save_steps": "spec.checkpoint.every_steps",
+    "save_steps": "spec.checkpoint.every",
     "save_total_limit": "spec.checkpoint.keep",
     "output_dir": "spec.storage.uri",
     "model_name_or_path": "spec.model.name_or_path",
@@ -65,6 +65,12 @@ def translate(error: ValidationError, raw: RawDocument, fields: Mapping[str, Doc
     wrong = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
     # A list whose items are wrong counts as too short as well; only the items are worth a line.
     return [_problem(d, raw, fields) for d in found if not (d["type"] == "too_short" and d["loc"] in wrong)]
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong in a small file: its path in there, and why."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
@@ -155,7 +161,7 @@ def _unknown(path: tuple[int | str, ...], fields: Mapping[str, DocumentField]) -
 def _mend(details: ErrorDetails, name: str, field: DocumentField | None) -> str:
     value = details["input"]
     if name == "metadata.name" and isinstance(value, str):
-        slug = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:40].strip("-")
+        slug = re.sub(r"[^a-z0-9]+", "-", value.lower()).lstrip("-0123456789")[:40].strip("-")
         return f"for example `name: {slug or 'my-run'}`"
     if details["type"] == "literal_error" and field is not None:
         choices = field.expected.removesuffix(", or null").removeprefix("one of ").split(", ")

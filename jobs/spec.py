@@ -14,21 +14,23 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from data_io.config import Section
 from data_io.store_address import check_endpoint, parse_uri, without_credentials
+from jobs.cluster_spec import ClusterSpec
 from jobs.errors import ConfigError, UsageError
-from jobs.fields import NAME_PATTERN, DocumentField, fields_of
+from jobs.fields import JOB_NAME_PATTERN, NAME_PATTERN, DocumentField, fields_of
 from jobs.presets import PresetName, merged, preset_values
 from jobs.problems import close_names, raise_problems, translate
 from jobs.yaml_text import HOLDS, RawDocument, read_json, read_value, read_yaml, write_yaml
 from ray_app.config import JobSpec
 
 API_VERSION = "f2llm.dev/v1alpha1"
+MAX_NAME_LENGTH = 40
 
 
 class Metadata(Section):
     """Who the job is."""
 
-    # KubeRay appends to the name, so it is shorter than Kubernetes allows.
-    name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)] = Field(
+    # The name becomes part of other names and of Services, which may hold 63 characters and begin with a letter.
+    name: Annotated[str, Field(pattern=JOB_NAME_PATTERN, max_length=MAX_NAME_LENGTH)] = Field(
         description="Name of the job and of its run directory: lower-case letters, digits and '-'."
     )
     namespace: Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)] | None = Field(
@@ -50,6 +52,10 @@ class EmbeddingJobSpec(JobSpec):
         None,
         description="Published recipe that fills in whatever this document leaves out; what the document says wins.",
     )
+    suspend: bool = Field(
+        False, description="On Kubernetes: stop behind a checkpoint and free all pods, until this is false again."
+    )
+    cluster: ClusterSpec = Field(default_factory=ClusterSpec)
 
     @model_validator(mode="after")
     def _addresses(self) -> Self:
@@ -77,8 +83,10 @@ class EmbeddingJob(Section):
 
     @property
     def job_spec(self) -> JobSpec:
-        """What the workers receive: the spec without the preset's name, whose values it already holds."""
-        return JobSpec.model_validate(self.spec.model_dump(exclude={"preset"}))
+        """What the workers receive: the spec without the preset's name, whose values it already holds, and without
+        what only Kubernetes reads.
+        """
+        return JobSpec.model_validate(self.spec.model_dump(include=set(JobSpec.model_fields)))
 
     @property
     def run_uri(self) -> str:

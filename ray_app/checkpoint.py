@@ -2,13 +2,14 @@
 
 `checkpoints/step-00001234.attempt-2/` holds DCP's files, then `.metadata`, then `manifest.json`. A checkpoint exists
 only when its manifest does, so nothing depends on renames or conditional writes. Each rank presents its ZeRO-2
-fragments as one-dimensional chunks of the flattened parameters; DCP then reads exactly the stored chunks that overlap
-a rank's own.
+fragments as one-dimensional chunks of the flattened parameters, stored in pieces; DCP then reads exactly the stored
+pieces that overlap a rank's own chunks.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
+    Metadata,
     MetadataIndex,
     TensorProperties,
     TensorStorageMetadata,
@@ -43,9 +45,15 @@ from ray_app.checkpoint_manifest import (
 )
 from ray_app.checkpoint_storage import StoreReader, StoreWriter
 from ray_app.engine import Engine, Fragment
-from ray_app.errors import CheckpointError
+from ray_app.errors import CheckpointDamaged, CheckpointError
 
 T = TypeVar("T")
+
+
+_PIECE = 2**20
+"""Values in a stored piece. A piece has one checksum and is read whole: small, so that a rank of another number of
+workers reads little that is not its own.
+"""
 
 
 class _Chunk(torch.Tensor):
@@ -68,16 +76,23 @@ class _Chunk(torch.Tensor):
         return [ChunkStorageMetadata(offsets=place[0], sizes=place[1])]
 
     def __create_write_items__(self, fqn: str, _: object) -> list[WriteItem]:
-        chunk = self.__create_chunk_list__()[0]
-        data = TensorWriteData(
-            chunk=chunk,
-            properties=TensorProperties(dtype=self.fragment.values.dtype),
-            size=torch.Size([self.fragment.numel]),
-        )
-        return [WriteItem(index=MetadataIndex(fqn, chunk.offsets), type=WriteItemType.SHARD, tensor_data=data)]
+        items = []
+        for first in range(0, len(self.fragment.values), _PIECE):
+            offsets = torch.Size([self.fragment.start + first])
+            sizes = torch.Size([min(_PIECE, len(self.fragment.values) - first)])
+            data = TensorWriteData(
+                chunk=ChunkStorageMetadata(offsets=offsets, sizes=sizes),
+                properties=TensorProperties(dtype=self.fragment.values.dtype),
+                size=torch.Size([self.fragment.numel]),
+            )
+            index = MetadataIndex(fqn, offsets)
+            items.append(WriteItem(index=index, type=WriteItemType.SHARD, tensor_data=data))
+        return items
 
-    def __get_tensor_shard__(self, _: MetadataIndex) -> Tensor:
-        return self.fragment.values
+    def __get_tensor_shard__(self, index: MetadataIndex) -> Tensor:
+        """From the index on: to be read whole, to be written as long as the piece is."""
+        first = index.offset[0] - self.fragment.start if index.offset else 0
+        return self.fragment.values[first:]
 
 
 @dataclass(frozen=True)
@@ -137,8 +152,10 @@ class CheckpointSaver:
         begin = monotonic()
         folder = self._run.child(name.folder)
         writer = StoreWriter(folder)
-        dcp_save(staged, storage_writer=writer, process_group=self._group)
-        if dist.get_rank() == 0:
+        with _raising_the_cause():
+            dcp_save(staged, storage_writer=writer, process_group=self._group)
+
+        def commit() -> None:
             self._before_commit()
             manifest = CheckpointManifest(
                 progress=progress,
@@ -147,10 +164,11 @@ class CheckpointSaver:
                 created=datetime.now(UTC),
                 files=writer.files,
             )
-            folder.put(MANIFEST_FILE, manifest.model_dump_json(indent=1).encode())
+            folder.put(MANIFEST_FILE, manifest.to_json())
             self._remove_old(name)
-        # Nobody reports the checkpoint before its manifest is there.
-        dist.barrier(group=self._group)
+
+        # No rank reports the checkpoint before its manifest is there.
+        _from_rank_zero(commit, self._group)
         return monotonic() - begin
 
     def _remove_old(self, newest: CheckpointName) -> None:
@@ -174,20 +192,22 @@ class Restored:
 def restore(run: Store, engine: Engine, fingerprint: Fingerprint) -> Restored | None:
     """Load the newest checkpoint that is whole, into this rank's fragments; every rank must call this.
 
-    None where there is no checkpoint yet. Raises CheckpointError where all are damaged, or where one was made with
-    another data order (naming what differs).
+    Only damage is passed over. None where there is no checkpoint yet. Raises CheckpointError where all are damaged, and
+    where the newest whole one is of another version, data order or model: to go on from an older one would lose work.
+    Raises StorageError where the store stays away.
     """
     passed_over: list[str] = []
     for name in _from_rank_zero(lambda: list_checkpoints(run)):
         try:
             manifest = _from_rank_zero(partial(read_manifest, run, name))
             _refuse_other_order(run, name, fingerprint, manifest.progress.fingerprint)
+            reader = StoreReader(run.child(name.folder), manifest.files)
+            _refuse_other_model(run, name, engine, _from_rank_zero(reader.read_metadata))
             chunks = {_key(fragment): _Chunk.of(fragment) for fragment in engine.fragments()}
-            dcp_load(chunks, storage_reader=StoreReader(run.child(name.folder), manifest.files))
-        except (CheckpointError, CheckpointException) as error:
-            if isinstance(error, CheckpointError) and error.remedy is not None:
-                raise
-            passed_over.append(f"checkpoint {name} is passed over: {_reason(error)}")
+            with _raising_the_cause():
+                dcp_load(chunks, storage_reader=reader)
+        except CheckpointDamaged as damage:
+            passed_over.append(f"checkpoint {name} is passed over: {damage.message}")
             continue
         engine.finish_restore(updates=manifest.progress.step)
         return Restored(manifest.progress, name, tuple(passed_over))
@@ -203,17 +223,23 @@ def load_weights(run: Store, name: CheckpointName) -> dict[str, Tensor]:
     """The fp32 master weights of a checkpoint, each flattened; needs no process group."""
     manifest = read_manifest(run, name)
     reader = StoreReader(run.child(name.folder), manifest.files)
-    stored = reader.read_metadata().state_dict_metadata
-    sizes = {key: meta.size for key, meta in stored.items() if isinstance(meta, TensorStorageMetadata)}
-    wanted = {key: torch.empty(size) for key, size in sizes.items() if key.startswith("weight/")}
+    weights = {name: torch.empty(count) for name, count in _weight_counts(reader.read_metadata()).items()}
+    with _raising_the_cause():
+        dcp_load({f"weight/{name}": values for name, values in weights.items()}, storage_reader=reader, no_dist=True)
+    return weights
+
+
+@contextmanager
+def _raising_the_cause() -> Iterator[None]:
+    """Raise what made a rank fail instead of torch's report on all ranks; damage only where nothing else failed."""
     try:
-        dcp_load(wanted, storage_reader=reader, no_dist=True)
+        yield
     except CheckpointException as error:
-        raise CheckpointError(f"checkpoint {name} of {run.uri} cannot be read: {_reason(error)}") from error
-    return {key.removeprefix("weight/"): tensor for key, tensor in wanted.items()}
+        causes = [cause for cause, _ in error.failures.values()]
+        raise min(causes, key=lambda cause: isinstance(cause, CheckpointDamaged)) from error
 
 
-def _from_rank_zero(ask: Callable[[], T]) -> T:
+def _from_rank_zero(ask: Callable[[], T], group: dist.ProcessGroup | None = None) -> T:
     """Rank 0's answer on every rank; an error it meets is raised on every rank, so that none waits for the others."""
     answer: list[Any] = [None, None]
     if dist.get_rank() == 0:
@@ -221,7 +247,7 @@ def _from_rank_zero(ask: Callable[[], T]) -> T:
             answer[0] = ask()
         except F2LLMError as error:
             answer[1] = error
-    dist.broadcast_object_list(answer, src=0)
+    dist.broadcast_object_list(answer, src=0, group=group)
     if answer[1] is not None:
         raise answer[1]
     return answer[0]  # type: ignore[no-any-return]
@@ -229,18 +255,35 @@ def _from_rank_zero(ask: Callable[[], T]) -> T:
 
 def _refuse_other_order(run: Store, name: CheckpointName, mine: Fingerprint, theirs: Fingerprint) -> None:
     if different := mine.differences(theirs):
+        same_planner = mine.planner_version == theirs.planner_version
+        usual = "train on the data and with the settings of the run, or start a new run under another metadata.name"
         raise CheckpointError(
             f"checkpoint {name} of {run.uri} was made with another data order: {'; '.join(different)}",
-            remedy="train on the data and with the settings of the run, or start a new run under another metadata.name",
+            remedy=usual if same_planner else "resume with the version of f2llm-ray that wrote it",
         )
+
+
+def _refuse_other_model(run: Store, name: CheckpointName, engine: Engine, metadata: Metadata) -> None:
+    stored = _weight_counts(metadata)
+    mine = {parameter: values.numel() for parameter, values in engine.model.named_parameters()}
+    different = [key for key in {**mine, **stored} if mine.get(key) != stored.get(key)]
+    if different:
+        first = different[0]
+        raise CheckpointError(
+            f"checkpoint {name} of {run.uri} is of another model: {len(different)} parameters differ, as {first} with "
+            f"{mine.get(first, 'no')} values here and {stored.get(first, 'no')} there",
+            remedy="train the model of the run (spec.model), or start a new run under another metadata.name",
+        )
+
+
+def _weight_counts(metadata: Metadata) -> dict[str, int]:
+    """How many values each parameter has, by its name."""
+    return {
+        key.removeprefix("weight/"): entry.size.numel()
+        for key, entry in metadata.state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata) and key.startswith("weight/")
+    }
 
 
 def _key(fragment: Fragment) -> str:
     return f"{fragment.state}/{fragment.name}"
-
-
-def _reason(error: BaseException) -> str:
-    """The first cause that any rank reported, in one line."""
-    failures: Iterable[Any] = getattr(error, "failures", {}).values()
-    causes = [str(failure[0]) if isinstance(failure, tuple) else str(failure) for failure in failures]
-    return (causes or [str(error)])[0].splitlines()[0]

@@ -1,8 +1,11 @@
 """Which checkpoints a run has, and what each is made of. Standard library, pydantic and the store only."""
 
+import json
 import re
+import zlib
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -10,9 +13,9 @@ from data_io.errors import NotFoundInStore
 from data_io.fingerprint import Fingerprint
 from data_io.storage import Store
 from ray_app.attempts import is_fenced_off, list_attempts
-from ray_app.errors import CheckpointError
+from ray_app.errors import CheckpointDamaged, CheckpointError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 MANIFEST_FILE = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})\.attempt-(\d+)")
@@ -64,6 +67,20 @@ class CheckpointManifest(BaseModel):
         """Bytes of all files."""
         return sum(file.size for file in self.files.values())
 
+    def to_json(self) -> bytes:
+        """With a checksum of its own: one digit more in `micro_batches_consumed` would skip examples without a word."""
+        values = self.model_dump(mode="json")
+        return json.dumps(values | {"crc32": _checksum(values)}, indent=1).encode()
+
+
+class _Envelope(BaseModel):
+    """What a manifest of any format holds, and what has to be right before the rest is believed."""
+
+    model_config = ConfigDict(strict=True)
+
+    format_version: int
+    crc32: int
+
 
 @dataclass(frozen=True, order=True)
 class CheckpointName:
@@ -92,25 +109,74 @@ def list_checkpoints(run: Store) -> list[CheckpointName]:
     """Complete checkpoints of a run directory, newest first; one without a manifest does not exist, and one that a
     replaced attempt has written beyond the start of a later one is not the run's.
     """
-    keys = (info.key for info in run.list(f"{FOLDER}/"))
-    found = {CheckpointName.of_key(key) for key in keys if key.endswith(f"/{MANIFEST_FILE}")}
+    keys = [info.key for info in run.list(f"{FOLDER}/")]
+    found = [(key, name) for key in keys if (name := CheckpointName.of_key(key)) is not None]
     attempts = list_attempts(run)
-    names = (name for name in found if name is not None and not is_fenced_off(name.attempt, name.step, attempts))
-    return sorted(names, reverse=True)
+    return sorted(
+        (
+            name
+            for key, name in found
+            if key == f"{name.folder}/{MANIFEST_FILE}" and not is_fenced_off(name.attempt, name.step, attempts)
+        ),
+        reverse=True,
+    )
 
 
 def read_manifest(run: Store, name: CheckpointName) -> CheckpointManifest:
-    """Raises CheckpointError where the manifest is missing, damaged or of a newer format."""
-    try:
-        manifest = CheckpointManifest.model_validate_json(run.get(f"{name.folder}/{MANIFEST_FILE}"))
-    except (NotFoundInStore, ValidationError) as error:
-        raise CheckpointError(f"checkpoint {name} of {run.uri} has no readable {MANIFEST_FILE}") from error
-    if manifest.format_version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"checkpoint {name} of {run.uri} has format {manifest.format_version}, this version reads {FORMAT_VERSION}",
-            remedy="resume with the version of f2llm-ray that wrote it",
-        )
+    """Raises CheckpointDamaged where the manifest is missing, damaged, or does not fit the files beside it, and
+    CheckpointError where it is of another format.
+    """
+    manifest = _parse(run, name, _content(run, name))
+    written = CheckpointName(manifest.progress.step, manifest.attempt)
+    if written != name:
+        raise _damaged(run, name, f"is that of checkpoint {written}")
+    sizes = {info.key: info.size for info in run.list(name.folder)}
+    for file, stored in manifest.files.items():
+        found = sizes.get(f"{name.folder}/{file}")
+        if found is None:
+            raise CheckpointDamaged(f"{file} of checkpoint {run.uri}/{name.folder} is missing")
+        if found != stored.size:
+            raise CheckpointDamaged(
+                f"{file} of checkpoint {run.uri}/{name.folder} has {found} bytes, and {stored.size} were written"
+            )
     return manifest
+
+
+def _content(run: Store, name: CheckpointName) -> bytes:
+    try:
+        return run.get(f"{name.folder}/{MANIFEST_FILE}")
+    except NotFoundInStore as error:
+        raise _damaged(run, name, "is missing") from error
+
+
+def _parse(run: Store, name: CheckpointName, content: bytes) -> CheckpointManifest:
+    try:
+        envelope = _Envelope.model_validate_json(content)
+        # Before the checksum, since another format may have another one.
+        if envelope.format_version != FORMAT_VERSION:
+            newer = envelope.format_version > FORMAT_VERSION
+            raise CheckpointError(
+                f"checkpoint {name} of {run.uri} has format {envelope.format_version}, and this version of f2llm-ray "
+                f"reads {FORMAT_VERSION}",
+                remedy=f"resume with {'a newer' if newer else 'the older'} version of f2llm-ray, the one that wrote it",
+            )
+        if envelope.crc32 != _checksum(json.loads(content)):
+            raise _damaged(run, name, "does not have the checksum it was written with")
+        return CheckpointManifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _damaged(run, name, f"cannot be read: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def _checksum(values: dict[str, Any]) -> int:
+    """CRC-32 of what a manifest says, however its JSON is spaced."""
+    content = {key: value for key, value in values.items() if key != "crc32"}
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _damaged(run: Store, name: CheckpointName, what: str) -> CheckpointDamaged:
+    return CheckpointDamaged(f"{MANIFEST_FILE} of checkpoint {run.uri}/{name.folder} {what}")
 
 
 def trained_steps(run: Store) -> int:

@@ -7,26 +7,37 @@ reads.
 
 import io
 import pickle
-import zlib
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from zipfile import ZipFile
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem, SavePlan, SavePlanner, WriteItem
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
+from zlib_ng.zlib_ng import crc32
 
-from data_io.errors import F2LLMError
+from data_io.errors import NotFoundInStore
+from data_io.runs import split_runs
 from data_io.storage import Store
+from data_io.storage_errors import ObjectTooShort
 from ray_app.checkpoint_manifest import StoredFile, StoredItem
-from ray_app.errors import CheckpointError
+from ray_app.errors import CheckpointDamaged, CheckpointError
+
+# torch's own checksums took as long as all the rest of a save, and the manifest has one of the same bytes.
+torch.serialization.set_crc32_options(compute_crc32=False)
 
 METADATA_FILE = ".metadata"
 _READ_THREADS = 8
+_MOST_BYTES_A_READ = 16 * 2**20
 
 
 @dataclass
@@ -66,11 +77,12 @@ class StoreWriter(StorageWriter):
         offset = 0
         with self._store.open_writer(name) as out:
             for item in plan.items:
-                content = _serialise(planner, item)
-                out.write(content)
-                info = _ItemInfo(relative_path=name, offset=offset, length=len(content), crc32=zlib.crc32(content))
-                results.append(WriteResult(index=item.index, size_in_bytes=len(content), storage_data=info))
-                offset += len(content)
+                with _serialise(planner, item) as content:
+                    out.write(content)
+                    length, checksum = len(content), crc32(content)
+                info = _ItemInfo(relative_path=name, offset=offset, length=length, crc32=checksum)
+                results.append(WriteResult(index=item.index, size_in_bytes=length, storage_data=info))
+                offset += length
         return results
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
@@ -84,7 +96,7 @@ class StoreWriter(StorageWriter):
             self.files[name] = StoredFile(size=sum(item.length for item in items), items=items)
         content = pickle.dumps(metadata)
         self._store.put(METADATA_FILE, content)
-        whole = StoredItem(offset=0, length=len(content), crc32=zlib.crc32(content))
+        whole = StoredItem(offset=0, length=len(content), crc32=crc32(content))
         self.files[METADATA_FILE] = StoredFile(size=len(content), items=(whole,))
 
     @classmethod
@@ -105,8 +117,16 @@ class StoreReader(StorageReader):
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         # A pickle: it is only opened once its bytes are known to be the ones that were written.
-        content = self._checked(METADATA_FILE, 0, None)
-        return pickle.loads(content)  # type: ignore[no-any-return]
+        with self._damage_of(METADATA_FILE):
+            content = self._checked(METADATA_FILE, 0, memoryview(self._store.get(METADATA_FILE)))
+        try:
+            return pickle.loads(content)  # type: ignore[no-any-return]
+        except (pickle.UnpicklingError, AttributeError, ImportError) as error:
+            raise CheckpointError(
+                f"{METADATA_FILE} of checkpoint {self._store.uri} is as it was written, but torch {torch.__version__} "
+                f"cannot read it: {error}",
+                remedy="resume with the version of torch that wrote it",
+            ) from error
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         self._places = metadata.storage_data
@@ -118,51 +138,127 @@ class StoreReader(StorageReader):
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
-        by_place: dict[tuple[str, int, int], list[ReadItem]] = {}
+        wanted: dict[_Place, list[ReadItem]] = {}
         for item in plan.items:
-            place = self._places[item.storage_index]
-            by_place.setdefault((place.relative_path, place.offset, place.length), []).append(item)
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for items, content in zip(by_place.values(), pool.map(lambda p: self._checked(*p), by_place), strict=True):
-                stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-                for item in items:
+            info = self._places[item.storage_index]
+            wanted.setdefault(_Place(info.relative_path, info.offset, info.length), []).append(item)
+
+        def restore(places: list[_Place]) -> None:
+            for place, content in zip(places, self._read(places), strict=True):
+                stored = _values(content)
+                for item in wanted[place]:
                     _copy(stored, item, planner)
+
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            for _ in pool.map(restore, _neighbours(wanted)):
+                pass
         done: Future[None] = Future()
         done.set_result(None)
         return done
 
-    def _checked(self, name: str, offset: int, length: int | None) -> bytes:
-        try:
-            content = (
-                self._store.get(name) if length is None else bytes(self._store.get_range(name, offset, length).data)
-            )
-        except F2LLMError as error:
-            raise CheckpointError(f"cannot read {name} of checkpoint {self._store.uri}: {error.message}") from error
-        if zlib.crc32(content) != self._crc.get((name, offset)):
-            raise CheckpointError(
+    def _read(self, places: "list[_Place]") -> Iterator[memoryview]:
+        """What is at places that lie behind each other in a file, in one request; each is checked."""
+        name, start = places[0].name, places[0].offset
+        with self._damage_of(name):
+            content = self._store.get_range(name, start, places[-1].end - start).data
+        for place in places:
+            yield self._checked(name, place.offset, content[place.offset - start : place.end - start])
+
+    def _checked(self, name: str, offset: int, content: memoryview) -> memoryview:
+        if crc32(content) != self._crc.get((name, offset)):
+            raise CheckpointDamaged(
                 f"{name} of checkpoint {self._store.uri} is damaged: bytes {offset} to {offset + len(content)} "
                 "do not have the checksum they were written with"
             )
         return content
+
+    @contextmanager
+    def _damage_of(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (NotFoundInStore, ObjectTooShort) as error:  # any other failure is the store's, and no damage
+            raise CheckpointDamaged(f"{name} of checkpoint {self._store.uri} is damaged: {error.message}") from error
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
         return True
 
 
-def _serialise(planner: SavePlanner, item: WriteItem) -> bytes:
+@dataclass(frozen=True, order=True)
+class _Place:
+    """Where an item lies."""
+
+    name: str
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+def _neighbours(places: Iterable[_Place]) -> list[list[_Place]]:
+    """Groups of places that follow on each other, each small enough for one request."""
+
+    def joins(run: list[_Place], place: _Place) -> bool:
+        follows = (run[-1].name, run[-1].end) == (place.name, place.offset)
+        return follows and place.end - run[0].offset <= _MOST_BYTES_A_READ
+
+    return split_runs(sorted(places), joins)
+
+
+def _serialise(planner: SavePlanner, item: WriteItem) -> memoryview:
     data = planner.resolve_data(item)
     if isinstance(data, io.BytesIO):
-        return data.getvalue()
+        return data.getbuffer()
+    assert item.tensor_data is not None
+    piece = data.detach().cpu()[: item.tensor_data.chunk.sizes.numel()]
     buffer = io.BytesIO()
-    # A clone, or torch.save would write the whole flat partition that this fragment is a view of.
-    torch.save(data.detach().cpu().clone(), buffer)
-    return buffer.getvalue()
+    # A clone where it is a part of more, or torch.save would write all that it is a view of.
+    torch.save(piece if piece.nbytes == piece.untyped_storage().nbytes() else piece.clone(), buffer)
+    return buffer.getbuffer()
 
 
-def _copy(stored: torch.Tensor, item: ReadItem, planner: LoadPlanner) -> None:
-    for dimension, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
-        stored = stored.narrow(dimension, start, length)
+def _values(content: memoryview) -> npt.NDArray[np.float32]:
+    """The values in what torch.save wrote, float32 [n], to be read only: torch.load makes three copies on the way, and
+    opens a pickle.
+    """
+    with ZipFile(_File(content)) as archive:
+        [record] = [info for info in archive.infolist() if info.filename.endswith("/data/0")]
+    name_length, extra_length = struct.unpack_from("<HH", content, record.header_offset + 26)
+    start = record.header_offset + 30 + name_length + extra_length
+    return np.frombuffer(content, np.float32, offset=start, count=record.file_size // 4)
+
+
+class _File(io.RawIOBase):
+    """A memoryview as a file to read."""
+
+    def __init__(self, content: memoryview) -> None:
+        self._content, self._at = content, 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: len(self._content)}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        end = len(self._content) if size < 0 else min(len(self._content), self._at + size)
+        found = bytes(self._content[self._at : end])
+        self._at = end
+        return found
+
+
+def _copy(stored: npt.NDArray[np.float32], item: ReadItem, planner: LoadPlanner) -> None:
+    [start], [length] = item.storage_offsets, item.lengths
+    wanted = stored[start : start + length]
     target = planner.resolve_tensor(item).detach()
-    target.copy_(stored)
+    if target.device.type == "cpu":
+        target.numpy()[:] = wanted
+    else:
+        target.copy_(torch.from_numpy(wanted.copy()))  # torch wants memory that may be written to
     planner.commit_tensor(item, target)

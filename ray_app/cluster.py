@@ -8,10 +8,9 @@ from typing import Any
 from ray_app.ray_environment import EMBEDDED  # isort: skip - before Ray, which reads it
 
 import ray
-from tenacity import Retrying, retry_if_exception, stop_after_attempt
+from tenacity import Retrying, retry_if_exception_message, stop_after_attempt
 
-from data_io.errors import F2LLMError
-from ray_app.errors import CapacityError, TrainingError
+from ray_app.errors import CapacityError
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def cluster(*, cpus: float, env: Mapping[str, str] | None = None) -> Iterator[No
         **(env or {}),
     }
     options: dict[str, Any] = {
-        "runtime_env": {"env_vars": environment},
+        "runtime_env": {"env_vars": environment, "worker_process_setup_hook": "ray_app.spares.preload"},
         "log_to_driver": False,
         "logging_level": "ERROR",
     }
@@ -40,7 +39,7 @@ def cluster(*, cpus: float, env: Mapping[str, str] | None = None) -> Iterator[No
         _start_again_if_late(ray.init, **options)
     except Exception as error:  # Ray raises some failures as plain exceptions
         raise CapacityError(
-            f"Ray did not start: {str(error).splitlines()[0]}",
+            f"Ray did not start: {_gist(error)}",
             remedy="run `f2llm doctor`; to join a cluster set RAY_ADDRESS, to start an embedded one unset it",
         ) from error
     try:
@@ -49,32 +48,16 @@ def cluster(*, cpus: float, env: Mapping[str, str] | None = None) -> Iterator[No
         ray.shutdown()
 
 
-# Ray gives its own processes 30 s to start, and no setting changes that: too little for a laptop that is busy.
+# Ray gives its node 30 s to start, too little for a busy laptop; no setting changes that.
 _start_again_if_late = Retrying(
-    retry=retry_if_exception(lambda error: "timed out during startup" in str(error)),
+    retry=retry_if_exception_message(match=r"(?s).*timed out during startup"),
     stop=stop_after_attempt(3),
     before_sleep=lambda _: ray.shutdown(),
     reraise=True,
 )
 
 
-def cause_of(error: BaseException) -> BaseException:
-    """The error of ours at the bottom of what Ray raises, or a TrainingError with what it says."""
-    queue: list[Any] = [error]
-    while queue:
-        found = queue.pop(0)
-        if isinstance(found, F2LLMError):
-            return found
-        failures = getattr(found, "worker_failures", {})
-        related = [
-            *failures.values(),
-            getattr(found, "cause", None),
-            getattr(found, "_base_exc", None),
-            found.__cause__,
-        ]
-        queue.extend(each for each in related if isinstance(each, BaseException))
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return TrainingError(
-        f"a worker failed: {lines[-1] if lines else type(error).__name__}",
-        remedy="see logs/ of the run directory; the same command goes on from the last checkpoint",
-    )
+def _gist(error: Exception) -> str:
+    """The first line, and the last where that is another: the cause of a traceback that Ray puts into its text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(dict.fromkeys((lines[0], lines[-1])))

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from data_io.config import DataSpec, S3Options, Section
 
 PositiveInt = Annotated[int, Field(ge=1)]
+EVERY_PATTERN = r"^(auto|[1-9][0-9]* steps?|([1-9][0-9]*([.][0-9]+)?|0[.][0-9]*[1-9][0-9]*) min)$"
 
 
 class Qwen3Architecture(Section):
@@ -69,6 +70,14 @@ class ModelSpec(Section):
         return self
 
 
+class SkippedMicroBatch(Section):
+    """One micro-batch by its place in the data order, as the error of a step that is not finite names it."""
+
+    epoch: Annotated[int, Field(ge=0)] = Field(description="Epoch, counted from 0.")
+    source: str = Field(description="Name of the source.")
+    micro_batch: Annotated[int, Field(ge=0)] = Field(description="Micro-batch of the source in that epoch, from 0.")
+
+
 class TrainSpec(Section):
     """The optimisation. Every default is the published recipe's (arXiv 2510.02294, Table 1, and its released code)."""
 
@@ -115,6 +124,12 @@ class TrainSpec(Section):
         False, description="Write the hash of every query used to examples.jsonl, so that exactly-once can be audited."
     )
 
+    skip_micro_batches: tuple[SkippedMicroBatch, ...] = Field(
+        (),
+        description="Micro-batches that weigh nothing, such as those of a step whose loss was not finite: they count "
+        "as consumed and are in no loss and in no pool; all others are what they would have been.",
+    )
+
     @property
     def micro_batches_per_step(self) -> int:
         """G of DESIGN section 2."""
@@ -148,6 +163,16 @@ class WorkersSpec(Section):
     max: PositiveInt | None = Field(None, description="Most workers to train with; null means replicas.")
     resize_interval_seconds: Annotated[float, Field(ge=1)] = Field(
         60, description="Least time between two looks for more workers; each resize costs a checkpoint and a start."
+    )
+    hang_timeout_seconds: Annotated[float, Field(ge=1)] | None = Field(
+        None,
+        description="A step that takes longer is a hang, and the workers are started again; null means 10 times the "
+        "median step, at least 60 s (180 s while a worker waits for the store).",
+    )
+    spares: bool | None = Field(
+        None,
+        description="Keep an idle process beside each worker that has imported everything, so that a restart takes "
+        "seconds; about 1 GB of memory each. null: on a cluster yes, on this machine alone no.",
     )
     cpus: Annotated[float, Field(gt=0)] = Field(1, description="CPU cores of a worker.")
     gpus: Annotated[int, Field(ge=0, le=1)] = Field(0, description="GPUs of a worker: 0 trains on CPU, 1 on a GPU.")
@@ -183,10 +208,22 @@ class StorageSpec(Section):
 class CheckpointSpec(Section):
     """When a run can be taken up again."""
 
-    every_steps: PositiveInt = Field(
-        500, description="Optimiser steps between checkpoints; one is always written at the end."
+    every: Annotated[str, Field(pattern=EVERY_PATTERN)] = Field(
+        "auto",
+        description="How often: `500 steps`, `10 min`, or `auto`, the time that loses least by what a save takes and "
+        "how often workers fail (Young and Daly). One is always written at the end.",
     )
     keep: PositiveInt = Field(2, description="Complete checkpoints to keep; the newest is never deleted.")
+
+    @property
+    def every_steps(self) -> int | None:
+        """Steps between two, None where that is a time."""
+        return int(self.every.split()[0]) if "step" in self.every else None
+
+    @property
+    def every_seconds(self) -> float | None:
+        """Seconds between two, None where that is `auto` or a number of steps."""
+        return 60 * float(self.every.split()[0]) if "min" in self.every else None
 
 
 class EvaluationSpec(Section):

@@ -3,10 +3,12 @@
 Shapes: G slots in the step, n_g rows of slot g, P = sum(n_g) rows of the step, B rows of one micro-batch, H negatives,
 D dims.
 
-The step's loss is the mean over its P rows: slot g weighs n_g / P. Its in-batch pool is the positives of all retrieval
-slots, laid out in slot order, so it is the same for any number of workers. A worker with several slots embeds its
-positives once without gradient to fill the pool; a micro-batch's own positives keep their gradient, the others are
-constants.
+The step's loss is the mean over its P rows: slot g weighs n_g / P. A slot that the document skips weighs nothing, is
+not in P and not in the pool, and its texts are not embedded: what comes of them may be no number.
+
+The in-batch pool is the positives of all retrieval slots, laid out in slot order, so it is the same for any number of
+workers. A worker with several slots embeds its positives once without gradient to fill the pool; a micro-batch's own
+positives keep their gradient, the others are constants.
 """
 
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ from data_io.task import Kind
 from ray_app.config import TrainSpec
 from ray_app.losses import hard_negative_loss, in_batch_loss
 from ray_app.packing import PackedBatch, pack
+from ray_app.stragglers import Stopwatch, Work
 
 if TYPE_CHECKING:
     from ray_app.engine import Engine  # DeepSpeed takes seconds to import, and a step runs with any engine
@@ -63,6 +66,13 @@ class ContrastiveStep:
         self._train = train
         self._kinds = tuple(kinds)
         self._rank, self._world_size = rank, world_size
+        self._stopwatch = Stopwatch(engine.device)
+        self._tokens = 0
+
+    def take_work(self) -> Work:
+        """This rank's forward passes since the last call."""
+        tokens, self._tokens = self._tokens, 0
+        return Work(self._stopwatch.take(), tokens)
 
     def run(self, loaded: LoadedStep) -> list[SlotLoss]:
         """Forward and backward of every slot of this rank; the gradients are left in the engine."""
@@ -71,7 +81,7 @@ class ContrastiveStep:
         pool: Pool | None = None
         first: Tensor | None = None
         if self._train.in_batch == "step":
-            if passes == 1 and loaded.micro_batches:
+            if passes == 1 and loaded.micro_batches and not step.slots[loaded.micro_batches[0].position].skipped:
                 # The only micro-batch of this rank is embedded once, with its gradient, for the pool and for the loss.
                 first = self._embed(loaded.micro_batches[0])
             pool = self._gather_pool(loaded, first)
@@ -82,10 +92,14 @@ class ContrastiveStep:
                 self._empty_pass(last=last)
                 continue
             micro_batch = loaded.micro_batches[index]
+            if step.slots[micro_batch.position].skipped:
+                self._empty_pass(last=last)
+                results.append(SlotLoss(micro_batch.source, rows=0, tokens=0, hard_negative=0.0, in_batch=None))
+                continue
             embeddings_ND = first if first is not None else self._embed(micro_batch)
             hard, in_batch = self._losses(micro_batch, embeddings_ND, pool)
             total = hard if in_batch is None else hard + in_batch
-            self._engine.backward(total * (micro_batch.rows / step.rows), last=last)
+            self._engine.backward(total * (micro_batch.rows / step.weighed_rows), last=last)
             results.append(
                 SlotLoss(
                     source=micro_batch.source,
@@ -131,9 +145,9 @@ class ContrastiveStep:
         device = self._engine.device
         slots = loaded.step.slots
         starts = np.concatenate([[0], np.cumsum([slot.rows for slot in slots])])
-        retrieval = [self._kinds[slot.source].uses_in_batch_negatives for slot in slots]
+        retrieval = [self._kinds[slot.source].uses_in_batch_negatives and not slot.skipped for slot in slots]
         valid_P = torch.from_numpy(np.repeat(retrieval, [slot.rows for slot in slots])).to(device)
-        mine = [batch for batch in loaded.micro_batches if batch.kind.uses_in_batch_negatives]
+        mine = [batch for batch in loaded.micro_batches if retrieval[batch.position]]
         hashes_P = torch.zeros(loaded.step.rows, dtype=torch.int64, device=device)
         model = self._engine.model
         pool_PD = torch.zeros(loaded.step.rows, model.dimensions, dtype=model.embedding_dtype, device=device)
@@ -158,7 +172,10 @@ class ContrastiveStep:
         return self._engine.model(packed)[_index(place_B, self._engine.device)]  # type: ignore[no-any-return]
 
     def _embed(self, batch: MicroBatch) -> Tensor:
-        return self._engine.embed(self._pack(batch.texts.ids, batch.texts.lengths))
+        packed = self._pack(batch.texts.ids, batch.texts.lengths)
+        self._tokens += packed.tokens
+        with self._stopwatch:
+            return self._engine.embed(packed)
 
     def _empty_pass(self, *, last: bool) -> None:
         """A pass of weight zero, so that a rank without a slot reduces the same gradients as the others."""

@@ -1,5 +1,6 @@
 """From a document and a manifest to the data order of a run, and to its fingerprint."""
 
+from data_io.errors import ConfigError
 from data_io.fingerprint import Fingerprint
 from data_io.manifest import Manifest, SourceEntry
 from data_io.plan import PLANNER_VERSION, DataPlan, SourceRows
@@ -13,14 +14,32 @@ def select_sources(manifest: Manifest, spec: JobSpec) -> tuple[SourceEntry, ...]
 
 
 def make_plan(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpec) -> DataPlan:
-    """The data order of a job."""
-    return DataPlan(
+    """The data order of a job. Raises ConfigError where it skips a micro-batch that is not there."""
+    names = [source.name for source in sources]
+    for wanted in spec.train.skip_micro_batches:
+        if wanted.source not in names:
+            raise ConfigError(
+                f"train.skip_micro_batches names the source {wanted.source!r}, which the run does not train on",
+                remedy=f"name one of {', '.join(names)}",
+            )
+    skipped = {(skip.epoch, names.index(skip.source), skip.micro_batch) for skip in spec.train.skip_micro_batches}
+    plan = DataPlan(
         [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in sources],
         micro_batch_size=spec.train.micro_batch_size,
         micro_batches_per_step=spec.train.micro_batches_per_step,
         seed=spec.train.seed,
         step_source=spec.train.step_source,
+        skipped=skipped,
     )
+    for epoch, source, micro_batch in skipped:
+        there = plan.micro_batches_of_sources[source]
+        if epoch >= spec.train.epochs or micro_batch >= there:
+            raise ConfigError(
+                f"train.skip_micro_batches names micro-batch {micro_batch} of {names[source]} in epoch {epoch}; there "
+                f"are {spec.train.epochs} epochs with {there} micro-batches of it, both counted from 0",
+                remedy="copy the lines that the error of the step printed",
+            )
+    return plan
 
 
 def fingerprint_of(manifest: Manifest, plan: DataPlan, tokenizer: TextTokenizer, spec: JobSpec) -> Fingerprint:

@@ -7,6 +7,7 @@ step to step (the last step of an epoch is short), so accumulation is steered he
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import deepspeed
 import torch
@@ -16,6 +17,11 @@ from torch import Tensor
 from ray_app.config import TrainSpec
 from ray_app.model import Embedder
 from ray_app.packing import PackedBatch
+
+# DeepSpeed looks whether the optimiser is its Muon, whose module compiles functions as it is imported, and so loads all
+# of torch's compiler: 4 s of every start. It is imported here without.
+with mock.patch.object(torch, "compile", lambda function: function):
+    import deepspeed.runtime.zero.muon.muon_optimizer
 
 STATES = ("weight", "exp_avg", "exp_avg_sq")
 """What is kept of a parameter: the fp32 master weight and Adam's two moments."""

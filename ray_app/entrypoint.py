@@ -4,39 +4,52 @@ The driver holds no state of the run. It may die at any moment; the same documen
 checkpoint.
 """
 
+import logging
 import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from types import FrameType
 from typing import Any
 
-from ray_app.cluster import cause_of, cluster  # isort: skip - before Ray, which reads what it sets
+from ray_app.cluster import cluster  # isort: skip - before Ray, which reads what it sets
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from data_io.errors import F2LLMError
+from data_io.errors import F2LLMError, StorageError
 from data_io.manifest import load_manifest
 from data_io.storage import Store, open_store
+from ray_app.causes import cause_of
 from ray_app.checkpoint_manifest import trained_steps
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
+from ray_app.exit_record import EXIT, Failure, exit_record, write_exit_record
+from ray_app.failure_watch import FailureWatch
 from ray_app.lease import Lease
 from ray_app.monitor import Monitor, View
+from ray_app.notice import HearTerminate
+from ray_app.process_log import ProcessLog, process_log
+from ray_app.ray_environment import EMBEDDED
 from ray_app.report import write_report
 from ray_app.report_record import save_data_facts
-from ray_app.resize import CheckpointBeforeResize
+from ray_app.rescue import end_hang
+from ray_app.resize import CheckpointBeforeResize, CountWhatIsThere
 from ray_app.run_directory import BEFORE, append_event, claim, read_status, write_status
-from ray_app.status import Phase, RunStatus
+from ray_app.spares import MARK
+from ray_app.status import Phase, Reason, RunStatus
 from ray_app.worker import COLLECTIVE_TIMEOUT, Task, run_task, train_worker
 
 _POLL_SECONDS = 0.3
+_BUG = "this is not meant to happen; run it again with --debug and report what it prints"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,12 +67,14 @@ def run(
     *,
     document_yaml: str,
     differences: Callable[[str], list[str]],
+    changes: Callable[[str], list[str]],
     stop_after_steps: int | None = None,
     on_status: Callable[[RunStatus], None] = lambda status: None,
 ) -> RunResult:
     """Run a job to its end, or until `stop_after_steps` steps are done in all, or until SIGTERM or SIGINT.
 
-    `differences(frozen)` lists what this document may not change of the one that the run directory was started with.
+    `differences(frozen)` lists what this document may not change of the one that the run directory was started with,
+    `changes(frozen)` what it changes and may.
     Call it from the main thread. Raises an F2LLMError, after the run directory says so too; what was trained is never
     lost.
     """
@@ -68,24 +83,35 @@ def run(
     manifest = load_manifest(data)
     plan = make_plan(manifest, select_sources(manifest, spec), spec)
     with Lease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
-        claim(run_store, document_yaml, differences)
+        claim(run_store, document_yaml, differences, changes)
         save_data_facts(run_store, manifest)
         status = read_status(run_store) or RunStatus(name=name)
         if status.phase == Phase.SUCCEEDED:
             return RunResult(run_store.uri, status)
+        run_store.delete([EXIT])
         total_steps = spec.train.epochs * plan.steps_per_epoch
+        why = _reason_to_start(status)
         status = status.model_copy(update={"total_steps": total_steps, "workers": spec.workers.replicas, "message": ""})
         job = _Job(name, spec, data, run_store, status, on_status, lease)
-        return _run(job, total_steps, stop_after_steps)
+        return _run(job, why, total_steps, stop_after_steps)
 
 
-def _run(job: "_Job", total_steps: int, stop_after_steps: int | None) -> RunResult:
+def _reason_to_start(before: RunStatus) -> Reason:
+    """Why a driver starts, by the status that the one before left."""
+    if not before.attempt:
+        return Reason.FIRST_START
+    return {Phase.STOPPED: Reason.STOPPED, Phase.FAILED: Reason.FAILED}.get(before.phase, Reason.DRIVER_LOST)
+
+
+def _run(job: "_Job", why: Reason, total_steps: int, stop_after_steps: int | None) -> RunResult:
     spec, run = job.spec, job.run
-    with job.failures_recorded():
+    with process_log(run, f"logs/{job.started}/driver.log") as records, job.failures_recorded(records):
         # Listening starts after Ray, which would put handlers of its own in the place of ours.
         cpus = spec.workers.highest * spec.workers.cpus
         with cluster(cpus=cpus, env=_environment(spec)), _listening() as interruption:
-            job.monitor = Monitor.remote()
+            job.monitor = Monitor.options(scheduling_strategy=_on_this_node()).remote(
+                why, hang_timeout_seconds=spec.workers.hang_timeout_seconds
+            )
             wants_before = spec.evaluation.enabled and spec.evaluation.before
             if wants_before and not run.exists(BEFORE):
                 job.run_task(Phase.EVALUATING_BEFORE, "evaluate_before", interruption)
@@ -98,6 +124,11 @@ def _run(job: "_Job", total_steps: int, stop_after_steps: int | None) -> RunResu
         else:
             job.end(Phase.SUCCEEDED, "")
     return RunResult(run.uri, job.status, interruption.signal)
+
+
+def _on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Beside the driver: a node of workers may go at any time, and must not take with it what the run depends on."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 class _Interruption:
@@ -130,6 +161,8 @@ class _Job:
         self.status = status
         self._on_status = on_status
         self.lease = lease
+        self.started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        self._failure: Failure | None = None
 
     def train(self, interruption: _Interruption, stop_after_steps: int | None) -> None:
         """All training under Ray Train; at the end `status` is what rank 0 wrote last."""
@@ -149,9 +182,12 @@ class _Job:
             view: View = ray.get(self.monitor.view.remote())
             if view.status is not None and view.status != self.status:
                 self._show(view.status)
+            self._hear_of(view.failure)
             self.lease.refuse_if_lost()
+            end_hang(self.monitor, self.run, logs=f"logs/{self.started}")
             if view.fatal is not None:
-                raise view.fatal  # Ray Train would start the workers again; leaving Ray ends it
+                self._failure = view.fatal
+                raise view.fatal.error  # Ray Train would start the workers again; leaving Ray ends it
         spent = monotonic() - begin
         self._show(read_status(self.run) or self.status)
         self._add_seconds(Phase.TRAINING, spent, seconds_before)
@@ -159,11 +195,14 @@ class _Job:
             raise cause_of(outcome[0])
 
     def run_task(self, phase: Phase, task: Task, interruption: _Interruption) -> None:
-        """One task on the resources of all workers together, as they are idle; given up when a signal comes."""
+        """One task on the resources of all workers together, as they are idle; given up when a signal comes.
+
+        On a cluster a task has the resources of one of them, as each is on a node of its own.
+        """
         self._enter(phase)
         begin, seconds_before = monotonic(), dict(self.status.seconds)
         workers = self.spec.workers
-        threads = max(1, int(workers.replicas * workers.cpus))
+        threads = max(1, int((workers.replicas if EMBEDDED else 1) * workers.cpus))
         options = {"num_cpus": threads, "num_gpus": workers.gpus}
         pending = run_task.options(**options).remote(
             task, self.name, self.spec, self.data, self.run, threads, self.monitor
@@ -190,21 +229,39 @@ class _Job:
         write_report(self.run)
 
     @contextmanager
-    def failures_recorded(self) -> Iterator[None]:
+    def failures_recorded(self, records: ProcessLog) -> Iterator[None]:
         """An error that ends the run is in the run directory before the caller sees it."""
         try:
             yield
-        except F2LLMError as error:
+        except Exception as raised:
             if self.lease.lost is not None:  # the run directory is another driver's
                 raise
-            self._show(self.status.model_copy(update={"phase": Phase.FAILED, "message": error.message}))
-            write_status(self.run, self.status)
-            append_event(
-                self.run, "Failed", error_class=error.error_class, message=error.message, remedy=error.remedy or ""
-            )
-            raise
+            ours = isinstance(raised, (F2LLMError, ray.exceptions.RayError))
+            error = cause_of(raised) if ours else F2LLMError(f"{type(raised).__name__}: {raised}", remedy=_BUG)
+            of_workers = self._failure if self._failure is not None and self._failure.error is error else None
+            with suppress(StorageError):  # a store that is away must not hide what happened
+                self._record(of_workers or Failure(error), records)
+            raise error from raised
+
+    def _record(self, failure: Failure, records: ProcessLog) -> None:
+        error = failure.error
+        if failure is not self._failure:
+            log.error("%s", error.message, exc_info=error)
+        write_exit_record(self.run, exit_record(failure, self.status, driver_log=records.last_lines))
+        self._show(self.status.model_copy(update={"phase": Phase.FAILED, "message": error.message}))
+        write_status(self.run, self.status)
+        append_event(self.run, "Failed", **failure.facts, remedy=error.remedy or "")
+
+    def _hear_of(self, failure: Failure | None) -> None:
+        """Say what the workers failed from, once; Ray Train starts others."""
+        if failure is not None and (self._failure is None or failure.time != self._failure.time):
+            where = "a worker" if failure.rank is None else f"worker {failure.rank} on {failure.node}"
+            log.warning("%s failed: %s", where, failure.error.message)
+            self._say(f"{where} failed, workers are started again: {failure.error.message}")
+        self._failure = failure
 
     def _enter(self, phase: Phase) -> None:
+        log.info("%s", phase.value)
         self._show(self.status.model_copy(update={"phase": phase, "message": ""}))
         write_status(self.run, self.status)
 
@@ -223,6 +280,7 @@ class _Job:
 
 def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
     workers = job.spec.workers
+    spares = workers.spares if workers.spares is not None else not EMBEDDED
     return TorchTrainer(
         train_worker,
         train_loop_config={
@@ -232,8 +290,9 @@ def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
             "run": job.run,
             "monitor": job.monitor,
             "holder": job.lease.holder,
-            "started": datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"),
+            "started": job.started,
             "stop_after_steps": stop_after_steps,
+            "spares": spares,
         },
         scaling_config=ScalingConfig(
             # A pair even where both are the same: only then does Ray Train look at what there is before it places them.
@@ -248,9 +307,15 @@ def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
         # Ray's own record of the run is not needed: our run directory is the truth about it.
         run_config=RunConfig(
             name=f"{job.name}-{secrets.token_hex(4)}",
+            worker_runtime_env={"env_vars": MARK},
             # It starts the workers again whatever ends them; when to give up is the monitor's decision.
             failure_config=FailureConfig(max_failures=-1),
-            callbacks=[CheckpointBeforeResize(job.monitor)],
+            callbacks=[
+                CheckpointBeforeResize(job.monitor, spares=spares),
+                CountWhatIsThere(job.run.uri),
+                FailureWatch(job.monitor),
+                HearTerminate(),
+            ],
         ),
     )
 

@@ -11,10 +11,14 @@ class RunConflict(F2LLMError):
 
 
 class CheckpointError(F2LLMError):
-    """No checkpoint can be used: damaged, incomplete, or of another data order."""
+    """No checkpoint can be used: all are damaged, or one is of another version, data order or model."""
 
     exit_code = 7
     error_class = "storage"
+
+
+class CheckpointDamaged(CheckpointError):
+    """A checkpoint is not what was written; the one before it may be used."""
 
 
 class ModelError(F2LLMError):
@@ -30,6 +34,18 @@ class TrainingError(F2LLMError):
     exit_code = 9
     error_class = "infrastructure"
     retryable = True
+
+
+class WorkerLost(TrainingError):
+    """The process of a worker, or its node, died or fell silent."""
+
+
+class PeerLost(WorkerLost):
+    """A worker lost touch with another one: what ended that one is the cause."""
+
+
+class WorkersHang(TrainingError):
+    """A step did not end for much longer than steps take: the message names the worker that the others wait for."""
 
 
 class LossNotFinite(TrainingError):

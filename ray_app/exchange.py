@@ -17,6 +17,7 @@ from data_io.loader import LoadedStep
 from ray_app.contrastive import SlotLoss
 from ray_app.control import Wish
 from ray_app.metrics import SlotMetrics
+from ray_app.stragglers import Work
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,15 @@ class SharedStep:
     wish: Wish
     read: ReadStats
     """What all ranks have asked of the store since the step before: requests, bytes and retries."""
+    work: list[Work]
+    """The forward passes of each rank."""
 
 
 def share_step(
     loaded: LoadedStep,
     losses: Sequence[SlotLoss],
     read: ReadStats,
+    work: Work,
     *,
     names: Sequence[str],
     wish: Wish,
@@ -41,25 +45,33 @@ def share_step(
 ) -> SharedStep:
     """Everybody's losses. What is wished of any rank is wished of all; the longest wait for data counts.
 
-    `names` are the plan's sources by number; `read` is what this rank asked of the store since the step before.
+    `names` are the plan's sources by number; `read` is what this rank asked of the store since the step before, `work`
+    its forward passes.
     """
     slots, world_size = loaded.step.slots, dist.get_world_size()
-    table = torch.zeros(len(slots) + world_size, 5, dtype=torch.float64)
+    table = torch.zeros(len(slots) + world_size, 7, dtype=torch.float64)
     for batch, loss in zip(loaded.micro_batches, losses, strict=True):
         in_batch = (0.0, 0.0) if loss.in_batch is None else (loss.in_batch, 1.0)
-        table[batch.position] = torch.tensor([loss.tokens, loss.hard_negative, *in_batch, 0], dtype=torch.float64)
-    mine = [loaded.wait_seconds, wish, read.requests, read.bytes, read.retries]
+        table[batch.position] = torch.tensor([loss.tokens, loss.hard_negative, *in_batch, 0, 0, 0], dtype=torch.float64)
+    mine = [loaded.wait_seconds, wish, read.requests, read.bytes, read.retries, work.seconds, work.tokens]
     table[len(slots) + dist.get_rank()] = torch.tensor(mine, dtype=torch.float64)
     rows = _sum_over_ranks(table.to(device)).tolist()
     ranks = rows[len(slots) :]
     return SharedStep(
         slots=[
-            SlotMetrics(names[slot.source], slot.rows, int(tokens), hard, in_batch if has_in_batch else None)
-            for slot, (tokens, hard, in_batch, has_in_batch, _) in zip(slots, rows, strict=False)
+            SlotMetrics(
+                names[slot.source],
+                0 if slot.skipped else slot.rows,
+                int(tokens),
+                hard,
+                in_batch if has_in_batch else None,
+            )
+            for slot, (tokens, hard, in_batch, has_in_batch, *_) in zip(slots, rows, strict=False)
         ],
         wait_seconds=max(row[0] for row in ranks),
         wish=Wish(int(max(row[1] for row in ranks))),
         read=ReadStats(*(int(sum(row[i] for row in ranks)) for i in (2, 3, 4))),
+        work=[Work(seconds, int(tokens)) for *_, seconds, tokens in ranks],
     )
 
 

@@ -6,43 +6,46 @@ Every rank runs the same steps and takes every decision from the same exchanged 
 waited for in vain. Rank 0 writes the run directory.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
 import torch
 import torch.distributed as dist
 
-from data_io.loader import LoadedStep, Loader
+from data_io.loader import Loader
 from data_io.manifest import load_manifest
 from data_io.node_cache import NodeCache
 from data_io.reader import Reader
 from data_io.storage import Store
 from ray_app.attempts import begin_attempt, list_attempts
 from ray_app.checkpoint import CheckpointSaver, restore
+from ray_app.checkpoint_interval import CheckpointInterval
 from ray_app.checkpoint_manifest import Progress, list_checkpoints
 from ray_app.config import JobSpec
 from ray_app.contrastive import ContrastiveStep
-from ray_app.control import Control, Wish
+from ray_app.control import Control, Start, Wish
 from ray_app.data_order import fingerprint_of, make_plan, select_sources
 from ray_app.engine import Engine
-from ray_app.errors import LossNotFinite
-from ray_app.exchange import SharedStep, share_examples, share_reads, share_step
-from ray_app.metrics import SlotMetrics, reads_of
+from ray_app.exchange import share_examples, share_reads, share_step
+from ray_app.metrics import reads_of
 from ray_app.model import DTYPES, Embedder, attention_of, build_backbone, load_tokenizer
+from ray_app.not_finite import refuse_gradient, refuse_loss
 from ray_app.recorder import Recorder
 from ray_app.run_directory import read_status
 from ray_app.schedule import learning_rate
+from ray_app.start_profile import StartProfile
+from ray_app.whereabouts import Stage
 
 
 @dataclass(frozen=True)
 class Worker:
-    """As which rank of how many, and on which device, a loop runs."""
+    """As which rank of how many, and on which device, a loop runs; `profile` notes where its start spends time."""
 
     rank: int
     world_size: int
     device: torch.device
+    profile: StartProfile = field(default_factory=StartProfile)
 
 
 @dataclass(frozen=True)
@@ -62,24 +65,31 @@ def train(
     run: Store,
     worker: Worker,
     control: Control,
+    start: Start | None = None,
     stop_after_steps: int | None = None,
 ) -> Outcome:
     """Train from the newest checkpoint, or from the start, until `stop_after_steps` steps are done in all, or all
     steps.
 
-    torch.distributed must be initialised. Always ends on a complete checkpoint. Raises LossNotFinite where the loss is
-    not finite, with the step and the micro-batches.
+    torch.distributed must be initialised. Always ends on a complete checkpoint. Raises LossNotFinite where a loss or
+    gradient is not finite, with the step and the micro-batches.
     """
+    profile = worker.profile
     manifest = load_manifest(data)
     sources = select_sources(manifest, spec)
     names = [source.name for source in sources]
     plan = make_plan(manifest, sources, spec)
     tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
-    engine = Engine(_build_model(spec, worker, tokenizer.vocabulary_size), spec.train)
+    profile.mark("data")
+    model = _build_model(spec, worker, tokenizer.vocabulary_size)
+    profile.mark("model")
+    engine = Engine(model, spec.train)
+    profile.mark("engine")
     fingerprint = fingerprint_of(manifest, plan, tokenizer, spec)
     total_steps = spec.train.epochs * plan.steps_per_epoch
 
     restored = restore(run, engine, fingerprint)
+    profile.mark("restore")
     consumed = restored.progress.micro_batches_consumed if restored else 0
     step = plan.step_after(consumed)
     end_step = total_steps if stop_after_steps is None else min(total_steps, max(stop_after_steps, step))
@@ -96,6 +106,7 @@ def train(
             epochs=spec.train.epochs,
             workers=worker.world_size,
             record_examples=spec.train.record_examples,
+            start=start,
         )
         for damage in restored.passed_over if restored else ():
             recorder.event("CheckpointDamaged", message=damage)
@@ -104,6 +115,7 @@ def train(
             step=step,
             workers=worker.world_size,
             checkpoint=str(restored.name) if restored else None,
+            **recorder.facts_of_start,
         )
         control.report(recorder.status)
 
@@ -114,6 +126,7 @@ def train(
         keep=spec.checkpoint.keep,
         before_commit=recorder.flush if recorder else lambda: None,
     )
+    interval = CheckpointInterval(spec.checkpoint)
     saved_at = step if restored else None
     contrastive = ContrastiveStep(
         engine, spec.train, [source.kind for source in sources], rank=worker.rank, world_size=worker.world_size
@@ -135,11 +148,19 @@ def train(
     begin, counted, wish = monotonic(), reader.stats, Wish.GO_ON
     try:
         for loaded in loader:
+            under_way = loaded.step.index + 1
+            control.at(under_way, Stage.COMPUTING)
             losses = contrastive.run(loaded)
             read = reader.stats - counted
             counted += read
-            shared = share_step(loaded, losses, read, names=names, wish=control.wish(), device=engine.device)
-            _refuse_not_finite(loaded, shared)
+            control.at(under_way, Stage.EXCHANGING)
+            wish = control.wish()
+            if recorder and interval.due(under_way, recorder.status):
+                wish = max(wish, Wish.SAVE)
+            shared = share_step(
+                loaded, losses, read, contrastive.take_work(), names=names, wish=wish, device=engine.device
+            )
+            refuse_loss(loaded, shared, spec.train.skip_micro_batches)
             rate = learning_rate(
                 loaded.step.index,
                 peak=spec.train.learning_rate,
@@ -147,11 +168,14 @@ def train(
                 warmup_steps=spec.train.warmup_steps,
                 total_steps=total_steps,
             )
+            control.at(under_way, Stage.UPDATING)
             norm = engine.update(rate)
-            step = loaded.step.index + 1
+            refuse_gradient(loaded, shared, spec.train.skip_micro_batches, norm=norm)
+            step = under_way
             consumed = loaded.step.first_slot + len(loaded.step.slots)
             hashes = share_examples(loaded, engine.device) if spec.train.record_examples else []
             begin, seconds = monotonic(), monotonic() - begin
+            control.at(step, Stage.RECORDING)
             if recorder:
                 status = recorder.step(
                     loaded, shared, learning_rate=rate, grad_norm=norm, seconds=seconds, consumed=consumed
@@ -159,14 +183,21 @@ def train(
                 recorder.examples(loaded, names, hashes)
                 recorder.saved(saver.poll())
                 control.report(status)
-            if shared.wish or step == end_step or step % spec.checkpoint.every_steps == 0:
+                if "first_step" not in profile.seconds:
+                    profile.mark("first_step")
+                    recorder.event("StartProfile", step=step, seconds=profile.seconds)
+            if shared.wish >= Wish.SAVE or step == end_step:
+                control.at(step, Stage.SAVING)
+                interval.begun()
                 finished = saver.start(Progress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
                 saved_at = step
                 if recorder:
                     recorder.saved(finished)
-            if shared.wish:
-                wish = shared.wish
+            wish = shared.wish
+            if wish >= Wish.REGROUP:
                 break
+            control.at(step + 1, Stage.WAITING_FOR_DATA)
+        control.at(step, Stage.ENDING)
         if saved_at != step:  # stopped before the first step of a run: there is nothing newer than its start
             saver.start(Progress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
         last = saver.finish()
@@ -208,21 +239,3 @@ def _next_attempt(run: Store) -> int:
         attempt = [max(used) + 1]
     dist.broadcast_object_list(attempt, src=0)
     return attempt[0]
-
-
-def _refuse_not_finite(loaded: LoadedStep, shared: SharedStep) -> None:
-    """Raise before the update would spoil the weights: what is on disk stays good."""
-    bad = [(position, slot) for position, slot in enumerate(shared.slots) if not _finite(slot)]
-    if bad:
-        places = ", ".join(
-            f"{slot.source} micro-batch {loaded.step.slots[position].occurrence} (loss {slot.loss})"
-            for position, slot in bad
-        )
-        raise LossNotFinite(
-            f"the loss is not finite in step {loaded.step.index + 1}, epoch {loaded.step.epoch}: {places}",
-            remedy="lower train.learning_rate or lengthen train.warmup_steps; the last checkpoint is intact",
-        )
-
-
-def _finite(slot: SlotMetrics) -> bool:
-    return math.isfinite(slot.loss)

@@ -24,21 +24,23 @@ class SourceMetrics(BaseModel):
 class StepMetrics(BaseModel):
     """A line of metrics.jsonl. `step` counts finished steps from 1; losses are means over the step's examples.
 
-    `loss` is what was minimised; `in_batch_loss` is the mean over the examples that have one, None where none has.
+    `loss` is what was minimised, None where every micro-batch was skipped; `in_batch_loss` is the mean over the
+    examples that have one, None where none has.
     """
 
     model_config = ConfigDict(frozen=True)
 
     step: int
     epoch: int
-    loss: float
-    hard_negative_loss: float
+    loss: float | None
+    hard_negative_loss: float | None
     in_batch_loss: float | None
     learning_rate: float
     grad_norm: float
     examples: int
     tokens: int
     micro_batches_consumed: int
+    micro_batches_skipped: int = 0
     workers: int
     seconds: float
     data_wait_seconds: float
@@ -50,7 +52,9 @@ class StepMetrics(BaseModel):
 
 @dataclass(frozen=True)
 class SlotMetrics:
-    """One slot of a step, gathered from the rank that ran it; `in_batch` is None where its kind has no such loss."""
+    """One slot of a step, gathered from the rank that ran it; `in_batch` is None where its kind has no such loss,
+    `rows` is 0 where it was skipped.
+    """
 
     source: str
     rows: int
@@ -63,9 +67,11 @@ class SlotMetrics:
         return self.hard_negative + (self.in_batch or 0.0)
 
 
-def losses_of(slots: Sequence[SlotMetrics]) -> SourceMetrics:
-    """Means over the rows of `slots`; at least one slot."""
+def losses_of(slots: Sequence[SlotMetrics]) -> SourceMetrics | None:
+    """Means over the rows of `slots`; None where they have none."""
     rows = sum(slot.rows for slot in slots)
+    if not rows:
+        return None
     with_in_batch = [slot for slot in slots if slot.in_batch is not None]
     in_batch_rows = sum(slot.rows for slot in with_in_batch)
     return SourceMetrics(
@@ -81,7 +87,8 @@ def losses_of(slots: Sequence[SlotMetrics]) -> SourceMetrics:
 def losses_by_source(slots: Sequence[SlotMetrics]) -> dict[str, SourceMetrics]:
     """The same, source by source, in alphabetical order."""
     names = sorted({slot.source for slot in slots})
-    return {name: losses_of([slot for slot in slots if slot.source == name]) for name in names}
+    means = {name: losses_of([slot for slot in slots if slot.source == name]) for name in names}
+    return {name: metrics for name, metrics in means.items() if metrics is not None}
 
 
 def reads_of(by_rank: Sequence[Mapping[str, ReadStats]]) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """One small actor between driver, Ray Train's controller and workers. It holds nothing that must not be lost."""
 
 import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 import ray
 
-from data_io.errors import F2LLMError
-from ray_app.control import Wish
-from ray_app.errors import TrainingError
-from ray_app.status import RunStatus
+from ray_app.control import Start, Wish
+from ray_app.errors import PeerLost, TrainingError, WorkersHang
+from ray_app.exit_record import Failure
+from ray_app.hangs import Hang, HangWatch, Order
+from ray_app.status import Reason, RunStatus
+from ray_app.whereabouts import Place
 
 MAX_FRUITLESS = 4
 """Starts in a row that made no step, before a run is given up: what fails every time is not mended by trying again."""
@@ -21,29 +24,67 @@ _SILENT_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class View:
-    """What the driver sees: the newest status of training, what a task is at, and what ends the run if anything."""
+    """What the driver sees: the newest status of training, what a task is at, what the workers failed from if no step
+    was made since, and what ends the run if anything.
+    """
 
     status: RunStatus | None
     message: str
-    fatal: F2LLMError | None
+    failure: Failure | None
+    fatal: Failure | None
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """What rank 0 of a new group is told: how long to wait before it starts, and why there are new workers."""
+
+    wait_seconds: float
+    start: Start
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A worker of the group: where it is, and its actor of Ray."""
+
+    node: str
+    actor: Any
 
 
 class Conversation:
     """The actor's state, as a plain class so that it can be tested without Ray."""
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        first_start: Reason = Reason.FIRST_START,
+        *,
+        hang_timeout_seconds: float | None = None,
+        seed: int | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._clock = clock
         self._status: RunStatus | None = None
         self._message = ""
         self._wish = Wish.GO_ON
-        self._fatal: F2LLMError | None = None
-        self._last_error: F2LLMError | None = None
-        self._starts = self._fruitless = 0
+        self._reason = first_start
+        self._fatal: Failure | None = None
+        self._failure: Failure | None = None
+        self._failures: dict[int | None, Failure] = {}
+        self._starts = self._fruitless = self._workers = 0
         self._step_at_start: int | None = None
+        self._entered = False
         self._heard: float | None = None
         self._random = random.Random(seed)
+        self._hangs = HangWatch(hang_timeout_seconds, clock)
+        self._members: dict[int, _Member] = {}
+        self._environment = ""
 
-    def enter(self) -> float:
-        """Rank 0 of a new group is there; answers how many seconds it should wait before it starts.
+    def join(self, rank: int, node: str, actor: Any, environment: str = "") -> None:
+        """A worker is there; `actor` is what can be killed of it, `environment` its runtime environment."""
+        self._members[rank] = _Member(node, actor)
+        self._environment = environment
+
+    def enter(self, workers: int) -> Welcome:
+        """Rank 0 of a new group of so many is there, and all are watched from now on.
 
         Starts that follow on steps wait for nothing. Others wait longer and longer, with full jitter, and after
         MAX_FRUITLESS of them the run is given up.
@@ -52,57 +93,121 @@ class Conversation:
         self._fruitless = self._fruitless + 1 if self._starts and step == self._step_at_start else 0
         self._step_at_start = step
         self._starts += 1
+        self._entered = True
+        start = Start(Reason.FAILURE, self._failure) if self._failures else Start(self._reason)
+        self._reason, self._failures = Reason.FAILURE, {}
         if self._wish is Wish.REGROUP:
             self._wish = Wish.GO_ON
-        self._heard = monotonic()
-        if self._fruitless > MAX_FRUITLESS and self._fatal is None:
-            self._fatal = self._last_error or TrainingError(
-                f"{self._fruitless} starts in a row did not get through a step",
-                remedy="see logs/ of the run directory; the same command goes on from the last checkpoint",
-            )
+        self._heard = self._clock()
+        self._workers = workers
+        wait = self._seconds_before_start()
+        self._hangs.begin(workers, after_seconds=wait)
+        return Welcome(wait, start)
+
+    def _seconds_before_start(self) -> float:
+        self._give_up_if_fruitless()
         if self._fatal is not None:  # and the driver is not there to end it
             return _MOST_SECONDS_BETWEEN_STARTS
-        if not self._fruitless:
-            return 0.0
-        return self._random.uniform(0, min(_MOST_SECONDS_BETWEEN_STARTS, 2.0**self._fruitless))
+        wait = min(_MOST_SECONDS_BETWEEN_STARTS, 2.0**self._fruitless) if self._fruitless else 0.0
+        return self._random.uniform(0, wait)
+
+    def _give_up_if_fruitless(self) -> None:
+        if self._fruitless > MAX_FRUITLESS and self._fatal is None:
+            self._fatal = self._failure or Failure(
+                TrainingError(
+                    f"{self._fruitless} starts in a row did not get through a step",
+                    remedy="see logs/ of the run directory; the same command goes on from the last checkpoint",
+                )
+            )
 
     def report(self, status: RunStatus) -> Wish:
-        """Take rank 0's status; answers what is wanted."""
+        """Take rank 0's status; answers what is wanted. A step beyond all before takes the sting out of a failure."""
         self._status = status
-        self._heard = monotonic()
+        self._heard = self._clock()
+        if status.step > (self._step_at_start or 0):
+            self._failure = None
         return self._wish
 
-    def is_alive(self) -> None:
-        """Rank 0 is at work, though no step has ended."""
-        self._heard = monotonic()
+    def beat(self, rank: int, place: Place) -> Order:
+        """A rank is at work, though no step may have ended; answers what it is to do."""
+        if rank == 0 and self._heard is not None:
+            self._heard = self._clock()
+        return self._hangs.hear(rank, place)
 
-    def leave(self, error: F2LLMError | None = None) -> None:
-        """A rank ends; `error` is what ended it. One that no retry can mend ends the run."""
+    def show(self, rank: int, place: Place, stacks: str) -> None:
+        """Take a rank's stacks, which it was asked for."""
+        self._hangs.show(rank, place, stacks)
+
+    def take_hang(self) -> tuple[Hang, list[Any]] | None:
+        """For the driver: a hang, once, and what is to be killed of the workers that do not answer."""
+        hang = self._hangs.take()
+        if hang is None:
+            return None
+        self._note(self._failure_of(hang))
+        return hang, [self._members[rank].actor for rank in hang.silent if rank in self._members]
+
+    def leave(self, failure: Failure | None = None) -> None:
+        """A rank ends; `failure` is what ended it. One that no retry can mend ends the run."""
         self._heard = None
-        if error is not None:
-            self._last_error = error
-            if not error.retryable and self._fatal is None:
-                self._fatal = error
+        self._hangs.end()
+        if failure is not None:
+            self._note(failure)
+
+    def workers_failed(self, failures: Mapping[int, Failure]) -> None:
+        """What Ray Train says of a group that failed, by rank; of a rank that was killed nobody else does.
+
+        A group may have failed before its rank 0 entered, as where its code cannot be loaded: that start made no step.
+        """
+        self._hangs.end()
+        for failure in failures.values():
+            self._note(failure)
+        if not self._entered:
+            self._fruitless += 1
+            self._give_up_if_fruitless()
+        self._entered = False
+
+    def notice(self) -> None:
+        """A node is about to go: the workers are going to leave by themselves."""
+        self._reason = Reason.PREEMPTION
 
     def say(self, message: str) -> None:
         """Take a line about what a task is at."""
         self._message = message
 
     def view(self) -> View:
-        return View(self._status, self._message, self._fatal)
+        return View(self._status, self._message, self._failure, self._fatal)
 
     def request_stop(self) -> None:
         self._wish = Wish.STOP
 
-    def request_regroup(self) -> bool:
-        """Ask the workers to make room behind a checkpoint; answers whether there are any."""
-        if self.workers_are_there():
+    def request_regroup(self, reason: Reason = Reason.RESIZE) -> None:
+        """Ask the workers, where there are any, to make room behind a checkpoint."""
+        if self.workers_at_work():
             self._wish = max(self._wish, Wish.REGROUP)
-            return True
-        return False
+            self._reason = reason
 
-    def workers_are_there(self) -> bool:
-        return self._heard is not None and monotonic() - self._heard < _SILENT_SECONDS
+    def worker_environment(self) -> str:
+        return self._environment
+
+    def workers_at_work(self) -> int:
+        return self._workers if self._heard is not None and self._clock() - self._heard < _SILENT_SECONDS else 0
+
+    def _failure_of(self, hang: Hang) -> Failure:
+        """As one of the rank that the others wait for, where there is one that ever said where it is."""
+        error = WorkersHang(str(hang), remedy="see the stacks that the event Hang in events.jsonl names")
+        for rank in hang.behind:
+            if rank in self._members:
+                return Failure(error, rank, self._members[rank].node)
+        return Failure(error)
+
+    def _note(self, failure: Failure) -> None:
+        """The first word of each rank counts, and of all of them the one that the others only suffered from."""
+        self._failures.setdefault(failure.rank, failure)
+        suffered = [each for each in self._failures.values() if isinstance(each.error, PeerLost)]
+        causes = [each for each in self._failures.values() if each not in suffered]
+        self._failure = (causes or suffered)[0]
+        if not failure.error.retryable and self._fatal is None:
+            self._fatal = failure
 
 
 Monitor: Any = ray.remote(num_cpus=0)(Conversation)

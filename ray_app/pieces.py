@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from ray_app.cluster import cause_of  # isort: skip - before Ray, which reads what it sets
+import ray_app.ray_environment  # noqa: F401 # isort: skip - before Ray, which reads what it sets
 
 import ray
+
+from ray_app.causes import cause_of
 
 P = TypeVar("P")
 R = TypeVar("R")

@@ -1,5 +1,7 @@
 """Rank 0's pen: metrics, examples, events and status of a run, written as training goes."""
 
+import logging
+from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -8,12 +10,17 @@ from data_io.loader import LoadedStep
 from data_io.storage import Store
 from ray_app.attempts import refuse_if_replaced
 from ray_app.checkpoint import SavedCheckpoint
+from ray_app.control import Start
 from ray_app.exchange import SharedStep
 from ray_app.metrics import Rates, StepMetrics, losses_by_source, losses_of
 from ray_app.run_directory import EXAMPLES, METRICS, LineLog, append_event, read_status, write_status
-from ray_app.status import Phase, RunStatus
+from ray_app.status import Phase, RunStatus, WorkerGroup
+from ray_app.stragglers import Stragglers
 
 _STATUS_SECONDS = 5.0
+_GROUPS_SHOWN = 20
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -33,6 +40,7 @@ class Recorder:
         epochs: int,
         workers: int,
         record_examples: bool,
+        start: Start | None = None,
     ) -> None:
         def keep(line: dict[str, Any]) -> bool:
             return bool(line["step"] <= first_step)
@@ -43,23 +51,44 @@ class Recorder:
         self._metrics = LineLog(run, METRICS, keep=keep, before_write=own)
         self._examples = LineLog(run, EXAMPLES, keep=keep, before_write=own) if record_examples else None
         self._rates = Rates()
+        self._stragglers = Stragglers()
+        self._useful_seconds = sum(line["seconds"] for line in self._metrics.kept())
         before = read_status(run) or RunStatus(name=name)
+        # Lines that were not yet in the store when their worker died are counted by the status, or not at all.
+        lost = max(self._metrics.dropped, before.step - first_step)
+        now, failure = datetime.now(UTC), start.failure if start else None
+        group = WorkerGroup(
+            attempt=attempt,
+            time=now,
+            step=first_step,
+            workers=workers,
+            reason=start.reason if start else None,
+            message=failure.error.message if failure else "",
+            steps_lost=lost,
+        )
+        self.facts_of_start = {"reason": group.reason, "steps_lost": lost, **(failure.facts if failure else {})}
+        # Since the status before was written the run was training, or about to.
+        self._training_seconds = before.training_seconds + max(0.0, (now - before.updated).total_seconds())
+        self._clock = monotonic()
         self.status = before.model_copy(
             update={
                 "phase": Phase.TRAINING,
                 "attempt": attempt,
                 "restarts": attempt - 1,
+                "restarts_by_reason": _counted(before, group),
+                "groups": (*before.groups, group)[-_GROUPS_SHOWN:],
                 "step": first_step,
                 "total_steps": steps_per_epoch * epochs,
                 "epoch": first_step / steps_per_epoch,
                 "workers": workers,
-                "steps_lost": before.steps_lost + self._metrics.dropped,
+                "steps_lost": before.steps_lost + lost,
                 "message": "",
             }
         )
         self._write_status()
 
     def event(self, event: str, **facts: Any) -> None:
+        log.info("%s %s", event, facts)
         append_event(self._run, event, attempt=self.status.attempt, **facts)
 
     def step(
@@ -77,14 +106,15 @@ class Recorder:
         metrics = StepMetrics(
             step=loaded.step.index + 1,
             epoch=loaded.step.epoch,
-            loss=means.loss,
-            hard_negative_loss=means.hard_negative_loss,
-            in_batch_loss=means.in_batch_loss,
+            loss=means and means.loss,
+            hard_negative_loss=means and means.hard_negative_loss,
+            in_batch_loss=means and means.in_batch_loss,
             learning_rate=learning_rate,
             grad_norm=grad_norm,
-            examples=means.examples,
+            examples=means.examples if means else 0,
             tokens=sum(slot.tokens for slot in shared.slots),
             micro_batches_consumed=consumed,
+            micro_batches_skipped=sum(slot.skipped for slot in loaded.step.slots),
             workers=self.status.workers,
             seconds=seconds,
             data_wait_seconds=shared.wait_seconds,
@@ -95,13 +125,26 @@ class Recorder:
         )
         self._metrics.append(metrics.model_dump(mode="json"))
         self._rates.add(metrics)
+        self._stragglers.add(shared.work)
+        for rank, ratio in self._stragglers.found():
+            self.event(
+                "Straggler",
+                rank=rank,
+                slowness=ratio,
+                message=f"worker {rank} takes {ratio:.1f} times as long for a token as the median worker",
+            )
+        self._useful_seconds += seconds
+        trained = self._training_seconds + monotonic() - self._clock
         self.status = self.status.model_copy(
             update={
                 "step": metrics.step,
                 "epoch": metrics.step / self._steps_per_epoch,
                 "micro_batches_consumed": consumed,
                 "loss": metrics.loss,
+                "worker_slowness": self._stragglers.slowness,
                 "learning_rate": learning_rate,
+                "training_seconds": trained,
+                "goodput": min(1.0, self._useful_seconds / trained) if trained else None,
                 **self._rates.of(self.status.total_steps - metrics.step),
             }
         )
@@ -122,7 +165,14 @@ class Recorder:
         """A save that was under way is complete."""
         if checkpoint is None:
             return
-        self.status = self.status.model_copy(update={"last_checkpoint_step": checkpoint.name.step})
+        self.status = self.status.model_copy(
+            update={
+                "last_checkpoint_step": checkpoint.name.step,
+                "last_checkpoint_time": datetime.now(UTC),
+                "checkpoint_stall_seconds": checkpoint.stall_seconds,
+                "checkpoint_save_seconds": checkpoint.save_seconds,
+            }
+        )
         self.event(
             "Checkpointed",
             step=checkpoint.name.step,
@@ -148,3 +198,12 @@ class Recorder:
         self._own()
         write_status(self._run, self.status)
         self._written = monotonic()
+        log.info("step %d of %d, loss %s", self.status.step, self.status.total_steps, self.status.loss)
+
+
+def _counted(before: RunStatus, group: WorkerGroup) -> dict[str, int]:
+    """Restarts by reason, with this one where it is one."""
+    counts = dict(before.restarts_by_reason)
+    if group.attempt > 1 and group.reason is not None:
+        counts[group.reason] = counts.get(group.reason, 0) + 1
+    return counts

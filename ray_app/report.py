@@ -13,6 +13,7 @@ from markupsafe import Markup
 from data_io.storage import Store, open_store
 from ray_app import report_figures as figures
 from ray_app import report_view as view
+from ray_app import report_workers as workers
 from ray_app.metrics import StepMetrics
 from ray_app.report_record import RunRecord, read_run
 
@@ -66,6 +67,9 @@ def render_report(record: RunRecord) -> str:
         comparisons=view.comparisons_of(record.before, record.after),
         loss_charts=_loss_charts(record.steps),
         speed_charts=_speed_charts(record.steps),
+        groups=workers.groups_of(record.events),
+        worker_facts=workers.facts_of_workers(record),
+        worker_charts=_worker_charts(record),
         optimiser_charts=_optimiser_charts(record.steps),
         sources=view.source_rows(record),
         events=record.events[-_MOST_EVENTS:],
@@ -118,18 +122,23 @@ def _speed_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
                 steps, lambda s: rate(s.data_wait_seconds, s), colour=1, tickformat=".1%", rangemode="tozero"
             ),
         ),
-        Chart(
-            "Workers",
-            figures.single_chart(
-                steps,
-                lambda s: s.workers,
-                colour=3,
-                smoothed=False,
-                rangemode="tozero",
-                dtick=-(-max(s.workers for s in steps) // 5),
-            ),
-        ),
     ]
+
+
+def _worker_charts(record: RunRecord) -> list[Chart]:
+    charts = []
+    if record.steps:
+        spread = max(s.workers for s in record.steps)
+        by_step = figures.single_chart(
+            record.steps, lambda s: s.workers, colour=3, smoothed=False, rangemode="tozero", dtick=-(-spread // 5)
+        )
+        charts.append(Chart("Workers by step", by_step))
+    groups = workers.groups_of(record.events)
+    if groups:
+        until = record.status.updated if record.status else groups[-1].started
+        points = workers.workers_over_time(groups, until)
+        charts.append(Chart("Workers over time", workers.workers_chart(points), "Zero: none was at work."))
+    return charts
 
 
 def _optimiser_charts(steps: Sequence[StepMetrics]) -> list[Chart]:

@@ -73,7 +73,7 @@ def tiles_of(record: RunRecord) -> list[tuple[str, str, list[str]]]:
     steps = record.steps
     if steps:
         tail = steps[-max(1, len(steps) // 20) :]
-        last_loss = math.fsum(s.loss for s in tail) / len(tail)
+        last_loss = _mean([s.loss for s in tail if s.loss is not None])
         tiles.append(("Loss", _number(last_loss), [f"first step {_number(steps[0].loss)}"]))
         examples, tokens = sum(s.examples for s in steps), sum(s.tokens for s in steps)
         tiles.append(("Examples", _thousands(examples), [f"{_thousands(tokens)} tokens"]))

@@ -1,7 +1,7 @@
 """The run directory, in a local folder or a bucket: the truth about a run, whoever reads it (DESIGN section 7)."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -51,6 +51,10 @@ class LineLog:
             store.put(key, self._content.encode())
         self._uploaded = monotonic()
 
+    def kept(self) -> Iterator[dict[str, Any]]:
+        """The lines that were there when it was opened."""
+        return map(json.loads, self._content.splitlines())
+
     def append(self, line: dict[str, Any]) -> None:
         text = json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
         if self._store.is_local:
@@ -99,12 +103,17 @@ def read_text(run: Store, key: str) -> str:
         return ""
 
 
-def claim(run: Store, document_yaml: str, differences: Callable[[str], list[str]]) -> bool:
+def claim(
+    run: Store,
+    document_yaml: str,
+    differences: Callable[[str], list[str]],
+    changes: Callable[[str], list[str]],
+) -> bool:
     """Make the directory this document's own; True where it already was, so that the run goes on.
 
     Until something is trained the document may still change. `differences(frozen_yaml)` lists, one line each, the
-    fields that differ and may not. Raises RunConflict with them, or where the directory holds something else than a
-    run.
+    fields that differ and may not, `changes(frozen_yaml)` those that may: they become an event of the run. Raises
+    RunConflict with the former, or where the directory holds something else than a run.
     """
     frozen = read_text(run, DOCUMENT)
     if frozen:
@@ -118,6 +127,8 @@ def claim(run: Store, document_yaml: str, differences: Callable[[str], list[str]
                 remedy="give this document another metadata.name, or put the fields back to what the run began with",
             )
         run.put(DOCUMENT, document_yaml.encode())
+        if changed := changes(frozen):
+            append_event(run, "DocumentChanged", changes=changed)
         return True
     strangers = [info.key for info in run.list() if not info.key.startswith("logs/") and info.key != LEASE]
     if strangers:

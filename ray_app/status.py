@@ -25,6 +25,34 @@ class Phase(StrEnum):
         return self in (Phase.SUCCEEDED, Phase.STOPPED, Phase.FAILED)
 
 
+class Reason(StrEnum):
+    """Why workers started."""
+
+    FIRST_START = "FirstStart"
+    FAILURE = "Failure"
+    PREEMPTION = "Preemption"
+    """A node said that it is about to go."""
+    RESIZE = "Resize"
+    STOPPED = "StartedAgainAfterStop"
+    FAILED = "StartedAgainAfterFailure"
+    DRIVER_LOST = "DriverLost"
+    """The run was started again, and nothing says how the driver before ended."""
+
+
+class WorkerGroup(BaseModel):
+    """One start of training: from which step, with how many workers, why, and what it cost."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int
+    time: datetime
+    step: int
+    workers: int
+    reason: Reason | None = Field(None, description="Null where whoever started it did not say.")
+    message: str = Field("", description="What the workers before failed from.")
+    steps_lost: int = 0
+
+
 class RunStatus(BaseModel):
     """A snapshot; rates are means over the last steps, shares lie between 0 and 1, times are seconds."""
 
@@ -43,10 +71,28 @@ class RunStatus(BaseModel):
     tokens_per_second: float | None = None
     data_wait_share: float | None = None
     workers: int = 0
+    worker_slowness: tuple[float, ...] = Field(
+        (), description="By rank, seconds a token of forward passes beside those of the median worker: 1 is as fast."
+    )
     restarts: int = 0
+    restarts_by_reason: dict[str, int] = Field(default_factory=dict)
+    groups: tuple[WorkerGroup, ...] = Field((), description="The newest 20 starts of training: workers over time.")
     steps_lost: int = Field(0, description="Steps that were computed and then repeated because a checkpoint was older.")
     eta_seconds: float | None = None
+    training_seconds: float = Field(
+        0.0,
+        description="Wall time since training first started, without the time between a run's end, or its driver's "
+        "death, and the next driver's beginning to train.",
+    )
+    goodput: float | None = Field(
+        None,
+        description="Share of training_seconds that went into steps of the surviving trajectory: what is missing went "
+        "into starts, steps that were done again, and waiting for workers or checkpoints.",
+    )
     last_checkpoint_step: int | None = None
+    last_checkpoint_time: datetime | None = Field(None, description="When it was complete.")
+    checkpoint_stall_seconds: float | None = Field(None, description="For how long its copy held training up.")
+    checkpoint_save_seconds: float | None = Field(None, description="How long it was then written, beside training.")
     message: str = ""
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall time by phase, over all attempts.")
     updated: datetime = Field(default_factory=lambda: datetime.now(UTC))

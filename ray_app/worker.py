@@ -1,8 +1,8 @@
 """What runs inside Ray: the train function of a worker, and the tasks around training."""
 
-import gc
-import io
 import logging
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +12,29 @@ from typing import Any, Literal
 import ray
 import ray.train
 import torch
+from ray.train.v2._internal.execution.context import get_train_context
 
-from data_io.errors import F2LLMError
 from data_io.storage import Store
+from ray_app.causes import cause_of
 from ray_app.config import JobSpec
-from ray_app.control import Wish
-from ray_app.errors import TrainingError
+from ray_app.control import Start, Wish
+from ray_app.exit_record import Failure
+from ray_app.hangs import Order
 from ray_app.lease import refuse_without_lease
+from ray_app.monitor import Welcome
+from ray_app.notice import told_to_end
+from ray_app.process_log import ProcessLog, process_log
+from ray_app.spares import ask_for_spares, worker_environment
+from ray_app.start_profile import StartProfile
 from ray_app.status import RunStatus
+from ray_app.whereabouts import Stage, Whereabouts
 
 Task = Literal["evaluate_before", "deliver"]
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-_ALIVE_SECONDS = 2.0
+_BEAT_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
 
 
 class Regrouping(Exception):
@@ -36,11 +46,18 @@ class RayControl:
     the next answer.
     """
 
-    def __init__(self, monitor: Any, *, rank: int) -> None:
+    def __init__(self, monitor: Any, *, rank: int, workers: int, spares: bool) -> None:
+        """With `spares`, this rank sees to spare workers once its first step is done."""
         self._monitor = monitor
-        self._rank = rank
+        self._rank, self._workers = rank, workers
+        self._whereabouts = Whereabouts()
+        self._wants_spares = spares
         self._answer: Any = None
         self._wish = Wish.GO_ON
+        self._noticed = False
+
+    def at(self, step: int, stage: Stage) -> None:
+        self._whereabouts.at(step, stage)
 
     def report(self, status: RunStatus) -> None:
         self._hear()
@@ -48,10 +65,17 @@ class RayControl:
             self._answer = self._monitor.report.remote(status)
 
     def wish(self) -> Wish:
-        """Once a step on every rank: Ray's answer about preemption is a barrier."""
+        """Never waits: the ranks hear of a notice at different steps, and agree in the exchange of their next one."""
         self._hear()
-        if ray.train.get_preemption_info() is not None:
+        if self._wants_spares:
+            threading.Thread(target=ask_for_spares, daemon=True).start()
+            self._wants_spares = False
+        # ray.train.get_preemption_info() would be a barrier through an actor that takes 10 s to start.
+        if told_to_end() or get_train_context().preemption_context.preemption_info is not None:
             self._wish = max(self._wish, Wish.REGROUP)
+            if not self._noticed:
+                self._monitor.notice.remote()
+                self._noticed = True
         return self._wish
 
     def _hear(self) -> None:
@@ -60,28 +84,45 @@ class RayControl:
             self._answer = None
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Enter and leave as one of the workers; what ends this rank is said before Ray hears of it."""
-        error: F2LLMError | None = None
+    def at_work(self, records: ProcessLog) -> Iterator[Start | None]:
+        """Enter and leave as one of the workers; what ends this rank is said before Ray hears of it.
+
+        Rank 0 gets why there are new workers.
+        """
+        failure: Failure | None = None
+        start: Start | None = None
         ended = threading.Event()
+        node, actor = socket.gethostname(), ray.get_runtime_context().current_actor
+        ray.get(self._monitor.join.remote(self._rank, node, actor, worker_environment()))
         if self._rank == 0:
-            ended.wait(ray.get(self._monitor.enter.remote()))
-            threading.Thread(target=self._say_that_it_lives, args=(ended,), daemon=True).start()
+            welcome: Welcome = ray.get(self._monitor.enter.remote(self._workers))
+            start = welcome.start
+            ended.wait(welcome.wait_seconds)
+        threading.Thread(target=self._beat, args=(ended,), name="beat", daemon=True).start()
         try:
-            yield
+            yield start
         except Regrouping:
             raise
-        except Exception as raised:
-            error = raised if isinstance(raised, F2LLMError) else TrainingError(f"a worker failed: {raised!r}")
+        except BaseException as raised:  # torch's checkpoints raise one that is no Exception
+            log.exception("this worker failed")
+            failure = Failure(cause_of(raised), self._rank, node, records.last_lines)
             raise
         finally:
             ended.set()
-            if self._rank == 0 or error is not None:
-                ray.get(self._monitor.leave.remote(error))
+            if self._rank == 0 or failure is not None:
+                ray.get(self._monitor.leave.remote(failure))
 
-    def _say_that_it_lives(self, ended: threading.Event) -> None:
-        while not ended.wait(_ALIVE_SECONDS):
-            self._monitor.is_alive.remote()
+    def _beat(self, ended: threading.Event) -> None:
+        """Say now and then where the loop is, and do what is wanted of a worker that hangs."""
+        while not ended.wait(_BEAT_SECONDS):
+            try:
+                order = ray.get(self._monitor.beat.remote(self._rank, self._whereabouts.place()))
+            except ray.exceptions.RayError:  # the driver has gone, and its monitor with it
+                return
+            if order is Order.SHOW_STACKS:
+                self._monitor.show.remote(self._rank, self._whereabouts.place(), self._whereabouts.stacks())
+            elif order is Order.END:
+                os._exit(1)
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -89,25 +130,30 @@ def train_worker(config: dict[str, Any]) -> None:
 
     Raises Regrouping on every rank where the run is to go on with other workers: Ray Train then starts them.
     """
-    from ray_app.loop import Worker, train
-
+    profile = StartProfile()
     context = ray.train.get_context()
-    rank = context.get_world_rank()
-    spec = JobSpec.model_validate(config["spec"])
-    torch.set_num_threads(max(1, int(spec.workers.cpus)))
-    device = ray.train.torch.get_device() if spec.workers.gpus else torch.device("cpu")
+    rank, workers = context.get_world_rank(), context.get_world_size()
     run: Store = config["run"]
-    gc.freeze()  # the million objects of torch and transformers: the collector need not walk them again and again
-    control = RayControl(config["monitor"], rank=rank)
-    with _log_file(run, f"logs/{config['started']}/worker-{rank}.log"), control.at_work():
+    control = RayControl(config["monitor"], rank=rank, workers=workers, spares=config["spares"])
+    with (
+        process_log(run, f"logs/{config['started']}/worker-{rank}.log") as records,
+        control.at_work(records) as start,
+    ):
+        from ray_app.loop import Worker, train
+
         refuse_without_lease(run, config["holder"])
+        spec = JobSpec.model_validate(config["spec"])
+        torch.set_num_threads(max(1, int(spec.workers.cpus)))
+        device = ray.train.torch.get_device() if spec.workers.gpus else torch.device("cpu")
+        profile.mark("welcome")
         outcome = train(
             config["name"],
             spec,
             data=config["data"],
             run=run,
-            worker=Worker(rank=rank, world_size=context.get_world_size(), device=device),
+            worker=Worker(rank=rank, world_size=workers, device=device, profile=profile),
             control=control,
+            start=start,
             stop_after_steps=config["stop_after_steps"],
         )
         if outcome.wish is Wish.REGROUP and not outcome.finished:
@@ -129,21 +175,3 @@ def run_task(task: Task, name: str, spec: JobSpec, data: Store, run: Store, thre
         delivery.evaluate_initial(spec, data=data, run=run, device=device, say=say)
     else:
         delivery.deliver(name, spec, data=data, run=run, device=device, say=say)
-
-
-@contextmanager
-def _log_file(run: Store, key: str) -> Iterator[None]:
-    """Keep this process's log records, and put them into the run directory when it ends, however it ends."""
-    records = io.StringIO()
-    handler = logging.StreamHandler(records)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    logging.captureWarnings(True)
-    try:
-        yield
-    except Exception:
-        logging.getLogger(__name__).exception("this worker failed")
-        raise
-    finally:
-        logging.getLogger().removeHandler(handler)
-        run.put(key, records.getvalue().encode())

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from data_io.errors import F2LLMError
-from jobs.cli import data, document, machine, run, runs
+from jobs.cli import cluster, data, document, machine, run, runs
 
 app = typer.Typer(
     name="f2llm",
@@ -50,6 +50,17 @@ app.command("status")(runs.status)
 app.command("evaluate")(runs.evaluate)
 app.command("export")(runs.export)
 app.command("report")(runs.report)
+app.command("submit")(cluster.submit)
+app.command("list")(cluster.list_jobs)
+app.command("watch")(cluster.watch)
+app.command("describe")(cluster.describe)
+app.command("logs")(cluster.logs)
+app.command("scale")(cluster.scale)
+app.command("suspend")(cluster.suspend)
+app.command("resume")(cluster.resume)
+app.command("delete")(cluster.delete)
+app.command("render")(cluster.render)
+app.command("dashboard")(cluster.dashboard)
 app.command("doctor")(machine.doctor)
 app.command("version")(machine.version)
 

@@ -1,5 +1,7 @@
 """`f2llm validate`, `plan`, `schema`: what a document says and what it will take, without starting anything."""
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,9 +9,10 @@ import typer
 from jobs import backend
 from jobs.cli.options import Debug, JobPath, Json, Set, print_json
 from jobs.cli.text import size_text
-from jobs.progress import short_number
+from jobs.progress import duration, short_number
 
 if TYPE_CHECKING:
+    from jobs.cost import Cost
     from jobs.plan import DataSize, Plan
     from jobs.spec import EmbeddingJob
 
@@ -48,18 +51,35 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            "--prices",
+            metavar="FILE",
+            help="Prices of a GPU hour, as YAML (`H100: 2.5`): adds hours and cost on each GPU.",
+            show_default=False,
+        ),
+    ] = None,
+    mfu: Annotated[
+        float, typer.Option("--mfu", min=0.01, max=1, help="Share of its peak that a GPU reaches, for the hours.")
+    ] = 0.4,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Work out steps, tokens, memory and sizes in advance."""
+    """Work out steps, tokens, memory, sizes and, with --prices, hours and cost in advance."""
     from jobs.spec import load_document
 
     document = load_document(job, overrides=set_ or ())
     answer = plan_of(document, rows=rows)
+    found = None if prices is None else _costs(document, answer, prices, mfu)
     if json:
-        print_json(answer.to_dict())
-    else:
-        print_plan(answer)
+        print_json({**answer.to_dict(), **({} if found is None else {"costs": [each.to_dict() for each in found]})})
+        return
+    print_plan(answer)
+    if found is not None:
+        print(f"  hours: {mfu:.0%} of the GPU's peak in bf16, no restarts, no evaluation; {prices} has the prices")
+        for line in _cost_lines(found):
+            print(line)
 
 
 def schema(debug: Debug = False) -> None:
@@ -117,9 +137,42 @@ def _plan_lines(answer: "Plan") -> list[tuple[str, str]]:
         *lines,
         ("parameters", f"{answer.parameters:,}"),
         ("memory", f"up to {size_text(memory.total)} a worker: {detail}"),
-        ("checkpoint", f"{size_text(answer.checkpoint_bytes)}, {answer.checkpoints} of them written"),
+        ("checkpoint", _checkpoint_text(answer)),
         ("model", size_text(answer.model_bytes)),
     ]
+
+
+def _costs(document: "EmbeddingJob", answer: "Plan", prices: Path, mfu: float) -> list["Cost"]:
+    from jobs.architecture import architecture_of
+    from jobs.cost import costs, load_prices, operations
+    from jobs.errors import ConfigError
+
+    table, spec = load_prices(str(prices)), document.job_spec
+    architecture = architecture_of(spec.model)
+    if architecture is None:
+        raise ConfigError(
+            f"the shape of {spec.model.name_or_path} is not known here, so hours and cost are not either",
+            remedy="leave --prices out, or name a local folder with the model's config.json",
+        )
+    recompute = spec.train.gradient_checkpointing
+    total = operations(answer, architecture, epochs=spec.train.epochs, recompute=recompute)
+    return costs(answer, total, table, mfu=mfu)
+
+
+def _cost_lines(found: "Sequence[Cost]") -> Iterator[str]:
+    yield f"{'GPU':<16}{'GPUS':>5}{'HOURS':>10}{'GPU HOURS':>12}{'COST':>12}  MEMORY"
+    for each in found:
+        memory = "enough" if each.fits else "too small"
+        yield f"{each.gpu:<16}{each.gpus:>5}{each.hours:>10,.1f}{each.gpu_hours:>12,.1f}{each.cost:>12,.2f}  {memory}"
+
+
+def _checkpoint_text(answer: "Plan") -> str:
+    text = size_text(answer.checkpoint_bytes or 0)
+    if answer.checkpoints is not None:
+        text += f", {answer.checkpoints} of them written"
+    if answer.checkpoint_seconds is not None:
+        text += f"; one every {duration(answer.checkpoint_seconds)} would lose least"
+    return text
 
 
 def _assumed_data(rows: int, negatives: int) -> "DataSize":

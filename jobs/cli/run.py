@@ -1,21 +1,26 @@
 """`f2llm run` and `f2llm demo`: train here, on an embedded Ray."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_io.errors import F2LLMError, StorageError
 from jobs import backend
+from jobs.cli import failure_text
 from jobs.cli.document import plan_of, print_plan
 from jobs.cli.options import Debug, JobPath, Json, Quiet, Set, Steps, Workers, print_json, workers_override
 from jobs.cli.summary import print_summary, summary, time_split
 from jobs.cli.text import say, say_nothing
 from jobs.progress import progress
+from jobs.publish import publishing
 
 if TYPE_CHECKING:
     from jobs.spec import EmbeddingJob
+    from ray_app.status import RunStatus
 
 
 def run(
@@ -88,8 +93,17 @@ def _train(
     """Run to each stop in turn (None is the end), every time as a new start would."""
     s3 = document.spec.storage.s3
     for stop in stops:
-        with progress(sys.stderr, quiet=quiet) as on_status:
-            result = backend.run_job(document, stop_after_steps=stop, on_status=on_status)
+        try:
+            with progress(sys.stderr, quiet=quiet) as show, publishing() as publish:
+
+                def on_status(status: "RunStatus") -> None:
+                    show(status)
+                    publish(status)
+
+                result = backend.run_job(document, stop_after_steps=stop, on_status=on_status)
+        except F2LLMError as error:
+            _explain(error, document)
+            raise
         if result.signal is not None:
             break
     facts = summary(
@@ -105,6 +119,16 @@ def _train(
         print_summary(facts)
     if result.signal is not None:
         raise typer.Exit(128 + result.signal)
+
+
+def _explain(error: F2LLMError, document: "EmbeddingJob") -> None:
+    """Say what the run directory knows of this error beside its message."""
+    record = None
+    with suppress(StorageError):
+        record = backend.read_exit_record(document.run_uri, document.spec.storage.s3)
+    if record is not None and record.message == error.message:
+        for line in [*failure_text.log_lines(record), f"failed: {failure_text.place_of(record)}"]:
+            say(line)
 
 
 def _refuse_another_documents_run(document: "EmbeddingJob") -> None:

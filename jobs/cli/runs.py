@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs import backend
+from jobs.cli import failure_text
 from jobs.cli.options import (
     AllowHttp,
     Debug,
@@ -43,12 +44,15 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Print where a run stands."""
-    found = backend.read_status(run, s3_options(endpoint_url, region, allow_http))
+    s3 = s3_options(endpoint_url, region, allow_http)
+    found, failure = backend.read_status(run, s3), backend.read_exit_record(run, s3)
     if json:
-        print_json(found.model_dump(mode="json"))
-    else:
-        for label, text in _status_lines(found):
-            print(f"{label:<12}{text}")
+        print_json({**found.model_dump(mode="json"), "exit": failure and failure.model_dump(mode="json")})
+        return
+    for label, text in [*_status_lines(found), *(failure_text.status_lines(failure) if failure else [])]:
+        print(f"{label:<12}{text}")
+    for line in failure_text.log_lines(failure) if failure else []:
+        print(line)
 
 
 def evaluate(
@@ -128,11 +132,32 @@ def _status_lines(found: "RunStatus") -> list[tuple[str, str]]:
         ("phase", f"{found.phase.value}{f': {found.message}' if found.message else ''}"),
         ("progress", "  ".join(numbers(found)) if found.total_steps else "not started"),
         ("workers", f"{found.workers}; attempt {found.attempt}, {found.steps_lost} steps repeated"),
-        ("checkpoint", "none yet" if found.last_checkpoint_step is None else f"step {found.last_checkpoint_step}"),
     ]
+    if found.worker_slowness and (most := max(found.worker_slowness)) > 1.2:
+        lines.append(("slowest", f"worker {found.worker_slowness.index(most)}, {most:.1f} times the median a token"))
+    if found.restarts_by_reason:
+        lines.append(("restarts", ", ".join(f"{n} {reason}" for reason, n in found.restarts_by_reason.items())))
+    if found.goodput is not None:
+        lines.append(("goodput", f"{found.goodput:.0%} of {duration(found.training_seconds)} of training"))
+    lines.append(("checkpoint", _checkpoint_text(found)))
     if found.seconds:
         lines.append(("time", ", ".join(f"{phase} {duration(spent)}" for phase, spent in found.seconds.items())))
     return [*lines, ("updated", f"{found.updated:%Y-%m-%d %H:%M:%S} UTC")]
+
+
+def _checkpoint_text(found: "RunStatus") -> str:
+    if found.last_checkpoint_step is None:
+        return "none yet"
+    pieces = [f"step {found.last_checkpoint_step}"]
+    if found.last_checkpoint_time is not None:
+        age = max(0.0, (found.updated - found.last_checkpoint_time).total_seconds())
+        pieces.append(f"{duration(age)} old")
+    if found.checkpoint_save_seconds is not None and found.checkpoint_stall_seconds is not None:
+        pieces += [
+            f"written in {found.checkpoint_save_seconds:.1f} s",
+            f"training held up for {found.checkpoint_stall_seconds:.2f} s",
+        ]
+    return ", ".join(pieces)
 
 
 def _evaluation_lines(report: "EvaluationReport") -> list[str]:

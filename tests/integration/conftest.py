@@ -1,10 +1,14 @@
-"""What integration tests share: torch.distributed with one rank, for loops that run inside the test process."""
+"""What integration tests share: torch.distributed with one rank and a data set, for loops that run inside the test
+process."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
 import torch.distributed as dist
+
+from data_io.storage import Store, open_store
+from tests.support.small_training import write_small_dataset
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,10 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["LOCAL_RANK"]
     else:
         os.environ["LOCAL_RANK"] = before
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = open_store(str(tmp_path_factory.mktemp("data")))
+    write_small_dataset(store)
+    return store

@@ -5,6 +5,7 @@ plain processes of torch.distributed, as torchrun would start it: Ray takes a mi
 """
 
 import contextlib
+import json
 import random
 import shutil
 from collections import Counter
@@ -22,6 +23,7 @@ from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
 from tests.support.command import Running, f2llm
 from tests.support.plain_workers import train_in_processes
+from tests.support.runs import finished_steps, losses, saved_step
 from tests.support.s3_server import S3Server
 from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
 
@@ -88,13 +90,9 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
         yield file.read_row_group(number, columns=["query_hash"])
 
 
-def _losses(run: Path) -> dict[int, float]:
-    return {line["step"]: line["loss"] for line in read_lines(run / "metrics.jsonl")}
-
-
 def _assert_whole(run: Path) -> None:
     """Every step once, and every example exactly once an epoch."""
-    assert list(_losses(run)) == list(range(1, STEPS + 1))
+    assert list(losses(run)) == list(range(1, STEPS + 1))
     epochs: dict[int, Counter[str]] = {}
     for line in read_lines(run / "examples.jsonl"):
         used = epochs.setdefault(line["epoch"], Counter())
@@ -120,7 +118,7 @@ def test_losses_do_not_depend_on_the_number_of_workers(
 
     lines = read_lines(tmp_path / "metrics.jsonl")
     assert {line["workers"] for line in lines} == {workers}
-    assert _losses(tmp_path) == pytest.approx(_losses(undisturbed), rel=1e-4)
+    assert losses(tmp_path) == pytest.approx(losses(undisturbed), rel=1e-4)
     assert {name for line in lines for name in line["sources"]} == {"answers", "echoes", "groups", "parity"}
     assert read_lines(tmp_path / "examples.jsonl") == read_lines(undisturbed / "examples.jsonl")
     _assert_whole(tmp_path)
@@ -134,7 +132,9 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
 
     for workers, kill_at in ((1, moments.randint(8, 18)), (2, moments.randint(24, 32))):
         running = Running("run", document, "--workers", str(workers), log=tmp_path / f"{workers}.log")
-        running.wait_until(lambda step=kill_at: max(_step(run), _saved_step(run)) >= step and _saved_step(run) > 0)
+        running.wait_until(
+            lambda step=kill_at: max(finished_steps(run), saved_step(run)) >= step and saved_step(run) > 0
+        )
         running.kill_all()
     done = f2llm("run", document, "--workers", "1", "--quiet")
 
@@ -142,10 +142,10 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
     lines: list[dict[str, Any]] = read_lines(run / "metrics.jsonl")
     resumed = [event["step"] for event in read_lines(run / "events.jsonl") if event["event"] == "Resumed"]
     assert len(resumed) == 2
-    assert 7 <= resumed[0] < resumed[1]  # every_steps is 7: something was saved, and it was used
+    assert 7 <= resumed[0] < resumed[1]  # one every 7 steps: something was saved, and it was used
     used = [line["workers"] for line in lines]
     assert used == [1] * resumed[0] + [2] * (resumed[1] - resumed[0]) + [1] * (STEPS - resumed[1])
-    assert _losses(run) == pytest.approx(_losses(undisturbed), rel=1e-4)
+    assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
     _assert_whole(run)
     assert [line["slots"] for line in read_lines(run / "examples.jsonl")] == _planned(data)
 
@@ -154,14 +154,22 @@ def test_a_killed_worker_costs_a_restart_and_not_the_run(undisturbed: Path, data
     run = tmp_path / "runs" / "small"
     running = Running("run", _document(tmp_path, data), "--workers", "2", log=tmp_path / "run.log")
 
-    running.wait_until(lambda: _step(run) >= 10 and _saved_step(run) > 0)
+    running.wait_until(lambda: finished_steps(run) >= 10 and saved_step(run) > 0)
     running.kill_one("RayTrainWorker")
     code = running.wait()
 
     assert code == 0, running.output()
     events = read_lines(run / "events.jsonl")
-    assert [event["workers"] for event in events if event["event"] in ("Started", "Resumed")] == [2, 2]
-    assert _losses(run) == pytest.approx(_losses(undisturbed), rel=1e-4)
+    starts = [event for event in events if event["event"] in ("Started", "Resumed")]
+    assert [(event["workers"], event["reason"]) for event in starts] == [(2, "FirstStart"), (2, "Failure")]
+    assert "the process of a worker died" in starts[1]["message"]
+    status = json.loads((run / "status.json").read_text())
+    assert status["restarts_by_reason"] == {"Failure": 1}
+    assert [group["step"] for group in status["groups"]] == [0, starts[1]["step"]]
+    assert status["steps_lost"] == starts[1]["steps_lost"]
+    assert 0 < status["goodput"] < 1
+    assert not (run / "exit.json").exists()
+    assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
     assert read_lines(run / "examples.jsonl") == read_lines(undisturbed / "examples.jsonl")
     _assert_whole(run)
 
@@ -179,7 +187,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
         document["spec"]["model"]["tokenizer"] = "tokenizer"
         document["spec"]["evaluation"] = {"enabled": False}
         running = Running("run", write_document(Path("job.yaml"), document), "--workers", "2", log=folder / "run.log")
-        running.wait_until(lambda: _step(folder / "runs" / "small") >= 3)
+        running.wait_until(lambda: finished_steps(folder / "runs" / "small") >= 3)
         return folder, running.terminate(), running.output()
 
 
@@ -191,22 +199,10 @@ def test_sigterm_ends_with_a_checkpoint_of_the_last_step_and_code_143(stopped: t
 
     assert code == 143
     assert "Traceback" not in said
-    assert 3 <= saved[-1] == _step(run)
+    assert 3 <= saved[-1] == finished_steps(run)
 
 
 def test_workers_find_what_a_relative_path_names(stopped: tuple[Path, int, str]) -> None:
     folder, _, _ = stopped
 
     assert {path.name for path in folder.iterdir()} == {"data", "job.yaml", "run.log", "runs", "tokenizer"}
-
-
-def _saved_step(run: Path) -> int:
-    """The step of the newest complete checkpoint, 0 without one."""
-    names = [path.parent.name for path in (run / "checkpoints").glob("*/manifest.json")]
-    return max((int(name[5:13]) for name in names), default=0)
-
-
-def _step(run: Path) -> int:
-    """The last whole line of metrics.jsonl."""
-    path = run / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0

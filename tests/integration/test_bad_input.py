@@ -658,18 +658,18 @@ BAD: dict[str, Bad] = {
     "export with a damaged newest checkpoint": Bad(
         in_run(flip_a_weight, "export", "runs/small"),
         7,
-        ("step-00000002.attempt-1", "__0_0.distcp", "is damaged", "to mend it", "step-00000001.attempt-1"),
+        ("__0_0.distcp", "step-00000002.attempt-1", "is damaged", "to mend it", "step-00000001.attempt-1"),
         process=True,
     ),
     "export with a damaged manifest of the newest checkpoint": Bad(
         in_run(lambda run: put("manifest.json", "{")(newest(run)), "export", "runs/small"),
         7,
-        ("step-00000002.attempt-1", "has no readable manifest.json", "to mend it"),
+        ("manifest.json", "step-00000002.attempt-1", "cannot be read", "to mend it", "step-00000001.attempt-1"),
     ),
     "export with a file of the newest checkpoint missing": Bad(
         in_run(lambda run: (newest(run) / ".metadata").unlink(), "export", "runs/small"),
         7,
-        ("cannot read .metadata", "step-00000002.attempt-1", "to mend it"),
+        (".metadata", "step-00000002.attempt-1", "is missing", "to mend it", "step-00000001.attempt-1"),
     ),
     # The model.
     "a data set without a tokenizer": Bad(
@@ -715,7 +715,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(process_group: None, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that was stopped after two steps, with a checkpoint of each."""
     folder = tmp_path_factory.mktemp("trained")
-    document = merged(small_document("data", "runs"), {"spec": {"checkpoint": {"every_steps": 1}}})
+    document = merged(small_document("data", "runs"), {"spec": {"checkpoint": {"every": "1 steps"}}})
     job = load_document(str(write_document(folder / "document.yaml", document)))
     run = open_store(str(folder / "run"))
     worker = Worker(rank=0, world_size=1, device=torch.device("cpu"))

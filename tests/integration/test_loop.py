@@ -9,14 +9,17 @@ import pytest
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from data_io.manifest import load_manifest
 from data_io.storage import Store, open_store
 from ray_app.checkpoint import load_weights
 from ray_app.checkpoint_manifest import list_checkpoints, read_manifest
 from ray_app.config import JobSpec
 from ray_app.control import Wish
+from ray_app.data_order import make_plan, select_sources
 from ray_app.errors import CheckpointError, LossNotFinite
 from ray_app.loop import Outcome, Worker, train
 from ray_app.status import RunStatus
+from ray_app.whereabouts import Stage
 from tests.support.s3_server import S3Server
 from tests.support.small_training import read_lines, small_document, write_small_dataset
 
@@ -34,19 +37,15 @@ class _Control:
         self._stop_at, self._wish = stop_at, wish
         self.reports: list[RunStatus] = []
 
+    def at(self, step: int, stage: Stage) -> None:
+        pass
+
     def report(self, status: RunStatus) -> None:
         self.reports.append(status)
 
     def wish(self) -> Wish:
         wished = self._stop_at is not None and bool(self.reports) and self.reports[-1].step >= self._stop_at
         return self._wish if wished else Wish.GO_ON
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = open_store(str(tmp_path_factory.mktemp("data")))
-    write_small_dataset(store)
-    return store
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def finished(process_group: None, data: Store, tmp_path_factory: pytest.TempPath
 
 def _spec(data: Store, **train_fields: Any) -> JobSpec:
     document = small_document(data.uri, "unused", **{"epochs": 2, **train_fields})
-    document["spec"]["checkpoint"] = {"every_steps": 4, "keep": 3}
+    document["spec"]["checkpoint"] = {"every": "4 steps", "keep": 3}
     return JobSpec.model_validate(document["spec"])
 
 
@@ -184,6 +183,52 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_spoiled(
         _train(data, tmp_path, temperature=1e-44)
 
     assert list_checkpoints(open_store(str(tmp_path))) == []
+
+
+def test_skipped_micro_batches_weigh_nothing_and_all_others_are_what_they_were(
+    finished: Path, data: Store, tmp_path: Path
+) -> None:
+    """The whole second step and one slot of the fifth."""
+    spec, manifest = _spec(data), load_manifest(data)
+    sources = select_sources(manifest, spec)
+    plan = make_plan(manifest, sources, spec)
+    skipped = [(plan.step(index).epoch, slot) for index in (1, 4) for slot in plan.step(index).slots][:5]
+    skips = [
+        {"epoch": epoch, "source": sources[slot.source].name, "micro_batch": slot.occurrence} for epoch, slot in skipped
+    ]
+
+    assert _train(data, tmp_path, stop_after_steps=1).step == 1
+    assert _train(data, tmp_path, skip_micro_batches=skips, stop_after_steps=3).step == 3
+    assert _train(data, tmp_path, skip_micro_batches=skips).finished
+
+    lines, undisturbed = read_lines(tmp_path / "metrics.jsonl"), read_lines(finished / "metrics.jsonl")
+    assert read_lines(tmp_path / "examples.jsonl") == read_lines(finished / "examples.jsonl")
+    assert [line["micro_batches_skipped"] for line in lines] == [0, 4, 0, 0, 1, 0, 0, 0, 0, 0]
+    assert [line["micro_batches_consumed"] for line in lines] == [
+        line["micro_batches_consumed"] for line in undisturbed
+    ]
+    assert lines[0]["loss"] == pytest.approx(undisturbed[0]["loss"], rel=1e-6)
+    assert (lines[1]["loss"], lines[1]["grad_norm"], lines[1]["examples"], lines[1]["sources"]) == (None, 0, 0, {})
+    assert undisturbed[4]["examples"] - lines[4]["examples"] == skipped[4][1].rows
+    assert all(line["loss"] is not None and line["grad_norm"] > 0 for line in lines[2:])
+
+
+def test_a_resume_with_skipped_micro_batches_is_the_run_that_skipped_them_from_the_start(
+    data: Store, process_group: None, tmp_path: Path
+) -> None:
+    """Also where a step does nothing: the optimiser counts it all the same."""
+    spec, manifest = _spec(data), load_manifest(data)
+    sources = select_sources(manifest, spec)
+    step = make_plan(manifest, sources, spec).step(1)
+    skips = [{"epoch": 0, "source": sources[s.source].name, "micro_batch": s.occurrence} for s in step.slots]
+
+    _train(data, tmp_path / "whole", skip_micro_batches=skips)
+    for steps in (1, 2, 6, None):
+        _train(data, tmp_path / "pieces", skip_micro_batches=skips, stop_after_steps=steps)
+
+    whole, pieces = (read_lines(tmp_path / name / "metrics.jsonl") for name in ("whole", "pieces"))
+    assert [line["loss"] is None for line in pieces] == [index == 1 for index in range(10)]
+    assert [line["loss"] or 0 for line in pieces] == pytest.approx([line["loss"] or 0 for line in whole], rel=1e-6)
 
 
 def test_only_the_newest_checkpoints_are_kept(finished: Path, data: Store, tmp_path: Path) -> None:

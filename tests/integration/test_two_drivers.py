@@ -18,7 +18,7 @@ def test_a_run_has_one_driver_whatever_happens_to_it(tmp_path: Path) -> None:
     data, run = tmp_path / "data", tmp_path / "runs" / "small"
     write_small_dataset(open_store(str(data)))
     document = small_document(str(data), str(tmp_path / "runs"), epochs=2000)
-    document["spec"] |= {"evaluation": {"enabled": False}, "checkpoint": {"every_steps": 20, "keep": 2}}
+    document["spec"] |= {"evaluation": {"enabled": False}, "checkpoint": {"every": "20 steps", "keep": 2}}
     job = write_document(tmp_path / "job.yaml", document)
 
     def steps() -> int:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 F2LLM = (sys.executable, "-m", "jobs.cli")
@@ -20,11 +20,22 @@ def f2llm(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedP
 class Running:
     """A command under way, in a session of its own so that it can be killed with all that it started."""
 
-    def __init__(self, *arguments: str | Path, log: Path, program: Sequence[str] = F2LLM) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        log: Path,
+        program: Sequence[str] = F2LLM,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`environment` is added to this process's own."""
         self._log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [*program, *map(str, arguments)], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                [*program, *map(str, arguments)],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 300) -> None:
@@ -43,11 +54,11 @@ class Running:
             _signal(pid, signal.SIGKILL)
         self._process.wait()
 
-    def kill_one(self, title: str) -> None:
-        """kill -9 for one process that it started and whose title says so."""
+    def kill_one(self, title: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """A signal, kill -9 if nothing else is said, to one process that it started and whose title says so."""
         session = os.getsid(self._process.pid)
         pid = next(pid for pid in _processes() if _session_of(pid) == session and title in _title_of(pid))
-        _signal(pid, signal.SIGKILL)
+        _signal(pid, number)
 
     def send(self, number: signal.Signals) -> None:
         """A signal to the command alone."""

@@ -5,7 +5,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from jobs.fields import DocumentField
 from jobs.presets import PRESET_NAMES, merged
+from jobs.spec import DOCUMENT_FIELDS
 
 MINIMAL: Mapping[str, Any] = {
     "apiVersion": "f2llm.dev/v1alpha1",
@@ -15,9 +17,23 @@ MINIMAL: Mapping[str, Any] = {
 }
 
 
+ON_A_CLUSTER: Mapping[str, Any] = {
+    "storage": {"uri": "s3://bucket/runs"},
+    "data": {"uri": "s3://bucket/data"},
+    "workers": {"replicas": 2},
+}
+"""A spec that a cluster takes: two workers, and all of it in a bucket."""
+
+
 def document(spec: Mapping[str, Any] | None = None, **top: Any) -> dict[str, Any]:
     """The smallest valid document with `spec` merged into its spec and `top` over its top."""
     return merged(merged(MINIMAL, {"spec": spec or {}}), top)
+
+
+def is_in_a_list(field: DocumentField) -> bool:
+    """Whether the field belongs to each item of a list, so that the document has no one value of it."""
+    above = (DOCUMENT_FIELDS.get(".".join(field.path[:depth])) for depth in range(1, len(field.path)))
+    return any(section is not None and section.expected == "a list of mappings" for section in above)
 
 
 def section_text() -> st.SearchStrategy[str]:

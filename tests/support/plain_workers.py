@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,11 +12,15 @@ from data_io.storage import open_store
 from ray_app.config import JobSpec
 from ray_app.control import Wish
 from ray_app.status import RunStatus
+from ray_app.whereabouts import Stage
 from tests.support.small_training import small_document
 
 
 class Unheard:
     """A control that nobody listens to and that never stops a run."""
+
+    def at(self, step: int, stage: Stage) -> None:
+        pass
 
     def report(self, status: RunStatus) -> None:
         pass
@@ -24,12 +29,17 @@ class Unheard:
         return Wish.GO_ON
 
 
-def train_in_processes(data: str, run: Path, workers: int) -> None:
-    """Train the small document to its end with so many ranks; `run` is the run directory. Raises what a rank raises."""
-    start_processes(_rank, (workers, data, str(run)), nprocs=workers, start_method="spawn")
+def train_in_processes(
+    data: str, run: Path, workers: int, document: dict[str, Any] | None = None, *, steps: int | None = None
+) -> None:
+    """Train a document, or the small one, with so many ranks, to its end or for so many steps; `run` is the run
+    directory. Raises what a rank raises.
+    """
+    spec = (document or small_document(data, "unused"))["spec"]
+    start_processes(_rank, (workers, spec, data, str(run), steps), nprocs=workers, start_method="spawn")
 
 
-def _rank(rank: int, world_size: int, data: str, run: str) -> None:
+def _rank(rank: int, world_size: int, spec: dict[str, Any], data: str, run: str, steps: int | None) -> None:
     from ray_app.loop import Worker, train
 
     torch.set_num_threads(1)
@@ -37,10 +47,11 @@ def _rank(rank: int, world_size: int, data: str, run: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{run}/group", rank=rank, world_size=world_size)
     train(
         "small",
-        JobSpec.model_validate(small_document(data, "unused")["spec"]),
+        JobSpec.model_validate(spec),
         data=open_store(data),
         run=open_store(run),
         worker=Worker(rank=rank, world_size=world_size, device=torch.device("cpu")),
         control=Unheard(),
+        stop_after_steps=steps,
     )
     dist.destroy_process_group()

@@ -124,7 +124,7 @@ def small_document(data_uri: str, runs_uri: str, *, name: str = "small", **train
                 "record_examples": True,
                 **train,
             },
-            "checkpoint": {"every_steps": 7},
+            "checkpoint": {"every": "7 steps"},
             "storage": {"uri": runs_uri},
         },
     }

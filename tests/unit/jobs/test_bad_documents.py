@@ -49,7 +49,15 @@ BAD = {
     ),
     "an unknown field like no other": Bad(
         f"{VALID}  checkpoint:\n    xyz: 1\n",
-        ("{file}:11:5: spec.checkpoint.xyz: unknown field", "may hold every_steps, keep"),
+        ("{file}:11:5: spec.checkpoint.xyz: unknown field", "may hold every, keep"),
+    ),
+    "a number of what": Bad(
+        f"{VALID}  checkpoint:\n    every: 500\n",
+        ("{file}:11:5: spec.checkpoint.every: found `500`, expected text: `auto`, a number of steps such as `500 st",),
+    ),
+    "a time without a unit": Bad(
+        f"{VALID}  checkpoint:\n    every: '10'\n",
+        ("{file}:11:5: spec.checkpoint.every: found `10` (text), expected text: `auto`, a number of",),
     ),
     "words for a number": Bad(
         train("epochs: two"),

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +11,31 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from data_io.errors import StorageError
 from data_io.manifest import SourceInfo
 from data_io.storage import open_store
 from data_io.task import Kind
 from data_io.writer import Row, write_dataset
-from jobs.cli.app import call
 from jobs.demo import demo_document
 from jobs.presets import PRESET_NAMES
 from jobs.spec import load_document, parse_document
 from jobs.yaml_text import RawDocument
+from ray_app.exit_record import Failure, exit_record, write_exit_record
 from ray_app.run_directory import write_status
 from ray_app.status import Phase, RunStatus
+from tests.support.calling import Run, caller
 from tests.support.datasets import write_example
 from tests.support.documents import document
 from tests.support.small_training import write_small_dataset
 
 F2LLM = Path(sys.executable).parent / "f2llm"
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def f2llm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Calls the command line in an empty current folder; gives exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = call(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return caller(capsys)
 
 
 @pytest.fixture
@@ -55,7 +48,7 @@ def job(tmp_path: Path) -> str:
             "train": {"global_batch_size": 16, "micro_batch_size": 4, "epochs": 1, "warmup_steps": 2},
             "data": {"uri": str(tmp_path / "data")},
             "storage": {"uri": str(tmp_path / "runs")},
-            "checkpoint": {"every_steps": 5},
+            "checkpoint": {"every": "5 steps"},
         }
     )
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(value))
@@ -215,6 +208,27 @@ def test_status_says_where_a_run_stands(f2llm: Run, tmp_path: Path) -> None:
     assert "step 3/10  loss 1.500" in out
     assert "attempt 2" in out
     assert json.loads(as_json)["step"] == 3
+
+
+def test_status_of_a_failed_run_says_why_where_and_what_to_do(f2llm: Run, tmp_path: Path) -> None:
+    run = open_store(str(tmp_path / "run"))
+    status = RunStatus(name="job", phase=Phase.TRAINING, step=3, total_steps=10, attempt=2)
+    failure = Failure(
+        StorageError("the store is away", remedy="look at it"), rank=1, node="n7", log=("a worker's line",)
+    )
+    write_status(run, status.model_copy(update={"phase": Phase.FAILED, "message": "the store is away"}))
+    write_exit_record(run, exit_record(failure, status, driver_log=("the driver's line",)))
+
+    code, out, _ = f2llm("status", "run")
+    _, as_json, _ = f2llm("status", "run", "--json")
+
+    assert code == 0
+    for expected in (
+        "storage error StorageError, exit code 5; the same command may help", "worker 1 on n7, step 3 of 10",
+        "look at it", "a worker's line", "the driver's line",
+    ):  # fmt: skip
+        assert expected in out
+    assert json.loads(as_json)["exit"]["message"] == "the store is away"
 
 
 @pytest.mark.parametrize("command", ["status", "evaluate", "export"])

@@ -1,27 +1,18 @@
 """`f2llm data sources`, and `f2llm data prepare` on public sources and on scored pairs."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobs.cli.app import call
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.support.calling import Run, caller
 
 
 @pytest.fixture
 def f2llm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Calls the command line in an empty current folder; gives exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = call(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return caller(capsys)
 
 
 @pytest.fixture

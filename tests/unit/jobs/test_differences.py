@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from jobs.differences import MAY_CHANGE, differences, differences_from, refuse_differences
+from jobs.differences import MAY_CHANGE, changes_from, differences, differences_from, refuse_differences
 from jobs.errors import ConfigError
 from jobs.spec import DOCUMENT_FIELDS, EmbeddingJob, apply_overrides, parse_document
 from jobs.yaml_text import RawDocument
 from ray_app.errors import RunConflict
-from tests.support.documents import document
+from tests.support.documents import document, is_in_a_list
 
 
 def parse(value: dict[str, Any], *overrides: str) -> EmbeddingJob:
@@ -51,22 +51,42 @@ CHANGES = {
     "train.gradient_checkpointing=false": False,
     "train.seed=9": False,
     "train.record_examples=true": True,
+    "train.skip_micro_batches=[{epoch: 0, source: faq, micro_batch: 3}]": True,
     "workers.replicas=3": True,
     "workers.min=1": True,
     "workers.max=9": True,
     "workers.resize_interval_seconds=9": True,
+    "workers.hang_timeout_seconds=9": True,
+    "workers.spares=true": True,
     "workers.cpus=2": True,
     "workers.gpus=1": True,
     "storage.uri=elsewhere": True,
     "storage.s3.endpoint_url=https://s3.example.org": True,
     "storage.s3.region=eu": True,
     "storage.s3.allow_http=true": True,
-    "checkpoint.every_steps=9": True,
+    "checkpoint.every=9 steps": True,
     "checkpoint.keep=9": True,
     "evaluation.enabled=false": True,
     "evaluation.before=false": True,
     "evaluation.max_queries=9": True,
     "evaluation.batch_tokens=9": True,
+    "suspend=true": True,
+    "cluster.image=other": True,
+    "cluster.image_pull_secrets=[one]": True,
+    "cluster.profiles=[one]": True,
+    "cluster.service_account=other": True,
+    "cluster.priority_class=high": True,
+    "cluster.env={NCCL_DEBUG: WARN}": True,
+    "cluster.secrets=[one]": True,
+    "cluster.volumes=[{name: models, mount_path: /models, claim: models}]": True,
+    "cluster.max_retries=9": True,
+    "cluster.stop_timeout_seconds=9": True,
+    "cluster.head.cpus=2": True,
+    "cluster.worker.shared_memory=8Gi": True,
+} | {
+    f"cluster.{pod}.{change}": True
+    for pod in ("head", "worker")
+    for change in ("memory=8Gi", "resources={efa: '1'}", "node_selector={pool: gpu}", "tolerations=[{key: gpu}]")
 }
 
 
@@ -83,8 +103,12 @@ def test_the_changes_above_are_all_fields_of_the_spec() -> None:
     leaves = {
         name.removeprefix("spec.")
         for name, field in DOCUMENT_FIELDS.items()
-        if name.startswith("spec.") and field.section is None and ".architecture." not in name
+        if name.startswith("spec.")
+        and (field.section is None or field.expected == "a list of mappings")
+        and ".architecture." not in name
+        and not is_in_a_list(field)
     }
+    leaves = {"train.skip_micro_batches" if "skip_micro_batches" in name else name for name in leaves}
 
     assert {change.partition("=")[0] for change in CHANGES} == leaves - {"preset"}
 
@@ -92,6 +116,13 @@ def test_the_changes_above_are_all_fields_of_the_spec() -> None:
 def test_every_pattern_of_may_change_names_a_field() -> None:
     for pattern in MAY_CHANGE:
         assert f"spec.{pattern.removesuffix('.*')}" in DOCUMENT_FIELDS
+
+
+def test_what_changes_and_may_is_told_with_both_values() -> None:
+    frozen = parse(document()).to_yaml()
+    new = parse(document(), "workers.replicas=3", "train.seed=9")
+
+    assert [str(change) for change in changes_from(frozen, new)] == ["spec.workers.replicas: 1 there, 3 here"]
 
 
 def test_a_preset_and_its_values_written_out_are_the_same_document() -> None:

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.cluster_spec import Toleration, VolumeMount
 from jobs.errors import ConfigError, UsageError
 from jobs.fields import DocumentField
 from jobs.presets import PRESET_NAMES, PRESETS
@@ -45,13 +46,23 @@ def test_any_text_stays_text_through_yaml(text: str) -> None:
     assert read_yaml(written, "written").value == {"key": text}
 
 
+# What is null, or a list without items, where the document does not say it.
+SECTIONS_THAT_MAY_BE_EMPTY = (
+    "spec.model.architecture",
+    "spec.train.skip_micro_batches",
+    "spec.cluster.volumes",
+    "spec.cluster.head.tolerations",
+    "spec.cluster.worker.tolerations",
+)
+
+
 def test_the_effective_document_says_every_field_of_the_spec() -> None:
     effective = parse(document()).to_dict()
 
     said = {name for name in DOCUMENT_FIELDS if name.startswith("spec.") and _has(effective, name)}
 
-    below_null = {name for name in DOCUMENT_FIELDS if name.startswith("spec.model.architecture.")}
-    assert said | below_null == {name for name in DOCUMENT_FIELDS if name.startswith("spec.")}
+    below_empty = {name for name in DOCUMENT_FIELDS if name.rpartition(".")[0] in SECTIONS_THAT_MAY_BE_EMPTY}
+    assert said | below_empty == {name for name in DOCUMENT_FIELDS if name.startswith("spec.")}
 
 
 # For fields whose other value cannot be guessed from the type, or breaks a rule across fields when it stands alone.
@@ -61,15 +72,26 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "spec.train.micro_batch_size": {"train.micro_batch_size": 8},
     "spec.train.min_learning_rate": {"train.min_learning_rate": 1e-9},
     "spec.workers.max": {"workers.max": 64},
+    "spec.checkpoint.every": {"checkpoint.every": "9 min"},
+    "spec.workers.spares": {"workers.spares": True},
     "spec.data.sources": {"data.sources": ["one"]},
+    "spec.cluster.volumes": {"cluster.volumes": [VolumeMount(name="m", mount_path="/m", claim="m").model_dump()]},
+    "spec.cluster.head.tolerations": {"cluster.head.tolerations": [Toleration(key="gpu").model_dump()]},
+    "spec.cluster.worker.tolerations": {"cluster.worker.tolerations": [Toleration(key="gpu").model_dump()]},
+    "spec.cluster.head.memory": {"cluster.head.memory": "8Gi"},
+    "spec.cluster.worker.memory": {"cluster.worker.memory": "8Gi"},
+    "spec.cluster.worker.shared_memory": {"cluster.worker.shared_memory": "8Gi"},
     "spec.storage.s3.endpoint_url": {"storage.s3.endpoint_url": "https://s3.example.org"},
+    "spec.train.skip_micro_batches": {
+        "train.skip_micro_batches": [{"epoch": 0, "source": "faq", "micro_batch": 3}],
+    },
 }
 LEAVES = [
     field
     for name, field in DOCUMENT_FIELDS.items()
     if name.startswith("spec.")
-    and (field.section is None or name == "spec.model.architecture")
-    and not name.startswith("spec.model.architecture.")
+    and (field.section is None or name in SECTIONS_THAT_MAY_BE_EMPTY)
+    and name.rpartition(".")[0] not in SECTIONS_THAT_MAY_BE_EMPTY
     and name != "spec.preset"
 ]
 
@@ -208,14 +230,14 @@ def test_a_bad_override_is_reported_as_the_override_and_not_as_a_line_of_the_fil
         parse_document(apply_overrides(raw, ["train.epochs=two"]))
 
 
-def test_workers_receive_the_spec_without_the_presets_name() -> None:
+def test_workers_receive_the_spec_without_the_presets_name_and_without_what_only_kubernetes_reads() -> None:
     job = parse(document({"preset": "f2llm-4b", "train": {"epochs": 1}}))
 
     spec = job.job_spec
 
     assert not hasattr(spec, "preset")
     assert spec.train == job.spec.train
-    assert spec.model_dump() == job.spec.model_dump(exclude={"preset"})
+    assert spec.model_dump() == job.spec.model_dump(exclude={"preset", "suspend", "cluster"})
 
 
 def document_without_model(spec: dict[str, Any]) -> dict[str, Any]:
@@ -258,6 +280,10 @@ def _another(field: DocumentField, value: Any) -> Any:
         return value / 2
     if isinstance(value, int):
         return value - 1 if field.path[-1] == "gpus" else value + 1 if value < 8 else value - 1
+    if field.open_mapping:
+        return {"key": "value"}
+    if field.expected == "a list of text":
+        return ["something-else"]
     return 2 if "number" in field.expected else "something-else"
 
 

@@ -152,7 +152,7 @@ def test_without_token_counts_every_text_is_the_longest_and_the_plan_says_so() -
     [
         (["train.warmup_steps=44"], "train.warmup_steps=44 is not below the 44 steps"),
         (["workers.replicas=3", "train.warmup_steps=4"], "workers.replicas=3 does not divide the 16 micro-batches"),
-        (["checkpoint.every_steps=500"], "checkpoint.every_steps=500"),
+        (["checkpoint.every=500 steps"], "checkpoint.every=500 steps"),
         (["data.hard_negatives.classification=4"], "sentiment has 1 a row"),
         (["data.sources=[topics]"], "train.in_batch=step has no effect"),
         (["model.name_or_path=some/other"], "the shape of some/other is not known"),
@@ -161,7 +161,7 @@ def test_without_token_counts_every_text_is_the_longest_and_the_plan_says_so() -
     ],
 )
 def test_what_will_surprise_is_said_before_it_starts(overrides: list[str], words: str) -> None:
-    quiet = plan_of("workers.gpus=1", "checkpoint.every_steps=10", "train.warmup_steps=4")
+    quiet = plan_of("workers.gpus=1", "checkpoint.every=10 steps", "train.warmup_steps=4")
 
     plan = plan_of(*overrides)
 

@@ -1,6 +1,6 @@
 """The step's losses and gradients against the paper's equations, and their independence of the number of workers."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -83,25 +83,30 @@ def _batches() -> list[tuple[MicroBatch, list[list[tuple[int, ...]]]]]:
     return out
 
 
-def _loaded(rank: int = 0, world_size: int = 1) -> LoadedStep:
-    slots = tuple(Slot(source=source, occurrence=0, rows=rows) for source, rows, _ in SLOTS)
+def _loaded(rank: int = 0, world_size: int = 1, skipped: Collection[int] = ()) -> LoadedStep:
+    slots = tuple(
+        Slot(source=source, occurrence=0, rows=rows, skipped=position in skipped)
+        for position, (source, rows, _) in enumerate(SLOTS)
+    )
     mine = slots_of_worker(len(slots), rank=rank, world_size=world_size)
     batches = [batch for batch, _ in _batches()]
     return LoadedStep(Step(0, 0, 0, slots), tuple(batches[position] for position in mine), 0.0)
 
 
-def _run(in_batch: str, rank: int = 0, world_size: int = 1) -> tuple[float, dict[str, torch.Tensor]]:
+def _run(
+    in_batch: str, rank: int = 0, world_size: int = 1, skipped: Collection[int] = ()
+) -> tuple[float, dict[str, torch.Tensor]]:
     """The step's loss as this rank's share of it, and the summed gradients."""
     engine = PlainEngine(_model())
     train = TrainSpec.model_validate({"in_batch": in_batch})
     step = ContrastiveStep(cast("Engine", engine), train, KINDS, rank=rank, world_size=world_size)
-    loaded = _loaded(rank, world_size)
+    loaded = _loaded(rank, world_size, skipped)
     results = step.run(loaded)
-    loss = sum((r.hard_negative + (r.in_batch or 0.0)) * r.rows for r in results) / loaded.step.rows
+    loss = sum((r.hard_negative + (r.in_batch or 0.0)) * r.rows for r in results) / max(1, loaded.step.weighed_rows)
     return loss, engine.gradients()
 
 
-def _reference(in_batch: str) -> tuple[float, dict[str, torch.Tensor]]:
+def _reference(in_batch: str, skipped: Collection[int] = ()) -> tuple[float, dict[str, torch.Tensor]]:
     model = _model()
 
     def embed(text: tuple[int, ...]) -> torch.Tensor:
@@ -118,6 +123,7 @@ def _reference(in_batch: str) -> tuple[float, dict[str, torch.Tensor]]:
             retrieval=batch.kind is Kind.RETRIEVAL,
         )
         for batch, table in _batches()
+        if batch.position not in skipped
     ]
     loss = reference_step_loss(slots, temperature=0.05, in_batch=in_batch)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -143,25 +149,45 @@ def test_loss_and_gradients_are_those_of_the_papers_equations(in_batch: str) -> 
     _assert_equal_gradients(gradients, expected_gradients, 1e-6)
 
 
+@pytest.mark.parametrize("in_batch", ["step", "micro_batch"])
+@pytest.mark.parametrize("skipped", [{0}, {1}, {2, 3}, {0, 2, 4}])
+def test_a_step_with_skipped_slots_is_the_step_that_never_had_them(in_batch: str, skipped: set[int]) -> None:
+    loss, gradients = _run(in_batch, skipped=skipped)
+
+    expected_loss, expected_gradients = _reference(in_batch, skipped)
+
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    _assert_equal_gradients(gradients, expected_gradients, 1e-6)
+
+
+def test_a_step_of_skipped_slots_alone_has_a_gradient_of_zero() -> None:
+    loss, gradients = _run("step", skipped=range(len(SLOTS)))
+
+    assert loss == 0
+    assert all(not gradient.any() for gradient in gradients.values())
+
+
 def test_the_pools_differ() -> None:
     losses = {in_batch: _run(in_batch)[0] for in_batch in ("step", "micro_batch", "off")}
 
     assert losses["step"] > losses["micro_batch"] > losses["off"]
 
 
-def _worker(rank: int, world_size: int, folder: str) -> None:
+def _worker(rank: int, world_size: int, folder: str, skipped: Collection[int]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/g{world_size}", rank=rank, world_size=world_size)
-    loss, gradients = _run("step", rank, world_size)
+    loss, gradients = _run("step", rank, world_size, skipped)
     torch.save({"loss": loss, "gradients": gradients}, f"{folder}/{world_size}-{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world_size", [2, 6])
-def test_the_step_pool_gives_the_same_gradients_for_any_number_of_workers(world_size: int, tmp_path: Path) -> None:
-    loss, gradients = _run("step")
+@pytest.mark.parametrize(("world_size", "skipped"), [(2, ()), (6, ()), (6, (0, 3))])
+def test_the_step_pool_gives_the_same_gradients_for_any_number_of_workers(
+    world_size: int, skipped: Collection[int], tmp_path: Path
+) -> None:
+    loss, gradients = _run("step", skipped=skipped)
 
-    mp.spawn(_worker, (world_size, str(tmp_path)), nprocs=world_size)  # type: ignore[no-untyped-call]
+    mp.spawn(_worker, (world_size, str(tmp_path), skipped), nprocs=world_size)  # type: ignore[no-untyped-call]
 
     shares: list[dict[str, Any]] = [torch.load(tmp_path / f"{world_size}-{rank}.pt") for rank in range(world_size)]
     assert sum(share["loss"] for share in shares) == pytest.approx(loss, rel=1e-12)

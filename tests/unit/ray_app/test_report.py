@@ -30,7 +30,7 @@ from ray_app.report_record import RunRecord, read_run, save_data_facts
 from ray_app.status import Phase, RunStatus
 from tests.support.datasets import write_example
 
-SECTIONS = ["evaluation", "queries", "loss", "speed", "optimiser", "data", "events", "document"]
+SECTIONS = ["evaluation", "queries", "loss", "speed", "workers", "optimiser", "data", "events", "document"]
 HOSTILE = "<script>alert('x')</script><img src=http://example.org/x.png onerror=alert(1)>"
 
 

@@ -1,0 +1,202 @@
+"""Runs that are disturbed in every way at once, and still train as if nothing had been.
+
+    make chaos                    or: python -m bench.chaos [--runs 8] [--events 13] [--seed 1]
+    python -m bench.chaos --name recovery --pause 40 --only "worker killed" "node drained" "node added"
+
+Each run is `f2llm run` in fp32 on a Ray cluster of simulated nodes, with data and run directory on a real S3 server.
+One event after the other, drawn from the seed, hits it while it trains; then it is stopped. Every example must have
+been used exactly once an epoch, in the order of the plan, and every loss must equal that of one undisturbed worker.
+Runs add to bench/results/<name>.jsonl; the page is made of all that is there. `--fresh` begins anew.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench._chaos_events import EVENTS, Disturbed
+from bench._report import RESULTS, machine, table, write_result
+from data_io.storage import open_store
+from tests.support.plain_workers import train_in_processes
+from tests.support.ray_nodes import ray_nodes
+from tests.support.s3_server import S3Server, find_server, run_s3_server
+from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
+
+FAILED = Path("build/chaos")
+TOLERANCE = 1e-4
+SCALE = 4
+"""524 examples: 9 steps of 64 an epoch, the last one short."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--events", type=int, default=13, help="events a run")
+    parser.add_argument("--seed", type=int, default=1, help="of the first run; the next has the next number")
+    parser.add_argument("--only", nargs="*", choices=list(EVENTS), help="these events and no others")
+    parser.add_argument("--pause", type=float, default=0, help="seconds before each event: time for spare workers")
+    parser.add_argument("--name", default="chaos", help="of the record and the page")
+    parser.add_argument("--fresh", action="store_true", help="forget the runs before")
+    arguments = parser.parse_args()
+    program = find_server()
+    if program is None:
+        raise SystemExit("there is no S3 server here: run tools/s3-server.sh")
+    record = RESULTS / f"{arguments.name}.jsonl"
+    if arguments.fresh:
+        record.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        expected = _Undisturbed(Path(folder))
+        for seed in range(arguments.seed, arguments.seed + arguments.runs):
+            server_folder = Path(folder) / f"s3-{seed}"
+            server_folder.mkdir()
+            with run_s3_server(program, server_folder) as server:
+                os.environ.update(server.environment)
+                _run(seed, arguments, server, Path(folder), expected, record)
+            write_result(arguments.name, _page(arguments.name, read_lines(record)))
+
+
+def _document(data: str, runs: str) -> dict[str, Any]:
+    document = small_document(data, runs, epochs=1000, global_batch_size=64, learning_rate=1e-5, min_learning_rate=1e-6)
+    document["spec"] |= {
+        "evaluation": {"enabled": False},
+        "checkpoint": {"every": "15 steps", "keep": 3},
+        "workers": {"replicas": 1, "min": 1, "max": 3, "resize_interval_seconds": 10},
+    }
+    return document
+
+
+class _Undisturbed:
+    """A run of one worker in a plain process, which goes on as far as it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._data, self.folder = str(folder / "data"), folder / "undisturbed"
+        self.folder.mkdir()
+        write_small_dataset(open_store(self._data), scale=SCALE)
+
+    def metrics(self, steps: int) -> list[dict[str, Any]]:
+        path = self.folder / "metrics.jsonl"
+        if not path.exists() or len(read_lines(path)) < steps:
+            (self.folder / "group").unlink(missing_ok=True)
+            train_in_processes(self._data, self.folder, 1, _document(self._data, "unused"), steps=steps)
+        return read_lines(path)[:steps]
+
+
+def _run(
+    seed: int, arguments: argparse.Namespace, server: S3Server, folder: Path, expected: _Undisturbed, record: Path
+) -> None:
+    chance = random.Random(seed)
+    bucket = server.make_bucket()
+    write_small_dataset(open_store(f"s3://{bucket}/data", server.options), scale=SCALE)
+    document = _document(f"s3://{bucket}/data", f"s3://{bucket}/runs")
+    document["spec"]["storage"]["s3"] = server.options.model_dump()
+    job = write_document(folder / f"job-{seed}.yaml", document)
+    with ray_nodes() as nodes:
+        run = Disturbed(
+            job, server.folder / bucket / "runs" / "small", nodes, server, chance, log=folder / f"log-{seed}"
+        )
+        try:
+            for _ in range(2):
+                nodes.add()
+            run.start()
+            print(f"run {seed}: steps flow", flush=True)
+            for number in range(arguments.events):
+                run.make_steps(chance.randint(3, 25))
+                time.sleep(arguments.pause)
+                if run.ended:
+                    break
+                kind = chance.choice([name for name in arguments.only or EVENTS if EVENTS[name].possible(run)])
+                event = {"seed": seed, "number": number, "event": kind, **run.suffer(kind)}
+                _write(record, event)
+            run.stop()
+            verdict = _compare(run.folder, expected)
+        except BaseException:
+            kept = FAILED / f"failed-{seed}"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(run.folder, kept)
+            shutil.copy(run.log, kept / "driver.log")
+            print(f"run {seed} is kept in {kept}", file=sys.stderr)
+            raise
+        finally:
+            run.kill()
+    _write(record, {"seed": seed, "verdict": verdict})
+
+
+def _write(record: Path, line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+    with record.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _compare(run: Path, expected: _Undisturbed) -> dict[str, Any]:
+    """Raises where an example was used twice or never, or where a loss is another."""
+    ours = [(line["step"], line["loss"]) for line in read_lines(run / "metrics.jsonl")]
+    theirs = [(line["step"], line["loss"]) for line in expected.metrics(len(ours))]
+    assert [step for step, _ in ours] == [step for step, _ in theirs], "steps are missing, or there twice"
+    examples = read_lines(expected.folder / "examples.jsonl")[: len(ours)]
+    assert read_lines(run / "examples.jsonl") == examples, "other examples, or order"
+    furthest = max(abs(a - b) / abs(b) for (_, a), (_, b) in zip(ours, theirs, strict=True))
+    assert furthest <= TOLERANCE, f"a loss is off by {furthest:.1e}"
+    return {"steps": len(ours), "furthest_loss": furthest}
+
+
+def _page(name: str, lines: list[dict[str, Any]]) -> str:
+    events = [line for line in lines if "event" in line]
+    verdicts = [line["verdict"] for line in lines if "verdict" in line]
+    whole = {line["seed"] for line in lines if "verdict" in line}
+    counted = [event for event in events if event["seed"] in whole]
+    rows = []
+    for kind in [*EVENTS, "all"]:
+        of_kind = [event for event in counted if kind in (event["event"], "all")]
+        if of_kind:
+            rows.append([kind, str(len(of_kind)), *_spread(of_kind, "seconds"), *_spread(of_kind, "steps_lost")])
+    happened = {event["event"] for event in counted}
+    what = [f"- {kind}: {event.text}" for kind, event in EVENTS.items() if kind in happened]
+    head = ("event", "times", "seconds, median", "p95", "most", "steps lost, median", "p95", "most")
+    furthest = max((verdict["furthest_loss"] for verdict in verdicts), default=0.0)
+    return "\n".join(
+        [
+            f"# {name.capitalize()}: runs that are disturbed, and train as if nothing had been",
+            "",
+            f"`python -m bench.chaos --name {name}`: {len(verdicts)} runs, "
+            f"{sum(verdict['steps'] for verdict in verdicts)} steps, {len(counted)} events. In every run "
+            "each example was used exactly once an epoch and in the order of the "
+            f"plan; the loss furthest from that of one undisturbed worker is off by {furthest:.1e} (at most "
+            f"{TOLERANCE:g} is allowed).",
+            "",
+            table(head, rows),
+            "",
+            "Seconds: from the event until steps flow again; for a node that is added, how long steps pause.",
+            "Steps lost: as far as the driver had shown them, every 5 s.",
+            "Checkpoints every 15 steps. In a worker a start took, median: " + _phases(counted) + ".",
+            "",
+            "What the events are:",
+            "",
+            *what,
+            "",
+            machine("ray", "torch", "deepspeed"),
+        ]
+    )
+
+
+def _phases(events: list[dict[str, Any]]) -> str:
+    profiles = [event["profile"] for event in events if event.get("profile")]
+    phases = profiles[0] if profiles else {}
+    return ", ".join(f"{phase} {median(profile[phase] for profile in profiles):.1f} s" for phase in phases)
+
+
+def _spread(events: list[dict[str, Any]], key: str) -> list[str]:
+    values = sorted(event[key] for event in events)
+    p95 = values[min(len(values) - 1, int(0.95 * len(values)))]
+    return [f"{value:.1f}" if key == "seconds" else f"{value:.0f}" for value in (median(values), p95, values[-1])]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

@@ -1,0 +1,14 @@
+# The operator, without torch and Ray: docker build -f docker/operator.Dockerfile -t f2llm-operator:0.1.0 .
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /src
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY data_io data_io
+COPY ray_app ray_app
+COPY jobs jobs
+RUN pip install --no-cache-dir --prefix=/install --constraint constraints.txt '.[operator]'
+
+FROM python:3.11-slim-bookworm
+COPY --from=build /install /usr/local
+USER 65532
+WORKDIR /tmp
+CMD ["python", "-m", "jobs.controller"]

@@ -1,0 +1,107 @@
+"""Doing what was decided. Every write can be done twice, and the order of writes is the order of the decision."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, RequestStop, Scale, Tell
+from jobs.controller.events import events
+from jobs.controller.reconcile import Decision, reconcile
+from jobs.errors import NotFoundInKubernetes, StaleObject
+from jobs.facts import Facts
+from jobs.job_status import JobStatus, status_of
+from jobs.k8s_api import KubeApi, micro_time
+from jobs.naming import progress_name
+from jobs.published import STOP_KEY
+from jobs.resource import key_of
+from jobs.seen import Seen
+from jobs.spec import API_VERSION
+
+Look = Callable[[Mapping[str, Any], JobStatus], Seen]
+
+
+def step(api: KubeApi, facts: Facts, resource: Mapping[str, Any], look: Look, *, now: datetime) -> float | None:
+    """One look at a job and what follows from it; answers after how many seconds to look again, None for never.
+
+    Raises StaleObject where `resource` is not the newest any more; then nothing was done.
+    """
+    before = status_of(resource)
+    decision = reconcile(resource, before, facts, look(resource, before), now=now)
+    if decision.status != before:
+        # Optimistic: a decision that was made from an old sight of the job is refused here, before it does anything.
+        api.replace_status({**resource, "status": decision.status.to_dict()})
+    for action in decision.actions:
+        _do(api, resource, action)
+    for tell in events(before, decision.status, decision.actions):
+        _tell(api, resource, tell, decision)
+    return decision.seconds
+
+
+def _do(api: KubeApi, resource: Mapping[str, Any], action: Action) -> None:
+    namespace, name = key_of(resource)
+    match action:
+        case Apply(value):
+            api.apply(value)
+        case Create(value):
+            _create(api, value)
+        case DeleteRayJob(ray_job):
+            api.delete("RayJob", ray_job, namespace=namespace)
+        case RequestStop(attempt):
+            body = {"data": {STOP_KEY: attempt}}
+            api.patch("ConfigMap", progress_name(name), body, namespace=namespace)
+        case Scale():
+            _scale(api, namespace, action)
+
+
+def _create(api: KubeApi, value: Mapping[str, Any]) -> None:
+    """Raises StaleObject where the name is taken by what another job left, which is on its way out."""
+    try:
+        api.create(value)
+    except StaleObject:
+        metadata = value["metadata"]
+        there = api.get(value["kind"], metadata["name"], namespace=metadata["namespace"])
+        owners = (there or {}).get("metadata", {}).get("ownerReferences", [])
+        if metadata["ownerReferences"][0]["uid"] not in {owner["uid"] for owner in owners}:
+            raise
+
+
+def _scale(api: KubeApi, namespace: str, action: Scale) -> None:
+    group = "/spec/workerGroupSpecs/0"
+    patch: list[dict[str, Any]] = [
+        # Ray's autoscaler may write the same field.
+        {"op": "test", "path": f"{group}/replicas", "value": action.before},
+        {"op": "replace", "path": f"{group}/replicas", "value": action.after},
+        {"op": "add", "path": f"{group}/scaleStrategy", "value": {"workersToDelete": list(action.victims)}},
+    ]
+    api.patch("RayCluster", action.cluster, patch, namespace=namespace, how="json")
+
+
+def _tell(api: KubeApi, resource: Mapping[str, Any], tell: Tell, decision: Decision) -> None:
+    """Post an Event. Its name follows from what it says, so that a step done twice tells it once."""
+    namespace, name = key_of(resource)
+    uid, attempt = resource["metadata"]["uid"], decision.status.attempt
+    identity = f"{uid} {attempt} {decision.status.observed_generation} {tell.reason} {tell.message}"
+    event = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{name}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}", "namespace": namespace},
+        "eventTime": micro_time(),
+        "type": tell.type,
+        "reason": tell.reason,
+        "note": tell.message[:1024],
+        "action": "Reconcile",
+        "reportingController": "f2llm.dev/operator",
+        "reportingInstance": "f2llm-operator",
+        "regarding": {
+            "apiVersion": API_VERSION,
+            "kind": "EmbeddingJob",
+            "name": name,
+            "namespace": namespace,
+            "uid": uid,
+        },
+    }
+    try:
+        api.create(event)
+    except (StaleObject, NotFoundInKubernetes):
+        return  # told before, or the namespace is going

@@ -1,0 +1,36 @@
+"""Events that a person reads in `kubectl describe`: one for every change of phase, and one for what was done."""
+
+from collections.abc import Iterator, Sequence
+
+from jobs.controller.actions import Action, Create, Scale, Tell
+from jobs.job_status import ConditionType, JobPhase, JobStatus
+
+_TROUBLE = (JobPhase.RETRYING, JobPhase.FAILED)
+
+
+def events(before: JobStatus, after: JobStatus, actions: Sequence[Action]) -> Iterator[Tell]:
+    """What is worth telling of a step from one status to the next."""
+    if after.phase is not before.phase:
+        yield Tell("Warning" if after.phase in _TROUBLE else "Normal", after.phase.value, _words(after))
+    refusal = after.condition(ConditionType.ACCEPTED)
+    if refusal and refusal.status == "False" and refusal != before.condition(ConditionType.ACCEPTED):
+        yield Tell("Warning", refusal.reason, refusal.message)
+    if after.last_checkpoint_step is not None and before.last_checkpoint_step is None:
+        yield Tell("Normal", "FirstCheckpoint", f"step {after.last_checkpoint_step}: from here on nothing is lost")
+    for action in actions:
+        if isinstance(action, Scale):
+            yield Tell("Normal", "Scaled", f"worker pods of {action.cluster}: {action.before} to {action.after}")
+        if isinstance(action, Create) and action.value["kind"] == "RayJob" and after.attempt != before.attempt:
+            yield Tell(
+                "Normal", "AttemptStarted", f"attempt {after.attempt} as RayJob {action.value['metadata']['name']}"
+            )
+
+
+def _words(status: JobStatus) -> str:
+    failure = status.last_failure
+    if status.phase in _TROUBLE and failure is not None:
+        then = f"; next attempt at {status.next_attempt_time}" if status.next_attempt_time else ""
+        return f"{failure.error_class}: {failure.message}; {failure.remedy}{then}"
+    if status.phase is JobPhase.SUCCEEDED:
+        return f"{status.step} steps; the model is in {status.run_uri}/model"
+    return status.message or (f"step {status.step} of {status.total_steps}" if status.total_steps else "")

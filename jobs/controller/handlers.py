@@ -1,0 +1,141 @@
+"""kopf as a watch engine and nothing more: indices hold what is there, events put keys into the queue.
+
+No handler of kopf's that keeps annotations or finalizers on a job is used, so that a job can always be deleted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+from prometheus_client import REGISTRY
+
+from jobs.controller.apply import step
+from jobs.controller.key_queue import KeyQueue
+from jobs.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS, JobsCollector
+from jobs.controller.sights import Key, Sights, slim_ray_cluster, slim_ray_job
+from jobs.errors import F2LLMError, StaleObject
+from jobs.facts import Facts
+from jobs.job_status import JobStatus
+from jobs.k8s_api import KubeApi
+from jobs.naming import JOB_LABEL, attempt_id, progress_name
+from jobs.published import published_in
+from jobs.resource import key_of
+from jobs.seen import Pod, Seen, pod_of
+
+_log = logging.getLogger(__name__)
+_WORKERS = 4
+_RESYNC_SECONDS = 300.0
+_OURS = {JOB_LABEL: kopf.PRESENT}
+
+
+def registry_of(api: KubeApi, facts: Facts) -> kopf.OperatorRegistry:
+    """All handlers of the operator."""
+    registry = kopf.OperatorRegistry()
+    _index(registry)
+    _Operator(api, facts).listen(registry)
+    return registry
+
+
+def _index(registry: kopf.OperatorRegistry) -> None:
+    @kopf.index("f2llm.dev", "v1alpha1", "embeddingjobs", id="jobs", registry=registry)
+    def jobs(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
+        return {key_of(body): dict(body)}
+
+    @kopf.index("ray.io", "v1", "rayjobs", id="ray_jobs", registry=registry, labels=_OURS)
+    def ray_jobs(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
+        return {key_of(body): slim_ray_job(body)}
+
+    @kopf.index("ray.io", "v1", "rayclusters", id="ray_clusters", registry=registry, labels=_OURS)
+    def ray_clusters(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
+        return {key_of(body): slim_ray_cluster(body)}
+
+    @kopf.index("", "v1", "configmaps", id="config_maps", registry=registry, labels=_OURS)
+    def config_maps(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
+        return {key_of(body): {"data": dict(body.get("data", {}))}}
+
+    @kopf.index("", "v1", "pods", id="pods", registry=registry, labels=_OURS)
+    def pods(*, body: kopf.Body, labels: Mapping[str, str], **_: Any) -> dict[Key, Pod]:
+        return {(key_of(body)[0], labels[JOB_LABEL]): pod_of(body)}
+
+
+class _Operator:
+    """The queue and those who work at it."""
+
+    def __init__(self, api: KubeApi, facts: Facts) -> None:
+        self._api, self._facts = api, facts
+        self._queue: KeyQueue[Key]
+        self._sights: Sights
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def listen(self, registry: kopf.OperatorRegistry) -> None:
+        kopf.on.login(registry=registry)(self._log_in)
+        kopf.on.startup(registry=registry)(self._start)
+        kopf.on.cleanup(registry=registry)(self._end)
+        kopf.on.event("f2llm.dev", "v1alpha1", "embeddingjobs", registry=registry)(self._on_job)
+        for group, version, plural in (
+            ("ray.io", "v1", "rayjobs"),
+            ("ray.io", "v1", "rayclusters"),
+            ("", "v1", "configmaps"),
+            ("", "v1", "pods"),
+        ):
+            kopf.on.event(group, version, plural, registry=registry, labels=_OURS)(self._on_child)
+
+    def _log_in(self, **_: Any) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(**asdict(self._api.access()))
+
+    async def _start(self, settings: kopf.OperatorSettings, indices: Any = None, **indexed: Any) -> None:
+        settings.posting.enabled = False
+        settings.scanning.disabled = True  # it would ask for the right to see all resources and namespaces
+        settings.watching.server_timeout, settings.watching.client_timeout = 300, 360
+        settings.networking.request_timeout = 30
+        names = ("jobs", "ray_jobs", "ray_clusters", "config_maps", "pods")
+        self._sights = Sights(**{name: indexed[name] for name in names})
+        self._queue = KeyQueue()
+        REGISTRY.register(JobsCollector(self._sights.jobs, lambda: len(self._queue)))
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(_WORKERS)]
+
+    async def _end(self, **_: Any) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _on_job(self, *, body: kopf.Body, **_: Any) -> None:
+        self._queue.add(key_of(body))
+
+    async def _on_child(self, *, body: kopf.Body, labels: Mapping[str, str], **_: Any) -> None:
+        self._queue.add((key_of(body)[0], labels[JOB_LABEL]))
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            resource = self._sights.job(key)
+            if resource is None or "deletionTimestamp" in resource["metadata"]:
+                self._queue.done(key)  # what it owned goes with it
+                continue
+            try:
+                with RECONCILE_SECONDS.time():
+                    again = await asyncio.to_thread(
+                        step, self._api, self._facts, resource, self._look, now=datetime.now(UTC)
+                    )
+            except Exception as error:  # at this boundary anything is written down and tried again later
+                RECONCILE_FAILURES.labels(type(error).__name__).inc()
+                seconds = self._queue.failed(key)
+                level = logging.INFO if isinstance(error, StaleObject) else logging.ERROR
+                trace = None if isinstance(error, F2LLMError) else error
+                _log.log(level, "%s/%s: %s; again in %.1f s", *key, error, seconds, exc_info=trace)
+            else:
+                self._queue.done(key)
+                self._queue.add_after(key, _RESYNC_SECONDS if again is None else again)
+
+    def _look(self, resource: Mapping[str, Any], status: JobStatus) -> Seen:
+        seen = self._sights.of(resource, status)
+        if not (status.active and seen.has_ended):
+            return seen
+        # The driver's last words may still be on their way to the watch; how an attempt ended is judged once.
+        namespace, name = key_of(resource)
+        config_map = self._api.get("ConfigMap", progress_name(name), namespace=namespace)
+        attempt = attempt_id(resource["metadata"]["uid"], status.attempt)
+        return replace(seen, published=published_in(config_map, attempt=attempt))

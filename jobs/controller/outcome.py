@@ -1,0 +1,88 @@
+"""How an attempt ended, and what follows from it."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from jobs.seen import Seen
+from ray_app.status import Phase
+
+
+class End(Enum):
+    """SUCCEEDED is the job's end; STOPPED was asked for; FAILED has an Ending with the reason."""
+
+    SUCCEEDED = "succeeded"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """`retryable`: another attempt may go better."""
+
+    end: End
+    error_class: str = ""
+    reason: str = ""
+    message: str = ""
+    remedy: str = ""
+    retryable: bool = False
+
+
+_LOST = "infrastructure"
+# What KubeRay gives as the reason, where the driver itself said nothing of its end.
+_BY_REASON = {
+    "DeadlineExceeded": ("user", False, "the RayJob ran into its deadline", "raise the deadline"),
+    "PreRunningDeadlineExceeded": ("capacity", True, "the pods did not come up in time", "see `kubectl get pods`"),
+    "ValidationFailed": ("internal", False, "KubeRay refused the RayJob", "report it with `f2llm render JOB.yaml`"),
+}
+
+
+def ending_of(seen: Seen, *, seen_before: bool) -> Ending | None:
+    """The end of the attempt under way; None while it goes on, or has not begun.
+
+    `seen_before`: its RayJob was there once, so that one that is not there is gone.
+    """
+    if seen.ray_job is None:
+        return _failed("RayJobDeleted", "the RayJob was deleted while it ran") if seen_before else None
+    if not seen.has_ended:
+        return None
+    status = seen.ray_job.get("status", {})
+    if status.get("jobStatus") == "SUCCEEDED":
+        return Ending(End.SUCCEEDED)
+    return _from_driver(seen) or _from_kuberay(seen)
+
+
+def _from_driver(seen: Seen) -> Ending | None:
+    said = seen.published
+    if said is None:
+        return None
+    if said.failure is not None:
+        failure = said.failure
+        return Ending(
+            End.FAILED, failure.error_class, failure.error, failure.message, failure.remedy, failure.retryable
+        )
+    if said.run.phase is Phase.SUCCEEDED:
+        return Ending(End.SUCCEEDED)
+    return Ending(End.STOPPED) if said.run.phase is Phase.STOPPED else None
+
+
+def _from_kuberay(seen: Seen) -> Ending:
+    status = (seen.ray_job or {}).get("status", {})
+    reason, message = status.get("reason") or seen.deployment_status, status.get("message", "")
+    if any(pod.out_of_memory for pod in seen.pods):
+        return Ending(
+            End.FAILED,
+            "capacity",
+            "OutOfMemory",
+            "a pod used more memory than it may",
+            "raise spec.cluster.worker.memory (or head.memory), or lower train.micro_batch_size",
+            retryable=True,
+        )
+    if reason in _BY_REASON:
+        error_class, retryable, words, remedy = _BY_REASON[reason]
+        return Ending(End.FAILED, error_class, reason, f"{words}: {message}".rstrip(": "), remedy, retryable)
+    return _failed(reason, message or "the driver ended without a word")
+
+
+def _failed(reason: str, message: str) -> Ending:
+    remedy = "see `f2llm logs` and `kubectl get events`; the next attempt goes on from the last checkpoint"
+    return Ending(End.FAILED, _LOST, reason, message, remedy, retryable=True)

@@ -1,0 +1,191 @@
+"""The decision: from a stored job and what is seen of it to a new status and actions. Pure.
+
+An attempt goes through three states, all of them in the status, so that an operator that dies between any two of its
+writes finds its way: counted (`attempt` grew, `active`), under way (`rayJobUid` is known), judged (not `active`). The
+status is written before any action, and every action may be done twice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, RequestStop
+from jobs.controller.outcome import End, Ending, ending_of
+from jobs.controller.scaling import scale
+from jobs.errors import ConfigError
+from jobs.facts import Facts
+from jobs.job_status import Condition, ConditionType, Failure, JobPhase, JobStatus
+from jobs.naming import attempt_id, attempt_name
+from jobs.observe import observe, sentence, time_of, time_text, with_conditions
+from jobs.render import attempt_objects, standing_objects
+from jobs.resource import document_of
+from jobs.seen import Seen
+from jobs.spec import EmbeddingJob
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Write `status` first, then do the actions in order; look again after `seconds` where that is not None."""
+
+    status: JobStatus
+    actions: tuple[Action, ...] = ()
+    seconds: float | None = None
+
+
+def reconcile(resource: Mapping[str, Any], status: JobStatus, facts: Facts, seen: Seen, *, now: datetime) -> Decision:
+    """What to do about a job. `status` is the one that `resource` carries."""
+    generation = resource["metadata"]["generation"]
+    try:
+        job = document_of(resource)
+        facts.profiles_of(job.spec.cluster)
+    except ConfigError as error:
+        return Decision(_refused(status, error, generation, now))
+    changed = generation != status.observed_generation
+    status = observe(status, job, seen, generation=generation, now=now)
+    if changed and status.phase is JobPhase.FAILED:  # what is wrong may have been put right: from the start
+        again = {"phase": JobPhase.PENDING, "message": "", "next_attempt_time": None, "fruitless_attempts": 0}
+        status = status.model_copy(update=again)
+    decision = _Job(job, resource["metadata"]["uid"], facts, seen, now).decide(status)
+    return Decision(with_conditions(decision.status, job, seen, now=now), decision.actions, decision.seconds)
+
+
+@dataclass(frozen=True)
+class _Job:
+    job: EmbeddingJob
+    uid: str
+    facts: Facts
+    seen: Seen
+    now: datetime
+
+    def decide(self, status: JobStatus) -> Decision:
+        if status.active:
+            ending = ending_of(self.seen, seen_before=bool(status.ray_job_uid))
+            return self._go_on(status) if ending is None else self._judge(status, ending)
+        if status.phase.is_end:  # another attempt at the same document would end the same way
+            return Decision(status)
+        if self.seen.ray_job is not None:  # of an attempt that was judged, by an operator that got no further
+            return Decision(status, (DeleteRayJob(attempt_name(self.job.metadata.name, status.attempt)),))
+        return Decision(self._suspended(status)) if self.job.spec.suspend else self._start_when_due(status)
+
+    def _go_on(self, status: JobStatus) -> Decision:
+        """An attempt under way: made if it is not there yet, stopped if so wished, else scaled."""
+        if self.seen.ray_job is None:
+            if self.job.spec.suspend:
+                return Decision(self._suspended(status.model_copy(update={"active": False})))
+            return Decision(status, tuple(self._make(status.attempt)))
+        if self.job.spec.suspend:
+            return self._stop(status)
+        if status.stop_requested_time is not None:  # too late to go on: the driver is leaving
+            return Decision(status)
+        waited = self.now - time_of(status.started_time or time_text(self.now))
+        limit = timedelta(seconds=self.facts.start_timeout_seconds)
+        change = scale(self.job, self.seen, attempt=status.attempt, waited_too_long=waited > limit)
+        left = (limit - waited).total_seconds() if status.phase is JobPhase.STARTING else 0
+        return Decision(status, () if change is None else (change,), left if left > 0 else None)
+
+    def _stop(self, status: JobStatus) -> Decision:
+        """Stop an attempt behind a checkpoint; one that trains nothing yet, or takes too long, just ends."""
+        name = attempt_name(self.job.metadata.name, status.attempt)
+        status = status.model_copy(update={"phase": JobPhase.SUSPENDING, "message": "writing a checkpoint"})
+        if self.seen.published is None:
+            return Decision(status.model_copy(update={"active": False}), (DeleteRayJob(name),))
+        if status.stop_requested_time is None:
+            status = status.model_copy(update={"stop_requested_time": time_text(self.now)})
+        begun = time_of(status.stop_requested_time or time_text(self.now))
+        left = (begun + timedelta(seconds=self.job.spec.cluster.stop_timeout_seconds) - self.now).total_seconds()
+        if left <= 0:
+            status = status.model_copy(update={"active": False, "message": "gave up waiting for a checkpoint"})
+            return Decision(status, (DeleteRayJob(name),))
+        wish = attempt_id(self.uid, status.attempt)
+        return Decision(status, () if self.seen.stop_wish == wish else (RequestStop(wish),), left)
+
+    def _judge(self, status: JobStatus, ending: Ending) -> Decision:
+        """An attempt has ended: the job's end, a stop that was wished for, or a failure with or without another try."""
+        status = status.model_copy(update={"active": False, "stop_requested_time": None})
+        if ending.end is End.SUCCEEDED:
+            return Decision(status.model_copy(update={"phase": JobPhase.SUCCEEDED, "message": ""}))
+        gone = DeleteRayJob(attempt_name(self.job.metadata.name, status.attempt))
+        if ending.end is End.STOPPED or self.job.spec.suspend:
+            phase = JobPhase.SUSPENDING if self.job.spec.suspend else JobPhase.PENDING
+            return Decision(status.model_copy(update={"phase": phase, "message": "", "eta": ""}), (gone,))
+        gained = (status.last_checkpoint_step or 0) > status.checkpoint_at_start
+        fruitless = 1 if gained else status.fruitless_attempts + 1
+        failure = Failure(
+            attempt=status.attempt,
+            error_class=ending.error_class,
+            reason=ending.reason,
+            message=ending.message,
+            remedy=ending.remedy,
+            time=time_text(self.now),
+        )
+        status = status.model_copy(update={"last_failure": failure, "fruitless_attempts": fruitless})
+        if not ending.retryable or fruitless > self.job.spec.cluster.max_retries:
+            status = status.model_copy(update={"phase": JobPhase.FAILED, "message": ending.message})
+            return Decision(status, (gone,))
+        wait = backoff_seconds(self.facts, fruitless)
+        update = {
+            "phase": JobPhase.RETRYING,
+            "message": f"attempt {status.attempt} failed: {ending.message}",
+            "next_attempt_time": time_text(self.now + timedelta(seconds=wait)),
+        }
+        return Decision(status.model_copy(update=update), (gone,), wait)
+
+    def _start_when_due(self, status: JobStatus) -> Decision:
+        """The next attempt, once its time has come and no pod of an earlier one is left to write beside it."""
+        if self.seen.pods:
+            message = f"waiting for {len(self.seen.pods)} pods of an earlier attempt to end"
+            return Decision(status.model_copy(update={"message": message}))
+        due = time_of(status.next_attempt_time) if status.next_attempt_time else self.now
+        if (left := (due - self.now).total_seconds()) > 0:
+            return Decision(status, (), left)
+        update = {
+            "attempt": status.attempt + 1,
+            "active": True,
+            "ray_job_uid": "",
+            "ray_cluster": "",
+            "started_time": time_text(self.now),
+            "next_attempt_time": None,
+            "checkpoint_at_start": status.last_checkpoint_step or 0,
+            "phase": JobPhase.STARTING,
+            "message": "",
+        }
+        status = status.model_copy(update=update)
+        return Decision(status, tuple(self._make(status.attempt)))
+
+    def _suspended(self, status: JobStatus) -> JobStatus:
+        if self.seen.pods:
+            message = f"waiting for {len(self.seen.pods)} pods to end"
+            return status.model_copy(update={"phase": JobPhase.SUSPENDING, "message": message})
+        update = {"phase": JobPhase.SUSPENDED, "message": "", "next_attempt_time": None, "fruitless_attempts": 0}
+        return status.model_copy(update=update)
+
+    def _make(self, attempt: int) -> list[Action]:
+        standing = standing_objects(self.job, self.facts, uid=self.uid)
+        of_attempt = attempt_objects(self.job, self.facts, attempt=attempt, uid=self.uid)
+        return [*map(Apply, standing), *map(Create, of_attempt)]
+
+
+def backoff_seconds(facts: Facts, fruitless: int) -> float:
+    """Doubles with each failed attempt in a row, up to a bound."""
+    return float(min(facts.retry_seconds_most, facts.retry_seconds * 2 ** min(fruitless - 1, 30)))
+
+
+def _refused(status: JobStatus, error: ConfigError, generation: int, now: datetime) -> JobStatus:
+    """A document that says something impossible; an attempt under way goes on with the one it began with."""
+    message = sentence(error.message, error.remedy)
+    before = status.condition(ConditionType.ACCEPTED)
+    since = before.last_transition_time if before and before.status == "False" else time_text(now)
+    refusal = Condition(
+        type=ConditionType.ACCEPTED,
+        status="False",
+        reason="InvalidDocument",
+        message=message,
+        observed_generation=generation,
+        last_transition_time=since,
+    )
+    others = tuple(each for each in status.conditions if each.type is not ConditionType.ACCEPTED)
+    update: dict[str, Any] = {"observed_generation": generation, "conditions": (refusal, *others)}
+    if not status.active:
+        update |= {"phase": JobPhase.FAILED, "message": message}
+    return status.model_copy(update=update)

@@ -1,0 +1,82 @@
+"""What the operator's watches have seen, and how a job's part of it is found."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jobs.job_status import JobStatus
+from jobs.naming import attempt_id, attempt_name, progress_name
+from jobs.published import STOP_KEY, published_in
+from jobs.resource import key_of
+from jobs.seen import Seen
+
+Key = tuple[str, str]
+Index = Mapping[Key, Iterable[Any]]
+
+
+class Sights:
+    """Indices by (namespace, name) of each object, pods by (namespace, name of their job)."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Index,
+        ray_jobs: Index,
+        ray_clusters: Index,
+        config_maps: Index,
+        pods: Index,
+    ) -> None:
+        self._jobs, self._ray_jobs, self._ray_clusters = jobs, ray_jobs, ray_clusters
+        self._config_maps, self._pods = config_maps, pods
+
+    def job(self, key: Key) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = _first(self._jobs, key)
+        return found
+
+    def jobs(self) -> list[Mapping[str, Any]]:
+        return [each for key in list(self._jobs) for each in self._jobs[key]]
+
+    def of(self, resource: Mapping[str, Any], status: JobStatus) -> Seen:
+        """What there is of a job's current attempt, and all of its pods."""
+        namespace, name = key_of(resource)
+        uid = resource["metadata"]["uid"]
+        ray_job = _first(self._ray_jobs, (namespace, attempt_name(name, status.attempt)))
+        if ray_job is not None and not _is_owned(ray_job, uid):
+            ray_job = None  # of a job that had this name before
+        cluster = (ray_job or {}).get("status", {}).get("rayClusterName") or ""
+        config_map = _first(self._config_maps, (namespace, progress_name(name)))
+        return Seen(
+            ray_job=ray_job,
+            ray_cluster=_first(self._ray_clusters, (namespace, cluster)),
+            pods=tuple(sorted(self._pods.get((namespace, name), ()), key=lambda pod: pod.name)),
+            published=published_in(config_map, attempt=attempt_id(uid, status.attempt)),
+            stop_wish=((config_map or {}).get("data") or {}).get(STOP_KEY, ""),
+        )
+
+
+def slim_ray_job(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What is needed of a RayJob: without the pod templates, of which a thousand would fill the memory."""
+    metadata = {key: body["metadata"].get(key) for key in ("name", "namespace", "uid", "ownerReferences")}
+    return {
+        "metadata": metadata,
+        "spec": {"suspend": body["spec"].get("suspend")},
+        "status": dict(body.get("status", {})),
+    }
+
+
+def slim_ray_cluster(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What is needed of a RayCluster."""
+    groups, status = body["spec"].get("workerGroupSpecs", []), body.get("status", {})
+    counts = [{key: each.get(key) for key in ("groupName", "replicas", "maxReplicas")} for each in groups]
+    return {
+        "metadata": {key: body["metadata"].get(key) for key in ("name", "namespace", "uid")},
+        "spec": {"workerGroupSpecs": counts},
+        "status": {key: status.get(key) for key in ("state", "conditions")},
+    }
+
+
+def _first(index: Mapping[Key, Iterable[Any]], key: Key) -> Any:
+    return next(iter(index.get(key, ())), None)
+
+
+def _is_owned(value: Mapping[str, Any], uid: str) -> bool:
+    return any(owner["uid"] == uid for owner in value["metadata"].get("ownerReferences") or ())

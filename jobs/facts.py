@@ -1,0 +1,90 @@
+"""What the operator knows of its cluster and a document does not say: the image, and the named profiles of pods."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from data_io.config import Section
+from jobs.cluster_spec import ClusterSpec, PodSettings, Toleration
+from jobs.errors import ConfigError
+from jobs.problems import first_problem
+from jobs.yaml_text import read_yaml
+
+
+class Profile(Section):
+    """Settings under a name: an administrator writes them once, a document says the name."""
+
+    env: dict[str, str] = Field(default_factory=dict, description="Environment of all pods.")
+    head: PodSettings = Field(default_factory=PodSettings, description="Where the head runs, and what it may use.")
+    worker: PodSettings = Field(default_factory=PodSettings, description="Where workers run, and what they may use.")
+    grace_seconds: int | None = Field(None, description="Time between notice and end of a pod; null: the operator's.")
+
+
+_SPOT_TAINT = Toleration(key="karpenter.sh/disruption", operator="Exists")
+PROFILES: Mapping[str, Profile] = {
+    # Failures of a collective end the process, so that Ray Train starts the workers again.
+    "nccl": Profile(env={"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}),
+    # Elastic Fabric Adapter of AWS: libfabric below NCCL, and the device plugin's resource.
+    "efa": Profile(
+        env={"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "NCCL_SOCKET_IFNAME": "^lo,docker,veth"},
+        worker=PodSettings(resources={"vpc.amazonaws.com/efa": "1", "hugepages-2Mi": "5120Mi"}),
+    ),
+    # Workers may go at two minutes' notice, the head may not.
+    "spot-karpenter": Profile(
+        head=PodSettings(node_selector={"karpenter.sh/capacity-type": "on-demand"}),
+        worker=PodSettings(node_selector={"karpenter.sh/capacity-type": "spot"}, tolerations=(_SPOT_TAINT,)),
+    ),
+    # A notice of half a minute: the drain has to fit in.
+    "spot-gke": Profile(
+        worker=PodSettings(
+            node_selector={"cloud.google.com/gke-spot": "true"},
+            tolerations=(Toleration(key="cloud.google.com/gke-spot", value="true", effect="NoSchedule"),),
+        ),
+        grace_seconds=25,
+    ),
+    "gpu-taint": Profile(
+        worker=PodSettings(tolerations=(Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),))
+    ),
+}
+
+
+class Facts(Section):
+    """The operator's configuration."""
+
+    image: str = Field("f2llm-ray:0.1.0", description="Image of pods whose document names none.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="When to pull.")
+    ray_version: str = Field("2.60.0", description="Ray in the image, which KubeRay wants to know.")
+    run_as_user: Annotated[int, Field(ge=1)] = Field(1000, description="User of all pods, never root.")
+    grace_seconds: Annotated[int, Field(ge=20)] = Field(120, description="Time between notice and end of a pod.")
+    start_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
+        600, description="How long all worker pods may take before a job starts with fewer, where its min allows it."
+    )
+    retry_seconds: Annotated[int, Field(ge=1)] = Field(10, description="Wait after the first failed attempt; doubles.")
+    retry_seconds_most: Annotated[int, Field(ge=1)] = Field(600, description="Longest wait after a failed attempt.")
+    profiles: dict[str, Profile] = Field(default_factory=dict, description="Profiles beside the built-in ones.")
+
+    def profiles_of(self, cluster: ClusterSpec) -> list[Profile]:
+        """Those that a document names. Raises ConfigError for a name that neither the operator's configuration nor the
+        built-in ones have.
+        """
+        known = {**PROFILES, **self.profiles}
+        for name in cluster.profiles:
+            if name not in known:
+                raise ConfigError(
+                    f"spec.cluster.profiles: found {name}, and the operator knows {', '.join(sorted(known))}",
+                    remedy="write one of those, or add it to `profiles` of the operator's chart",
+                )
+        return [known[name] for name in cluster.profiles]
+
+
+def load_facts(path: Path | None) -> Facts:
+    """The operator's configuration file, or what is built in. Raises ConfigError for a file that is none."""
+    if path is None:
+        return Facts()
+    raw = read_yaml(path.read_text(encoding="utf-8"), str(path), holds="settings of the operator")
+    try:
+        return Facts.model_validate(raw.value)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {first_problem(error)}", remedy="see `f2llm-operator` in docs/cluster.md") from None

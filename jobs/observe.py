@@ -1,0 +1,161 @@
+"""The status of a job from what is seen of it. Pure: the time is given, and the same sights give the same status."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.job_status import Condition, ConditionType, JobPhase, JobStatus
+from jobs.naming import worker_selector
+from jobs.progress import duration
+from jobs.seen import Seen
+from jobs.spec import EmbeddingJob
+from ray_app.status import Phase, RunStatus
+
+_PHASES: Mapping[Phase, JobPhase] = {
+    Phase.PREPARING: JobPhase.STARTING,
+    Phase.EVALUATING_BEFORE: JobPhase.EVALUATING,
+    Phase.TRAINING: JobPhase.TRAINING,
+    Phase.EVALUATING_AFTER: JobPhase.EVALUATING,
+}
+
+
+def observe(status: JobStatus, job: EmbeddingJob, seen: Seen, *, generation: int, now: datetime) -> JobStatus:
+    """`status` brought up to what is seen: numbers, phase and conditions. Counting and judging attempts is not its
+    business; a phase that was decided (Suspending, Retrying, an end) stays.
+    """
+    facts: dict[str, Any] = {
+        "observed_generation": generation,
+        "selector": worker_selector(job.metadata.name),
+        "run_uri": job.run_uri,
+        **_pods(status, seen),
+    }
+    if seen.published is not None:
+        facts |= _numbers(seen.published.run)
+    if seen.ray_job is not None and status.active:
+        facts["ray_job_uid"] = seen.ray_job["metadata"]["uid"]
+        facts["ray_cluster"] = seen.ray_job.get("status", {}).get("rayClusterName", "")
+    status = status.model_copy(update=facts)
+    if status.active and status.phase not in (JobPhase.SUSPENDING, JobPhase.SUCCEEDED, JobPhase.FAILED):
+        phase, message = _phase(seen)
+        status = status.model_copy(update={"phase": phase, "message": message})
+    if status.phase is not JobPhase.TRAINING:
+        status = status.model_copy(update={"eta": ""})
+    return with_conditions(status, job, seen, now=now)
+
+
+def with_conditions(status: JobStatus, job: EmbeddingJob, seen: Seen, *, now: datetime) -> JobStatus:
+    """The conditions that follow from the rest of the status; a time changes only where a judgement does."""
+    made = []
+    for each in _judgements(status, job, seen):
+        before = status.condition(each.kind)
+        since = before.last_transition_time if before and before.status == each.status else time_text(now)
+        made.append(
+            Condition(
+                type=each.kind,
+                status=each.status,
+                reason=each.reason,
+                message=each.message,
+                observed_generation=status.observed_generation,
+                last_transition_time=since,
+            )
+        )
+    return status.model_copy(update={"conditions": tuple(made)})
+
+
+def time_text(moment: datetime) -> str:
+    """As Kubernetes writes times: UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def time_of(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    kind: ConditionType
+    status: str
+    reason: str
+    message: str = ""
+
+
+def _judgements(status: JobStatus, job: EmbeddingJob, seen: Seen) -> Iterator[_Judgement]:
+    phase = status.phase
+    yield _Judgement(ConditionType.ACCEPTED, "True", "Valid")
+    if status.active and seen.waits_for_quota:
+        yield _Judgement(ConditionType.QUEUED, "True", "WaitingForQuota", "Kueue has not admitted the RayJob yet")
+    else:
+        yield _Judgement(ConditionType.QUEUED, "False", "Admitted" if status.attempt else "NotStarted")
+    if status.active and seen.cluster_is_ready:
+        yield _Judgement(ConditionType.CLUSTER_READY, "True", "PodsReady", f"{status.ready_replicas} workers")
+    else:
+        reason = "PodsPending" if seen.pods else "NoPods"
+        yield _Judgement(ConditionType.CLUSTER_READY, "False", reason, seen.trouble)
+    trains = phase is JobPhase.TRAINING and status.step > 0
+    yield _Judgement(ConditionType.TRAINING, str(trains), "StepsFlow" if trains else phase.value)
+    if status.last_checkpoint_step is None:
+        yield _Judgement(ConditionType.CHECKPOINTED, "False", "NoCheckpoint")
+    else:
+        yield _Judgement(ConditionType.CHECKPOINTED, "True", "CheckpointWritten", f"step {status.last_checkpoint_step}")
+    yield _degraded(status, job)
+    yield _Judgement(ConditionType.SUCCEEDED, str(phase is JobPhase.SUCCEEDED), phase.value)
+    failure = status.last_failure
+    if phase is JobPhase.FAILED and failure is not None:
+        yield _Judgement(ConditionType.FAILED, "True", failure.reason, sentence(failure.message, failure.remedy))
+    else:
+        yield _Judgement(ConditionType.FAILED, "False", phase.value)
+
+
+def _degraded(status: JobStatus, job: EmbeddingJob) -> _Judgement:
+    failure, wanted = status.last_failure, job.spec.workers.replicas
+    if status.phase is JobPhase.RETRYING and failure is not None:
+        return _Judgement(ConditionType.DEGRADED, "True", "Retrying", failure.message)
+    if status.phase is JobPhase.TRAINING and status.ready_replicas < wanted:
+        message = f"{status.ready_replicas} of {wanted} workers are ready; training goes on with them"
+        return _Judgement(ConditionType.DEGRADED, "True", "FewerWorkers", message)
+    return _Judgement(ConditionType.DEGRADED, "False", "AsWanted")
+
+
+def _phase(seen: Seen) -> tuple[JobPhase, str]:
+    """(phase, message) of an attempt under way."""
+    if seen.waits_for_quota:
+        return JobPhase.QUEUED, "waiting for quota"
+    run = seen.published.run if seen.published else None
+    if run is not None and run.phase in _PHASES:
+        return _PHASES[run.phase], run.message
+    if run is not None and run.phase.is_end:
+        return JobPhase.EVALUATING, "the run has ended, and its pods are going"
+    return JobPhase.STARTING, seen.trouble or "waiting for the pods"
+
+
+def _pods(status: JobStatus, seen: Seen) -> dict[str, int]:
+    workers = seen.workers(status.attempt) if status.active else []
+    return {"replicas": len(workers), "ready_replicas": sum(pod.ready for pod in workers)}
+
+
+def _numbers(run: RunStatus) -> dict[str, Any]:
+    return {
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "progress": f"{run.step / run.total_steps:.0%}" if run.total_steps else "",
+        "epoch": round(run.epoch, 2),
+        "loss": None if run.loss is None else round(run.loss, 4),
+        "examples_per_second": _rounded(run.examples_per_second),
+        "tokens_per_second": _rounded(run.tokens_per_second),
+        "eta": "" if run.eta_seconds is None else duration(run.eta_seconds),
+        "workers": run.workers,
+        "restarts": run.restarts,
+        "steps_lost": run.steps_lost,
+        "last_checkpoint_step": run.last_checkpoint_step,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    """Three figures: what follows changes with every step and says nothing."""
+    return None if value is None else float(f"{value:.3g}")
+
+
+def sentence(message: str, remedy: str | None) -> str:
+    """What happened and what to do."""
+    return f"{message}; {remedy}" if remedy else message

@@ -1,0 +1,211 @@
+"""Pod templates of a job: what every pod has whatever the document says, with the document's few settings put in.
+
+All pods fit the `restricted` pod security standard: no root, no capabilities, a read-only root file system with memory
+and scratch space mounted where programs write.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from jobs.cluster_spec import PodSettings, VolumeMount
+from jobs.facts import Facts, Profile
+from jobs.naming import ATTEMPT_LABEL, attempt_id, attempt_name, guard_name, job_labels, progress_name
+from jobs.spec import EmbeddingJob
+
+DOCUMENT_FOLDER = "/etc/f2llm"
+DOCUMENT_FILE = "job.yaml"
+_DRAIN_SHARE = 0.75
+"""Of the time that a pod has between notice and end: the rest is for processes to end in."""
+_HEAD_DRAIN_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Which attempt of which job the pods are for."""
+
+    job: EmbeddingJob
+    facts: Facts
+    number: int
+    uid: str
+
+    @property
+    def profiles(self) -> list[Profile]:
+        return self.facts.profiles_of(self.job.spec.cluster)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {**job_labels(self.job.metadata.name), ATTEMPT_LABEL: str(self.number)}
+
+    @property
+    def grace_seconds(self) -> int:
+        given = [profile.grace_seconds for profile in self.profiles if profile.grace_seconds is not None]
+        return min([self.facts.grace_seconds, *given])
+
+    @property
+    def drain_seconds(self) -> int:
+        return int(self.grace_seconds * _DRAIN_SHARE)
+
+
+def head_template(attempt: Attempt) -> dict[str, Any]:
+    """The pod with Ray's control plane and the driver."""
+    job, cluster = attempt.job, attempt.job.spec.cluster
+    name = job.metadata.name
+    document = {"name": "document", "configMap": {"name": attempt_name(name, attempt.number)}}
+    template = _template(
+        attempt,
+        "ray-head",
+        [*(profile.head for profile in attempt.profiles), cluster.head],
+        resources={"cpu": _cpu(cluster.head.cpus)},
+        shared_memory="1Gi",
+        env={
+            # Where the driver says how far it is, and for whom.
+            "F2LLM_PROGRESS": progress_name(name),
+            "F2LLM_ATTEMPT": attempt_id(attempt.uid, attempt.number),
+            # It would wait for itself: there is no work on it that could move to another node.
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_HEAD_DRAIN_SECONDS),
+            # A driver that is asked to end writes a checkpoint first.
+            "RAY_JOB_STOP_WAIT_TIME_S": str(attempt.drain_seconds),
+            "RAY_GRAFANA_HOST": "DISABLED",
+        },
+        volumes=[document],
+        mounts=[{"name": "document", "mountPath": DOCUMENT_FOLDER, "readOnly": True}],
+    )
+    template["spec"]["serviceAccountName"] = cluster.service_account or guard_name(name)
+    template["spec"]["automountServiceAccountToken"] = True
+    return template
+
+
+def worker_template(attempt: Attempt) -> dict[str, Any]:
+    """A pod that trains; it has no access to Kubernetes."""
+    spec = attempt.job.spec
+    template = _template(
+        attempt,
+        "ray-worker",
+        [*(profile.worker for profile in attempt.profiles), spec.cluster.worker],
+        resources={
+            "cpu": _cpu(spec.workers.cpus),
+            **({"nvidia.com/gpu": str(spec.workers.gpus)} if spec.workers.gpus else {}),
+        },
+        shared_memory=spec.cluster.worker.shared_memory,
+        env={},
+    )
+    if spec.cluster.service_account is not None:  # it may carry the cloud's identity, by which a store is reached
+        template["spec"]["serviceAccountName"] = spec.cluster.service_account
+    template["spec"]["automountServiceAccountToken"] = False
+    return template
+
+
+def ray_cpus(cpus: float) -> str:
+    """Cores that Ray may give away on a worker; it counts whole ones."""
+    return str(ceil(cpus))
+
+
+def _template(
+    attempt: Attempt,
+    container: str,
+    settings: list[PodSettings],
+    *,
+    resources: Mapping[str, str],
+    shared_memory: str,
+    env: Mapping[str, str],
+    volumes: list[dict[str, Any]] | None = None,
+    mounts: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    cluster, facts = attempt.job.spec.cluster, attempt.facts
+    environment = {
+        "HOME": "/tmp",
+        "USER": "f2llm",  # libraries ask for a name, and the user of a pod may have none
+        "HF_HOME": "/tmp/huggingface",
+        "TORCH_EXTENSIONS_DIR": "/tmp/torch_extensions",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(attempt.drain_seconds),
+        **{name: value for profile in attempt.profiles for name, value in profile.env.items()},
+        **cluster.env,
+        **env,
+    }
+    pod: dict[str, Any] = {
+        "terminationGracePeriodSeconds": attempt.grace_seconds,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": facts.run_as_user,
+            "runAsGroup": facts.run_as_user,
+            "fsGroup": facts.run_as_user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "nodeSelector": {name: value for each in settings for name, value in each.node_selector.items()},
+        "tolerations": [_toleration(each) for setting in settings for each in setting.tolerations],
+        "imagePullSecrets": [{"name": name} for name in cluster.image_pull_secrets],
+        "priorityClassName": cluster.priority_class,
+        "containers": [
+            {
+                "name": container,
+                "image": cluster.image or facts.image,
+                "imagePullPolicy": facts.image_pull_policy,
+                "env": [{"name": name, "value": value} for name, value in environment.items()],
+                "envFrom": [{"secretRef": {"name": name}} for name in cluster.secrets],
+                "resources": _resources(settings, resources),
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [
+                    {"name": "scratch", "mountPath": "/tmp"},
+                    {"name": "shared-memory", "mountPath": "/dev/shm"},
+                    *(mounts or []),
+                    *(
+                        {"name": each.name, "mountPath": each.mount_path, "readOnly": each.read_only}
+                        for each in cluster.volumes
+                    ),
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "scratch", "emptyDir": {}},
+            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory}},
+            *(volumes or []),
+            *map(_volume, cluster.volumes),
+        ],
+    }
+    return {
+        # Consolidation and drift stop for a training run; the notice of a spot node does not.
+        "metadata": {"labels": attempt.labels, "annotations": {"karpenter.sh/do-not-disrupt": "true"}},
+        "spec": _without_empty(pod),
+    }
+
+
+def _resources(settings: list[PodSettings], own: Mapping[str, str]) -> dict[str, Any]:
+    """Cores are a request only, since a limit would slow a pod down on an idle node; all else is both."""
+    wanted = {**own, **{name: value for each in settings for name, value in each.resources.items()}}
+    for each in settings:
+        if each.memory is not None:
+            wanted["memory"] = each.memory
+    limits = {name: value for name, value in wanted.items() if name != "cpu"}
+    return _without_empty({"requests": wanted, "limits": limits})
+
+
+def _toleration(each: Any) -> dict[str, Any]:
+    return {name: value for name, value in each.model_dump().items() if value is not None}
+
+
+def _volume(each: VolumeMount) -> dict[str, Any]:
+    if each.claim is not None:
+        return {"name": each.name, "persistentVolumeClaim": {"claimName": each.claim, "readOnly": each.read_only}}
+    if each.config_map is not None:
+        return {"name": each.name, "configMap": {"name": each.config_map}}
+    return {"name": each.name, "secret": {"secretName": each.secret}}
+
+
+def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
+    """Without what says nothing; containers are looked into as well."""
+    kept = {name: each for name, each in value.items() if each not in (None, [], {})}
+    if "containers" in kept:
+        kept["containers"] = [_without_empty(each) for each in kept["containers"]]
+    return kept
+
+
+def _cpu(cpus: float) -> str:
+    return f"{round(cpus * 1000)}m" if cpus % 1 else f"{cpus:.0f}"

@@ -1,0 +1,73 @@
+"""A step whose loss or gradient is no number ends the run, and says how to go on without it.
+
+Every rank knows the same losses and the same norm, so all of them end in the same step. The checkpoint before is
+intact.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+
+from data_io.loader import LoadedStep
+from data_io.plan import Slot
+from ray_app.config import SkippedMicroBatch
+from ray_app.errors import LossNotFinite
+from ray_app.exchange import SharedStep
+from ray_app.metrics import SlotMetrics
+
+
+def refuse_loss(loaded: LoadedStep, shared: SharedStep, skipped: Sequence[SkippedMicroBatch]) -> None:
+    """Raises LossNotFinite with the micro-batches whose loss is no number, before the update spoils the weights."""
+    bad = [pair for pair in _pairs(loaded, shared) if not math.isfinite(pair[1].loss)]
+    if bad:
+        places = ", ".join(f"{found.source} micro-batch {slot.occurrence} (loss {found.loss})" for slot, found in bad)
+        raise _error(f"the loss is not finite in {_place(loaded)}: {places}", loaded, bad, skipped)
+
+
+def refuse_gradient(
+    loaded: LoadedStep, shared: SharedStep, skipped: Sequence[SkippedMicroBatch], *, norm: float
+) -> None:
+    """Raises LossNotFinite with all micro-batches of the step where the norm of its gradient is no number: nothing says
+    which of them did it.
+    """
+    if not math.isfinite(norm):
+        used = [pair for pair in _pairs(loaded, shared) if not pair[0].skipped]
+        places = ", ".join(f"{found.source} micro-batch {slot.occurrence}" for slot, found in used)
+        raise _error(f"the gradient is not finite in {_place(loaded)}: {places}", loaded, used, skipped)
+
+
+def _pairs(loaded: LoadedStep, shared: SharedStep) -> list[tuple[Slot, SlotMetrics]]:
+    return list(zip(loaded.step.slots, shared.slots, strict=True))
+
+
+def _place(loaded: LoadedStep) -> str:
+    return f"step {loaded.step.index + 1}, epoch {loaded.step.epoch}"
+
+
+def _error(
+    message: str,
+    loaded: LoadedStep,
+    bad: Sequence[tuple[Slot, SlotMetrics]],
+    skipped: Sequence[SkippedMicroBatch],
+) -> LossNotFinite:
+    new = [
+        SkippedMicroBatch(epoch=loaded.step.epoch, source=found.source, micro_batch=slot.occurrence)
+        for slot, found in bad
+    ]
+    lines = [
+        f"    - {{epoch: {each.epoch}, source: {json.dumps(each.source)}, micro_batch: {each.micro_batch}}}"
+        for each in (*skipped, *new)
+    ]
+    return LossNotFinite(
+        message,
+        remedy="\n".join(
+            [
+                "to go on from the last checkpoint without these micro-batches, write this below spec of the document "
+                "and start it again; where it happens again, a new run needs a lower train.learning_rate or a longer "
+                "train.warmup_steps",
+                "  train:",
+                "    skip_micro_batches:",
+                *lines,
+            ]
+        ),
+    )

@@ -1,0 +1,96 @@
+"""Which worker is slower than the others, whatever it was given: seconds a token of its own forward passes.
+
+Backward passes are no measure: in them a worker waits for the others.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+import torch
+
+WINDOW = 50
+LIMIT = 1.5
+"""A worker that takes so many times as long as the median one is a straggler."""
+_FEWEST_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a rank computed in a step: seconds of forward passes, and the tokens of those."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+
+
+class Stopwatch:
+    """Adds up the time of blocks: `with stopwatch: ...`. On a GPU the time there, read only when it is asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._seconds = 0.0
+        self._begin = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def __enter__(self) -> None:
+        if self._on_gpu:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            self._events.append((begin, end))
+            begin.record()
+        else:
+            self._begin = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self._on_gpu:
+            self._events[-1][1].record()
+        else:
+            self._seconds += perf_counter() - self._begin
+
+    def take(self) -> float:
+        """Seconds since the last call. Waits until the GPU is through with them."""
+        for begin, end in self._events:
+            end.synchronize()
+            self._seconds += begin.elapsed_time(end) / 1000
+        self._events.clear()
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
+class Stragglers:
+    """How slow each rank is beside the median one, over the last WINDOW steps."""
+
+    def __init__(self) -> None:
+        self._steps: deque[Sequence[Work]] = deque(maxlen=WINDOW)
+        self._warm = False
+        self._told: set[int] = set()
+        self.slowness: tuple[float, ...] = ()
+        """By rank, 1 for the median; empty with one rank, and while too few steps were seen."""
+
+    def add(self, by_rank: Sequence[Work]) -> None:
+        """A step. The first one of an attempt warms up and is left out."""
+        if self._warm:
+            self._steps.append(by_rank)
+            self.slowness = self._measure()
+        self._warm = True
+
+    def _measure(self) -> tuple[float, ...]:
+        if len(self._steps) < _FEWEST_STEPS or len(self._steps[0]) < 2:
+            return ()
+        ranks = range(len(self._steps[0]))
+        seconds = [sum(step[rank].seconds for step in self._steps) for rank in ranks]
+        tokens = [sum(step[rank].tokens for step in self._steps) for rank in ranks]
+        if not all(tokens):
+            return ()
+        each = [spent / count for spent, count in zip(seconds, tokens, strict=True)]
+        middle = median(each)
+        return tuple(round(one / middle, 3) for one in each) if middle else ()
+
+    def found(self) -> list[tuple[int, float]]:
+        """Ranks that have been stragglers for a whole window, with their slowness; each is told once."""
+        if len(self._steps) < WINDOW:
+            return []
+        slow = [(rank, ratio) for rank, ratio in enumerate(self.slowness) if ratio >= LIMIT and rank not in self._told]
+        self._told |= {rank for rank, _ in slow}
+        return slow

@@ -1,0 +1,148 @@
+"""The chart with Helm itself, and what it makes beside a real API server."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.job_status import JobPhase, status_of
+from jobs.k8s_api import KubeApi, connect
+from ray_app.status import Phase
+from tests.support.control_plane import ControlPlane, missing_programs, programs_folder, run_control_plane
+from tests.support.custom_resources import install_kuberay_types, wait_until_served
+from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.kubectl import Kubectl
+from tests.support.operator import KubeRay, run_operator, wait_for
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "f2llm-operator"
+VALUES = {
+    "defaults": {},
+    "one namespace": {"namespaces": ["default"], "userRoles": {"create": False}},
+    "scraped": {"metrics": {"port": 9000}, "replicas": 1, "imagePullSecrets": [{"name": "registry"}]},
+    "placed": {
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "system-cluster-critical",
+        "serviceAccount": {"create": False, "name": "default"},
+    },
+    "profiles": {
+        "jobs": {"profiles": {"pool": {"env": {"A": "b"}, "worker": {"node_selector": {"pool": "gpu"}}}}},
+    },
+}
+Program = Callable[..., str]
+
+
+def program(name: str) -> Program:
+    if missing_programs((name,)):
+        pytest.skip(f"{name} is not built; tests/cluster/build.sh {name} builds it")
+
+    def run(*arguments: str, stdin: str | None = None) -> str:
+        command = [str(programs_folder() / name), *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def helm() -> Program:
+    return program("helm")
+
+
+@pytest.fixture(params=VALUES)
+def values(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    path = tmp_path / "values.yaml"
+    path.write_text(yaml.safe_dump(VALUES[request.param]))
+    return f"--values={path}"
+
+
+def test_lint_finds_nothing(helm: Program, values: str) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", values, str(CHART))
+
+
+def test_the_charts_own_tests_pass() -> None:
+    assert "1 passed" in program("helm-unittest")("--strict", "--color=false", str(CHART))
+
+
+def test_the_api_server_takes_all_that_the_chart_makes(helm: Program, values: str, kubectl: Kubectl) -> None:
+    made = helm("template", "f2llm", str(CHART), "--namespace=default", values)
+
+    told = kubectl(
+        "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-", stdin=made
+    )
+
+    kinds = [each["kind"] for each in yaml.safe_load_all(made) if each]
+    assert len(told.splitlines()) == len(kinds)
+    assert {"Deployment", "ConfigMap", "Service", "CustomResourceDefinition"} <= set(kinds)
+
+
+def test_an_unknown_value_is_refused_by_name(helm: Program) -> None:
+    with pytest.raises(AssertionError, match="replica"):
+        helm("template", str(CHART), "--set=replica=3")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server that knows KubeRay's resources and not ours."""
+    if missing := missing_programs():
+        pytest.skip(f"{', '.join(missing)} not built")
+    with run_control_plane(tmp_path_factory.mktemp("bare")) as running:
+        install_kuberay_types(Kubectl(running.kubeconfig))
+        yield running
+
+
+@pytest.fixture
+def bare_api(bare: ControlPlane) -> Iterator[KubeApi]:
+    with closing(connect(kubeconfig=str(bare.kubeconfig))) as connected:
+        yield connected
+
+
+def previous_chart(folder: Path) -> Path:
+    """The chart as the commit before this one has it."""
+    archive = subprocess.run(
+        ["git", "archive", "HEAD~1", "helm/f2llm-operator"], cwd=ROOT, capture_output=True, check=False
+    )
+    if archive.returncode:
+        pytest.skip("this checkout has no earlier commit")
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder / "helm" / "f2llm-operator"
+
+
+def test_a_job_under_way_is_not_touched_by_an_upgrade_and_stays_when_the_chart_goes(
+    helm: Program, bare: ControlPlane, bare_api: KubeApi, tmp_path: Path
+) -> None:
+    kubectl = Kubectl(bare.kubeconfig)
+    place = (f"--kubeconfig={bare.kubeconfig}", "--namespace=default")
+    helm("install", "f2llm", str(previous_chart(tmp_path)), *place)
+    wait_until_served(kubectl, "embeddingjobs.f2llm.dev")
+
+    def job() -> dict[str, Any]:
+        return bare_api.get("EmbeddingJob", "job") or {}
+
+    with run_operator(bare.kubeconfig, tmp_path / "before.log"):
+        bare_api.create(document(ON_A_CLUSTER))
+        kuberay = KubeRay(bare_api, "job", 1)
+        kuberay.starts()
+        kuberay.says(Phase.TRAINING, step=5, total_steps=20)
+        wait_for(lambda: status_of(job()).phase is JobPhase.TRAINING, "training")
+    bare_api.delete("Lease", "f2llm-operator")
+    before = (job()["metadata"]["generation"], job()["spec"], kuberay.ray_job(), kuberay.cluster())
+
+    helm("upgrade", "f2llm", str(CHART), *place)
+    with run_operator(bare.kubeconfig, tmp_path / "after.log"):
+        kuberay.says(Phase.TRAINING, step=9, total_steps=20)
+        wait_for(lambda: status_of(job()).step == 9, "the new operator's status")
+        after = (job()["metadata"]["generation"], job()["spec"], kuberay.ray_job(), kuberay.cluster())
+    helm("uninstall", "f2llm", *place)
+
+    assert after == before
+    assert status_of(job()).attempt == 1
+    assert kubectl("get", "deployments,clusterroles", "-l", "app.kubernetes.io/name=f2llm-operator", "-o", "name") == ""
+    assert kuberay.ray_job() == before[2]

@@ -1,0 +1,202 @@
+"""The operator beside a real API server. There are no nodes: KubeRay's part and the driver's are played by the test."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.job_status import JobPhase, JobStatus, status_of
+from jobs.k8s_api import KubeApi
+from jobs.presets import merged
+from ray_app.status import Phase
+from tests.support.control_plane import ControlPlane
+from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.kubectl import Kubectl
+from tests.support.kubernetes_sights import failure
+from tests.support.operator import KubeRay, run_operator, wait_for
+
+
+@pytest.fixture(scope="module")
+def operator(kuberay_types: ControlPlane) -> Iterator[subprocess.Popen[bytes]]:
+    log = kuberay_types.folder / "operator.log"
+    with run_operator(kuberay_types.kubeconfig, log, "--config", _settings(kuberay_types.folder)) as running:
+        yield running
+
+
+def _settings(folder: Path) -> str:
+    path = folder / "operator.yaml"
+    path.write_text("retry_seconds: 1\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def api(operator: object, connection: KubeApi) -> KubeApi:
+    return connection
+
+
+@pytest.fixture
+def submit(api: KubeApi, request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Submits a job under a name of the test's own; it is deleted at the end."""
+    name = request.node.name.replace("_", "-").removeprefix("test-")[:34].strip("-")
+
+    def make(spec: dict[str, Any] | None = None) -> str:
+        api.create(document(merged(ON_A_CLUSTER, spec or {}), metadata={"name": name}))
+        request.addfinalizer(lambda: api.delete("EmbeddingJob", name))
+        return name
+
+    return make
+
+
+def state(api: KubeApi, name: str) -> JobStatus:
+    return status_of(api.get("EmbeddingJob", name) or {})
+
+
+def reaches(api: KubeApi, name: str, phase: JobPhase, *, attempt: int | None = None) -> JobStatus:
+    def look() -> JobStatus | None:
+        found = state(api, name)
+        return found if found.phase is phase and attempt in (None, found.attempt) else None
+
+    return wait_for(look, f"{name} {phase} (is {state(api, name).phase})")
+
+
+def trains(api: KubeApi, name: str, attempt: int = 1) -> KubeRay:
+    kuberay = KubeRay(api, name, attempt)
+    kuberay.starts()
+    kuberay.says(Phase.TRAINING, step=5, total_steps=20, loss=1.25, workers=2, eta_seconds=90.0)
+    reaches(api, name, JobPhase.TRAINING)
+    return kuberay
+
+
+def test_a_job_trains_and_succeeds(api: KubeApi, kubectl: Kubectl, submit: Callable[..., str]) -> None:
+    name = submit()
+
+    kuberay = trains(api, name)
+    shown = kubectl("get", "ej", name)
+    kuberay.says(Phase.SUCCEEDED, step=20, total_steps=20, last_checkpoint_step=20)
+    kuberay.ends(succeeded=True)
+    reaches(api, name, JobPhase.SUCCEEDED)
+
+    assert shown.splitlines()[0].split() == ["NAME", "PHASE", "STEP", "PROGRESS", "LOSS", "WORKERS", "ETA", "AGE"]
+    assert shown.splitlines()[1].split()[:7] == [name, "Training", "5", "25%", "1.25", "2", "1"]
+    events = kubectl("get", "events", "-o", "jsonpath={.items[*].reason}")
+    assert {"AttemptStarted", "Training", "Succeeded"} <= set(events.split())
+
+
+def test_scaling_reaches_the_raycluster_and_names_its_victims(
+    api: KubeApi, kubectl: Kubectl, submit: Callable[..., str]
+) -> None:
+    kuberay = trains(api, name := submit())
+
+    kubectl("scale", f"ej/{name}", "--replicas=4")
+    wait_for(lambda: kuberay.replicas() == 4, "4 replicas")
+    kuberay.fill_up()
+    kubectl("scale", f"ej/{name}", "--replicas=1")
+    wait_for(lambda: kuberay.replicas() == 1, "1 replica")
+    kuberay.fill_up()
+    wait_for(lambda: state(api, name).replicas == 1, "one worker in the status")
+
+    assert len(kuberay.workers()) == 1
+
+
+def test_a_suspended_job_stops_and_a_resumed_one_starts_again(api: KubeApi, submit: Callable[..., str]) -> None:
+    kuberay = trains(api, name := submit())
+
+    api.patch("EmbeddingJob", name, {"spec": {"suspend": True}})
+    wait_for(lambda: kuberay.wish().endswith("/1"), "the wish to stop")
+    kuberay.says(Phase.STOPPED, step=7, total_steps=20, last_checkpoint_step=7)
+    kuberay.ends(succeeded=False)
+    reaches(api, name, JobPhase.SUSPENDED)
+    assert api.get("RayJob", f"{name}-1") is None
+    api.patch("EmbeddingJob", name, {"spec": {"suspend": False}})
+    trains(api, name, attempt=2)
+
+    assert state(api, name).last_checkpoint_step is None or state(api, name).attempt == 2
+
+
+def test_a_failure_that_a_retry_may_mend_is_retried_when_the_pods_are_gone(
+    api: KubeApi, submit: Callable[..., str]
+) -> None:
+    kuberay = trains(api, name := submit())
+
+    kuberay.says(Phase.FAILED, failure=failure(retryable=True))
+    kuberay.status(jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed")
+    waiting = wait_for(lambda: "pods" in state(api, name).message or None, "it waits for the pods")
+    kuberay.pods_go()
+    second = trains(api, name, attempt=2)
+
+    assert waiting
+    assert state(api, name).last_failure.error_class == "data"  # type: ignore[union-attr]
+    assert second.ray_job()["spec"]["backoffLimit"] == 0
+
+
+def test_a_users_error_is_final(api: KubeApi, kubectl: Kubectl, submit: Callable[..., str]) -> None:
+    kuberay = trains(api, name := submit())
+
+    kuberay.says(Phase.FAILED, failure=failure(retryable=False))
+    kuberay.ends(succeeded=False)
+    reaches(api, name, JobPhase.FAILED)
+
+    assert "bad; mend" in kubectl("describe", "ej", name)
+
+
+def test_a_job_of_a_profile_that_is_not_known_says_which_there_are(
+    api: KubeApi, kubectl: Kubectl, submit: Callable[..., str]
+) -> None:
+    name = submit({"cluster": {"profiles": ["nowhere"]}})
+
+    reaches(api, name, JobPhase.FAILED)
+
+    assert "the operator knows efa" in kubectl("describe", "ej", name)
+
+
+def test_all_of_a_job_goes_when_it_is_deleted(api: KubeApi, submit: Callable[..., str]) -> None:
+    kuberay = trains(api, name := submit())
+
+    api.delete("EmbeddingJob", name)
+
+    def left() -> list[str]:
+        kinds = ("RayJob", "RayCluster", "Pod", "ConfigMap", "Role", "RoleBinding", "ServiceAccount")
+        more = ("PodDisruptionBudget", "NetworkPolicy")
+        found = [api.list(kind, selector=f"f2llm.dev/job={name}")["items"] for kind in (*kinds, *more)]
+        return [each["metadata"]["name"] for items in found for each in items]
+
+    wait_for(lambda: not left(), f"nothing is left of {name}")
+    assert kuberay.cluster() == {}
+
+
+def test_while_the_api_server_is_away_nothing_happens_and_then_all_of_it(
+    api: KubeApi, kuberay_types: ControlPlane, operator: subprocess.Popen[bytes], submit: Callable[..., str]
+) -> None:
+    kuberay = trains(api, name := submit())
+    before = kuberay.ray_job()["metadata"]["uid"]
+
+    with kuberay_types.server_away():
+        time.sleep(5)
+    kuberay.says(Phase.TRAINING, step=9, total_steps=20)
+    api.patch("EmbeddingJob", name, {"spec": {"workers": {"replicas": 3}}})
+    wait_for(lambda: state(api, name).step == 9, "the status goes on")
+    wait_for(lambda: kuberay.replicas() == 3, "it is scaled")
+
+    assert operator.poll() is None
+    assert kuberay.ray_job()["metadata"]["uid"] == before
+    assert state(api, name).attempt == 1
+
+
+def test_an_operator_that_is_killed_leaves_everything_to_the_next(
+    api: KubeApi, kuberay_types: ControlPlane, operator: subprocess.Popen[bytes], submit: Callable[..., str]
+) -> None:
+    kuberay = trains(api, name := submit())
+    before = kuberay.ray_job()["metadata"]["uid"]
+
+    operator.send_signal(signal.SIGKILL)
+    operator.wait()
+    kuberay.says(Phase.TRAINING, step=9, total_steps=20)
+    with run_operator(kuberay_types.kubeconfig, kuberay_types.folder / "second.log"):
+        wait_for(lambda: state(api, name).step == 9, "the next operator's status")
+
+    assert kuberay.ray_job()["metadata"]["uid"] == before
+    assert state(api, name).attempt == 1

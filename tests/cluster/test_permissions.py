@@ -1,0 +1,116 @@
+"""The operator has the rights of its chart and needs each of them."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.job_status import JobPhase, status_of
+from jobs.k8s_api import KubeApi
+from ray_app.status import Phase
+from tests.support.control_plane import ControlPlane
+from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.kubectl import Kubectl
+from tests.support.operator import LEASES, RULES, KubeRay, run_operator, token_of_account, wait_for
+
+RIGHTS = [
+    pytest.param(index, verb, id=f"{verb} {rule['resources'][0]}")
+    for index, rule in enumerate(RULES)
+    for verb in rule["verbs"]
+]
+
+
+@contextmanager
+def limited_operator(plane: ControlPlane, kubectl: Kubectl, rules: list[dict[str, Any]]) -> Iterator[Path]:
+    """The operator as a service account with these rules; gives its log."""
+    kubeconfig = plane.kubeconfig_of(token_of_account(kubectl, "limited", [*rules, LEASES]), "limited.kubeconfig")
+    log = plane.folder / "limited.log"
+    log.unlink(missing_ok=True)
+    try:
+        with run_operator(kubeconfig, log):
+            yield log
+    finally:
+        kubectl("delete", "lease", "f2llm-operator", "--ignore-not-found")
+
+
+def refused(plane: ControlPlane, since: int) -> list[str]:
+    """What the API server forbade the operator after its answer with the number `since`."""
+    account = "system:serviceaccount:default:limited"
+    mine = [each for each in plane.answers()[since:] if each["user"]["username"] == account]
+    forbidden = [each for each in mine if each.get("responseStatus", {}).get("code") == 403]
+    return [f"{each['verb']} {each['requestURI']}" for each in forbidden]
+
+
+def live(api: KubeApi, kubectl: Kubectl, name: str) -> None:
+    """All that the operator does for a job: start, scale, stop, start again beside what has its name already."""
+    api.create(document(ON_A_CLUSTER, metadata={"name": name}))
+    kuberay = KubeRay(api, name, 1)
+    kuberay.starts()
+    kuberay.says(Phase.TRAINING, step=5, total_steps=20)
+    api.patch("EmbeddingJob", name, {"spec": {"workers": {"replicas": 1}}})
+    wait_for(lambda: kuberay.replicas() == 1, "scaled")
+    api.patch("EmbeddingJob", name, {"spec": {"suspend": True}})
+    wait_for(lambda: kuberay.wish() != "", "asked to stop")
+    kuberay.says(Phase.STOPPED, step=9, total_steps=20)
+    kuberay.status(jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed")
+    wait_for(lambda: api.get("RayJob", f"{name}-1") is None, "the RayJob is deleted")
+    kuberay.pods_go()
+    wait_for(lambda: status_of(api.get("EmbeddingJob", name) or {}).phase is JobPhase.SUSPENDED, "suspended")
+    # Somebody else's RayJob and ConfigMap in the place of the next attempt's: looked at, and left alone.
+    strange = {"metadata": {"name": f"{name}-2", "namespace": "default"}}
+    api.create({"apiVersion": "ray.io/v1", "kind": "RayJob", **strange, "spec": {"entrypoint": "none"}})
+    api.create({"apiVersion": "v1", "kind": "ConfigMap", **strange})
+    api.patch("EmbeddingJob", name, {"spec": {"suspend": False}})
+    wait_for(lambda: status_of(api.get("EmbeddingJob", name) or {}).attempt == 2, "the next attempt is counted")
+    time.sleep(1)
+    api.delete("ConfigMap", f"{name}-2")
+    wait_for(lambda: api.get("ConfigMap", f"{name}-2"), "the next attempt's ConfigMap")
+    time.sleep(1)
+    api.delete("RayJob", f"{name}-2")
+    wait_for(lambda: api.get("RayJob", f"{name}-2"), "the next attempt's RayJob")
+    about_it = f"--field-selector=involvedObject.name={name}"
+    wait_for(lambda: kubectl("get", "events", about_it, "-o", "name"), "events")
+
+
+def test_the_charts_rights_are_enough_for_the_life_of_a_job(
+    api: KubeApi, kuberay_types: ControlPlane, kubectl: Kubectl
+) -> None:
+    since = len(kuberay_types.answers())
+
+    with limited_operator(kuberay_types, kubectl, RULES):
+        live(api, kubectl, "limited")
+
+    assert refused(kuberay_types, since) == []
+
+
+@pytest.mark.parametrize(
+    ("index", "verb"), RIGHTS, ids=lambda part: part if isinstance(part, str) else RULES[part]["resources"][0]
+)
+def test_each_of_the_charts_rights_is_needed(
+    api: KubeApi, kuberay_types: ControlPlane, kubectl: Kubectl, index: int, verb: str
+) -> None:
+    rules = [dict(rule) for rule in RULES]
+    rules[index]["verbs"] = [each for each in rules[index]["verbs"] if each != verb]
+    since = len(kuberay_types.answers())
+    name = f"without-{index}-{verb}"
+
+    def try_to_live() -> None:
+        with suppress(Exception):  # it ends somewhere, for the lack of a right or of the job, which is deleted
+            live(api, kubectl, name)
+
+    with limited_operator(kuberay_types, kubectl, [rule for rule in rules if rule["verbs"]]):
+        threading.Thread(target=try_to_live, daemon=True).start()
+        wait_for(lambda: refused(kuberay_types, since), f"{verb} is missed", seconds=40)
+
+
+@pytest.mark.parametrize("rule", range(len(RULES)), ids=lambda index: RULES[index]["resources"][0])
+def test_the_charts_rights_have_no_duplicates_and_no_wildcards(rule: int) -> None:
+    others = [(group, kind) for each in RULES for group in each["apiGroups"] for kind in each["resources"]]
+
+    assert len(others) == len(set(others))
+    assert "*" not in json.dumps(RULES[rule])

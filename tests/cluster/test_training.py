@@ -1,0 +1,226 @@
+"""Training in real pods, under KubeRay and the operator, in a namespace that admits only restricted pods."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_io.storage import open_store
+from jobs.cli.cluster_text import description
+from jobs.client import JobsClient
+from jobs.job_status import JobPhase, JobStatus, status_of
+from jobs.k8s_api import connect
+from tests.support.kubectl import Refused
+from tests.support.operator import wait_for
+from tests.support.plain_workers import train_in_processes
+from tests.support.real_cluster import NAMESPACE, RealCluster, run_real_cluster, what_is_missing
+from tests.support.runs import finished_steps, losses, saved_step
+from tests.support.small_training import read_lines, small_document, write_small_dataset
+
+pytestmark = pytest.mark.timeout(1800)
+MINUTES = 60.0
+_log = logging.getLogger(__name__)
+
+
+def say(*lines: str) -> None:
+    """What a reader of the figures wants to see: pytest --log-cli-level=INFO."""
+    _log.info("%s", "\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    with run_real_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        write_small_dataset(open_store("s3://bucket/data", running.s3), scale=4)
+        yield running
+
+
+def job(cluster: RealCluster, name: str, *, workers: int = 2, **train: Any) -> dict[str, Any]:
+    value = small_document("s3://bucket/data", "s3://bucket/runs", name=name, **train)
+    spec = value["spec"]
+    spec["storage"]["s3"] = cluster.s3.model_dump()
+    spec["workers"] = {"replicas": workers, "min": 1, "max": 4, "cpus": 0.5, "resize_interval_seconds": 5}
+    spec["evaluation"] = {"enabled": False}
+    spec["cluster"] = {"secrets": ["s3"], "head": {"cpus": 0.1}, "env": {"HF_HUB_OFFLINE": "1"}}
+    return value
+
+
+def state(cluster: RealCluster, name: str) -> JobStatus:
+    return status_of(cluster.kubectl.get("ej", name))
+
+
+def reaches(cluster: RealCluster, name: str, phase: JobPhase, *, step: int = 0, minutes: float = 8) -> JobStatus:
+    def look() -> JobStatus | None:
+        found = state(cluster, name)
+        assert found.phase is not JobPhase.FAILED, found.message
+        return found if found.phase is phase and found.step >= step else None
+
+    return wait_for(look, f"{name} {phase} at step {step}", seconds=minutes * MINUTES)
+
+
+def suspend(cluster: RealCluster, name: str, *, wish: bool) -> None:
+    cluster.kubectl("patch", "ej", name, "--type=merge", "-p", json.dumps({"spec": {"suspend": wish}}))
+
+
+def delete(cluster: RealCluster, name: str) -> None:
+    cluster.kubectl("delete", "ej", name)
+    wait_for(lambda: cluster.kubectl("get", "pods", "-o", "name") == "", f"pods of {name} go", seconds=3 * MINUTES)
+
+
+def undisturbed(cluster: RealCluster, document: dict[str, Any], run: Path, *, steps: int) -> Path:
+    """The same document with one worker, without Ray and without Kubernetes."""
+    run.mkdir()
+    of_a_run = {key: value for key, value in document["spec"].items() if key != "cluster"}
+    train_in_processes(str(cluster.bucket / "data"), run, 1, {"spec": of_a_run}, steps=steps)
+    return run
+
+
+def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
+    cluster: RealCluster, tmp_path: Path
+) -> None:
+    kubectl = cluster.kubectl
+    # At a higher rate the last digits of sums, which depend on the order of summing, grow within a hundred steps.
+    document = job(cluster, "life", workers=1, epochs=500, learning_rate=1e-4, min_learning_rate=1e-6)
+    kubectl.apply(document)
+
+    submitted = time.monotonic()
+    reaches(cluster, "life", JobPhase.TRAINING, step=1)
+    say(f"first step {time.monotonic() - submitted:.0f} s after it was submitted")
+    say(kubectl("get", "ej", "life"))
+    for workers in (3, 2):
+        kubectl("scale", "ej/life", f"--replicas={workers}")
+        asked = time.monotonic()
+        wait_for(lambda n=workers: state(cluster, "life").workers == n, f"{workers} workers", seconds=5 * MINUTES)
+        say(f"{workers} workers after {time.monotonic() - asked:.0f} s")
+    reaches(cluster, "life", JobPhase.TRAINING, step=state(cluster, "life").step + 5)
+    suspend(cluster, "life", wish=True)
+    suspended = reaches(cluster, "life", JobPhase.SUSPENDED)
+    assert kubectl("get", "pods", "-o", "name") == ""
+    assert suspended.last_checkpoint_step == suspended.step
+    suspend(cluster, "life", wish=False)
+    reaches(cluster, "life", JobPhase.TRAINING, step=suspended.step + 5)
+    delete(cluster, "life")
+
+    run = cluster.bucket / "runs" / "life"
+    steps = finished_steps(run)
+    alone = undisturbed(cluster, document, tmp_path / "alone", steps=steps)
+    assert steps >= suspended.step
+    assert {line["workers"] for line in read_lines(run / "metrics.jsonl")} >= {1, 2, 3}
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
+    # What was used since the last checkpoint is not stored when a job is deleted.
+    used = read_lines(run / "examples.jsonl")
+    assert used == read_lines(alone / "examples.jsonl")[: len(used)]
+    assert used[-1]["step"] >= saved_step(run)
+
+
+def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again(
+    cluster: RealCluster, tmp_path: Path
+) -> None:
+    kubectl, name = cluster.kubectl, "robbed"
+    document = job(cluster, name, epochs=100, learning_rate=1e-4, min_learning_rate=1e-6)
+    kubectl.apply(document)
+    reaches(cluster, name, JobPhase.TRAINING, step=20)
+
+    def pod(kind: str) -> str:
+        selector = f"f2llm.dev/job={name},ray.io/node-type={kind}"
+        return kubectl("get", "pods", "-l", selector, "-o", "name").splitlines()[0]
+
+    def is_restarted(before: JobStatus) -> bool:
+        now = state(cluster, name)
+        return (now.attempt, now.restarts) > (before.attempt, before.restarts)
+
+    force = ("--force", "--grace-period=0")
+    robberies: dict[str, Callable[[], object]] = {
+        "a worker pod deleted": lambda: kubectl("delete", pod("worker"), "--wait=false"),
+        "a worker pod deleted by force": lambda: kubectl("delete", pod("worker"), *force),
+        "the head pod deleted by force": lambda: kubectl("delete", pod("head"), *force),
+        "the RayCluster deleted": lambda: kubectl("delete", "raycluster", "-l", f"f2llm.dev/job={name}"),
+    }
+    for what, rob in robberies.items():
+        before, begun = state(cluster, name), time.monotonic()
+        rob()
+        wait_for(lambda before=before: is_restarted(before), f"{what}: noticed", seconds=3 * MINUTES)
+        after = reaches(cluster, name, JobPhase.TRAINING, step=state(cluster, name).step + 5)
+        say(f"{what}: 5 more steps {time.monotonic() - begun:.0f} s later, attempt {after.attempt}")
+    before, begun = state(cluster, name), time.monotonic()
+    cluster.delete_operator()
+    after = reaches(cluster, name, JobPhase.TRAINING, step=before.step + 5)
+    say(f"the operator deleted by force: 5 more steps in the status {time.monotonic() - begun:.0f} s later")
+    assert (after.attempt, after.restarts) == (before.attempt, before.restarts)
+    delete(cluster, name)
+    run = cluster.bucket / "runs" / name
+    left = finished_steps(run)
+    kubectl.apply(document)
+    reaches(cluster, name, JobPhase.TRAINING, step=left + 1)
+    delete(cluster, name)
+
+    steps = finished_steps(run)
+    alone = undisturbed(cluster, document, tmp_path / "alone", steps=steps)
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
+    # What was used since the last checkpoint is not stored when a job is deleted.
+    used = read_lines(run / "examples.jsonl")
+    assert used == read_lines(alone / "examples.jsonl")[: len(used)]
+    assert used[-1]["step"] >= saved_step(run)
+
+
+def test_it_succeeds_and_another_recipe_under_its_name_is_refused(cluster: RealCluster) -> None:
+    kubectl, name = cluster.kubectl, "whole"
+    document = job(cluster, name, epochs=2)
+    kubectl.apply(document)
+    ended = reaches(cluster, name, JobPhase.SUCCEEDED)
+    say(kubectl("get", "ej", name))
+    document["spec"]["train"]["learning_rate"] = 5e-4
+
+    with pytest.raises(Refused, match="learning_rate"):
+        kubectl.apply(document)
+
+    assert ended.progress == "100%"
+    assert (cluster.bucket / "runs" / name / "model" / "config.json").exists()
+    delete(cluster, name)
+
+
+FAILURES: dict[str, tuple[dict[str, Any], JobPhase, str]] = {
+    "no-data": ({"data": {"uri": "s3://bucket/nothing"}}, JobPhase.FAILED, "no data set at s3://bucket/nothing"),
+    "no-image": ({"cluster": {"image": "localhost/none:1"}}, JobPhase.STARTING, "ErrImageNeverPull"),
+    "no-node": (
+        {"cluster": {"worker": {"node_selector": {"pool": "gpu"}}}},
+        JobPhase.STARTING,
+        "node affinity/selector",
+    ),
+    "no-quota": ({}, JobPhase.STARTING, "exceeded quota"),
+    "no-memory": ({"cluster": {"worker": {"memory": "200Mi"}}}, JobPhase.RETRYING, "memory"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_what_is_wrong_is_said_by_kubectl_and_by_f2llm(cluster: RealCluster, name: str) -> None:
+    change, phase, says = FAILURES[name]
+    kubectl, document = cluster.kubectl, job(cluster, name)
+    for section, values in change.items():
+        document["spec"][section] = {**document["spec"][section], **values}
+    if name == "no-quota":
+        kubectl("create", "quota", "small", "--hard=pods=1")
+    try:
+        kubectl.apply(document)
+        wait_for(
+            lambda: (seen := state(cluster, name)).phase is phase and says in seen.message and seen,
+            f"{name} says {says}; it is {state(cluster, name).message}",
+            seconds=4 * MINUTES,
+        )
+        with closing(connect(kubeconfig=str(kubectl.kubeconfig), namespace=NAMESPACE)) as api:
+            client = JobsClient(api)
+            screen = "\n".join(description(client.get(name), client.pods(name), client.events(name)))
+        say(kubectl("get", "ej", name, "-o", "wide"), screen)
+        described = kubectl("describe", "ej", name)
+    finally:
+        delete(cluster, name)
+        kubectl("delete", "quota", "small", "--ignore-not-found")
+
+    assert says in screen
+    assert says in described

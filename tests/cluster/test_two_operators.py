@@ -1,0 +1,68 @@
+"""Two replicas of the operator beside a real API server: one acts, and the other takes over."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from jobs.job_status import JobPhase, status_of
+from jobs.k8s_api import KubeApi
+from ray_app.status import Phase
+from tests.support.control_plane import ControlPlane
+from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.operator import KubeRay, leads, run_operator, wait_for
+
+
+def holder(api: KubeApi) -> str:
+    lease = api.get("Lease", "f2llm-operator") or {"spec": {}}
+    return str(lease["spec"].get("holderIdentity", ""))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_when_the_one_that_acts_is_gone_the_other_goes_on_with_the_same_attempt(
+    api: KubeApi, kuberay_types: ControlPlane, tmp_path: Path, how: signal.Signals
+) -> None:
+    name = f"two-{how.name.lower()}"
+    first_log, second_log = tmp_path / "first.log", tmp_path / "second.log"
+    with run_operator(kuberay_types.kubeconfig, first_log) as first:
+        wait_for(lambda: leads(first_log), "the first leads")
+        with run_operator(kuberay_types.kubeconfig, second_log) as second:
+            api.create(document(ON_A_CLUSTER, metadata={"name": name}))
+            kuberay = KubeRay(api, name, 1)
+            kuberay.starts()
+            before = kuberay.ray_job()["metadata"]["uid"]
+            assert not leads(second_log)
+            first_holder = holder(api)
+
+            first.send_signal(how)
+            first.wait(timeout=20)
+            api.patch("EmbeddingJob", name, {"spec": {"workers": {"replicas": 3}}})
+            kuberay.says(Phase.TRAINING, step=9, total_steps=20)
+            wait_for(lambda: kuberay.replicas() == 3, "the second scales", seconds=40)
+            wait_for(lambda: status_of(api.get("EmbeddingJob", name) or {}).step == 9, "the second's status")
+
+            assert second.poll() is None
+            assert holder(api) not in ("", first_holder)
+    status = status_of(api.get("EmbeddingJob", name) or {})
+    uids = [each["metadata"]["uid"] for each in api.list("RayJob", selector=f"f2llm.dev/job={name}")["items"]]
+    api.delete("Lease", "f2llm-operator")
+
+    assert uids == [before]
+    assert (status.attempt, status.phase) == (1, JobPhase.TRAINING)
+
+
+def test_an_operator_that_cannot_renew_its_lease_ends_before_another_may_act(
+    api: KubeApi, kuberay_types: ControlPlane, tmp_path: Path
+) -> None:
+    """A process that was stopped for longer than the lease must not act when it wakes up."""
+    first_log, second_log = tmp_path / "first.log", tmp_path / "second.log"
+    with run_operator(kuberay_types.kubeconfig, first_log) as first:
+        wait_for(lambda: leads(first_log), "the first leads")
+        with run_operator(kuberay_types.kubeconfig, second_log):
+            os.kill(first.pid, signal.SIGSTOP)
+            wait_for(lambda: leads(second_log), "the second leads", seconds=60)
+            os.kill(first.pid, signal.SIGCONT)
+
+            assert wait_for(lambda: first.poll(), "the first ends", seconds=30) == 1
+    api.delete("Lease", "f2llm-operator")

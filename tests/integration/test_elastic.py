@@ -1,0 +1,73 @@
+"""Workers come and go while a run trains, on a cluster of simulated nodes: the model is the same."""
+
+import signal
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from data_io.storage import open_store
+from tests.support.command import Running
+from tests.support.plain_workers import train_in_processes
+from tests.support.ray_nodes import RayNodes, ray_nodes
+from tests.support.runs import events, finished_steps, losses
+from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture
+def nodes() -> Iterator[RayNodes]:
+    with ray_nodes() as nodes:
+        yield nodes
+
+
+def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_the_losses_of_1(
+    nodes: RayNodes, tmp_path: Path
+) -> None:
+    data, run, alone = str(tmp_path / "data"), tmp_path / "runs" / "small", tmp_path / "alone"
+    write_small_dataset(open_store(data), scale=4)
+    # Eight micro-batches a step, which 3 workers do not divide. At a higher rate the last digits of sums,
+    # which depend on the order of summing, grow to any size within a hundred steps.
+    document = small_document(
+        data, str(tmp_path / "runs"), epochs=500, global_batch_size=64, learning_rate=1e-4, min_learning_rate=1e-6
+    )
+    document["spec"] |= {
+        "evaluation": {"enabled": False},
+        "checkpoint": {"every": "1000 steps"},
+        "workers": {"replicas": 1, "min": 1, "max": 3, "resize_interval_seconds": 5},
+    }
+
+    def sizes() -> list[int]:
+        path = run / "metrics.jsonl"
+        lines = read_lines(path) if path.exists() else []
+        return [size for size, _ in groupby(line["workers"] for line in lines)]
+
+    nodes.add()
+    job = write_document(tmp_path / "job.yaml", document)
+    running = Running("run", job, log=tmp_path / "run.log", environment=nodes.environment())
+    running.wait_until(lambda: finished_steps(run) >= 3)
+    nodes.add()
+    nodes.add()
+    running.wait_until(lambda: 3 in sizes())
+    for size in (2, 1):
+        leaving = nodes.drain(nodes.at_work()[0], seconds=60)
+        running.wait_until(lambda size=size: sizes()[-1] == size)
+        nodes.finish_drain(leaving)
+    starts = len(events(run, "Resumed"))
+    nodes.kill_worker(nodes.workers()[0], signal.SIGTERM)
+    running.wait_until(lambda: len(events(run, "Resumed")) > starts)
+    steps = finished_steps(run)
+    running.wait_until(lambda: finished_steps(run) >= steps + 5)
+    assert running.terminate() == 143, running.output()
+
+    # A node may be there some seconds before the other.
+    assert sizes() in ([1, 3, 2, 1], [1, 2, 3, 2, 1])
+    resumed = events(run, "Resumed")
+    assert [event["reason"] for event in resumed][-3:] == ["Preemption"] * 3
+    assert {event["steps_lost"] for event in resumed} == {0}
+    alone.mkdir()
+    train_in_processes(data, alone, 1, document, steps=finished_steps(run))
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
+    assert read_lines(run / "examples.jsonl") == read_lines(alone / "examples.jsonl")

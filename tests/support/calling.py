@@ -1,0 +1,20 @@
+"""The command line inside the test process: quick, and what it loads stays loaded."""
+
+from collections.abc import Callable
+
+import pytest
+
+from jobs.cli.app import call
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def caller(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command line; gives exit code, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = call(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -1,0 +1,34 @@
+"""Custom resources on a cluster of tests: ours and KubeRay's, served when these functions return."""
+
+from jobs.crd import custom_resource_definition
+from tests.support.control_plane import programs_folder
+from tests.support.kubectl import Kubectl
+from tests.support.operator import wait_for
+
+KUBERAY_TYPES = programs_folder().parent / "kuberay" / "crd" / "bases"
+"""Where tests/cluster/build.sh kuberay-manifests leaves them."""
+
+
+def install_our_type(kubectl: Kubectl) -> None:
+    """EmbeddingJob; after it jobs can be made, and accounts."""
+    kubectl.apply(custom_resource_definition())
+    wait_until_served(kubectl, "embeddingjobs.f2llm.dev")
+    wait_for(lambda: "default" in kubectl("get", "serviceaccounts", "-o", "name"), "the default account")
+
+
+def install_kuberay_types(kubectl: Kubectl) -> None:
+    """RayJob and RayCluster; too large for the annotation of a client-side apply."""
+    kinds = ("rayjobs", "rayclusters")
+    kubectl("apply", "--server-side", *(f"--filename={KUBERAY_TYPES}/ray.io_{kind}.yaml" for kind in kinds))
+    for kind in kinds:
+        wait_until_served(kubectl, f"{kind}.ray.io")
+
+
+def wait_until_served(kubectl: Kubectl, name: str) -> None:
+    """Until the API server serves the custom resource."""
+
+    def served() -> bool:
+        conditions = kubectl.get("crd", name).get("status", {}).get("conditions") or []
+        return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
+    wait_for(served, f"{name} is served")

@@ -1,0 +1,66 @@
+"""Jobs, RayJobs and pods as Kubernetes would show them, for tests of decisions."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.job_status import JobStatus
+from jobs.naming import attempt_id
+from jobs.presets import merged
+from jobs.published import Published, PublishedFailure
+from jobs.seen import Pod
+from ray_app.status import Phase, RunStatus
+from tests.support.documents import document
+
+NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+UID = "11111111-2222-3333-4444-555555555555"
+
+
+def resource(spec: dict[str, Any] | None = None, *, generation: int = 1) -> dict[str, Any]:
+    """A stored job."""
+    metadata = {"name": "job", "namespace": "team", "uid": UID, "generation": generation}
+    stored = document(merged({"storage": {"uri": "s3://bucket/runs"}}, spec or {}), metadata=metadata)
+    return {**stored, "spec": merged({"workers": {"replicas": 2}}, stored["spec"])}
+
+
+def ray_job(deployment: str = "Running", *, uid: str = "ray-job-uid", **status: Any) -> dict[str, Any]:
+    """A RayJob in a state of KubeRay's."""
+    return {
+        "metadata": {"name": "job-1", "uid": uid, "ownerReferences": [{"uid": UID}]},
+        "spec": {"suspend": False},
+        "status": {"jobDeploymentStatus": deployment, "rayClusterName": "job-1-abcde", **status},
+    }
+
+
+def ray_cluster(replicas: int = 2, *, state: str = "ready", most: int = 16) -> dict[str, Any]:
+    group = {"groupName": "workers", "replicas": replicas, "maxReplicas": most}
+    return {
+        "metadata": {"name": "job-1-abcde"},
+        "spec": {"workerGroupSpecs": [group]},
+        "status": {"state": state},
+    }
+
+
+def pods(ready: int = 2, waiting: int = 0, *, attempt: int = 1) -> tuple[Pod, ...]:
+    """A head, and workers that are ready or wait for a node."""
+    head = Pod("head", str(attempt), is_head=True, ready=True)
+    workers = [Pod(f"worker-{n}", str(attempt), is_head=False, ready=n < ready) for n in range(ready + waiting)]
+    return (head, *workers)
+
+
+def said(
+    phase: Phase = Phase.TRAINING, *, attempt: int = 1, failure: PublishedFailure | None = None, **run: Any
+) -> Published:
+    """What the driver of an attempt published."""
+    values = {"name": "job", "phase": phase, "step": 5, "total_steps": 10, "workers": 2, **run}
+    return Published(attempt=attempt_id(UID, attempt), run=RunStatus(**values), failure=failure)
+
+
+def failure(*, retryable: bool) -> PublishedFailure:
+    error = "StorageError" if retryable else "DataError"
+    return PublishedFailure(error=error, error_class="data", retryable=retryable, message="bad", remedy="mend")
+
+
+def under_way(**values: Any) -> JobStatus:
+    """A status of a job whose first attempt is under way."""
+    known = {"observed_generation": 1, "attempt": 1, "active": True, "ray_job_uid": "ray-job-uid"}
+    return JobStatus(**{**known, "started_time": "2026-05-04T03:00:00Z", **values})

@@ -1,0 +1,59 @@
+"""An operator that dies at one of its writes, and one look at a job without any watch."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from jobs.controller.apply import step
+from jobs.controller.sights import Key, Sights, slim_ray_cluster, slim_ray_job
+from jobs.facts import Facts
+from jobs.job_status import JobStatus
+from jobs.k8s_api import KubeApi, Object
+from jobs.naming import JOB_LABEL
+from jobs.resource import key_of
+from jobs.seen import Seen, pod_of
+
+
+class Died(BaseException):
+    """No handler for errors catches this: as little as a SIGKILL."""
+
+
+@dataclass(frozen=True)
+class MortalApi(KubeApi):
+    """A connection whose process is gone before the write with the number `dies_at`; counts from 1."""
+
+    dies_at: int = 0
+    writes: list[str] = field(default_factory=list)
+
+    def _json(self, method: str, path: str, *rest: Any) -> Object:
+        if method != "GET":
+            self.writes.append(f"{method} {path}")
+            if len(self.writes) == self.dies_at:
+                raise Died
+        return super()._json(method, path, *rest)
+
+
+def look_once(api: KubeApi, name: str, facts: Facts, *, now: datetime) -> None:
+    """What the operator does when something happened to the job: it sees all there is, decides and acts."""
+    resource = api.get("EmbeddingJob", name)
+    assert resource is not None
+    step(api, facts, resource, _seen_by(api), now=now)
+
+
+def _seen_by(api: KubeApi) -> Callable[[Mapping[str, Any], JobStatus], Seen]:
+    pods: dict[Key, list[Any]] = defaultdict(list)
+    for body in api.list("Pod", selector=JOB_LABEL)["items"]:
+        pods[body["metadata"]["namespace"], body["metadata"]["labels"][JOB_LABEL]].append(pod_of(body))
+
+    def all_of(kind: str, slim: Callable[[Mapping[str, Any]], Any]) -> dict[Key, list[Any]]:
+        return {key_of(body): [slim(body)] for body in api.list(kind, selector=JOB_LABEL)["items"]}
+
+    return Sights(
+        jobs={},
+        ray_jobs=all_of("RayJob", slim_ray_job),
+        ray_clusters=all_of("RayCluster", slim_ray_cluster),
+        config_maps=all_of("ConfigMap", lambda body: {"data": dict(body.get("data", {}))}),
+        pods=pods,
+    ).of

@@ -1,0 +1,155 @@
+"""The operator as a process of its own, and KubeRay's part played by hand where there are no nodes for a real one."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from jobs.k8s_api import KubeApi
+from jobs.naming import attempt_id, progress_name
+from jobs.published import PUBLISHED_KEY, Published, PublishedFailure
+from ray_app.status import Phase, RunStatus
+from tests.support.kubectl import Kubectl
+
+Found = TypeVar("Found")
+_RULES = Path(__file__).parents[2] / "helm" / "f2llm-operator" / "files" / "rules.yaml"
+RULES: list[dict[str, Any]] = yaml.safe_load(_RULES.read_text(encoding="utf-8"))
+"""What the chart lets the operator do."""
+LEASES = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}
+
+
+def token_of_account(kubectl: Kubectl, name: str, rules: Sequence[Mapping[str, Any]]) -> str:
+    """A token of a service account with these rules in all namespaces."""
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}}
+    kubectl.apply({**role, "rules": list(rules)})
+    kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": kubectl.namespace}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
+    kubectl.apply({**role, "kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [subject]})
+    return kubectl("create", "token", name).strip()
+
+
+@contextmanager
+def run_operator(kubeconfig: Path, log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m jobs.controller` until the block ends; it may be killed before."""
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": "default"}
+    command = [sys.executable, "-m", "jobs.controller", "--metrics-port", "0", *arguments]
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+
+
+def leads(log: Path) -> bool:
+    """Whether an operator with this log has ever had the lease."""
+    return log.exists() and "leading as" in log.read_text()
+
+
+def wait_for(look: Callable[[], Found | None], what: str, *, seconds: float = 60) -> Found:
+    """What `look` finds once it finds something true; fails with `what` where that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+    return found
+
+
+class KubeRay:
+    """What KubeRay, a kubelet and a driver write of one attempt, without any of them."""
+
+    def __init__(self, api: KubeApi, job: str, attempt: int, *, image: str = "none") -> None:
+        self._api, self._job, self._attempt = api, job, attempt
+        self._name = f"{job}-{attempt}"
+        self._cluster = f"{job}-{attempt}-abcde"
+        self._image = image
+
+    def ray_job(self) -> dict[str, Any]:
+        """The RayJob, once the operator has made it."""
+        return wait_for(lambda: self._api.get("RayJob", self._name), f"RayJob {self._name}")
+
+    def starts(self, *, ready: bool = True) -> None:
+        """The cluster with its pods."""
+        ray_job = self.ray_job()
+        spec = ray_job["spec"]["rayClusterSpec"]
+        owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": self._name, "uid": ray_job["metadata"]["uid"]}
+        labels = ray_job["metadata"]["labels"]
+        metadata = {"name": self._cluster, "namespace": "default", "labels": labels, "ownerReferences": [owner]}
+        cluster = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": metadata, "spec": spec}
+        self._api.create(cluster)
+        self.status(jobDeploymentStatus="Initializing", rayClusterName=self._cluster, jobId=self._name)
+        self.pod("head")
+        self.fill_up()
+        if ready:
+            self._api.patch("RayCluster", self._cluster, {"status": {"state": "ready"}}, subresource="status")
+            self.status(jobDeploymentStatus="Running", jobStatus="RUNNING")
+
+    def cluster(self) -> dict[str, Any]:
+        return self._api.get("RayCluster", self._cluster) or {}
+
+    def replicas(self) -> int:
+        return int(self.cluster()["spec"]["workerGroupSpecs"][0]["replicas"])
+
+    def workers(self) -> list[str]:
+        selector = f"f2llm.dev/job={self._job},ray.io/node-type=worker"
+        return [pod["metadata"]["name"] for pod in self._api.list("Pod", selector=selector)["items"]]
+
+    def fill_up(self) -> None:
+        """Pods as the RayCluster wants them: its victims go, new ones come."""
+        group = self.cluster()["spec"]["workerGroupSpecs"][0]
+        for victim in (group.get("scaleStrategy") or {}).get("workersToDelete", []):
+            self.remove(victim)
+        for number in range(group["replicas"]):
+            if len(self.workers()) < group["replicas"]:
+                self.pod(f"worker-{number}")
+
+    def pod(self, name: str) -> None:
+        kind = "head" if name == "head" else "worker"
+        labels = {**self.ray_job()["metadata"]["labels"], "ray.io/node-type": kind}
+        owner = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": self._cluster}
+        owner["uid"] = self.cluster()["metadata"]["uid"]
+        metadata: dict[str, Any] = {"name": f"{self._cluster}-{name}", "namespace": "default", "labels": labels}
+        metadata["ownerReferences"] = [owner]
+        container = {"name": "ray", "image": self._image}
+        spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+        if self._api.get("Pod", metadata["name"]) is None:
+            self._api.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        ready = [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]
+        body = {"status": {"phase": "Running", "conditions": ready}}
+        self._api.patch("Pod", metadata["name"], body, subresource="status")
+
+    def remove(self, pod: str) -> None:
+        self._api.delete("Pod", pod)
+
+    def ends(self, *, succeeded: bool) -> None:
+        """The job is over, and KubeRay takes the cluster down."""
+        word = "Complete" if succeeded else "Failed"
+        self.status(jobDeploymentStatus=word, jobStatus="SUCCEEDED" if succeeded else "FAILED", reason="AppFailed")
+        self.pods_go()
+
+    def pods_go(self) -> None:
+        for pod in self._api.list("Pod", selector=f"f2llm.dev/job={self._job}")["items"]:
+            self.remove(pod["metadata"]["name"])
+
+    def status(self, **status: Any) -> None:
+        self._api.patch("RayJob", self._name, {"status": status}, subresource="status")
+
+    def says(self, phase: Phase, *, failure: PublishedFailure | None = None, **run: Any) -> None:
+        """The driver publishes."""
+        uid = self._api.get("EmbeddingJob", self._job)["metadata"]["uid"]  # type: ignore[index]
+        status = RunStatus(name=self._job, phase=phase, **run)
+        words = Published(attempt=attempt_id(uid, self._attempt), run=status, failure=failure)
+        body = {"data": {PUBLISHED_KEY: words.model_dump_json()}}
+        self._api.patch("ConfigMap", progress_name(self._job), body)
+
+    def wish(self) -> str:
+        config_map = self._api.get("ConfigMap", progress_name(self._job)) or {}
+        return str((config_map.get("data") or {}).get("stop", ""))

@@ -1,0 +1,123 @@
+"""A whole Kubernetes on this machine for tests: nodes, pods, KubeRay, the operator and an S3 server that pods reach."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_io.config import S3Options
+from tests.support.control_plane import missing_programs
+from tests.support.kubectl import Kubectl
+from tests.support.s3_server import find_server
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "tests" / "cluster"
+KUBECONFIG = Path("/run/f2llm-lab/kubeconfig")
+NAMESPACE = "team"
+IMAGE = "localhost/f2llm-ray:test"
+_BRIDGE = "10.244.0.1"  # this machine, as pods see it
+_S3_PORT = 7070
+_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns")
+_KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret1234", "AWS_REGION": "us-east-1"}
+
+
+@dataclass(frozen=True)
+class RealCluster:
+    """`kubectl` speaks for the administrator, in a namespace whose pods must fit the restricted standard."""
+
+    kubectl: Kubectl
+    s3: S3Options
+    bucket: Path
+
+    def delete_operator(self) -> None:
+        """As if its node were gone: at once, without a word to it."""
+        labels = "app.kubernetes.io/name=f2llm-operator"
+        Kubectl(KUBECONFIG, "f2llm-system")("delete", "pods", "-l", labels, "--force", "--grace-period=0")
+
+
+def what_is_missing() -> str:
+    """One line on why there can be no such cluster here, empty where there can."""
+    if os.geteuid() != 0:
+        return "a cluster with nodes needs root"
+    tools = [name for name in ("containerd", "runc", "ip", "nft", "conntrack", "kubectl") if not shutil.which(name)]
+    tools += missing_programs((*_PROGRAMS, "kuberay-manifests", "kuberay-operator", "pause"))
+    if find_server() is None:
+        tools.append("versitygw")
+    return f"missing: {', '.join(tools)} (apt-get, tests/cluster/build.sh)" if tools else ""
+
+
+@contextmanager
+def run_real_cluster(folder: Path) -> Iterator[RealCluster]:
+    """Start everything; stop it at the end, whatever happens. Raises CalledProcessError where a part does not start."""
+    pods_path = _script("pod_python.sh").strip().splitlines()[-1]
+    system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    try:
+        _script("up.sh", LAB_POD_PATH=f"{pods_path}:{system}")
+        _script("kuberay.sh")
+        _install_operator(folder)
+        with _s3_server(folder) as bucket:
+            yield RealCluster(_namespace(), _s3_options(), bucket)
+    finally:
+        _script("down.sh")
+
+
+def _script(name: str, **environment: str) -> str:
+    done = subprocess.run(
+        [SCRIPTS / name], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{name}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def _install_operator(folder: Path) -> None:
+    """The kustomize base with the image of this machine."""
+    shutil.copytree(ROOT / "k8s" / "base", folder / "base")
+    (folder / "base" / "operator-settings.yaml").write_text(
+        f"image: {IMAGE}\nimage_pull_policy: Never\nretry_seconds: 2\n"
+    )
+    (folder / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [base]\npatches:\n"
+        "- target: {kind: Deployment, name: f2llm-operator}\n  patch: |\n"
+        f"    - {{op: replace, path: /spec/template/spec/containers/0/image, value: '{IMAGE}'}}\n"
+        "    - {op: add, path: /spec/template/spec/containers/0/imagePullPolicy, value: Never}\n"
+        "    - {op: replace, path: /spec/template/spec/containers/0/resources, value: {requests: {cpu: 10m}}}\n"
+    )
+    kubectl = Kubectl(KUBECONFIG, "f2llm-system")
+    kubectl("apply", "--server-side", "-k", str(folder))
+    kubectl("rollout", "status", "deployment/f2llm-operator", "--timeout=100s")
+
+
+def _namespace() -> Kubectl:
+    kubectl = Kubectl(KUBECONFIG, NAMESPACE)
+    kubectl("create", "namespace", NAMESPACE)
+    kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+    kubectl("create", "secret", "generic", "s3", *(f"--from-literal={name}={value}" for name, value in _KEYS.items()))
+    return kubectl
+
+
+def _s3_options() -> S3Options:
+    return S3Options(endpoint_url=f"http://{_BRIDGE}:{_S3_PORT}", region="us-east-1", allow_http=True)
+
+
+@contextmanager
+def _s3_server(folder: Path) -> Iterator[Path]:
+    """An S3 server that pods reach; gives the folder of its one bucket, named `bucket`."""
+    bucket = folder / "objects" / "bucket"
+    bucket.mkdir(parents=True)
+    (folder / "attributes").mkdir()
+    command = [str(find_server()), "--port", f"{_BRIDGE}:{_S3_PORT}", "--quiet", "posix"]
+    command += ["--sidecar", str(folder / "attributes"), str(bucket.parent)]
+    keys = {"ROOT_ACCESS_KEY": _KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": _KEYS["AWS_SECRET_ACCESS_KEY"]}
+    before = {name: os.environ.get(name) for name in _KEYS}
+    os.environ.update(_KEYS)
+    process = subprocess.Popen(command, env={**os.environ, **keys}, stdout=subprocess.DEVNULL)
+    try:
+        yield bucket
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

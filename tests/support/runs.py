@@ -1,0 +1,28 @@
+"""What a run directory in a local folder says, for tests that wait for it or compare it."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.support.small_training import read_lines
+
+
+def losses(run: Path) -> dict[int, float]:
+    """The loss of each step of the surviving trajectory."""
+    return {line["step"]: line["loss"] for line in read_lines(run / "metrics.jsonl")}
+
+
+def finished_steps(run: Path) -> int:
+    """The whole lines of metrics.jsonl, 0 without one."""
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def saved_step(run: Path) -> int:
+    """The step of the newest complete checkpoint, 0 without one."""
+    names = [path.parent.name for path in (run / "checkpoints").glob("*/manifest.json")]
+    return max((int(name[5:13]) for name in names), default=0)
+
+
+def events(run: Path, name: str) -> list[dict[str, Any]]:
+    """The run's events of that name, in order."""
+    return [event for event in read_lines(run / "events.jsonl") if event["event"] == name]

@@ -1,0 +1,197 @@
+"""What a job becomes on Kubernetes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from jobs.errors import ConfigError
+from jobs.facts import PROFILES, Facts
+from jobs.render import attempt_document, render
+from jobs.spec import EmbeddingJob, load_document, parse_document
+from jobs.yaml_text import RawDocument, read_yaml, write_yaml
+from tests.support.documents import document, specs
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "golden" / "render"
+SAMPLES = sorted((ROOT / "k8s" / "samples").glob("*.yaml"))
+UID = "11111111-2222-3333-4444-555555555555"
+
+
+def job(spec: dict[str, Any] | None = None, **top: Any) -> EmbeddingJob:
+    return parse_document(RawDocument("job.yaml", document(spec, **top)))
+
+
+def objects(spec: dict[str, Any] | None = None, *, attempt: int = 1, **top: Any) -> dict[str, dict[str, Any]]:
+    """By kind; of the two ConfigMaps the document's."""
+    return {each["kind"]: each for each in render(job(spec, **top), Facts(), attempt=attempt, uid=UID)}
+
+
+def templates(rendered: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    cluster = rendered["RayJob"]["spec"]["rayClusterSpec"]
+    yield cluster["headGroupSpec"]["template"]
+    yield cluster["workerGroupSpecs"][0]["template"]
+
+
+def worker(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    _, template = templates(rendered)
+    found: dict[str, Any] = template["spec"]
+    return found
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_samples_render_as_they_did(path: Path, request: pytest.FixtureRequest) -> None:
+    made = "---\n".join(write_yaml(each) for each in render(load_document(str(path)), Facts(), uid=UID))
+
+    golden = GOLDEN / path.name
+    assert made == golden.read_text(), f"if this is meant: f2llm render {path} and look at what changed"
+
+
+@given(specs())
+def test_every_object_belongs_to_the_job_and_says_whose_it_is(spec: dict[str, Any]) -> None:
+    for each in render(job(spec), Facts(), uid=UID):
+        assert [owner["uid"] for owner in each["metadata"]["ownerReferences"]] == [UID]
+        assert each["metadata"]["labels"]["f2llm.dev/job"] == "job"
+        assert json.loads(json.dumps(each)) == each
+
+
+@given(specs())
+def test_all_pods_fit_the_restricted_standard_whatever_the_document_says(spec: dict[str, Any]) -> None:
+    for template in templates(objects(spec)):
+        pod = template["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
+        assert kinds <= {"emptyDir", "configMap", "secret", "persistentVolumeClaim"}
+
+
+@given(specs())
+def test_the_driver_runs_the_job_with_any_number_of_workers_kubernetes_may_give(spec: dict[str, Any]) -> None:
+    given_job = job(spec)
+    rendered = objects(spec)
+    text = rendered["ConfigMap"]["data"]["job.yaml"]
+
+    ran = parse_document(read_yaml(text, "job.yaml"))
+
+    group = rendered["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    assert ran == attempt_document(given_job)
+    assert ran.spec.train == given_job.spec.train
+    assert ran.spec.workers.lowest <= (given_job.spec.workers.min or 1)
+    assert ran.spec.workers.highest >= given_job.spec.workers.highest
+    assert (group["replicas"], group["maxReplicas"]) == (given_job.spec.workers.replicas, ran.spec.workers.highest)
+
+
+@pytest.mark.parametrize("cpus", [0.25, 1, 7.5, 8])
+def test_a_pod_has_room_for_one_worker_and_no_more(cpus: float) -> None:
+    rendered = objects({"workers": {"cpus": cpus}})
+    ran = attempt_document(job({"workers": {"cpus": cpus}}))
+
+    group = rendered["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
+    assert float(group["rayStartParams"]["num-cpus"]) == ran.spec.workers.cpus
+    assert worker(rendered)["containers"][0]["resources"]["requests"]["cpu"] in (f"{cpus:g}", f"{cpus * 1000:g}m")
+
+
+def test_a_rayjob_is_tried_once_and_leaves_no_pods() -> None:
+    spec = objects(attempt=3)["RayJob"]["spec"]
+
+    assert (spec["backoffLimit"], spec["submissionMode"], spec["shutdownAfterJobFinishes"]) == (0, "HTTPMode", True)
+
+
+def test_a_pod_has_longer_than_its_drain_takes() -> None:
+    for profiles in ([], ["spot-gke"], ["spot-karpenter"]):
+        for template in templates(objects({"cluster": {"profiles": profiles}})):
+            env = {each["name"]: each["value"] for each in template["spec"]["containers"][0]["env"]}
+            drain = int(env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+            assert 0 < drain < template["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_only_the_head_may_speak_to_kubernetes_and_only_about_one_config_map() -> None:
+    rendered = objects()
+    head, worker_pod = templates(rendered)
+
+    assert head["spec"]["automountServiceAccountToken"] is True
+    assert worker_pod["spec"]["automountServiceAccountToken"] is False
+    assert rendered["Role"]["rules"] == [
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["job-progress"], "verbs": ["get", "patch"]}
+    ]
+
+
+def test_the_documents_settings_reach_the_pods() -> None:
+    cluster = {
+        "image": "registry/f2llm:1",
+        "env": {"HF_HUB_OFFLINE": "1"},
+        "secrets": ["s3-keys"],
+        "volumes": [{"name": "models", "mount_path": "/models", "claim": "models"}],
+        "worker": {"memory": "64Gi", "shared_memory": "8Gi", "node_selector": {"pool": "gpu"}},
+    }
+
+    pod = worker(objects({"cluster": cluster, "workers": {"gpus": 1, "cpus": 7.5}}))
+
+    container = pod["containers"][0]
+    assert container["image"] == "registry/f2llm:1"
+    assert {"name": "HF_HUB_OFFLINE", "value": "1"} in container["env"]
+    assert container["envFrom"] == [{"secretRef": {"name": "s3-keys"}}]
+    assert container["resources"] == {
+        "requests": {"cpu": "7500m", "nvidia.com/gpu": "1", "memory": "64Gi"},
+        "limits": {"nvidia.com/gpu": "1", "memory": "64Gi"},
+    }
+    assert {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}} in pod["volumes"]
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in container["volumeMounts"]
+    assert pod["nodeSelector"] == {"pool": "gpu"}
+
+
+def test_a_document_wins_over_its_profiles_and_a_later_profile_over_an_earlier_one() -> None:
+    cluster = {
+        "profiles": ["spot-karpenter", "spot-gke"],
+        "worker": {"node_selector": {"karpenter.sh/capacity-type": "on-demand"}},
+    }
+
+    pod = worker(objects({"cluster": cluster}))
+
+    assert pod["nodeSelector"]["karpenter.sh/capacity-type"] == "on-demand"
+    assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+    assert pod["terminationGracePeriodSeconds"] == 25
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_renders(name: str) -> None:
+    assert objects({"cluster": {"profiles": [name]}})["RayJob"]
+
+
+def test_a_profile_that_is_not_known_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match="the operator knows efa"):
+        objects({"cluster": {"profiles": ["nowhere"]}})
+
+
+def test_what_concerns_kueue_reaches_the_rayjob_and_nothing_else_does() -> None:
+    metadata = {"labels": {"kueue.x-k8s.io/queue-name": "team", "other": "x"}}
+
+    labels = objects(metadata=metadata)["RayJob"]["metadata"]["labels"]
+
+    assert labels["kueue.x-k8s.io/queue-name"] == "team"
+    assert "other" not in labels
+
+
+def test_a_job_takes_no_object_over_that_a_namespace_has_by_itself() -> None:
+    rendered = objects(metadata={"name": "default"})
+
+    head, _ = templates(rendered)
+    names = {kind: each["metadata"]["name"] for kind, each in rendered.items()}
+    assert "default" not in names.values()
+    assert head["spec"]["serviceAccountName"] == names["ServiceAccount"]
+    assert rendered["RoleBinding"]["subjects"][0]["name"] == names["ServiceAccount"]
+
+
+def test_a_service_account_of_the_documents_is_used_and_none_is_made() -> None:
+    rendered = objects({"cluster": {"service_account": "trainer"}})
+
+    assert "ServiceAccount" not in rendered
+    assert rendered["RoleBinding"]["subjects"][0]["name"] == "trainer"
+    assert worker(rendered)["serviceAccountName"] == "trainer"
