@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,16 @@ Context = Annotated[
     str | None,
     typer.Option("--context", metavar="NAME", help="Context of the kubeconfig; otherwise its own.", show_default=False),
 ]
+
+
+class DryRun(StrEnum):
+    """kubectl's words."""
+
+    NONE = "none"
+    CLIENT = "client"
+    SERVER = "server"
+
+
 Namespace = Annotated[
     str | None,
     typer.Option("--namespace", "-n", metavar="NAME", help="Otherwise the context's.", show_default=False),
@@ -37,8 +48,8 @@ def submit(
     set_: Set = None,
     workers: Workers = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Let the API server check the document, and start nothing.")
-    ] = False,
+        DryRun, typer.Option("--dry-run", help="Start nothing: check the document here, or let the API server do it.")
+    ] = DryRun.NONE,
     watch_: Annotated[bool, typer.Option("--watch", help="Show the job until it has ended.")] = False,
     namespace: Namespace = None,
     context: Context = None,
@@ -49,10 +60,13 @@ def submit(
     from jobs.spec import load_document
 
     document = load_document(job, overrides=[*(set_ or ()), *workers_override(workers)])
-    jobs = _jobs(kubeconfig, context, namespace or document.metadata.namespace)
     name = document.metadata.name
-    jobs.submit(document, dry_run=dry_run)
-    if dry_run:
+    if dry_run is DryRun.CLIENT:
+        print(f"{name}: a valid document; nothing was sent to a cluster")
+        return
+    jobs = _jobs(kubeconfig, context, namespace or document.metadata.namespace)
+    jobs.submit(document, dry_run=dry_run is DryRun.SERVER)
+    if dry_run is DryRun.SERVER:
         print(f"{name}: the API server would take it; nothing was started")
     elif watch_:
         _watch(jobs, name)

@@ -50,7 +50,7 @@ def set_status(kubectl: Kubectl, **status: Any) -> None:
 
 
 def test_a_dry_run_asks_the_api_server_and_starts_nothing(f2llm: Run, kubectl: Kubectl, job: str) -> None:
-    code, out, _ = f2llm("submit", job, "--dry-run")
+    code, out, _ = f2llm("submit", job, "--dry-run=server")
 
     assert code == 0
     assert "nothing was started" in out

@@ -139,6 +139,14 @@ def test_a_dry_run_checks_everything_and_starts_nothing(f2llm: Run, job: str, tm
     assert not (tmp_path / "runs").exists()
 
 
+def test_submitting_as_a_client_dry_run_needs_no_cluster(f2llm: Run, job: str) -> None:
+    code, out, _ = f2llm("submit", job, "--dry-run=client")
+    bad, _, _ = f2llm("submit", job, "--dry-run=client", "--set", "train.epochs=-1")
+
+    assert (code, bad) == (0, 3)
+    assert "nothing was sent" in out
+
+
 def test_a_dry_run_finds_a_source_that_is_not_there(f2llm: Run, job: str) -> None:
     code, _, err = f2llm("run", job, "--dry-run", "--set", "data.sources=[question]")
 
