@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import yaml
 from jobs.job_status import JobPhase, status_of
 from jobs.k8s_api import KubeApi, connect
 from ray_app.status import Phase
-from tests.support.control_plane import ControlPlane, missing_programs, programs_folder, run_control_plane
+from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import install_kuberay_types, wait_until_served
 from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.helm import OPERATOR_CHART, run_program
 from tests.support.kubectl import Kubectl
 from tests.support.operator import KubeRay, run_operator, wait_for
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "helm" / "f2llm-operator"
 VALUES = {
     "defaults": {},
     "one namespace": {"namespaces": ["default"], "userRoles": {"create": False}},
@@ -42,13 +43,7 @@ def program(name: str) -> Program:
     if missing_programs((name,)):
         pytest.skip(f"{name} is not built; tests/cluster/build.sh {name} builds it")
 
-    def run(*arguments: str, stdin: str | None = None) -> str:
-        command = [str(programs_folder() / name), *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    return run
+    return partial(run_program, name)
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +59,15 @@ def values(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_lint_finds_nothing(helm: Program, values: str) -> None:
-    assert "0 chart(s) failed" in helm("lint", "--strict", values, str(CHART))
+    assert "0 chart(s) failed" in helm("lint", "--strict", values, str(OPERATOR_CHART))
 
 
 def test_the_charts_own_tests_pass() -> None:
-    assert "1 passed" in program("helm-unittest")("--strict", "--color=false", str(CHART))
+    assert "1 passed" in program("helm-unittest")("--strict", "--color=false", str(OPERATOR_CHART))
 
 
 def test_the_api_server_takes_all_that_the_chart_makes(helm: Program, values: str, kubectl: Kubectl) -> None:
-    made = helm("template", "f2llm", str(CHART), "--namespace=default", values)
+    made = helm("template", "f2llm", str(OPERATOR_CHART), "--namespace=default", values)
 
     told = kubectl(
         "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-", stdin=made
@@ -85,7 +80,7 @@ def test_the_api_server_takes_all_that_the_chart_makes(helm: Program, values: st
 
 def test_an_unknown_value_is_refused_by_name(helm: Program) -> None:
     with pytest.raises(AssertionError, match="replica"):
-        helm("template", str(CHART), "--set=replica=3")
+        helm("template", str(OPERATOR_CHART), "--set=replica=3")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +130,7 @@ def test_a_job_under_way_is_not_touched_by_an_upgrade_and_stays_when_the_chart_g
     bare_api.delete("Lease", "f2llm-operator")
     before = (job()["metadata"]["generation"], job()["spec"], kuberay.ray_job(), kuberay.cluster())
 
-    helm("upgrade", "f2llm", str(CHART), *place)
+    helm("upgrade", "f2llm", str(OPERATOR_CHART), *place)
     with run_operator(bare.kubeconfig, tmp_path / "after.log"):
         kuberay.says(Phase.TRAINING, step=9, total_steps=20)
         wait_for(lambda: status_of(job()).step == 9, "the new operator's status")

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from data_io.storage import open_store
 from jobs.cli.cluster_text import description
 from jobs.client import JobsClient
 from jobs.job_status import JobPhase, JobStatus, status_of
 from jobs.k8s_api import connect
+from tests.support.command import f2llm
 from tests.support.kubectl import Refused
 from tests.support.operator import wait_for
 from tests.support.plain_workers import train_in_processes
-from tests.support.real_cluster import NAMESPACE, RealCluster, run_real_cluster, what_is_missing
+from tests.support.real_cluster import NAMESPACE, RealCluster, install_operator, run_real_cluster, what_is_missing
 from tests.support.runs import finished_steps, losses, saved_step
-from tests.support.small_training import read_lines, small_document, write_small_dataset
+from tests.support.small_training import read_lines, sentence, small_document, write_document, write_small_dataset
 
 pytestmark = pytest.mark.timeout(1800)
 MINUTES = 60.0
@@ -131,6 +133,9 @@ def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again
         selector = f"f2llm.dev/job={name},ray.io/node-type={kind}"
         return kubectl("get", "pods", "-l", selector, "-o", "name").splitlines()[0]
 
+    def names_of_pods() -> str:
+        return kubectl("get", "pods", "-l", f"f2llm.dev/job={name}", "-o", "name")
+
     def is_restarted(before: JobStatus) -> bool:
         now = state(cluster, name)
         return (now.attempt, now.restarts) > (before.attempt, before.restarts)
@@ -153,6 +158,11 @@ def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again
     after = reaches(cluster, name, JobPhase.TRAINING, step=before.step + 5)
     say(f"the operator deleted by force: 5 more steps in the status {time.monotonic() - begun:.0f} s later")
     assert (after.attempt, after.restarts) == (before.attempt, before.restarts)
+    before, begun, pods = after, time.monotonic(), names_of_pods()
+    install_operator(**{"jobs.graceSeconds": 100, "replicas": 2})
+    after = reaches(cluster, name, JobPhase.TRAINING, step=before.step + 5)
+    say(f"the chart upgraded: 5 more steps in the status {time.monotonic() - begun:.0f} s later")
+    assert (after.attempt, after.restarts, names_of_pods()) == (before.attempt, before.restarts, pods)
     delete(cluster, name)
     run = cluster.bucket / "runs" / name
     left = finished_steps(run)
@@ -169,19 +179,31 @@ def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again
     assert used[-1]["step"] >= saved_step(run)
 
 
-def test_it_succeeds_and_another_recipe_under_its_name_is_refused(cluster: RealCluster) -> None:
+def test_it_succeeds_the_model_loads_and_another_recipe_under_its_name_is_refused(
+    cluster: RealCluster, tmp_path: Path
+) -> None:
     kubectl, name = cluster.kubectl, "whole"
     document = job(cluster, name, epochs=2)
-    kubectl.apply(document)
-    ended = reaches(cluster, name, JobPhase.SUCCEEDED)
-    say(kubectl("get", "ej", name))
+    path = write_document(tmp_path / "job.yaml", document)
+    run = cluster.bucket / "runs" / name
+    shown = f2llm("submit", path, "--watch", "--namespace", NAMESPACE, "--kubeconfig", kubectl.kubeconfig, timeout=600)
+    say(shown.stdout, kubectl("get", "ej", name))
+    say(*(json.dumps(line) for line in read_lines(run / "events.jsonl")))
     document["spec"]["train"]["learning_rate"] = 5e-4
 
     with pytest.raises(Refused, match="learning_rate"):
         kubectl.apply(document)
 
-    assert ended.progress == "100%"
-    assert (cluster.bucket / "runs" / name / "model" / "config.json").exists()
+    assert shown.returncode == 0, shown.stderr
+    assert state(cluster, name).progress == "100%"
+    model = open_store(f"s3://bucket/runs/{name}/model", cluster.s3)
+    for info in model.list():
+        path = tmp_path / "model" / info.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(model.get(info.key))
+    vectors = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode([sentence(1), sentence(2)])
+    assert vectors.shape == (2, 64)
+    assert (vectors**2).sum(axis=1) == pytest.approx([1, 1], rel=1e-3)
     delete(cluster, name)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_io.config import S3Options
 from tests.support.control_plane import missing_programs
+from tests.support.helm import OPERATOR_CHART, run_program
 from tests.support.kubectl import Kubectl
 from tests.support.s3_server import find_server
 
@@ -43,7 +44,7 @@ def what_is_missing() -> str:
     if os.geteuid() != 0:
         return "a cluster with nodes needs root"
     tools = [name for name in ("containerd", "runc", "ip", "nft", "conntrack", "kubectl") if not shutil.which(name)]
-    tools += missing_programs((*_PROGRAMS, "kuberay-manifests", "kuberay-operator", "pause"))
+    tools += missing_programs((*_PROGRAMS, "kuberay-manifests", "kuberay-operator", "helm", "pause"))
     if find_server() is None:
         tools.append("versitygw")
     return f"missing: {', '.join(tools)} (apt-get, tests/cluster/build.sh)" if tools else ""
@@ -57,7 +58,7 @@ def run_real_cluster(folder: Path) -> Iterator[RealCluster]:
     try:
         _script("up.sh", LAB_POD_PATH=f"{pods_path}:{system}")
         _script("kuberay.sh")
-        _install_operator(folder)
+        install_operator()
         with _s3_server(folder) as bucket:
             yield RealCluster(_namespace(), _s3_options(), bucket)
     finally:
@@ -72,22 +73,13 @@ def _script(name: str, **environment: str) -> str:
     return done.stdout
 
 
-def _install_operator(folder: Path) -> None:
-    """The kustomize base with the image of this machine."""
-    shutil.copytree(ROOT / "k8s" / "base", folder / "base")
-    (folder / "base" / "operator-settings.yaml").write_text(
-        f"image: {IMAGE}\nimage_pull_policy: Never\nretry_seconds: 2\n"
-    )
-    (folder / "kustomization.yaml").write_text(
-        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [base]\npatches:\n"
-        "- target: {kind: Deployment, name: f2llm-operator}\n  patch: |\n"
-        f"    - {{op: replace, path: /spec/template/spec/containers/0/image, value: '{IMAGE}'}}\n"
-        "    - {op: add, path: /spec/template/spec/containers/0/imagePullPolicy, value: Never}\n"
-        "    - {op: replace, path: /spec/template/spec/containers/0/resources, value: {requests: {cpu: 10m}}}\n"
-    )
-    kubectl = Kubectl(KUBECONFIG, "f2llm-system")
-    kubectl("apply", "--server-side", "-k", str(folder))
-    kubectl("rollout", "status", "deployment/f2llm-operator", "--timeout=100s")
+def install_operator(**values: str | int) -> None:
+    """`helm upgrade --install` of the chart with the image of this machine and further `values`."""
+    needed = {"image": IMAGE, "imagePullPolicy": "Never", "replicas": 1, "resources.requests.cpu": "10m"}
+    jobs = {"jobs.image": IMAGE, "jobs.imagePullPolicy": "Never", "jobs.retrySeconds": 2}
+    sets = [f"--set={name}={value}" for name, value in {**needed, **jobs, **values}.items()]
+    place = (f"--kubeconfig={KUBECONFIG}", "--namespace=f2llm-system", "--create-namespace")
+    run_program("helm", "upgrade", "--install", "f2llm", str(OPERATOR_CHART), *place, *sets, "--wait")
 
 
 def _namespace() -> Kubectl:
