@@ -61,6 +61,9 @@ class Facts(Section):
     start_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
         600, description="How long all worker pods may take before a job starts with fewer, where its min allows it."
     )
+    contact_timeout_seconds: Annotated[int, Field(ge=120)] = Field(
+        600, description="How long a driver may be silent before its attempt is given up and another one made."
+    )
     retry_seconds: Annotated[int, Field(ge=1)] = Field(10, description="Wait after the first failed attempt; doubles.")
     retry_seconds_most: Annotated[int, Field(ge=1)] = Field(600, description="Longest wait after a failed attempt.")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Profiles beside the built-in ones.")

@@ -111,6 +111,9 @@ def _degraded(status: JobStatus, job: EmbeddingJob) -> _Judgement:
     failure, wanted = status.last_failure, job.spec.workers.replicas
     if status.phase is JobPhase.RETRYING and failure is not None:
         return _Judgement(ConditionType.DEGRADED, "True", "Retrying", failure.message)
+    if status.silent_since is not None:
+        message = f"the driver is not heard; missed since {status.silent_since}"
+        return _Judgement(ConditionType.DEGRADED, "True", "NoContact", message)
     if status.phase is JobPhase.TRAINING and status.ready_replicas < wanted:
         message = f"{status.ready_replicas} of {wanted} workers are ready; training goes on with them"
         return _Judgement(ConditionType.DEGRADED, "True", "FewerWorkers", message)

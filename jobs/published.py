@@ -1,9 +1,10 @@
 """What the driver of an attempt tells the operator, as one value of its ConfigMap: where it is and what ended it."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ray_app.status import RunStatus
 
@@ -24,13 +25,20 @@ class PublishedFailure(BaseModel):
     remedy: str = ""
 
 
+def _this_minute() -> datetime:
+    return datetime.now(UTC).replace(second=0, microsecond=0)
+
+
 class Published(BaseModel):
-    """`attempt` is naming.attempt_id; what another attempt said is not about this one."""
+    """`attempt` is naming.attempt_id; what another attempt said is not about this one. `said` is the driver's clock to
+    the minute, so that a driver with nothing new to say writes once a minute.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     attempt: str
     run: RunStatus
+    said: datetime = Field(default_factory=_this_minute)
     failure: PublishedFailure | None = None
 
 

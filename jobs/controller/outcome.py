@@ -36,15 +36,15 @@ _BY_REASON = {
 }
 
 
-def ending_of(seen: Seen, *, seen_before: bool) -> Ending | None:
+def ending_of(seen: Seen, *, seen_before: bool, silent: bool) -> Ending | None:
     """The end of the attempt under way; None while it goes on, or has not begun.
 
-    `seen_before`: its RayJob was there once, so that one that is not there is gone.
+    `seen_before`: its RayJob was there once, so that one that is not there is gone. `silent`: its driver was given up.
     """
     if seen.ray_job is None:
         return _failed("RayJobDeleted", "the RayJob was deleted while it ran") if seen_before else None
     if not seen.has_ended:
-        return None
+        return _from_driver(seen) or _failed("NoContact", "the driver is not heard any more") if silent else None
     status = seen.ray_job.get("status", {})
     if status.get("jobStatus") == "SUCCEEDED":
         return Ending(End.SUCCEEDED)

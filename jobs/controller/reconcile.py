@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, RequestStop
+from jobs.controller.contact import listen
 from jobs.controller.outcome import End, Ending, ending_of
 from jobs.controller.scaling import scale
 from jobs.errors import ConfigError
@@ -60,8 +61,9 @@ class _Job:
 
     def decide(self, status: JobStatus) -> Decision:
         if status.active:
-            ending = ending_of(self.seen, seen_before=bool(status.ray_job_uid))
-            return self._go_on(status) if ending is None else self._judge(status, ending)
+            status, left = listen(status, self.seen, self.facts, now=self.now)
+            ending = ending_of(self.seen, seen_before=bool(status.ray_job_uid), silent=left == 0)
+            return self._judge(status, ending) if ending else _sooner(self._go_on(status), left)
         if status.phase.is_end:  # another attempt at the same document would end the same way
             return Decision(status)
         if self.seen.ray_job is not None:  # of an attempt that was judged, by an operator that got no further
@@ -102,7 +104,7 @@ class _Job:
 
     def _judge(self, status: JobStatus, ending: Ending) -> Decision:
         """An attempt has ended: the job's end, a stop that was wished for, or a failure with or without another try."""
-        status = status.model_copy(update={"active": False, "stop_requested_time": None})
+        status = status.model_copy(update={"active": False, "stop_requested_time": None, "silent_since": None})
         if ending.end is End.SUCCEEDED:
             return Decision(status.model_copy(update={"phase": JobPhase.SUCCEEDED, "message": ""}))
         gone = DeleteRayJob(attempt_name(self.job.metadata.name, status.attempt))
@@ -164,6 +166,12 @@ class _Job:
         standing = standing_objects(self.job, self.facts, uid=self.uid)
         of_attempt = attempt_objects(self.job, self.facts, attempt=attempt, uid=self.uid)
         return [*map(Apply, standing), *map(Create, of_attempt)]
+
+
+def _sooner(decision: Decision, seconds: float | None) -> Decision:
+    """The same, looked at again after `seconds` at the latest."""
+    known = [each for each in (decision.seconds, seconds) if each is not None]
+    return Decision(decision.status, decision.actions, min(known, default=None))
 
 
 def backoff_seconds(facts: Facts, fruitless: int) -> float:

@@ -52,7 +52,7 @@ def said(
 ) -> Published:
     """What the driver of an attempt published."""
     values = {"name": "job", "phase": phase, "step": 5, "total_steps": 10, "workers": 2, **run}
-    return Published(attempt=attempt_id(UID, attempt), run=RunStatus(**values), failure=failure)
+    return Published(attempt=attempt_id(UID, attempt), run=RunStatus(**values), said=NOW, failure=failure)
 
 
 def failure(*, retryable: bool) -> PublishedFailure:

@@ -347,3 +347,49 @@ def test_whatever_happens_attempts_only_grow_and_only_one_is_made_at_a_time(
         assert all(time_of(each.last_transition_time) for each in decision.status.conditions)
         assert JobStatus.model_validate(decision.status.to_dict()) == decision.status
         status = decision.status
+
+
+SILENT = timedelta(seconds=Facts().contact_timeout_seconds)
+
+
+def test_a_driver_that_is_silent_for_too_long_gets_a_last_chance_and_is_then_replaced() -> None:
+    missed = decide(under_way(), TRAINS, seconds=SILENT.total_seconds())
+    early = decide(missed.status, TRAINS, seconds=SILENT.total_seconds() + 59)
+    late = decide(missed.status, TRAINS, seconds=SILENT.total_seconds() + 60)
+
+    assert condition(missed, ConditionType.DEGRADED) == ("True", "NoContact")
+    assert (missed.actions, missed.seconds) == ((), 60)
+    assert (early.status.active, early.seconds) == (True, 1)
+    assert late.status.phase is JobPhase.RETRYING
+    assert late.status.last_failure is not None
+    assert late.status.last_failure.reason == "NoContact"
+    assert late.actions == (DeleteRayJob("job-1"),)
+
+
+def test_a_driver_that_is_heard_again_goes_on() -> None:
+    """As after an API server that was away for longer than a driver may be silent."""
+    missed = decide(under_way(), TRAINS, seconds=SILENT.total_seconds() + 5000)
+    moment = NOW + SILENT + timedelta(seconds=5010)
+    heard = Seen(ray_job(), ray_cluster(), pods(), said().model_copy(update={"said": moment}))
+
+    again = decide(missed.status, heard, seconds=SILENT.total_seconds() + 5070)
+
+    assert (again.status.active, again.status.silent_since) == (True, None)
+    assert condition(again, ConditionType.DEGRADED) == ("False", "AsWanted")
+
+
+def test_a_driver_that_said_its_last_words_is_believed_where_the_pods_are_cut_off_then() -> None:
+    last = Seen(ray_job(), ray_cluster(), pods(), said(Phase.SUCCEEDED))
+
+    missed = decide(under_way(), last, seconds=SILENT.total_seconds())
+    ended = decide(missed.status, last, seconds=SILENT.total_seconds() + 60)
+
+    assert ended.status.phase is JobPhase.SUCCEEDED
+
+
+def test_an_attempt_whose_driver_has_not_begun_waits_for_its_pods() -> None:
+    waiting = Seen(ray_job("Initializing"), ray_cluster(state=""), pods(ready=0, waiting=2))
+
+    decision = decide(under_way(), waiting, seconds=1_000_000)
+
+    assert decision.status.active
