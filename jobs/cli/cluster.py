@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jobs import backend
-from jobs.cli.options import Debug, JobPath, Json, Set, Workers, print_json, workers_override
+from jobs.cli.options import (
+    Context,
+    Debug,
+    JobPath,
+    Json,
+    Kubeconfig,
+    Namespace,
+    Set,
+    Workers,
+    print_json,
+    workers_override,
+)
 from jobs.cli.text import say
 
 if TYPE_CHECKING:
     from jobs.client import JobsClient
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the job.", show_default=False)]
-Kubeconfig = Annotated[
-    str | None,
-    typer.Option(
-        "--kubeconfig", metavar="FILE", help="Otherwise $KUBECONFIG, ~/.kube/config or the pod's.", show_default=False
-    ),
-]
-Context = Annotated[
-    str | None,
-    typer.Option("--context", metavar="NAME", help="Context of the kubeconfig; otherwise its own.", show_default=False),
-]
 
 
 class DryRun(StrEnum):
@@ -35,12 +36,6 @@ class DryRun(StrEnum):
     NONE = "none"
     CLIENT = "client"
     SERVER = "server"
-
-
-Namespace = Annotated[
-    str | None,
-    typer.Option("--namespace", "-n", metavar="NAME", help="Otherwise the context's.", show_default=False),
-]
 
 
 def submit(

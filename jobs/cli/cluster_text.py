@@ -40,8 +40,8 @@ def remark(status: JobStatus) -> str:
     return "  ".join([*pieces, status.message]).rstrip()
 
 
-def description(job: Mapping[str, Any], pods: Sequence[Pod], events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """All about a job in one screen: what went wrong comes first."""
+def summary(job: Mapping[str, Any]) -> Iterator[str]:
+    """Where a job stands: what went wrong comes first."""
     status = status_of(job)
     yield from _pair("job", f"{job['metadata']['namespace']}/{job['metadata']['name']}, attempt {status.attempt}")
     yield from _pair("state", remark(status))
@@ -60,6 +60,11 @@ def description(job: Mapping[str, Any], pods: Sequence[Pod], events: Sequence[Ma
     yield "conditions"
     for each in status.conditions:
         yield f"  {each.type.value:<13}{each.status:<8}{each.reason:<20}{each.message}".rstrip()
+
+
+def description(job: Mapping[str, Any], pods: Sequence[Pod], events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """All about a job in one screen: its summary, pods and newest events."""
+    yield from summary(job)
     yield "pods"
     for pod in pods:
         state = "ending" if pod.terminating else "ready" if pod.ready else "not ready"

@@ -74,6 +74,21 @@ Region = Annotated[
 ]
 AllowHttp = Annotated[bool, typer.Option("--allow-http", help="Allow an S3 service without TLS.")]
 
+Kubeconfig = Annotated[
+    str | None,
+    typer.Option(
+        "--kubeconfig", metavar="FILE", help="Otherwise $KUBECONFIG, ~/.kube/config or the pod's.", show_default=False
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option("--context", metavar="NAME", help="Context of the kubeconfig; otherwise its own.", show_default=False),
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", metavar="NAME", help="Otherwise the context's.", show_default=False),
+]
+
 
 def s3_options(endpoint_url: str | None, region: str | None, allow_http: bool) -> "S3Options":
     """The S3 options of commands that have no document to take them from."""

@@ -1,5 +1,7 @@
 """`f2llm status`, `evaluate`, `export`, `report`: commands on a run directory."""
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,9 +10,12 @@ from jobs import backend
 from jobs.cli import failure_text
 from jobs.cli.options import (
     AllowHttp,
+    Context,
     Debug,
     EndpointUrl,
     Json,
+    Kubeconfig,
+    Namespace,
     Quiet,
     Region,
     RunUri,
@@ -22,6 +27,7 @@ from jobs.progress import duration, numbers
 
 if TYPE_CHECKING:
     from data_io.config import S3Options
+    from jobs.k8s_api import KubeApi
     from jobs.spec import EmbeddingJob
     from ray_app.evaluation_report import EvaluationReport
     from ray_app.status import RunStatus
@@ -36,14 +42,36 @@ Data = Annotated[
 
 
 def status(
-    run: RunUri,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="Run directory, a folder or s3://bucket/prefix; or the name of a job on a cluster.",
+            show_default=False,
+        ),
+    ],
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     allow_http: AllowHttp = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print where a run stands."""
+    """Print where a run, or a job on a cluster, stands."""
+    from jobs.errors import ConfigError
+    from jobs.fields import JOB_NAME_PATTERN
+
+    if re.fullmatch(JOB_NAME_PATTERN, run) and not Path(run).exists():
+        try:
+            api = backend.connect(kubeconfig, context, namespace)
+        except ConfigError:  # no cluster: then a run directory was meant
+            if kubeconfig or context or namespace:
+                raise
+        else:
+            _status_of_job(api, run, json=json)
+            return
     s3 = s3_options(endpoint_url, region, allow_http)
     found, failure = backend.read_status(run, s3), backend.read_exit_record(run, s3)
     if json:
@@ -109,6 +137,18 @@ def report(
 ) -> None:
     """Write report.html of a run again."""
     print(backend.report_run(run, s3_options(endpoint_url, region, allow_http)))
+
+
+def _status_of_job(api: "KubeApi", name: str, *, json: bool) -> None:
+    from jobs.cli.cluster_text import summary
+    from jobs.client import JobsClient
+
+    job = JobsClient(api).get(name)
+    if json:
+        print_json(job.get("status", {}))
+        return
+    for line in summary(job):
+        print(line)
 
 
 def _document_of(run: str, data: str | None, s3: "S3Options") -> "EmbeddingJob":

@@ -118,6 +118,19 @@ def test_describe_explains_a_failure(f2llm: Run, kubectl: Kubectl, submitted: st
     assert "f2llm describe verbs" in err
 
 
+def test_status_of_a_job_is_what_describe_begins_with(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:
+    set_status(kubectl, phase="Training", step=7, totalSteps=20, runUri="s3://bucket/runs/verbs", attempt=1)
+
+    code, out, _ = f2llm("status", "verbs")
+    _, described, _ = f2llm("describe", "verbs")
+    _, object_, _ = f2llm("status", "verbs", "--json")
+
+    assert code == 0
+    assert "Training  step 7/20" in out
+    assert described.startswith(out)
+    assert json.loads(object_)["step"] == 7
+
+
 def test_delete_says_where_the_run_stays(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:
     set_status(kubectl, runUri="s3://bucket/runs/verbs")
 
@@ -128,9 +141,9 @@ def test_delete_says_where_the_run_stays(f2llm: Run, kubectl: Kubectl, submitted
     assert kubectl("get", "ej", "-o", "name") == ""
 
 
-@pytest.mark.parametrize("verb", [["describe", "verb"], ["scale", "verb", "2"], ["suspend", "verb"], ["logs", "verb"]])
-def test_a_name_that_is_none_is_answered_with_close_ones(f2llm: Run, submitted: str, verb: list[str]) -> None:
-    code, _, err = f2llm(*verb)
+@pytest.mark.parametrize("verb", ["describe verb", "status verb", "scale verb 2", "suspend verb", "logs verb"])
+def test_a_name_that_is_none_is_answered_with_close_ones(f2llm: Run, submitted: str, verb: str) -> None:
+    code, _, err = f2llm(*verb.split())
 
     assert code == 11
     assert "did you mean `verbs`?" in err
