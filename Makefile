@@ -27,7 +27,7 @@ test: setup ## Run all tests: unit and contract tests, then the integration test
 	@$(IN_VENV) tools/test.sh $(ARGS)
 
 .PHONY: test-cluster
-test-cluster: setup ## Run the tests beside a real Kubernetes; the first time some 15 minutes go into building it (ARGS="-k scale")
+test-cluster: setup ## Run the tests beside a real Kubernetes; the first time some 15 minutes go into building it (ARGS="-m pods")
 	@tests/cluster/build.sh etcd kube-apiserver kube-controller-manager kuberay-manifests helm helm-unittest
 	@$(IN_VENV) python -m pytest -q tests/cluster $(ARGS)
 

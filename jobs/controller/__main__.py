@@ -13,7 +13,7 @@ from prometheus_client import start_http_server
 
 from jobs.controller.handlers import registry_of
 from jobs.controller.lease import LeaderLease
-from jobs.errors import NotFoundInKubernetes
+from jobs.errors import KubernetesError, NotFoundInKubernetes
 from jobs.facts import load_facts
 from jobs.k8s_api import KubeApi, connect
 
@@ -70,7 +70,11 @@ def _wait_for_resources(api: KubeApi, namespaces: list[str] | None) -> None:
                 break
             except NotFoundInKubernetes:
                 _log.warning("the cluster knows no %ss; waiting until %s is installed", kind, _COMES_WITH[kind])
-                time.sleep(_WAIT_SECONDS)
+            except KubernetesError as error:
+                if not error.retryable:
+                    raise
+                _log.warning("%s; trying again", error.message)
+            time.sleep(_WAIT_SECONDS)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 # of two cores and 700 MB where nothing is cached. With arguments only those programs: tests/cluster/build.sh etcd kube-apiserver
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)/programs
-kubernetes=1.36.3 kuberay=1.6.2 helm=4.3.1 unittest=1.1.2
+kubernetes=1.36.3 kuberay=1.6.2 helm=4.3.1 unittest=1.1.2 kueue=0.19.2
 ray_operator=github.com/ray-project/kuberay/ray-operator@v$kuberay
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-$kubernetes
 bin=$folder/bin
@@ -36,6 +36,10 @@ program() { # name
       rm -rf "$folder/kuberay" && cp -r --no-preserve=mode "$(module "$ray_operator")/config" "$stage/kuberay"
       mv "$stage/kuberay" "$folder/kuberay" && : >"$bin/kuberay-manifests" && chmod +x "$bin/kuberay-manifests" ;;
     kuberay-operator) cd "$(module "$ray_operator")" && build kuberay-operator . ;;
+    kueue-manifests)
+      rm -rf "$folder/kueue" && cp -r --no-preserve=mode "$(module "sigs.k8s.io/kueue@v$kueue")/config" "$stage/kueue"
+      mv "$stage/kueue" "$folder/kueue" && : >"$bin/kueue-manifests" && chmod +x "$bin/kueue-manifests" ;;
+    kueue) cd "$(module "sigs.k8s.io/kueue@v$kueue")" && build kueue ./cmd/kueue ;;
     helm) install_at helm "helm.sh/helm/v4/cmd/helm@v$helm" ;;
     helm-unittest)
       cd "$(module "github.com/helm-unittest/helm-unittest@v$unittest")" && build helm-unittest ./cmd/helm-unittest ;;
@@ -45,7 +49,7 @@ program() { # name
 }
 
 all=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy coredns kuberay-manifests kuberay-operator)
-all+=(helm helm-unittest pause)
+all+=(helm helm-unittest pause kueue-manifests kueue)
 [ $# -gt 0 ] || set -- "${all[@]}"
 stage=$(mktemp -d "$folder/build.XXXXXX")
 trap 'rm -rf "$stage"' EXIT

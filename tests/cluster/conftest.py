@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from data_io.storage import open_store
 from jobs.k8s_api import KubeApi, connect
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import KUBERAY_TYPES, install_kuberay_types, install_our_type
 from tests.support.kubectl import Kubectl
+from tests.support.real_cluster import RealCluster, run_real_cluster, what_is_missing
+from tests.support.small_training import write_small_dataset
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +54,16 @@ def api(connection: KubeApi) -> Iterator[KubeApi]:
 @pytest.fixture(scope="session")
 def kubectl(control_plane: ControlPlane) -> Kubectl:
     return Kubectl(control_plane.kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
+    """A Kubernetes whose pods run, with a small data set in the bucket of its S3 server."""
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    with run_real_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        write_small_dataset(open_store("s3://bucket/data", running.s3), scale=4)
+        yield running
 
 
 def sample(name: str) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Training in real pods, under KubeRay and the operator, in a namespace that admits only restricted pods."""
 
 import json
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,73 +13,17 @@ from sentence_transformers import SentenceTransformer
 from data_io.storage import open_store
 from jobs.cli.cluster_text import description
 from jobs.client import JobsClient
-from jobs.job_status import JobPhase, JobStatus, status_of
+from jobs.job_status import JobPhase, JobStatus
 from jobs.k8s_api import connect
 from tests.support.command import f2llm
 from tests.support.kubectl import Refused
 from tests.support.operator import wait_for
-from tests.support.plain_workers import train_in_processes
-from tests.support.real_cluster import NAMESPACE, RealCluster, install_operator, run_real_cluster, what_is_missing
+from tests.support.real_cluster import NAMESPACE, RealCluster, install_operator
+from tests.support.real_jobs import MINUTES, delete, job, reaches, say, state, suspend, undisturbed
 from tests.support.runs import finished_steps, losses, saved_step
-from tests.support.small_training import read_lines, sentence, small_document, write_document, write_small_dataset
+from tests.support.small_training import read_lines, sentence, write_document
 
-pytestmark = pytest.mark.timeout(1800)
-MINUTES = 60.0
-_log = logging.getLogger(__name__)
-
-
-def say(*lines: str) -> None:
-    """What a reader of the figures wants to see: pytest --log-cli-level=INFO."""
-    _log.info("%s", "\n".join(lines))
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
-    if missing := what_is_missing():
-        pytest.skip(missing)
-    with run_real_cluster(tmp_path_factory.mktemp("cluster")) as running:
-        write_small_dataset(open_store("s3://bucket/data", running.s3), scale=4)
-        yield running
-
-
-def job(cluster: RealCluster, name: str, *, workers: int = 2, **train: Any) -> dict[str, Any]:
-    value = small_document("s3://bucket/data", "s3://bucket/runs", name=name, **train)
-    spec = value["spec"]
-    spec["storage"]["s3"] = cluster.s3.model_dump()
-    spec["workers"] = {"replicas": workers, "min": 1, "max": 4, "cpus": 0.5, "resize_interval_seconds": 5}
-    spec["evaluation"] = {"enabled": False}
-    spec["cluster"] = {"secrets": ["s3"], "head": {"cpus": 0.1}, "env": {"HF_HUB_OFFLINE": "1"}}
-    return value
-
-
-def state(cluster: RealCluster, name: str) -> JobStatus:
-    return status_of(cluster.kubectl.get("ej", name))
-
-
-def reaches(cluster: RealCluster, name: str, phase: JobPhase, *, step: int = 0, minutes: float = 8) -> JobStatus:
-    def look() -> JobStatus | None:
-        found = state(cluster, name)
-        assert found.phase is not JobPhase.FAILED, found.message
-        return found if found.phase is phase and found.step >= step else None
-
-    return wait_for(look, f"{name} {phase} at step {step}", seconds=minutes * MINUTES)
-
-
-def suspend(cluster: RealCluster, name: str, *, wish: bool) -> None:
-    cluster.kubectl("patch", "ej", name, "--type=merge", "-p", json.dumps({"spec": {"suspend": wish}}))
-
-
-def delete(cluster: RealCluster, name: str) -> None:
-    cluster.kubectl("delete", "ej", name)
-    wait_for(lambda: cluster.kubectl("get", "pods", "-o", "name") == "", f"pods of {name} go", seconds=3 * MINUTES)
-
-
-def undisturbed(cluster: RealCluster, document: dict[str, Any], run: Path, *, steps: int) -> Path:
-    """The same document with one worker, without Ray and without Kubernetes."""
-    run.mkdir()
-    of_a_run = {key: value for key, value in document["spec"].items() if key != "cluster"}
-    train_in_processes(str(cluster.bucket / "data"), run, 1, {"spec": of_a_run}, steps=steps)
-    return run
+pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 
 
 def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(

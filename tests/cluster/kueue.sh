@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Install Kueue from its own kustomize manifests, run from the lab's image. It looks after RayJobs only; its aggregated API,
+# which this API server is not set up for, is left out.
+set -euo pipefail
+bin=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-1.36.3/bin
+export KUBECONFIG=${LAB:-/run/f2llm-lab}/kubeconfig
+cat >"$bin/../kueue/components/manager/controller_manager_config.yaml" <<T
+apiVersion: config.kueue.x-k8s.io/v1beta2
+kind: Configuration
+health: {healthProbeBindAddress: ":8081"}
+metrics: {bindAddress: ":8443"}
+webhook: {port: 9443}
+integrations: {frameworks: [ray.io/rayjob]}
+T
+cat >"$bin/../kueue/kustomization.yaml" <<T
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [default]
+patches:
+- target: {kind: APIService}
+  patch: |
+    \$patch: delete
+    apiVersion: apiregistration.k8s.io/v1
+    kind: APIService
+    metadata: {name: any}
+- target: {kind: Deployment, name: kueue-controller-manager}
+  patch: |
+    - {op: replace, path: /spec/template/spec/containers/0/image, value: "localhost/f2llm-ray:test"}
+    - {op: replace, path: /spec/template/spec/containers/0/command, value: ["$bin/kueue"]}
+    - {op: replace, path: /spec/template/spec/containers/0/imagePullPolicy, value: Never}
+    - {op: replace, path: /spec/template/spec/securityContext/runAsNonRoot, value: false}
+    - {op: remove, path: /spec/template/spec/containers/0/resources}
+T
+kubectl create namespace kueue-system --dry-run=client -o yaml | kubectl apply -f -
+kubectl apply --server-side -k "$bin/../kueue" | tail -3
+kubectl -n kueue-system rollout status deployment/kueue-controller-manager --timeout=120s

@@ -1,0 +1,105 @@
+"""Kueue: jobs wait for quota, give way to those that matter more, and go on where they stopped."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.job_status import ConditionType, JobPhase
+from tests.support.control_plane import missing_programs
+from tests.support.real_cluster import NAMESPACE, SCRIPTS, RealCluster
+from tests.support.real_jobs import job, reaches, say, undisturbed
+from tests.support.runs import finished_steps, losses
+from tests.support.small_training import read_lines
+
+pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
+KUEUE = "kueue.x-k8s.io"
+QUOTA: list[dict[str, Any]] = [
+    {"kind": "ResourceFlavor", "metadata": {"name": "any"}},
+    {
+        "kind": "ClusterQueue",
+        "metadata": {"name": "team"},
+        "spec": {
+            "namespaceSelector": {},
+            "preemption": {"withinClusterQueue": "LowerPriority"},
+            "resourceGroups": [
+                {
+                    "coveredResources": ["cpu", "memory"],
+                    "flavors": [
+                        {
+                            "name": "any",
+                            # Room for one job of one worker, and not for two.
+                            "resources": [
+                                {"name": "cpu", "nominalQuota": "1"},
+                                {"name": "memory", "nominalQuota": "100Gi"},
+                            ],
+                        }
+                    ],
+                }
+            ],
+        },
+    },
+    {"kind": "LocalQueue", "metadata": {"name": "training", "namespace": NAMESPACE}, "spec": {"clusterQueue": "team"}},
+    {"kind": "WorkloadPriorityClass", "metadata": {"name": "urgent"}, "value": 100, "description": "goes first"},
+]
+
+
+@pytest.fixture(scope="module")
+def queue(cluster: RealCluster) -> Iterator[str]:
+    """Kueue with quota for one small job at a time; the name of the queue."""
+    if missing := missing_programs(("kueue", "kueue-manifests")):
+        pytest.skip(f"{', '.join(missing)} not built; tests/cluster/build.sh builds them")
+    subprocess.run([SCRIPTS / "kueue.sh"], check=True, capture_output=True, timeout=300)
+    for each in QUOTA:
+        cluster.kubectl.apply({"apiVersion": f"{KUEUE}/v1beta2", **each})
+    yield "training"
+    for each in reversed(QUOTA):
+        cluster.kubectl("delete", f"{each['kind']}.{KUEUE}", each["metadata"]["name"], "--wait=false")
+
+
+def queued(cluster: RealCluster, queue: str, name: str, *, priority: str = "", **train: Any) -> dict[str, Any]:
+    document = job(cluster, name, workers=1, learning_rate=1e-4, min_learning_rate=1e-6, **train)
+    labels = {f"{KUEUE}/queue-name": queue, **({f"{KUEUE}/priority-class": priority} if priority else {})}
+    document["metadata"]["labels"] = labels
+    return document
+
+
+def test_a_job_waits_for_quota_and_one_that_gives_way_goes_on_as_if_nothing_had_been(
+    cluster: RealCluster, queue: str, tmp_path: Path
+) -> None:
+    kubectl = cluster.kubectl
+    long, urgent = (
+        queued(cluster, queue, "long", epochs=60),
+        queued(cluster, queue, "urgent", priority="urgent", epochs=2),
+    )
+    kubectl.apply(long)
+    reaches(cluster, "long", JobPhase.TRAINING, step=20)
+
+    kubectl.apply(queued(cluster, queue, "patient", epochs=2))
+    waiting = reaches(cluster, "patient", JobPhase.QUEUED)
+    say(kubectl("get", "ej"))
+    kubectl.apply(urgent)
+    asked = time.monotonic()
+    given_way = reaches(cluster, "long", JobPhase.QUEUED)
+    say(f"given way after {time.monotonic() - asked:.0f} s at step {given_way.step}", kubectl("get", "ej"))
+    reaches(cluster, "urgent", JobPhase.SUCCEEDED)
+    say(f"the urgent one succeeded after {time.monotonic() - asked:.0f} s", kubectl("get", "ej"))
+    after = reaches(cluster, "long", JobPhase.TRAINING, step=given_way.step + 5)
+    say(f"5 more steps {time.monotonic() - asked:.0f} s after it gave way", json.dumps(after.to_dict()))
+    kubectl("delete", "ej", "long")
+    reaches(cluster, "patient", JobPhase.SUCCEEDED)
+
+    condition = waiting.condition(ConditionType.QUEUED)
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("True", "WaitingForQuota")
+    assert after.steps_lost <= 1
+    assert after.last_failure is None
+    run = cluster.bucket / "runs" / "long"
+    alone = undisturbed(cluster, long, tmp_path / "alone", steps=finished_steps(run))
+    assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
+    used = read_lines(run / "examples.jsonl")
+    assert used == read_lines(alone / "examples.jsonl")[: len(used)]
