@@ -86,7 +86,7 @@ def pod_of(body: Mapping[str, Any]) -> Pod:
         ready=conditions.get("Ready", {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
         trouble=_trouble(metadata["name"], conditions, containers),
-        out_of_memory=any(_ended(each).get("reason") == "OOMKilled" for each in containers),
+        out_of_memory=_out_of_memory(containers),
     )
 
 
@@ -98,7 +98,13 @@ def _trouble(name: str, conditions: Mapping[str, Any], containers: list[Mapping[
         waiting = each.get("state", {}).get("waiting", {})
         if waiting.get("reason") in _WAITS_FOR_GOOD:
             return f"{name}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+    if conditions.get("Ready", {}).get("status") != "True" and _out_of_memory(containers):
+        return f"{name}: OOMKilled: it needs more memory than spec.cluster gives it"
     return ""
+
+
+def _out_of_memory(containers: list[Mapping[str, Any]]) -> bool:
+    return any(_ended(each).get("reason") == "OOMKilled" for each in containers)
 
 
 def _ended(container: Mapping[str, Any]) -> Mapping[str, Any]:

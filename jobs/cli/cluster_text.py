@@ -68,7 +68,7 @@ def description(job: Mapping[str, Any], pods: Sequence[Pod], events: Sequence[Ma
     yield "pods"
     for pod in pods:
         state = "ending" if pod.terminating else "ready" if pod.ready else "not ready"
-        memory = "ran out of memory" if pod.out_of_memory else ""
+        memory = "ran out of memory" if pod.out_of_memory and not pod.trouble else ""
         yield f"  {pod.name:<50} {'; '.join(filter(None, (state, memory, pod.trouble)))}"
     if not pods:
         yield "  none"

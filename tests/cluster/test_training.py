@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from data_io.storage import open_store
-from jobs.cli.cluster_text import description
-from jobs.client import JobsClient
 from jobs.job_status import JobPhase, JobStatus
-from jobs.k8s_api import connect
 from tests.support.command import f2llm
 from tests.support.kubectl import Refused
 from tests.support.operator import wait_for
@@ -159,7 +155,7 @@ FAILURES: dict[str, tuple[dict[str, Any], JobPhase, str]] = {
         "node affinity/selector",
     ),
     "no-quota": ({}, JobPhase.STARTING, "exceeded quota"),
-    "no-memory": ({"cluster": {"worker": {"memory": "200Mi"}}}, JobPhase.RETRYING, "memory"),
+    "no-memory": ({"cluster": {"worker": {"memory": "200Mi"}}}, JobPhase.STARTING, "OOMKilled"),
 }
 
 
@@ -174,15 +170,16 @@ def test_what_is_wrong_is_said_by_kubectl_and_by_f2llm(cluster: RealCluster, nam
     try:
         kubectl.apply(document)
         wait_for(
-            lambda: (seen := state(cluster, name)).phase is phase and says in seen.message and seen,
-            f"{name} says {says}; it is {state(cluster, name).message}",
+            lambda: (seen := state(cluster, name)).phase is phase and says in seen.message,
+            f"{phase} with {says} in its message",
             seconds=4 * MINUTES,
         )
-        with closing(connect(kubeconfig=str(kubectl.kubeconfig), namespace=NAMESPACE)) as api:
-            client = JobsClient(api)
-            screen = "\n".join(description(client.get(name), client.pods(name), client.events(name)))
-        say(kubectl("get", "ej", name, "-o", "wide"), screen)
+        screen = f2llm("describe", name, "--namespace", NAMESPACE, "--kubeconfig", kubectl.kubeconfig).stdout
         described = kubectl("describe", "ej", name)
+        say(kubectl("get", "ej", name, "-o", "wide"), screen, described)
+    except AssertionError:
+        say(kubectl("describe", "ej,pods"))
+        raise
     finally:
         delete(cluster, name)
         kubectl("delete", "quota", "small", "--ignore-not-found")
