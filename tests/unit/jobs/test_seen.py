@@ -1,0 +1,41 @@
+"""What the operator reads off a pod."""
+
+from typing import Any
+
+import pytest
+
+from jobs.seen import Pod, pod_of
+
+
+def seen(*, ready: bool = False, scheduled: dict[str, Any] | None = None, **container: Any) -> Pod:
+    conditions = [
+        {"type": "Ready", "status": str(ready)},
+        {"type": "PodScheduled", "status": "True", **(scheduled or {})},
+    ]
+    status = {"conditions": conditions, "containerStatuses": [{"name": "ray-worker", **container}]}
+    return pod_of({"metadata": {"name": "p", "labels": {}}, "status": status})
+
+
+KILLED = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+NEEDS_MORE = "p: OOMKilled: it needs more memory than spec.cluster gives it"
+
+
+@pytest.mark.parametrize(
+    ("pod", "says"),
+    [
+        (seen(state={"waiting": {"reason": "ErrImagePull", "message": "no such"}}), "p: ErrImagePull: no such"),
+        (seen(state={"waiting": {"reason": "ContainerCreating"}}), ""),
+        (seen(scheduled={"status": "False", "message": "0/3 nodes"}), "p: Unschedulable: 0/3 nodes"),
+        (seen(state=KILLED), NEEDS_MORE),
+        (seen(state={"running": {}}, lastState=KILLED), NEEDS_MORE),
+        (seen(ready=True, state={"running": {}}, lastState=KILLED), ""),
+        (seen(state={"terminated": {"reason": "Error"}}), ""),
+    ],
+)  # fmt: skip
+def test_a_pod_that_does_not_come_up_says_why(pod: Pod, says: str) -> None:
+    assert pod.trouble == says
+
+
+def test_a_pod_that_ran_out_of_memory_once_is_remembered_while_it_is_there() -> None:
+    assert seen(ready=True, state={"running": {}}, lastState=KILLED).out_of_memory
+    assert not seen(ready=True, state={"running": {}}).out_of_memory
