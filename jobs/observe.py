@@ -126,7 +126,8 @@ def _phase(seen: Seen) -> tuple[JobPhase, str]:
         return JobPhase.QUEUED, "waiting for quota"
     run = seen.published.run if seen.published else None
     if run is not None and run.phase in _PHASES:
-        return _PHASES[run.phase], run.message
+        phase = _PHASES[run.phase]
+        return phase, (seen.trouble if phase is JobPhase.STARTING else "") or run.message
     if run is not None and run.phase.is_end:
         return JobPhase.EVALUATING, "the run has ended, and its pods are going"
     return JobPhase.STARTING, seen.trouble or "waiting for the pods"

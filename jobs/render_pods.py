@@ -147,6 +147,7 @@ def _template(
                 "env": [{"name": name, "value": value} for name, value in environment.items()],
                 "envFrom": [{"secretRef": {"name": name}} for name in cluster.secrets],
                 "resources": _resources(settings, resources),
+                "terminationMessagePolicy": "FallbackToLogsOnError",  # the status of a pod that failed then says why
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,

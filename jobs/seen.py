@@ -63,7 +63,8 @@ class Seen:
     @property
     def trouble(self) -> str:
         """Why pods do not come up: the first of them that says so, or KubeRay where they cannot even be made."""
-        refusal = next((each["message"] for each in self._cluster_conditions if each["type"] == "ReplicaFailure"), "")
+        said = next((each["message"] for each in self._cluster_conditions if each["type"] == "ReplicaFailure"), "")
+        refusal = ": ".join(said.splitlines())
         return next((pod.trouble for pod in self.pods if pod.trouble and not pod.terminating), refusal)
 
     @property
@@ -98,8 +99,17 @@ def _trouble(name: str, conditions: Mapping[str, Any], containers: list[Mapping[
         waiting = each.get("state", {}).get("waiting", {})
         if waiting.get("reason") in _WAITS_FOR_GOOD:
             return f"{name}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
-    if conditions.get("Ready", {}).get("status") != "True" and _out_of_memory(containers):
+    return "" if conditions.get("Ready", {}).get("status") == "True" else _crash(name, containers)
+
+
+def _crash(name: str, containers: list[Mapping[str, Any]]) -> str:
+    """How a container ended that is to be started again."""
+    if _out_of_memory(containers):
         return f"{name}: OOMKilled: it needs more memory than spec.cluster gives it"
+    for ended in map(_ended, containers):
+        if code := ended.get("exitCode"):
+            *_, last = ended.get("message", "").strip().splitlines() or [""]
+            return f"{name}: its container ended with exit code {code}: {last}".rstrip(": ")
     return ""
 
 

@@ -15,6 +15,8 @@ def events(before: JobStatus, after: JobStatus, actions: Sequence[Action]) -> It
     refusal = after.condition(ConditionType.ACCEPTED)
     if refusal and refusal.status == "False" and refusal != before.condition(ConditionType.ACCEPTED):
         yield Tell("Warning", refusal.reason, refusal.message)
+    if (trouble := _trouble(after)) and not _trouble(before):
+        yield Tell("Warning", "PodsPending", trouble)
     if after.last_checkpoint_step is not None and before.last_checkpoint_step is None:
         yield Tell("Normal", "FirstCheckpoint", f"step {after.last_checkpoint_step}: from here on nothing is lost")
     for action in actions:
@@ -24,6 +26,12 @@ def events(before: JobStatus, after: JobStatus, actions: Sequence[Action]) -> It
             yield Tell(
                 "Normal", "AttemptStarted", f"attempt {after.attempt} as RayJob {action.value['metadata']['name']}"
             )
+
+
+def _trouble(status: JobStatus) -> str:
+    """Why pods do not come up."""
+    ready = status.condition(ConditionType.CLUSTER_READY)
+    return ready.message if ready is not None and ready.status == "False" else ""
 
 
 def _words(status: JobStatus) -> str:

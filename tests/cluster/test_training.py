@@ -155,7 +155,8 @@ FAILURES: dict[str, tuple[dict[str, Any], JobPhase, str]] = {
         "node affinity/selector",
     ),
     "no-quota": ({}, JobPhase.STARTING, "exceeded quota"),
-    "no-memory": ({"cluster": {"worker": {"memory": "200Mi"}}}, JobPhase.STARTING, "OOMKilled"),
+    "no-room-for-ray": ({"cluster": {"worker": {"memory": "200Mi"}}}, JobPhase.STARTING, "object store memory"),
+    "no-memory": ({"cluster": {"worker": {"memory": "500Mi"}}}, JobPhase.STARTING, "OOMKilled"),
 }
 
 

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.controller.actions import Action, Create, DeleteRayJob, RequestStop, Scale
+from jobs.controller.events import events
 from jobs.controller.reconcile import Decision, reconcile
 from jobs.facts import Facts
 from jobs.job_status import ConditionType, JobPhase, JobStatus
 from jobs.naming import attempt_id
 from jobs.observe import time_of
-from jobs.seen import Seen
+from jobs.seen import Pod, Seen
 from ray_app.status import Phase
 from tests.support.kubernetes_sights import NOW, UID, failure, pods, ray_cluster, ray_job, resource, said, under_way
 
@@ -393,3 +394,27 @@ def test_an_attempt_whose_driver_has_not_begun_waits_for_its_pods() -> None:
     decision = decide(under_way(), waiting, seconds=1_000_000)
 
     assert decision.status.active
+
+
+def told(before: JobStatus, decision: Decision) -> list[str]:
+    return [each.reason for each in events(before, decision.status, decision.actions)]
+
+
+def test_a_person_is_told_once_why_pods_do_not_come_up() -> None:
+    stuck = Pod("worker-0", "1", is_head=False, ready=False, trouble="worker-0: Unschedulable: no node")
+    seen = Seen(ray_job("Initializing"), ray_cluster(state=""), (stuck,))
+    waiting = under_way(phase=JobPhase.STARTING)
+
+    first = decide(waiting, seen)
+    second = decide(first.status, seen)
+
+    assert told(waiting, first) == ["PodsPending"]
+    assert told(first.status, second) == []
+
+
+def test_a_person_is_told_of_each_attempt_and_each_change_of_phase() -> None:
+    counted = decide(JobStatus(), Seen())
+    trains = decide(counted.status, TRAINS)
+
+    assert told(JobStatus(), counted) == ["Starting", "AttemptStarted"]
+    assert told(counted.status, trains) == ["Training"]

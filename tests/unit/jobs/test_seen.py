@@ -16,6 +16,10 @@ def seen(*, ready: bool = False, scheduled: dict[str, Any] | None = None, **cont
     return pod_of({"metadata": {"name": "p", "labels": {}}, "status": status})
 
 
+def crash(message: str) -> dict[str, Any]:
+    return {"terminated": {"reason": "Error", "exitCode": 1, "message": message}}
+
+
 KILLED = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
 NEEDS_MORE = "p: OOMKilled: it needs more memory than spec.cluster gives it"
 
@@ -29,7 +33,12 @@ NEEDS_MORE = "p: OOMKilled: it needs more memory than spec.cluster gives it"
         (seen(state=KILLED), NEEDS_MORE),
         (seen(state={"running": {}}, lastState=KILLED), NEEDS_MORE),
         (seen(ready=True, state={"running": {}}, lastState=KILLED), ""),
-        (seen(state={"terminated": {"reason": "Error"}}), ""),
+        (seen(state={"terminated": {"exitCode": 0, "message": "done"}}), ""),
+        (
+            seen(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=crash("Traceback\nValueError: bad\n\n")),
+            "p: its container ended with exit code 1: ValueError: bad",
+        ),
+        (seen(state=crash("")), "p: its container ended with exit code 1"),
     ],
 )  # fmt: skip
 def test_a_pod_that_does_not_come_up_says_why(pod: Pod, says: str) -> None:
