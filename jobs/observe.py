@@ -139,7 +139,12 @@ def _pods(status: JobStatus, seen: Seen) -> dict[str, int]:
 
 
 def _numbers(run: RunStatus) -> dict[str, Any]:
+    """What a driver knows; one that has just replaced another knows nothing yet of what that one did."""
+    if not run.total_steps:
+        return {"workers": run.workers}
+    known = {} if run.last_checkpoint_step is None else {"last_checkpoint_step": run.last_checkpoint_step}
     return {
+        **known,
         "step": run.step,
         "total_steps": run.total_steps,
         "progress": f"{run.step / run.total_steps:.0%}" if run.total_steps else "",
@@ -151,7 +156,6 @@ def _numbers(run: RunStatus) -> dict[str, Any]:
         "workers": run.workers,
         "restarts": run.restarts,
         "steps_lost": run.steps_lost,
-        "last_checkpoint_step": run.last_checkpoint_step,
     }
 
 

@@ -418,3 +418,15 @@ def test_a_person_is_told_of_each_attempt_and_each_change_of_phase() -> None:
 
     assert told(JobStatus(), counted) == ["Starting", "AttemptStarted"]
     assert told(counted.status, trains) == ["Training"]
+
+
+def test_a_driver_that_replaces_another_takes_nothing_away_from_what_was_reached() -> None:
+    reached = decide(under_way(), Seen(ray_job(), ray_cluster(), pods(), said(step=7, last_checkpoint_step=6))).status
+    begins = Seen(ray_job(), ray_cluster(), pods(), said(Phase.PREPARING, step=0, total_steps=0, workers=0))
+    resumes = Seen(ray_job(), ray_cluster(), pods(), said(step=7))
+
+    for seen in (begins, resumes):
+        after = decide(reached, seen)
+
+        assert (after.status.step, after.status.total_steps, after.status.last_checkpoint_step) == (7, 10, 6)
+        assert "FirstCheckpoint" not in told(reached, after)
