@@ -128,6 +128,8 @@ def _template(
     pod: dict[str, Any] = {
         "terminationGracePeriodSeconds": attempt.grace_seconds,
         "enableServiceLinks": False,
+        # As process 1, Ray does not hear SIGTERM while Python loads: a pod deleted then would take its whole grace time.
+        "shareProcessNamespace": True,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": facts.run_as_user,
