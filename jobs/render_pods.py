@@ -128,7 +128,7 @@ def _template(
     pod: dict[str, Any] = {
         "terminationGracePeriodSeconds": attempt.grace_seconds,
         "enableServiceLinks": False,
-        # As process 1, Ray does not hear SIGTERM while Python loads: a pod deleted then would take its whole grace time.
+        # As process 1, Ray does not hear SIGTERM while Python loads: a pod deleted then would take all its grace time.
         "shareProcessNamespace": True,
         "securityContext": {
             "runAsNonRoot": True,
