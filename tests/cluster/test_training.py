@@ -14,7 +14,7 @@ from jobs.job_status import JobPhase, JobStatus
 from tests.support.command import f2llm
 from tests.support.kubectl import Refused
 from tests.support.operator import wait_for
-from tests.support.real_cluster import NAMESPACE, RealCluster, install_operator
+from tests.support.real_cluster import NAMESPACE, SECRETS, RealCluster, install_operator
 from tests.support.real_jobs import MINUTES, delete, job, reaches, say, state, suspend, undisturbed
 from tests.support.runs import finished_steps, losses, saved_step
 from tests.support.small_training import read_lines, sentence, write_document
@@ -128,12 +128,18 @@ def test_it_succeeds_the_model_loads_and_another_recipe_under_its_name_is_refuse
     shown = f2llm("submit", path, "--watch", "--namespace", NAMESPACE, "--kubeconfig", kubectl.kubeconfig, timeout=600)
     say(shown.stdout, kubectl("get", "ej", name))
     say(*(json.dumps(line) for line in read_lines(run / "events.jsonl")))
+    said = f2llm("logs", name, "--namespace", NAMESPACE, "--kubeconfig", kubectl.kubeconfig).stdout
+    objects = kubectl("get", "ej,rayjobs,rayclusters,pods,configmaps,events,services", "-o", "json")
+    written = b"".join(each.read_bytes() for each in run.rglob("*") if each.is_file())
     document["spec"]["train"]["learning_rate"] = 5e-4
 
     with pytest.raises(Refused, match="learning_rate"):
         kubectl.apply(document)
 
     assert shown.returncode == 0, shown.stderr
+    for text in (shown.stdout, said, objects, written.decode("latin-1")):
+        assert text
+        assert not [key for key in SECRETS if key in text]
     assert state(cluster, name).progress == "100%"
     model = open_store(f"s3://bucket/runs/{name}/model", cluster.s3)
     for info in model.list():

@@ -22,7 +22,9 @@ IMAGE = "localhost/f2llm-ray:test"
 _BRIDGE = "10.244.0.1"  # this machine, as pods see it
 _S3_PORT = 7070
 _PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns")
-_KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret1234", "AWS_REGION": "us-east-1"}
+SECRETS = ("testkey8d41", "testsecret1234")
+"""The store's keys, which nothing but a Secret may hold."""
+_KEYS = dict(zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), SECRETS, strict=True)) | {"AWS_REGION": "us-east-1"}
 
 
 @dataclass(frozen=True)
