@@ -26,8 +26,7 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     kubectl = cluster.kubectl
-    # At a higher rate the last digits of sums, which depend on the order of summing, grow within a hundred steps.
-    document = job(cluster, "life", workers=1, epochs=500, learning_rate=1e-4, min_learning_rate=1e-6)
+    document = job(cluster, "life", workers=1, epochs=500)
     kubectl.apply(document)
 
     submitted = time.monotonic()
@@ -53,7 +52,7 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
     alone = undisturbed(cluster, document, tmp_path / "alone", steps=steps)
     assert steps >= suspended.step
     assert {line["workers"] for line in read_lines(run / "metrics.jsonl")} >= {1, 2, 3}
-    assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
+    assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
     # What was used since the last checkpoint is not stored when a job is deleted.
     used = read_lines(run / "examples.jsonl")
     assert used == read_lines(alone / "examples.jsonl")[: len(used)]
@@ -64,7 +63,7 @@ def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     kubectl, name = cluster.kubectl, "robbed"
-    document = job(cluster, name, epochs=100, learning_rate=1e-4, min_learning_rate=1e-6)
+    document = job(cluster, name, epochs=100)
     kubectl.apply(document)
     reaches(cluster, name, JobPhase.TRAINING, step=20)
 
@@ -111,7 +110,7 @@ def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again
 
     steps = finished_steps(run)
     alone = undisturbed(cluster, document, tmp_path / "alone", steps=steps)
-    assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
+    assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
     # What was used since the last checkpoint is not stored when a job is deleted.
     used = read_lines(run / "examples.jsonl")
     assert used == read_lines(alone / "examples.jsonl")[: len(used)]
@@ -162,7 +161,7 @@ FAILURES: dict[str, tuple[dict[str, Any], JobPhase, str]] = {
     ),
     "no-quota": ({}, JobPhase.STARTING, "exceeded quota"),
     "no-room-for-ray": ({"cluster": {"worker": {"memory": "200Mi"}}}, JobPhase.STARTING, "object store memory"),
-    "no-memory": ({"cluster": {"worker": {"memory": "500Mi"}}}, JobPhase.STARTING, "OOMKilled"),
+    "no-memory": ({"cluster": {"worker": {"memory": "500Mi"}}}, JobPhase.RETRYING, "ran out of memory"),
 }
 
 
