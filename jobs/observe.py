@@ -37,7 +37,7 @@ def observe(status: JobStatus, job: EmbeddingJob, seen: Seen, *, generation: int
         facts["ray_cluster"] = seen.ray_job.get("status", {}).get("rayClusterName", "")
     status = status.model_copy(update=facts)
     if status.active and status.phase not in (JobPhase.SUSPENDING, JobPhase.SUCCEEDED, JobPhase.FAILED):
-        phase, message = _phase(seen)
+        phase, message = _phase(status.phase, seen)
         status = status.model_copy(update={"phase": phase, "message": message})
     if status.phase is not JobPhase.TRAINING:
         status = status.model_copy(update={"eta": ""})
@@ -120,7 +120,7 @@ def _degraded(status: JobStatus, job: EmbeddingJob) -> _Judgement:
     return _Judgement(ConditionType.DEGRADED, "False", "AsWanted")
 
 
-def _phase(seen: Seen) -> tuple[JobPhase, str]:
+def _phase(before: JobPhase, seen: Seen) -> tuple[JobPhase, str]:
     """(phase, message) of an attempt under way."""
     if seen.waits_for_quota:
         return JobPhase.QUEUED, "waiting for quota"
@@ -129,7 +129,7 @@ def _phase(seen: Seen) -> tuple[JobPhase, str]:
         phase = _PHASES[run.phase]
         return phase, (seen.trouble if phase is JobPhase.STARTING else "") or run.message
     if run is not None and run.phase.is_end:
-        return JobPhase.EVALUATING, "the run has ended, and its pods are going"
+        return before, "the run has ended, and its pods are going"
     return JobPhase.STARTING, seen.trouble or "waiting for the pods"
 
 

@@ -136,7 +136,7 @@ class _Job:
     def _start_when_due(self, status: JobStatus) -> Decision:
         """The next attempt, once its time has come and no pod of an earlier one is left to write beside it."""
         if self.seen.pods:
-            message = f"waiting for {len(self.seen.pods)} pods of an earlier attempt to end"
+            message = f"waiting for pods of an earlier attempt to end: {len(self.seen.pods)} left"
             return Decision(status.model_copy(update={"message": message}))
         due = time_of(status.next_attempt_time) if status.next_attempt_time else self.now
         if (left := (due - self.now).total_seconds()) > 0:
@@ -157,7 +157,7 @@ class _Job:
 
     def _suspended(self, status: JobStatus) -> JobStatus:
         if self.seen.pods:
-            message = f"waiting for {len(self.seen.pods)} pods to end"
+            message = f"waiting for pods to end: {len(self.seen.pods)} left"
             return status.model_copy(update={"phase": JobPhase.SUSPENDING, "message": message})
         update = {"phase": JobPhase.SUSPENDED, "message": "", "next_attempt_time": None, "fruitless_attempts": 0}
         return status.model_copy(update=update)

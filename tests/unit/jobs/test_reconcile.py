@@ -430,3 +430,10 @@ def test_a_driver_that_replaces_another_takes_nothing_away_from_what_was_reached
 
         assert (after.status.step, after.status.total_steps, after.status.last_checkpoint_step) == (7, 10, 6)
         assert "FirstCheckpoint" not in told(reached, after)
+
+
+def test_the_end_of_a_run_is_no_phase_of_its_own_while_its_pods_go() -> None:
+    trains = decide(under_way(), TRAINS).status
+    ends = Seen(ray_job(), ray_cluster(), pods(), said(Phase.FAILED, failure=failure(retryable=True)))
+
+    assert decide(trains, ends).status.phase is JobPhase.TRAINING
