@@ -64,8 +64,8 @@ def _translated(error: BaseException) -> F2LLMError | None:
 def _host_memory(error: BaseException) -> F2LLMError:
     return CapacityError(
         f"a worker ran out of memory: {_first_line(error)}",
-        remedy="give a worker more memory (on Kubernetes spec.cluster.worker.memory), or put fewer on a machine; `f2llm plan` "
-        f"says what one needs; {_GOES_ON}",
+        remedy="give a worker more memory (on Kubernetes spec.cluster.worker.memory), or put fewer on a machine; "
+        f"`f2llm plan` says what one needs; {_GOES_ON}",
     )
 
 
