@@ -20,8 +20,11 @@ class Profile(Section):
     head: PodSettings = Field(default_factory=PodSettings, description="Where the head runs, and what it may use.")
     worker: PodSettings = Field(default_factory=PodSettings, description="Where workers run, and what they may use.")
     grace_seconds: int | None = Field(None, description="Time between notice and end of a pod; null: the operator's.")
+    same_zone: bool = Field(False, description="Whether all workers of a job run in one zone.")
 
 
+_GPU_TAINT = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+_POOL_TAINT = Toleration(key="f2llm.dev/pool", operator="Exists", effect="NoSchedule")
 _SPOT_TAINT = Toleration(key="karpenter.sh/disruption", operator="Exists")
 PROFILES: Mapping[str, Profile] = {
     # Failures of a collective end the process, so that Ray Train starts the workers again.
@@ -44,9 +47,22 @@ PROFILES: Mapping[str, Profile] = {
         ),
         grace_seconds=25,
     ),
-    "gpu-taint": Profile(
-        worker=PodSettings(tolerations=(Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),))
+    "gpu-taint": Profile(worker=PodSettings(tolerations=(_GPU_TAINT,))),
+    # The nodes of helm/f2llm-platform: by its labels, and on GKE by its ComputeClasses.
+    "platform": Profile(
+        head=PodSettings(node_selector={"f2llm.dev/pool": "head"}, tolerations=(_POOL_TAINT,)),
+        worker=PodSettings(
+            node_selector={"f2llm.dev/pool": "gpu"},
+            tolerations=(_GPU_TAINT, Toleration(key="kubernetes.azure.com/scalesetpriority", operator="Exists")),
+        ),
     ),
+    "platform-gke": Profile(
+        head=PodSettings(node_selector={"cloud.google.com/compute-class": "f2llm-head"}),
+        worker=PodSettings(node_selector={"cloud.google.com/compute-class": "f2llm-gpu"}, tolerations=(_GPU_TAINT,)),
+        grace_seconds=25,
+    ),
+    # Traffic between zones is slow and paid for. Nodes need the label topology.kubernetes.io/zone, as clouds set it.
+    "same-zone": Profile(same_zone=True),
 }
 
 

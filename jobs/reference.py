@@ -36,7 +36,12 @@ _NOTE = "<!-- Written by `make generate`; do not edit. -->"
 
 def pages() -> dict[str, str]:
     """Every generated page by its file name."""
-    return {"exit-codes.md": exit_codes(), "document.md": document(), "command-line.md": command_line()}
+    return {
+        "exit-codes.md": exit_codes(),
+        "document.md": document(),
+        "command-line.md": command_line(),
+        "metrics.md": metrics(),
+    }
 
 
 def write(folder: Path = FOLDER) -> None:
@@ -95,6 +100,23 @@ def document() -> str:
         "What `f2llm data prepare DATA SOURCES.yaml` reads.",
         f"```yaml\n{_SOURCES_EXAMPLE}\n```",
         *_field_tables(SourcesFile),
+    )
+
+
+def metrics() -> str:
+    """Every metric of the operator, from the collectors themselves."""
+    from jobs.controller.metrics import FAMILIES
+
+    rows = [
+        (f"`{family.name}`", family.type, ", ".join(f"`{label}`" for label in family.labels), family.words)
+        for family in FAMILIES
+    ]
+    return _page(
+        "Metrics",
+        "What the operator exports for Prometheus. A scrape has to keep the labels `namespace` and `job` "
+        "(`honor_labels: true`): they are the job's. What the driver of a job says is there while an attempt is "
+        "under way.",
+        _rows(("metric", "type", "labels", "what it is"), rows),
     )
 
 

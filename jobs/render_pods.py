@@ -11,7 +11,16 @@ from typing import Any
 
 from jobs.cluster_spec import PodSettings, VolumeMount
 from jobs.facts import Facts, Profile
-from jobs.naming import ATTEMPT_LABEL, attempt_id, attempt_name, guard_name, job_labels, progress_name
+from jobs.naming import (
+    ATTEMPT_LABEL,
+    JOB_LABEL,
+    NODE_TYPE_LABEL,
+    attempt_id,
+    attempt_name,
+    guard_name,
+    job_labels,
+    progress_name,
+)
 from jobs.spec import EmbeddingJob
 
 DOCUMENT_FOLDER = "/etc/f2llm"
@@ -19,6 +28,9 @@ DOCUMENT_FILE = "job.yaml"
 _DRAIN_SHARE = 0.75
 """Of the time that a pod has between notice and end: the rest is for processes to end in."""
 _HEAD_DRAIN_SECONDS = 5
+
+# Consolidation and drift stop for a training run; the notice of a spot node does not.
+_STAYS = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,8 @@ def worker_template(attempt: Attempt) -> dict[str, Any]:
     if spec.cluster.service_account is not None:  # it may carry the cloud's identity, by which a store is reached
         template["spec"]["serviceAccountName"] = spec.cluster.service_account
     template["spec"]["automountServiceAccountToken"] = False
+    if any(profile.same_zone for profile in attempt.profiles):
+        template["spec"]["affinity"] = _same_zone(attempt)
     return template
 
 
@@ -174,8 +188,7 @@ def _template(
         ],
     }
     return {
-        # Consolidation and drift stop for a training run; the notice of a spot node does not.
-        "metadata": {"labels": attempt.labels, "annotations": {"karpenter.sh/do-not-disrupt": "true"}},
+        "metadata": {"labels": attempt.labels, "annotations": dict(_STAYS)},
         "spec": _without_empty(pod),
     }
 
@@ -188,6 +201,13 @@ def _resources(settings: list[PodSettings], own: Mapping[str, str]) -> dict[str,
             wanted["memory"] = each.memory
     limits = {name: value for name, value in wanted.items() if name != "cpu"}
     return _without_empty({"requests": wanted, "limits": limits})
+
+
+def _same_zone(attempt: Attempt) -> dict[str, Any]:
+    """Workers follow the first of them; where the head runs is its own affair."""
+    workers = {JOB_LABEL: attempt.job.metadata.name, NODE_TYPE_LABEL: "worker"}
+    term = {"labelSelector": {"matchLabels": workers}, "topologyKey": "topology.kubernetes.io/zone"}
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
 
 
 def _toleration(each: Any) -> dict[str, Any]:

@@ -106,6 +106,7 @@ def train(
             epochs=spec.train.epochs,
             workers=worker.world_size,
             record_examples=spec.train.record_examples,
+            flops_per_token=model.flops_per_token,
             start=start,
         )
         for damage in restored.passed_over if restored else ():

@@ -131,6 +131,14 @@ class Embedder(nn.Module):
         return int(self.backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     @property
+    def flops_per_token(self) -> int:
+        """Floating-point operations of a step for one token: 6 a weight, without the embedding table, which is only
+        looked up, and without attention's quadratic part (Kaplan et al., 2020, section 2.1).
+        """
+        table = self.backbone.get_input_embeddings().weight  # type: ignore[operator]
+        return int(6 * (sum(each.numel() for each in self.backbone.parameters()) - table.numel()))
+
+    @property
     def embedding_dtype(self) -> torch.dtype:
         """float32, or float64 where the weights are: losses are never computed in bf16."""
         return torch.promote_types(next(self.backbone.parameters()).dtype, torch.float32)

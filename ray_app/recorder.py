@@ -40,6 +40,7 @@ class Recorder:
         epochs: int,
         workers: int,
         record_examples: bool,
+        flops_per_token: int,
         start: Start | None = None,
     ) -> None:
         def keep(line: dict[str, Any]) -> bool:
@@ -47,6 +48,7 @@ class Recorder:
 
         self._run = run
         self._steps_per_epoch = steps_per_epoch
+        self._flops_per_token = flops_per_token
         self._own = own = partial(refuse_if_replaced, run, attempt)
         self._metrics = LineLog(run, METRICS, keep=keep, before_write=own)
         self._examples = LineLog(run, EXAMPLES, keep=keep, before_write=own) if record_examples else None
@@ -134,6 +136,8 @@ class Recorder:
                 message=f"worker {rank} takes {ratio:.1f} times as long for a token as the median worker",
             )
         self._useful_seconds += seconds
+        rates = self._rates.of(self.status.total_steps - metrics.step)
+        losses = {name: source.loss for name, source in metrics.sources.items()}
         trained = self._training_seconds + monotonic() - self._clock
         self.status = self.status.model_copy(
             update={
@@ -141,11 +145,14 @@ class Recorder:
                 "epoch": metrics.step / self._steps_per_epoch,
                 "micro_batches_consumed": consumed,
                 "loss": metrics.loss,
+                "source_losses": {**self.status.source_losses, **losses},
+                "store_retries": self.status.store_retries + metrics.data_retries,
+                "model_flops_per_second": self._flops_per_token * rates.get("tokens_per_second", 0.0) or None,
                 "worker_slowness": self._stragglers.slowness,
                 "learning_rate": learning_rate,
                 "training_seconds": trained,
                 "goodput": min(1.0, self._useful_seconds / trained) if trained else None,
-                **self._rates.of(self.status.total_steps - metrics.step),
+                **rates,
             }
         )
         if monotonic() - self._written > _STATUS_SECONDS:

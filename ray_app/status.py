@@ -69,7 +69,15 @@ class RunStatus(BaseModel):
     learning_rate: float | None = None
     examples_per_second: float | None = None
     tokens_per_second: float | None = None
+    model_flops_per_second: float | None = Field(
+        None,
+        description="6 a weight and token, whatever is computed again; all workers together.",
+    )
     data_wait_share: float | None = None
+    store_retries: int = Field(0, description="Reads of training data that were repeated since training began.")
+    source_losses: dict[str, float] = Field(
+        default_factory=dict, description="Loss of each source in the newest step that used it."
+    )
     workers: int = 0
     worker_slowness: tuple[float, ...] = Field(
         (), description="By rank, seconds a token of forward passes beside those of the median worker: 1 is as fast."

@@ -95,7 +95,7 @@ class _Operator:
         names = ("jobs", "ray_jobs", "ray_clusters", "config_maps", "pods")
         self._sights = Sights(**{name: indexed[name] for name in names})
         self._queue = KeyQueue()
-        REGISTRY.register(JobsCollector(self._sights.jobs, lambda: len(self._queue)))
+        REGISTRY.register(JobsCollector(self._sights.jobs, self._sights.run_of, lambda: len(self._queue)))
         self._tasks = [asyncio.create_task(self._work()) for _ in range(_WORKERS)]
 
     async def _end(self, **_: Any) -> None:

@@ -1,53 +1,100 @@
-"""Prometheus metrics of the operator and of its jobs, read off what is seen when they are asked for."""
+"""Prometheus metrics of the operator and of its jobs, read off what is seen when they are asked for.
+
+What is said of a job has the labels `namespace` and `job`, which a scrape has to honour (`honor_labels`).
+"""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from jobs.controller.job_gauges import JOB_GAUGES, JobSight, Workers, workers_of
+from jobs.errors import ConfigError
 from jobs.job_status import JobPhase, JobStatus, status_of
+from jobs.resource import document_of
+from ray_app.status import RunStatus
 
-RECONCILE_SECONDS = Histogram("f2llm_reconcile_seconds", "Time of one look at a job.")
-RECONCILE_FAILURES = Counter("f2llm_reconcile_failures_total", "Looks at a job that failed.", ["error"])
+Resource = Mapping[str, Any]
 
-_GAUGES = {
-    "f2llm_job_step": ("Optimiser steps done.", "step"),
-    "f2llm_job_total_steps": ("Optimiser steps in all.", "total_steps"),
-    "f2llm_job_loss": ("Loss of the last steps.", "loss"),
-    "f2llm_job_examples_per_second": ("Examples a second.", "examples_per_second"),
-    "f2llm_job_workers": ("Worker pods that are ready.", "ready_replicas"),
-    "f2llm_job_attempts": ("Attempts so far.", "attempt"),
-    "f2llm_job_restarts": ("Starts of the workers after the first.", "restarts"),
-    "f2llm_job_steps_lost": ("Steps that were repeated.", "steps_lost"),
-    "f2llm_job_last_checkpoint_step": ("Step of the newest checkpoint.", "last_checkpoint_step"),
-}
+
+@dataclass(frozen=True)
+class Family:
+    """What a metric is; `name` as a query has it, of a histogram without its suffix."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    words: str
+
+
+_JOBS = Family("f2llm_jobs", "gauge", ("phase",), "Jobs by phase.")
+_QUEUE_LENGTH = Family("f2llm_queue_length", "gauge", (), "Jobs that wait to be looked at.")
+_SECONDS = Family("f2llm_reconcile_seconds", "histogram", (), "Time of one look at a job.")
+_FAILURES = Family("f2llm_reconcile_failures_total", "counter", ("error",), "Looks at a job that failed.")
+_OF_JOBS = [Family(name, "gauge", ("namespace", "job", *each.labels), each.words) for name, each in JOB_GAUGES.items()]
+FAMILIES: tuple[Family, ...] = (*_OF_JOBS, _JOBS, _QUEUE_LENGTH, _SECONDS, _FAILURES)
+
+RECONCILE_SECONDS = Histogram(_SECONDS.name, _SECONDS.words)
+RECONCILE_FAILURES = Counter(_FAILURES.name, _FAILURES.words, _FAILURES.labels)
 
 
 class JobsCollector(Collector):
-    """`jobs` gives the stored jobs, `queue_length` the keys that wait."""
+    """`jobs` gives the stored jobs, `run_of` what a job's driver said last, `queue_length` the keys that wait."""
 
-    def __init__(self, jobs: Callable[[], list[Mapping[str, Any]]], queue_length: Callable[[], int]) -> None:
-        self._jobs, self._queue_length = jobs, queue_length
+    def __init__(
+        self,
+        jobs: Callable[[], list[Resource]],
+        run_of: Callable[[Resource], RunStatus | None],
+        queue_length: Callable[[], int],
+    ) -> None:
+        self._jobs, self._run_of, self._queue_length = jobs, run_of, queue_length
+        self._workers: dict[tuple[str, int], Workers | None] = {}
 
     def collect(self) -> Iterable[Metric]:
-        jobs = [(job["metadata"], status_of(job)) for job in self._jobs()]
-        yield GaugeMetricFamily("f2llm_queue_length", "Jobs that wait to be looked at.", value=self._queue_length())
-        yield _phases([status for _, status in jobs])
-        for name, (words, attribute) in _GAUGES.items():
-            gauge = GaugeMetricFamily(name, words, labels=["namespace", "job"])
-            for metadata, status in jobs:
-                if (value := getattr(status, attribute)) is not None:
-                    gauge.add_metric([metadata["namespace"], metadata["name"]], value)
-            yield gauge
+        resources = self._jobs()
+        self._read_documents(resources)
+        seen = [(each["metadata"], self._sight(each)) for each in resources]
+        yield GaugeMetricFamily(_QUEUE_LENGTH.name, _QUEUE_LENGTH.words, value=self._queue_length())
+        yield _phases(job.status for _, job in seen)
+        for gauge, known in zip(JOB_GAUGES.values(), _OF_JOBS, strict=True):
+            family = GaugeMetricFamily(known.name, known.words, labels=known.labels)
+            for metadata, job in seen:
+                for labels, value in gauge.samples(job):
+                    if value is not None:
+                        further = [labels[each] for each in gauge.labels]
+                        family.add_metric([metadata["namespace"], metadata["name"], *further], value)
+            yield family
+
+    def _sight(self, resource: Resource) -> JobSight:
+        return JobSight(status_of(resource), self._workers[_version(resource)], self._run_of(resource))
+
+    def _read_documents(self, resources: Iterable[Resource]) -> None:
+        """Each version of a document once: a thousand of them at every scrape would take the operator's time."""
+        known = self._workers
+        self._workers = {
+            _version(each): known[_version(each)] if _version(each) in known else _workers(each) for each in resources
+        }
+
+
+def _version(resource: Resource) -> tuple[str, int]:
+    return resource["metadata"]["uid"], resource["metadata"]["generation"]
+
+
+def _workers(resource: Resource) -> Workers | None:
+    try:
+        return workers_of(document_of(resource))
+    except ConfigError:
+        return None
 
 
 def _phases(statuses: Iterable[JobStatus]) -> Metric:
     counts = dict.fromkeys(JobPhase, 0)
     for status in statuses:
         counts[status.phase] += 1
-    gauge = GaugeMetricFamily("f2llm_jobs", "Jobs by phase.", labels=["phase"])
+    gauge = GaugeMetricFamily(_JOBS.name, _JOBS.words, labels=_JOBS.labels)
     for phase, count in counts.items():
         gauge.add_metric([phase.value], count)
     return gauge

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jobs.job_status import JobStatus
+from jobs.job_status import JobStatus, status_of
 from jobs.naming import attempt_id, attempt_name, progress_name
 from jobs.published import STOP_KEY, published_in
 from jobs.resource import key_of
 from jobs.seen import Seen
+from ray_app.status import RunStatus
 
 Key = tuple[str, str]
 Index = Mapping[Key, Iterable[Any]]
@@ -43,7 +44,7 @@ class Sights:
         if ray_job is not None and not _is_owned(ray_job, uid):
             ray_job = None  # of a job that had this name before
         cluster = (ray_job or {}).get("status", {}).get("rayClusterName") or ""
-        config_map = _first(self._config_maps, (namespace, progress_name(name)))
+        config_map = self._progress(resource)
         return Seen(
             ray_job=ray_job,
             ray_cluster=_first(self._ray_clusters, (namespace, cluster)),
@@ -51,6 +52,18 @@ class Sights:
             published=published_in(config_map, attempt=attempt_id(uid, status.attempt)),
             stop_wish=((config_map or {}).get("data") or {}).get(STOP_KEY, ""),
         )
+
+    def run_of(self, resource: Mapping[str, Any]) -> RunStatus | None:
+        """What the driver of the newest attempt said last, while the attempt is under way."""
+        status = status_of(resource)
+        attempt = attempt_id(resource["metadata"]["uid"], status.attempt)
+        said = published_in(self._progress(resource), attempt=attempt) if status.active else None
+        return said.run if said else None
+
+    def _progress(self, resource: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        namespace, name = key_of(resource)
+        found: Mapping[str, Any] | None = _first(self._config_maps, (namespace, progress_name(name)))
+        return found
 
 
 def slim_ray_job(body: Mapping[str, Any]) -> dict[str, Any]:

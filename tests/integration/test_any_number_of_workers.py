@@ -168,6 +168,8 @@ def test_a_killed_worker_costs_a_restart_and_not_the_run(undisturbed: Path, data
     assert [group["step"] for group in status["groups"]] == [0, starts[1]["step"]]
     assert status["steps_lost"] == starts[1]["steps_lost"]
     assert 0 < status["goodput"] < 1
+    assert status["source_losses"].keys() == {"answers", "echoes", "groups", "parity"}
+    assert status["model_flops_per_second"] > 0
     assert not (run / "exit.json").exists()
     assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
     assert read_lines(run / "examples.jsonl") == read_lines(undisturbed / "examples.jsonl")

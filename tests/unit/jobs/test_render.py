@@ -160,6 +160,23 @@ def test_a_document_wins_over_its_profiles_and_a_later_profile_over_an_earlier_o
     assert pod["terminationGracePeriodSeconds"] == 25
 
 
+def test_workers_of_a_profile_follow_the_first_of_them_into_its_zone_and_the_head_is_free() -> None:
+    head, template = templates(objects({"cluster": {"profiles": ["platform", "same-zone"]}}))
+
+    (term,) = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["labelSelector"] == {"matchLabels": {"f2llm.dev/job": "job", "ray.io/node-type": "worker"}}
+    assert "affinity" not in head["spec"]
+    assert template["spec"]["nodeSelector"] == {"f2llm.dev/pool": "gpu"}
+
+
+def test_no_autoscaler_moves_a_pod() -> None:
+    for template in templates(objects()):
+        assert template["metadata"]["annotations"] == {
+            "karpenter.sh/do-not-disrupt": "true",
+            "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        }
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_renders(name: str) -> None:
     assert objects({"cluster": {"profiles": [name]}})["RayJob"]

@@ -246,3 +246,13 @@ def test_a_gpu_kernel_is_refused_on_a_cpu(wanted: Any) -> None:
         attention_of(spec, torch.device("cpu"))
 
     assert "auto" in str(raised.value.remedy)
+
+
+def test_operations_are_six_a_weight_outside_the_table_of_embeddings() -> None:
+    model = _model()
+
+    layers = sum(
+        each.numel() for name, each in model.backbone.named_parameters() if not name.startswith("embed_tokens")
+    )
+    assert model.flops_per_token == 6 * layers
+    assert any(name.startswith("embed_tokens") for name, _ in model.backbone.named_parameters())
