@@ -20,6 +20,7 @@ from jobs.errors import ConfigError
 if TYPE_CHECKING:
     from data_io.config import S3Options
     from data_io.statistics_report import DatasetStatistics
+    from jobs.doctor import Check
     from jobs.k8s_api import KubeApi
     from jobs.plan import DataSize
     from jobs.published import Published
@@ -380,6 +381,31 @@ def connect(kubeconfig: str | None, context: str | None, namespace: str | None) 
     """A cluster, found as kubectl finds it. Raises ConfigError where there is none."""
     api: KubeApi = function("connect")(kubeconfig=kubeconfig, context=context, namespace=namespace)
     return api
+
+
+def examine_cluster(
+    kubeconfig: str | None, context: str | None, namespace: str | None, path: str | None
+) -> "list[Check]":
+    """What a cluster has for training, and for the document at `path`. One that does not answer is a finding too.
+
+    Raises ConfigError where no cluster is named anywhere, or the document is none.
+    """
+    from jobs.cluster_doctor import judge_cluster
+    from jobs.cluster_facts import read_cluster
+    from jobs.crd import schema
+    from jobs.doctor import Check
+    from jobs.document_doctor import judge_document
+    from jobs.errors import KubernetesError
+    from jobs.spec import load_document
+
+    job = None if path is None else load_document(path)
+    api = connect(kubeconfig, context, namespace or (None if job is None else job.metadata.namespace))
+    try:
+        facts = read_cluster(api, job)
+    except KubernetesError as error:
+        return [Check("API server", "missing", error.message, error.remedy)]
+    checks = judge_cluster(facts, schema()["properties"]["spec"])
+    return checks if job is None else [*checks, *judge_document(job, facts)]
 
 
 def progress_door(config_map: str) -> "Callable[[Published], str]":

@@ -18,12 +18,14 @@ from jobs.errors import F2LLMError
 GIB = 2**30
 _PROBE_SECONDS = 120
 
-Status = Literal["ok", "warn", "missing"]
+Status = Literal["ok", "warn", "missing", "absent", "unknown"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report. `missing`: not even a run on CPU can work; `warn`: it works, but worse."""
+    """One line of the report. `missing`: not even a run on CPU can work; `warn`: it works, but worse; `absent`: not
+    there and not needed; `unknown`: could not be looked at.
+    """
 
     name: str
     status: Status

@@ -100,10 +100,13 @@ class Facts(Section):
 
 def load_facts(path: Path | None) -> Facts:
     """The operator's configuration file, or what is built in. Raises ConfigError for a file that is none."""
-    if path is None:
-        return Facts()
-    raw = read_yaml(path.read_text(encoding="utf-8"), str(path), holds="settings of the operator")
+    return Facts() if path is None else parse_facts(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse_facts(text: str, name: str) -> Facts:
+    """The operator's configuration from the text of its file, called `name` in the ConfigError where it is none."""
+    raw = read_yaml(text, name, holds="settings of the operator")
     try:
         return Facts.model_validate(raw.value)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {first_problem(error)}", remedy="see `f2llm-operator` in docs/cluster.md") from None
+        raise ConfigError(f"{name}: {first_problem(error)}", remedy="see `f2llm-operator` in docs/cluster.md") from None

@@ -21,7 +21,7 @@ from jobs.errors import ConfigError, KubernetesError, NotFoundInKubernetes, Refu
 official_config: Any = _untyped_config
 FIELD_MANAGER = "f2llm"
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
-# kind -> (API, plural); namespaced all of them.
+# kind -> (API, plural)
 _KINDS = {
     "EmbeddingJob": ("apis/f2llm.dev/v1alpha1", "embeddingjobs"),
     "RayJob": ("apis/ray.io/v1", "rayjobs"),
@@ -35,7 +35,15 @@ _KINDS = {
     "PodDisruptionBudget": ("apis/policy/v1", "poddisruptionbudgets"),
     "NetworkPolicy": ("apis/networking.k8s.io/v1", "networkpolicies"),
     "Lease": ("apis/coordination.k8s.io/v1", "leases"),
+    "Deployment": ("apis/apps/v1", "deployments"),
+    "Secret": ("api/v1", "secrets"),
+    "PersistentVolumeClaim": ("api/v1", "persistentvolumeclaims"),
+    "Namespace": ("api/v1", "namespaces"),
+    "Node": ("api/v1", "nodes"),
+    "PriorityClass": ("apis/scheduling.k8s.io/v1", "priorityclasses"),
+    "SelfSubjectAccessReview": ("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews"),
 }
+_OF_NO_NAMESPACE = ("Namespace", "Node", "PriorityClass", "SelfSubjectAccessReview")
 Object = dict[str, Any]
 _PATCHES = {
     "merge": "application/merge-patch+json",
@@ -76,6 +84,18 @@ class KubeApi:
             certificate_path=configuration.cert_file,
             private_key_path=configuration.key_file,
         )
+
+    @property
+    def server(self) -> str:
+        """Address of the API server."""
+        return str(self.client.configuration.host)
+
+    def read(self, path: str) -> Object | None:
+        """What the API server says of itself at `/version`, `/apis`, `/openapi/v3/...`; None where that is nothing."""
+        try:
+            return self._json("GET", path)
+        except NotFoundInKubernetes:
+            return None
 
     def get(self, kind: str, name: str, *, namespace: str | None = None) -> Object | None:
         """The object, None where there is none."""
@@ -153,11 +173,14 @@ class KubeApi:
 
     def _path(self, kind: str, namespace: str | None, name: str = "") -> str:
         api, plural = _KINDS[kind]
-        path = f"/{api}/namespaces/{quote(namespace or self.namespace)}/{plural}"
+        if kind in _OF_NO_NAMESPACE:
+            path = f"/{api}/{plural}"
+        else:
+            path = f"/{api}/namespaces/{quote(namespace or self.namespace)}/{plural}"
         return f"{path}/{quote(name)}" if name else path
 
     def _path_of(self, value: Mapping[str, Any]) -> str:
-        return self._path(value["kind"], value["metadata"].get("namespace"))
+        return self._path(value["kind"], value.get("metadata", {}).get("namespace"))
 
     def _json(
         self,
