@@ -3,13 +3,13 @@
 Values come from three places: the job's status, its document, and the last words of its driver.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from jobs.job_status import JobStatus
 from jobs.observe import time_of
 from jobs.spec import EmbeddingJob
-from ray_app.status import RunStatus
+from ray_app.status import Reason, RunStatus
 
 Samples = Iterable[tuple[Mapping[str, str], float | None]]
 """(further labels, value); None where it is not known."""
@@ -59,14 +59,15 @@ def _of_workers(words: str, value: Callable[[JobStatus, Workers], float]) -> Job
     return JobGauge(words, lambda job: [({}, value(job.status, job.workers))] if job.workers else [])
 
 
-def _by_name(words: str, label: str, attribute: str) -> JobGauge:
-    """A value for each name in a mapping of the run's."""
+def _source_losses(job: JobSight) -> Samples:
+    if job.run is not None:
+        yield from (({"source": name}, loss) for name, loss in job.run.source_losses.items())
 
-    def samples(job: JobSight) -> Iterator[tuple[Mapping[str, str], float]]:
-        values: Mapping[str, float] = getattr(job.run, attribute) if job.run else {}
-        yield from (({label: name}, value) for name, value in values.items())
 
-    return JobGauge(words, samples, (label,))
+def _restarts_by_reason(job: JobSight) -> Samples:
+    """Zeros as well: what first appears with 1 has not grown, as Prometheus sees it."""
+    if job.run is not None:
+        yield from (({"reason": each.value}, job.run.restarts_by_reason.get(each, 0)) for each in Reason)
 
 
 def _last_failure(job: JobSight) -> Samples:
@@ -137,8 +138,10 @@ JOB_GAUGES: Mapping[str, JobGauge] = {
     "f2llm_job_checkpoint_save_seconds": _of_run(
         "How long the newest checkpoint was written, beside training.", "checkpoint_save_seconds"
     ),
-    "f2llm_job_restarts_by_reason": _by_name(
-        "Starts of the workers after the first, by what made them necessary.", "reason", "restarts_by_reason"
+    "f2llm_job_restarts_by_reason": JobGauge(
+        "Starts of the workers after the first, by what made them necessary.", _restarts_by_reason, ("reason",)
     ),
-    "f2llm_job_source_loss": _by_name("Loss of each source in the last step that used it.", "source", "source_losses"),
+    "f2llm_job_source_loss": JobGauge(
+        "Loss of each source in the last step that used it.", _source_losses, ("source",)
+    ),
 }

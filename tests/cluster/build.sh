@@ -3,7 +3,8 @@
 # of two cores and 700 MB where nothing is cached. With arguments only those programs: tests/cluster/build.sh etcd kube-apiserver
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)/programs
-kubernetes=1.36.3 kuberay=1.6.2 helm=4.3.1 unittest=1.1.2 kueue=0.19.2
+kubernetes=1.36.3 kuberay=1.6.2 helm=4.3.1 unittest=1.1.2 prometheus=0.316.0
+kueue=0.19.2 karpenter=1.14.0 karpenter_aws=1.14.1 prometheus_operator=0.85.0 gke_models=4.6.2
 ray_operator=github.com/ray-project/kuberay/ray-operator@v$kuberay
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-$kubernetes
 bin=$folder/bin
@@ -43,13 +44,29 @@ program() { # name
     helm) install_at helm "helm.sh/helm/v4/cmd/helm@v$helm" ;;
     helm-unittest)
       cd "$(module "github.com/helm-unittest/helm-unittest@v$unittest")" && build helm-unittest ./cmd/helm-unittest ;;
+    promtool) install_at promtool "github.com/prometheus/prometheus/cmd/promtool@v$prometheus" ;;
+    platform-crds) # a folder with the resources of others that helm/f2llm-platform makes objects of
+      mkdir "$stage/platform-crds"
+      for place in "sigs.k8s.io/kueue@v$kueue config/components/crd/bases" \
+        "sigs.k8s.io/karpenter@v$karpenter pkg/apis/crds" \
+        "github.com/aws/karpenter-provider-aws@v$karpenter_aws pkg/apis/crds" \
+        "github.com/prometheus-operator/prometheus-operator@v$prometheus_operator example/prometheus-operator-crd"; do
+        cp --no-preserve=mode "$(module "${place% *}")/${place#* }"/*.yaml "$stage/platform-crds/"
+      done
+      rm -rf "$folder/platform-crds" && mv "$stage/platform-crds" "$folder/"
+      : >"$bin/platform-crds" && chmod +x "$bin/platform-crds" ;;
+    gke-models) # Google publishes its ComputeClass in its documentation only; this package has the schema of a real cluster
+      command -v npm >/dev/null || { echo "no npm on PATH: ComputeClasses are not checked" >&2; exit 0; }
+      npm install --silent --no-audit --no-fund --prefix "$stage/gke-models" "@kubernetes-models/gke@$gke_models"
+      rm -rf "$folder/gke-models" && mv "$stage/gke-models" "$folder/"
+      : >"$bin/gke-models" && chmod +x "$bin/gke-models" ;;
     pause) gcc -static -Os -o "$stage/pause" "$here/pause/pause.c" && finish pause ;;
     *) echo "no such program: $1" >&2; exit 2 ;;
   esac
 }
 
 all=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy coredns kuberay-manifests kuberay-operator)
-all+=(helm helm-unittest pause kueue-manifests kueue)
+all+=(helm helm-unittest pause kueue-manifests kueue promtool platform-crds gke-models)
 [ $# -gt 0 ] || set -- "${all[@]}"
 stage=$(mktemp -d "$folder/build.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
