@@ -28,7 +28,7 @@ test: setup ## Run all tests: unit and contract tests, then the integration test
 
 .PHONY: test-cluster
 test-cluster: setup ## Run the tests beside a real Kubernetes; the first time some 15 minutes go into building it (ARGS="-m pods")
-	@tests/cluster/build.sh etcd kube-apiserver kube-controller-manager kuberay-manifests helm helm-unittest
+	@tests/cluster/build.sh etcd kube-apiserver kube-controller-manager kuberay-manifests helm helm-unittest promtool platform-crds gke-models
 	@$(IN_VENV) python -m pytest -q tests/cluster $(ARGS)
 
 .PHONY: lint
@@ -44,10 +44,12 @@ format: setup ## Mend what ruff can mend by itself
 	@$(IN_VENV) ruff format .
 
 .PHONY: generate
-generate: setup ## Write the generated files again (docs/reference, the custom resource, the table in docs/sources.md)
+generate: setup ## Write the generated files again (docs/reference, the custom resource, the table in docs/sources.md, dashboards, README of a chart)
 	@$(IN_VENV) python -m jobs.reference
 	@$(IN_VENV) python -m jobs.crd
 	@$(IN_VENV) python -m jobs.sources_page
+	@$(IN_VENV) python -m jobs.dashboards
+	@$(IN_VENV) python -m jobs.chart_readme
 
 .PHONY: chaos
 chaos: setup ## Disturb runs in every way and compare them with an undisturbed one (ARGS="--runs 1 --events 5")
