@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tests.support.control_plane import programs_folder
 
-OPERATOR_CHART = Path(__file__).parents[2] / "helm" / "f2llm-operator"
+_CHARTS = Path(__file__).parents[2] / "helm"
+OPERATOR_CHART, PLATFORM_CHART = _CHARTS / "f2llm-operator", _CHARTS / "f2llm-platform"
 
 
 def run_program(name: str, *arguments: str, stdin: str | None = None) -> str:
