@@ -12,12 +12,13 @@ import pytest
 import yaml
 
 from jobs.dashboards.__main__ import DASHBOARDS
+from jobs.facts import PROFILES
 from tests.support.control_plane import ControlPlane, missing_programs, programs_folder, run_control_plane
 from tests.support.custom_resources import install_our_type, wait_until_served
 from tests.support.helm import PLATFORM_CHART, run_program
 from tests.support.kubectl import Kubectl, Refused
 
-PROFILES = ("aws", "gke", "aks", "on-prem", "trial")
+VALUES = ("aws", "gke", "aks", "on-prem", "trial")
 SYSTEM = "f2llm-system"
 TYPES = programs_folder().parent / "platform-crds"
 GKE_MODELS = programs_folder().parent / "gke-models"
@@ -76,7 +77,7 @@ def rendered(helm: Program, profile: str) -> list[dict[str, Any]]:
     return [each for each in yaml.safe_load_all(made) if each]
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", VALUES)
 def test_lint_finds_nothing_in_a_profile(helm: Program, profile: str) -> None:
     values = PLATFORM_CHART / f"values-{profile}.yaml"
 
@@ -87,7 +88,7 @@ def test_the_charts_own_tests_pass() -> None:
     assert "1 passed" in program("helm-unittest")("--strict", "--color=false", str(PLATFORM_CHART))
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", VALUES)
 def test_the_api_server_takes_all_that_a_profile_makes(helm: Program, profile: str, kubectl: Kubectl) -> None:
     objects = rendered(helm, profile)
     for each in objects:
@@ -107,6 +108,28 @@ def test_the_api_server_refuses_what_is_misspelt(helm: Program, kubectl: Kubectl
 
     with pytest.raises(Refused, match="consolidateafter"):
         kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(pool))
+
+
+@pytest.mark.parametrize(("profile", "role"), [("aws", "head"), ("aws", "gpu"), ("aks", "head"), ("aks", "gpu")])
+def test_pods_with_the_operators_profile_fit_the_nodes_and_no_others_do(helm: Program, profile: str, role: str) -> None:
+    pods = PROFILES["platform"].head if role == "head" else PROFILES["platform"].worker
+    tolerated = {each.key for each in pods.tolerations}
+    pools = [each["spec"]["template"] for each in rendered(helm, profile) if each["kind"] == "NodePool"]
+    fitting = [each for each in pools if each["metadata"]["labels"]["f2llm.dev/pool"] == role]
+
+    assert len(fitting) == (1 if role == "head" else 2)
+    for each in fitting:
+        assert pods.node_selector == each["metadata"]["labels"]
+        assert {taint["key"] for taint in each["spec"]["taints"]} <= tolerated
+        assert each["spec"]["taints"]
+
+
+def test_on_gke_the_operators_profile_names_the_classes_of_nodes(helm: Program) -> None:
+    classes = {each["metadata"]["name"] for each in rendered(helm, "gke") if each["kind"] == "ComputeClass"}
+
+    pods = PROFILES["platform-gke"]
+
+    assert {*pods.head.node_selector.values(), *pods.worker.node_selector.values()} == classes
 
 
 _CHECK = """\

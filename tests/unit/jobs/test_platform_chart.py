@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 from jobs.chart_readme import CHART, leaves, readme
-from jobs.facts import PROFILES
 from jobs.yaml_text import read_yaml
 
 ALERT = re.compile(r'"name" "(F2LLM\w+)"')
@@ -33,15 +32,3 @@ def test_every_alert_has_its_chapter_in_the_runbook_and_every_chapter_its_alert(
 
     assert len(alerts) == 9
     assert re.findall(r"^## (F2LLM\w+)$", page, re.MULTILINE) == alerts
-
-
-def test_the_operators_profiles_select_the_nodes_that_the_chart_makes() -> None:
-    pools = (CHART / "templates" / "_nodepool.tpl").read_text() + (CHART / "templates" / "nodes-gke.yaml").read_text()
-
-    for name, label in (("platform", "f2llm.dev/pool"), ("platform-gke", "cloud.google.com/compute-class")):
-        profile = PROFILES[name]
-
-        assert set(profile.head.node_selector) == set(profile.worker.node_selector) == {label}
-    assert "f2llm.dev/pool: {{ .role }}" in pools
-    assert PROFILES["platform-gke"].worker.node_selector.values() <= {"f2llm-gpu"}
-    assert "name: f2llm-gpu\n" in pools
