@@ -6,7 +6,7 @@
 {{- $underWay := printf "and on (namespace, job) %s (f2llm_job_phase{phase=~\"Starting|Training|Retrying\"})" $job }}
 {{- $window := max 1 (div $alerts.noProgressMinutes 3) }}
 groups:
-  - name: f2llm-records
+  - name: f2llm-costs
     interval: 1m
     rules:
       - record: f2llm:namespace_gpus
@@ -25,6 +25,10 @@ groups:
         labels: {namespace: {{ .name }}}
       {{- end }}
       {{- end }}
+      {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMBudgetExceeded" "severity" "warning" "minutes" 0
+        "expr" "f2llm:namespace_cost:sum30d > on (namespace) f2llm:namespace_budget"
+        "summary" "{{ $labels.namespace }} has spent its budget"
+        "description" "Its GPUs of the last 30 days cost {{ $value | humanize }}.") | nindent 6 }}
   - name: f2llm-alerts
     interval: 30s
     rules:
@@ -65,10 +69,6 @@ groups:
         "expr" "absent(f2llm_queue_length)"
         "summary" "No operator looks after the jobs"
         "description" "Running jobs go on; nothing starts, scales or is tried again.") | nindent 6 }}
-      {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMBudgetExceeded" "severity" "warning" "minutes" 0
-        "expr" "f2llm:namespace_cost:sum30d > on (namespace) f2llm:namespace_budget"
-        "summary" "{{ $labels.namespace }} has spent its budget"
-        "description" "Its GPUs of the last 30 days cost {{ $value | humanize }}.") | nindent 6 }}
 {{- end }}
 {{- define "f2llm.alert" -}}
 - alert: {{ .name }}
