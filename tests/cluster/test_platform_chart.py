@@ -88,6 +88,16 @@ def test_the_charts_own_tests_pass() -> None:
     assert "1 passed" in program("helm-unittest")("--strict", "--color=false", str(PLATFORM_CHART))
 
 
+def test_the_page_shows_what_helm_prints_and_makes(helm: Program, project_root: Path) -> None:
+    page = (project_root / "docs" / "platform.md").read_text()
+    trial = f"--values={PLATFORM_CHART / 'values-trial.yaml'}"
+    printed = helm("install", "f2llm-platform", str(PLATFORM_CHART), f"--namespace={SYSTEM}", trial, "--dry-run=client")
+    made = sorted(f"{each['kind']} {each['metadata']['name']}" for each in rendered(helm, "aws"))
+
+    assert printed[printed.index("NOTES:") :].strip() in page
+    assert "\n".join(made) in page
+
+
 @pytest.mark.parametrize("profile", VALUES)
 def test_the_api_server_takes_all_that_a_profile_makes(helm: Program, profile: str, kubectl: Kubectl) -> None:
     objects = rendered(helm, profile)
