@@ -30,6 +30,7 @@ from io import BufferedReader
 from urllib.parse import urlsplit
 
 _COUNTS = "/-/counts"
+_REQUESTS_A_READ = 8
 _BLOCK = 256 * 1024
 _EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -52,7 +53,7 @@ class Faults:
     stalled: float = 0.0
     """Half of the body arrives, then nothing, until the client gives up."""
     flipped: float = 0.0
-    """One bit of the body is another, and right when the same range is asked for again."""
+    """One bit of the body is another, and right the next times that the same range is asked for."""
     slow: float = 0.0
     """The answer begins `slow_seconds` late, or never where the client gives up before; the next one is in time."""
     slow_seconds: float = 60.0
@@ -225,8 +226,11 @@ class _Draw:
         return share > 0 and _unit(self.seed, fault, self.what, self.before) < share
 
     def happens_once(self, fault: str, share: float) -> bool:
-        """Not when it happened the last time that the same was asked for."""
-        return self.happens(fault, share) and not replace(self, before=self.before - 1).happens(fault, share)
+        """Not when it happened one of the last times that the same was asked for: one read of a client that asks a
+        second time where an answer is late, and again where none comes, is several requests.
+        """
+        earlier = (replace(self, before=n) for n in range(max(0, self.before - _REQUESTS_A_READ), self.before))
+        return self.happens(fault, share) and not any(each.happens(fault, share) for each in earlier)
 
     def in_burst(self, share: float, burst: int) -> bool:
         return share > 0 and _unit(self.seed, "busy", self.number // burst) < share
