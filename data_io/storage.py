@@ -54,6 +54,14 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True)
+class Level:
+    """One folder without what lies deeper, as sorted keys relative to the store."""
+
+    folders: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Blob:
     """Bytes of a range, with the ETag and the size of the whole object they were cut from."""
 
@@ -189,6 +197,19 @@ class Store:
         cut = len(self.prefix) + 1 if self.prefix else 0
         listed = [ObjectInfo(o["path"][cut:], o["size"], o["e_tag"], o["last_modified"]) for o in found]
         return sorted(listed, key=lambda info: info.key)
+
+    def list_level(self, prefix: str = "") -> Level:
+        """What lies in the folder `prefix` itself; nothing where it does not exist."""
+        try:
+            found = self._call(prefix, lambda client, path: obstore.list_with_delimiter(client, prefix=path or None))
+        except NotFoundInStore:
+            return Level((), ())
+        cut = len(self.prefix) + 1 if self.prefix else 0
+        folders, objects = found["common_prefixes"], found["objects"]
+        return Level(
+            tuple(sorted(each[cut:].rstrip("/") for each in folders)),
+            tuple(sorted(each["path"][cut:] for each in objects)),
+        )
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; a key that does not exist is no error."""

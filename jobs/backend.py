@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ray_app.exit_record import ExitRecord
     from ray_app.mining_job import OnProgress
     from ray_app.mining_report import MiningReport
+    from ray_app.report_record import RunRecord
+    from ray_app.run_figures import RunFigures
     from ray_app.status import RunStatus
 
 Target = Literal[
@@ -61,6 +63,9 @@ Target = Literal[
     "connect",
     "write_report",
     "write_data_report",
+    "read_runs",
+    "figures_of",
+    "write_runs_page",
 ]
 TARGETS: Mapping[Target, str] = {
     "open_store": "data_io.storage",
@@ -90,6 +95,9 @@ TARGETS: Mapping[Target, str] = {
     "connect": "jobs.k8s_api",
     "write_report": "ray_app.report",
     "write_data_report": "ray_app.data_report",
+    "read_runs": "ray_app.run_figures",
+    "figures_of": "ray_app.run_figures",
+    "write_runs_page": "ray_app.runs_page",
 }
 
 LONGEST_MEASURED_TOKENS = 32_768
@@ -348,6 +356,26 @@ def report_run(run_uri: str, s3: "S3Options") -> str:
         raise NotFoundInStore(f"no run at {run_uri}: it has no job.yaml", remedy=RUN_HINT)
     function("write_report")(run)
     return f"{run.uri}/report.html"
+
+
+def runs_below(uri: str, s3: "S3Options", *, gpu_price: float | None) -> "list[tuple[RunFigures, RunRecord]]":
+    """Every run at `uri` or below it. Raises NotFoundInStore where there is none."""
+    found = function("read_runs")(function("open_store")(uri, s3))
+    if not found:
+        raise NotFoundInStore(f"no run at {uri} or below it", remedy="give storage.uri of your documents")
+    return [(function("figures_of")(name, record, gpu_price=gpu_price), record) for name, record in found]
+
+
+def write_runs_page(
+    uri: str,
+    runs: "Sequence[tuple[RunFigures, RunRecord]]",
+    differences: Sequence[tuple[str, Mapping[str, str]]],
+    page: str,
+    *,
+    price: str,
+) -> None:
+    """Write a page that shows runs side by side to the local file `page`."""
+    function("write_runs_page")(uri, runs, differences, Path(page), price=price)
 
 
 @dataclass(frozen=True)

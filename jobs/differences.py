@@ -1,6 +1,6 @@
 """Whether a document may go on with a run directory that another document started."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -40,7 +40,7 @@ class Difference:
     new: Any
 
     def __str__(self) -> str:
-        return f"spec.{self.path}: {_text(self.frozen)} there, {_text(self.new)} here"
+        return f"spec.{self.path}: {value_text(self.frozen)} there, {value_text(self.new)} here"
 
 
 def differences(frozen: EmbeddingJob, new: EmbeddingJob) -> list[Difference]:
@@ -73,17 +73,27 @@ def refuse_differences(frozen_yaml: str, new: EmbeddingJob, *, run_uri: str) -> 
         lines = "".join(f"\n  {difference}" for difference in found)
         raise RunConflict(
             f"{run_uri}: this run was started by a document that says something else:{lines}",
-            remedy=f"give the new document another metadata.name, or write {found[0].path}: {_text(found[0].frozen)}",
+            remedy="give the new document another metadata.name, or write "
+            f"{found[0].path}: {value_text(found[0].frozen)}",
         )
 
 
+def compare(documents: Sequence[EmbeddingJob]) -> list[tuple[str, list[Any]]]:
+    """(path, its value in each document) of every field that is not the same in all, in the document's order."""
+    leaves = [dict(_leaves(_values(each))) for each in documents]
+    found = (
+        (path, [each.get(path) for each in leaves]) for path in dict.fromkeys(path for each in leaves for path in each)
+    )
+    return [(path, values) for path, values in found if any(value != values[0] for value in values)]
+
+
+def value_text(value: Any) -> str:
+    """A value as it stands in a document."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _all_differences(frozen: EmbeddingJob, new: EmbeddingJob) -> list[Difference]:
-    before, after = dict(_leaves(_values(frozen))), dict(_leaves(_values(new)))
-    return [
-        Difference(path, before.get(path), after.get(path))
-        for path in {**before, **after}
-        if before.get(path) != after.get(path)
-    ]
+    return [Difference(path, before, after) for path, (before, after) in compare((frozen, new))]
 
 
 def _values(job: EmbeddingJob) -> dict[str, Any]:
@@ -96,7 +106,3 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
-import plotly.offline
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from data_io.errors import ConfigError
 from data_io.statistics_report import DatasetStatistics, SourceStatistics
-from ray_app.report import Chart, in_script
+from ray_app.page import Chart, render_page
 from ray_app.report_figures import PALETTE, figure_json
 
 _MOST_ROWS_OF_A_CHART = 80
@@ -40,21 +37,13 @@ def write_data_report(found: DatasetStatistics, out: Path) -> None:
 
 def render_data_report(found: DatasetStatistics) -> str:
     """The whole page; its numbers are those of `found`. Every text from the data set is escaped."""
-    environment = Environment(
-        loader=PackageLoader("ray_app"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
-    environment.filters["in_script"] = in_script
     largest = sorted(found.sources, key=lambda source: (-source.rows, source.name))
     in_tokens = any(source.tokens for source in found.sources)
-    return environment.get_template("data_report.html.j2").render(
+    return render_page(
+        "data_report.html.j2",
         found=found,
         sources=largest,
         unit="tokens" if in_tokens else "characters",
-        plotly_js=Markup(plotly.offline.get_plotlyjs()),
         licences=_by_licence(found),
         kinds=_by_kind(found),
         measured=sum(source.rows_read for source in found.sources),

@@ -2,32 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import plotly.offline
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from data_io.storage import Store, open_store
 from ray_app import report_figures as figures
 from ray_app import report_view as view
 from ray_app import report_workers as workers
 from ray_app.metrics import StepMetrics
+from ray_app.page import Chart, render_page
 from ray_app.report_record import RunRecord, read_run
 
 KEY = "report.html"
 _MOST_EVENTS = 200
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure on the page: `figure` is Plotly's JSON."""
-
-    title: str
-    figure: str
-    note: str = ""
 
 
 def write_report(run: Store | Path, out: Path | None = None) -> None:
@@ -46,19 +33,10 @@ def write_report(run: Store | Path, out: Path | None = None) -> None:
 
 def render_report(record: RunRecord) -> str:
     """The whole page. Every text from the run is escaped; nothing in it is fetched from anywhere."""
-    environment = Environment(
-        loader=PackageLoader("ray_app"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
-    environment.filters.update(
-        fraction=_fraction, duration=view.duration, plain=_plain, words=view.words, in_script=in_script
-    )
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "report.html.j2",
+        {"fraction": _fraction, "duration": view.duration, "plain": _plain, "words": view.words},
         record=record,
-        plotly_js=Markup(plotly.offline.get_plotlyjs()),
         facts=view.facts_of(record),
         tiles=view.tiles_of(record),
         evaluation_charts=_evaluation_charts(record),
@@ -160,8 +138,3 @@ def _fraction(value: float | None, digits: int = 4) -> str:
 def _plain(value: Any) -> str:
     """A value of an event as a reader writes it: no quotes around a word, JSON for the rest."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def in_script(text: str) -> Markup:
-    """JSON inside a script element: no character in it can end that element."""
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -57,6 +57,35 @@ def loss_chart(steps: Sequence[StepMetrics]) -> str:
     return figure_json(figure, y_title="loss", height=360)
 
 
+def curves_chart(curves: Sequence[tuple[str, Series]], *, x_title: str) -> str:
+    """Losses of up to 12 runs, each smoothed over its own points."""
+    return figure_json(_lines(curves[:MOST_SOURCES]), y_title="loss", height=380, x_title=x_title)
+
+
+def bars_chart(names: Sequence[str], bars: Sequence[tuple[str, str, Sequence[float | None]]], *, digits: int) -> str:
+    """Groups of bars, one a name; each of `bars` is a label, a colour and a height for every name."""
+    figure = go.Figure()
+    for label, colour, heights in bars:
+        figure.add_trace(
+            go.Bar(
+                name=label,
+                orientation="h",
+                x=heights,
+                y=[html.escape(name) for name in names],
+                text=["" if value is None else f"{value:,.{digits}f}" for value in heights],
+                textposition="outside",
+                cliponaxis=False,
+                marker_color=colour,
+                hovertemplate=f"%{{y}}: %{{x:,.{digits}f}}<extra>{label}</extra>",
+            )
+        )
+    figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.06)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_xaxes(rangemode="tozero")
+    height = 70 + (14 + 20 * len(bars)) * len(names)
+    return figure_json(figure, height=height, x_title="", legend=len(bars) > 1, right=70)
+
+
 def largest_sources(steps: Sequence[StepMetrics]) -> list[str]:
     """Sources by examples used, most first."""
     examples: dict[str, int] = {}

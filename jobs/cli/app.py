@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from data_io.errors import F2LLMError
-from jobs.cli import cluster, data, document, machine, run, runs
+from jobs.cli import cluster, data, document, machine, overview, run, runs
 
 app = typer.Typer(
     name="f2llm",
@@ -50,6 +50,7 @@ app.command("status")(runs.status)
 app.command("evaluate")(runs.evaluate)
 app.command("export")(runs.export)
 app.command("report")(runs.report)
+app.command("runs")(overview.runs)
 app.command("submit")(cluster.submit)
 app.command("list")(cluster.list_jobs)
 app.command("watch")(cluster.watch)

@@ -34,6 +34,8 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
         (["--help"], NOT_FOR_HELP),
         (["--version"], NOT_FOR_HELP),
         (["run", "--help"], HEAVY),
+        (["runs", "--help"], HEAVY),
+        (["doctor", "--help"], HEAVY),
         (["data", "prepare", "--help"], HEAVY),
         (["data", "sources"], HEAVY),
     ],

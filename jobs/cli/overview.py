@@ -1,0 +1,169 @@
+"""`f2llm runs`: all runs below a folder or bucket prefix, beside each other."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs import backend
+from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Json, Region, print_json, s3_options
+
+if TYPE_CHECKING:
+    from jobs.spec import EmbeddingJob
+    from ray_app.run_figures import RunFigures
+
+
+def runs(
+    uri: Annotated[
+        str, typer.Argument(metavar="URI", help="Folder or s3://bucket/prefix with runs below it.", show_default=False)
+    ],
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--compare", metavar="A B", help="Say in what two runs' documents differ.", show_default=False),
+    ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", metavar="FILE", help="Table of GPU prices, as for f2llm plan.", show_default=False),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", metavar="NAME", help="Which GPU of --prices the runs used.", show_default=False),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write a page with all of it and curves.", show_default=False),
+    ] = None,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List every run below a place with its figures; say what two of them differ in.
+
+    A run that is damaged has a line that says so.
+    """
+    price, price_text = (None, "") if prices is None else _price(prices, gpu)
+    found = backend.runs_below(uri, s3_options(endpoint_url, region, allow_http), gpu_price=price)
+    figures = [each for each, _ in found]
+    documents = {each.name: record.document for each, record in found}
+    if html is not None:
+        backend.write_runs_page(uri, found, _differences(documents), str(html), price=price_text)
+    pair = None if compare is None else _compared(uri, documents, compare)
+    if json:
+        answer: dict[str, Any] = {"uri": uri, "runs": [each.to_dict() for each in figures]}
+        if compare is not None and pair is not None:
+            answer["compare"] = {"runs": list(compare), "differences": dict(pair)}
+        print_json(answer)
+        return
+    if compare is not None and pair is not None:
+        figures = [each for name in compare for each in figures if each.name == name]
+    for line in table(figures):
+        print(line)
+    if pair is not None:
+        print()
+        for line in _difference_lines(pair):
+            print(line)
+    if html is not None:
+        print(html)
+
+
+def table(figures: "Sequence[RunFigures]") -> Iterator[str]:
+    """Lines for people: a run each, and below them what is wrong with some."""
+    head = ["RUN", "PHASE", "STEPS", "LOSS", "NDCG@10", "EXAMPLES/S", "GOODPUT", "HOURS", "COST", "UPDATED"]
+    yield from _aligned([head, *map(_row, figures)])
+    for each in figures:
+        for note in each.notes:
+            yield f"{each.name or '.'}: {note}"
+
+
+def _row(run: "RunFigures") -> list[str]:
+    from jobs.progress import short_number
+
+    before, after = (
+        None if value is None else f"{value:.3f}" for value in (run.ndcg_at_10_before, run.ndcg_at_10_after)
+    )
+    hours = "-"
+    if run.gpu_hours is not None:
+        hours = f"{run.gpu_hours:,.2f} GPU"
+    elif run.worker_hours is not None:
+        hours = f"{run.worker_hours:,.2f} worker"
+    return [
+        run.name or ".",
+        run.phase or "unknown",
+        f"{run.step}/{run.total_steps}" if run.total_steps else str(run.step or "-"),
+        "-" if run.loss is None else f"{run.loss:.3f}",
+        f"{before or '?'} -> {after or '?'}" if before or after else "-",
+        "-" if run.examples_per_second is None else short_number(run.examples_per_second),
+        "-" if run.goodput is None else f"{run.goodput:.0%}",
+        hours,
+        "-" if run.cost is None else f"{run.cost:,.2f}",
+        "-" if run.updated is None else f"{run.updated:%Y-%m-%d %H:%M} UTC",
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
+    for line in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _difference_lines(pair: Iterable[tuple[str, Sequence[Any]]]) -> Iterator[str]:
+    from jobs.differences import Difference
+
+    lines = [str(Difference(path, *values)).replace(" there, ", " -> ").removesuffix(" here") for path, values in pair]
+    yield from lines or ["their documents say the same"]
+
+
+def _compared(uri: str, documents: dict[str, str], names: tuple[str, str]) -> list[tuple[str, list[Any]]]:
+    """What differs between two runs. Raises UsageError for a name that is none, ConfigError for a damaged document."""
+    from jobs.differences import compare
+    from jobs.errors import UsageError
+    from jobs.problems import close_names
+
+    for name in names:
+        if name not in documents:
+            raise UsageError(f"--compare {name}: no such run below {uri}", remedy=close_names(name, list(documents)))
+    return compare([_parsed(name, documents[name]) for name in names])
+
+
+def _differences(documents: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """Fields in which the documents are not all the same; one that cannot be read is left out."""
+    from jobs.differences import compare, value_text
+    from jobs.errors import ConfigError
+
+    parsed = {}
+    for name, text in documents.items():
+        try:
+            parsed[name] = _parsed(name, text)
+        except ConfigError:
+            continue
+    return [
+        (path, dict(zip(parsed, map(value_text, values), strict=True)))
+        for path, values in (compare(list(parsed.values())) if len(parsed) > 1 else [])
+    ]
+
+
+def _parsed(name: str, text: str) -> "EmbeddingJob":
+    from jobs.spec import parse_document
+    from jobs.yaml_text import read_yaml
+
+    return parse_document(read_yaml(text, f"{name}/job.yaml"))
+
+
+def _price(path: Path, gpu: str | None) -> tuple[float, str]:
+    """Money for one GPU and hour, and how it is said. Raises UsageError where it is not clear which GPU is meant."""
+    from jobs.cost import load_prices
+    from jobs.errors import UsageError
+
+    table = load_prices(str(path))
+    chosen = gpu or (next(iter(table)) if len(table) == 1 else None)
+    if chosen not in table:
+        found = (
+            f"--gpu {gpu}: not in {path}"
+            if gpu
+            else f"{path} has {len(table)} GPUs, and runs do not say which they used"
+        )
+        raise UsageError(found, remedy=f"write --gpu with one of {', '.join(table)}")
+    return table[chosen].price, f"{table[chosen].price:g} for an hour of one {chosen}"
