@@ -18,6 +18,7 @@ PALETTE = (
 BEFORE_COLOUR, AFTER_COLOUR, BM25_COLOUR = "#9aa3af", "#3b82d6", "#e0a039"
 MOST_SOURCES = len(PALETTE)
 _MOST_POINTS = 1200
+_LONGEST_LABEL = 26
 
 Series = list[tuple[int, float]]
 Pick = Callable[[StepMetrics], float | None]
@@ -80,7 +81,9 @@ def bars_chart(names: Sequence[str], bars: Sequence[tuple[str, str, Sequence[flo
             )
         )
     figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.06)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
+    labels = [html.escape(name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…") for name in names]
+    ticks = [html.escape(name) for name in names]
+    figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=ticks, ticktext=labels)
     figure.update_xaxes(rangemode="tozero")
     height = 70 + (14 + 20 * len(bars)) * len(names)
     return figure_json(figure, height=height, x_title="", legend=len(bars) > 1, right=70)

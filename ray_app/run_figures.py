@@ -63,7 +63,10 @@ def figures_of(name: str, record: RunRecord, *, gpu_price: float | None) -> RunF
     measured = sum(each.examples for each in steps) / seconds if seconds > 0 else None
     hours, gpus = _worker_hours(record), _gpus_a_worker(record)
     gpu_hours = hours * gpus if hours is not None and gpus else None
-    before, after = record.before and record.before.mean_model, record.after and record.after.mean_model
+    before, after = (
+        None if report is None or report.mean_model is None else report.mean_model.ndcg_at_10
+        for report in (record.before, record.after)
+    )
     return RunFigures(
         name=name,
         uri=record.uri,
@@ -71,8 +74,8 @@ def figures_of(name: str, record: RunRecord, *, gpu_price: float | None) -> RunF
         step=steps[-1].step if steps else status.step if status else 0,
         total_steps=status.total_steps if status else 0,
         loss=math.fsum(tail) / len(tail) if tail else None,
-        ndcg_at_10_before=before and before.ndcg_at_10,
-        ndcg_at_10_after=after and after.ndcg_at_10,
+        ndcg_at_10_before=before,
+        ndcg_at_10_after=after,
         examples_per_second=measured,
         goodput=status.goodput if status else None,
         worker_hours=hours,

@@ -1,5 +1,6 @@
 """The page of `f2llm runs --html`: every run in a table, their curves side by side, cost, and what differs."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def render_runs(uri: str, runs: Sequence[tuple[RunFigures, RunRecord]], differen
         best=max((each.ndcg_at_10_after for each in found if each.ndcg_at_10_after is not None), default=None),
         curves=_curves([(figures.name, record) for figures, record in newest if record.steps]),
         bars=_bars(found),
-        differences=differences,
+        differences=[(path, values, _usual(values)) for path, values in differences],
         compared=list(dict.fromkeys(name for _, values in differences for name in values)),
     )
 
@@ -98,6 +99,11 @@ def _bars(runs: Sequence[RunFigures]) -> list[Chart]:
                 Chart(title, charts.bars_chart([each.name for each in known], [("", colour, heights)], digits=digits))
             )
     return found
+
+
+def _usual(values: Mapping[str, str]) -> str:
+    """The value that most runs have."""
+    return Counter(values.values()).most_common(1)[0][0]
 
 
 def _number(value: float | None, digits: int) -> str:
