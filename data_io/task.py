@@ -1,6 +1,9 @@
 """The three kinds of source in the recipe (arXiv 2510.02294, section 2) and what follows from each."""
 
+import re
 from enum import StrEnum
+
+_PROMPT = re.compile(r"Instruct: (?P<instruction>.*)\nQuery: ", re.DOTALL)
 
 
 class Kind(StrEnum):
@@ -27,3 +30,9 @@ def format_query(text: str, instruction: str) -> str:
     An empty instruction leaves the text as it is.
     """
     return f"Instruct: {instruction}\nQuery: {text}" if instruction else text
+
+
+def instruction_of(prompt: str) -> str | None:
+    """The instruction in what `format_query` puts before a text; empty for no prompt, None for a prompt of others."""
+    found = _PROMPT.fullmatch(prompt)
+    return found["instruction"] if found else None if prompt else ""

@@ -58,6 +58,10 @@ Target = Literal[
     "read_text",
     "run",
     "evaluate_exported",
+    "evaluate_tasks",
+    "find_exported",
+    "initial_model",
+    "Cut",
     "export_run",
     "upload_folder",
     "connect",
@@ -90,6 +94,10 @@ TARGETS: Mapping[Target, str] = {
     "read_text": "ray_app.run_directory",
     "run": "ray_app.entrypoint",
     "evaluate_exported": "ray_app.delivery",
+    "evaluate_tasks": "ray_app.task_evaluation",
+    "find_exported": "ray_app.embedding_model",
+    "initial_model": "ray_app.embedding_model",
+    "Cut": "ray_app.encoder",
     "export_run": "ray_app.delivery",
     "upload_folder": "ray_app.export",
     "connect": "jobs.k8s_api",
@@ -116,8 +124,7 @@ def function(target: Target) -> Callable[..., Any]:
         if library in _OURS:
             raise
         extra = "data" if TARGETS[target].startswith("data_io") and library in _DATA_LIBRARIES else "train"
-        if library == "kubernetes":
-            extra = "cluster"
+        extra = {"kubernetes": "cluster", "mteb": "benchmark"}.get(library, extra)
         raise ConfigError(
             f"{TARGETS[target]} cannot be loaded: {error}",
             remedy=f"{install_hint(extra)} (what is there: `f2llm doctor`)",
@@ -172,7 +179,7 @@ def prepare_files(
     settings = sources.model_dump(exclude={"sources"})
     memory = _memory(memory_mib)
     large = function("is_large")(inputs, **memory)
-    with _run(workers if large else 1) as run:
+    with pieces_run(workers if large else 1) as run:
         prepare = function("prepare_files")
         made = prepare(store, inputs, exclude=exclude, s3=s3, **settings, **memory, **run, progress=say)
     return _size_of(made, store)
@@ -183,13 +190,15 @@ def _memory(mib: int | None) -> dict[str, int]:
 
 
 @contextmanager
-def _run(workers: int | None) -> Iterator[dict[str, Any]]:
-    """How pieces of a preparation are run: by `workers` processes (None: one a core) on Ray, by this one if by one."""
+def pieces_run(workers: int | None, *, gpus: int = 0) -> Iterator[dict[str, Any]]:
+    """How pieces of work are run: by `workers` processes (None: one a core) on Ray, by this one if by one; with `gpus`
+    by as many, each on a GPU of its own.
+    """
     count = workers or (os.cpu_count() or 1 if find_spec("ray") else 1)
-    if count == 1:
+    if count == 1 and gpus == 0:
         yield {}
         return
-    with function("ray_run")(count) as run:
+    with function("ray_run")(count, gpus=gpus) as run:
         yield {"run": run}
 
 
@@ -210,7 +219,7 @@ def prepare_public(
     """
     store = function("open_store")(uri, s3)
     prepare = function("prepare_released" if isinstance(what, str) else "prepare_recipe")
-    with _run(workers or 1) as run:
+    with pieces_run(workers or 1) as run:
         made = prepare(store, what, s3=s3, progress=say, **_memory(memory_mib), **run, **options)
     return _size_of(made, store)
 
@@ -250,7 +259,7 @@ def mine_data(
     """Mine hard negatives into a new data set. Raises ConfigError for a rule that cannot be met."""
     from pydantic import ValidationError
 
-    _quiet_libraries()
+    quiet_libraries()
     try:
         checked = function("MiningRule")(**rule)
     except ValidationError as error:
@@ -324,7 +333,7 @@ def evaluate_run(job: "EmbeddingJob", run_uri: str, *, say: Callable[[str], None
     run = function("open_store")(run_uri, spec.storage.s3)
     if not run.exists("model/config.json"):
         raise NotFoundInStore(f"{run_uri} has no model", remedy=f"write it first: `f2llm export {run_uri}`")
-    device = _quiet_device()
+    device = quiet_device()
     report: EvaluationReport = function("evaluate_exported")(
         spec, data=_data_store(spec), run=run, device=device, say=say
     )
@@ -335,7 +344,7 @@ def export_run(job: "EmbeddingJob", run_uri: str, *, out: str | None) -> str:
     """Write a run's newest checkpoint as a model folder: `out`, or model/ of the run. Returns where it is."""
     spec, name = job.job_spec, job.metadata.name
     run = function("open_store")(run_uri, spec.storage.s3)
-    _quiet_device()
+    quiet_device()
     if out is not None or run.is_local:
         folder = Path(out) if out is not None else Path(run.uri) / "model"
         function("export_run")(name, spec, data=_data_store(spec), run=run, out=folder)
@@ -502,16 +511,16 @@ def _data_store(spec: "JobSpec") -> Any:
     return function("open_store")(spec.data.uri, spec.storage.s3)
 
 
-def _quiet_device() -> Any:
+def quiet_device() -> Any:
     """Where to compute in this process."""
-    _quiet_libraries()
+    quiet_libraries()
     torch = import_module("torch")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("DS_ACCELERATOR", device)
     return torch.device(device)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Libraries are told not to speak before they are imported."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -16,13 +16,14 @@ from ray_app.checkpoint import load_weights
 from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints, read_manifest
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
-from ray_app.encoder import Encoder, load_encoder
+from ray_app.embedding_model import local_copy, model_prompts
+from ray_app.encoder import Encoder, initial_encoder, load_encoder
 from ray_app.errors import CheckpointError
 from ray_app.evaluate import evaluate
 from ray_app.evaluation_report import EvaluationReport
 from ray_app.export import export_model, rewrite_card, upload_folder
-from ray_app.model import DTYPES, Embedder, attention_of, build_backbone, load_tokenizer
-from ray_app.model_card import CardFacts, CardSource, make_prompts
+from ray_app.model import DTYPES, build_backbone, load_tokenizer
+from ray_app.model_card import CardFacts, CardSource
 from ray_app.run_directory import read_text
 
 Moment = Literal["before", "after"]
@@ -31,17 +32,13 @@ Say = Callable[[str], None]
 
 def evaluate_initial(spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> EvaluationReport:
     """Measure the model as it is before its first step, and keep the result in evaluation/before.json."""
-    tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
-    dtype = torch.float32 if device.type == "cpu" else DTYPES[spec.train.precision]
-    backbone = build_backbone(spec.model, vocabulary_size=tokenizer.vocabulary_size, dtype=dtype, seed=spec.train.seed)
-    model = Embedder(backbone.to(device), attention=attention_of(spec.model, device))
-    encoder = Encoder(model, tokenizer, batch_tokens=spec.evaluation.batch_tokens)
+    encoder = initial_encoder(spec, data, device=device)
     return _evaluate(encoder, spec, data=data, run=run, moment="before", say=say)
 
 
 def evaluate_exported(spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> EvaluationReport:
     """Measure model/ of the run directory again, and keep the result in evaluation/after.json."""
-    with _local_copy(run.child("model")) as folder:
+    with local_copy(run.child("model")) as folder:
         encoder = load_encoder(folder, device=device, batch_tokens=spec.evaluation.batch_tokens)
         return _evaluate(encoder, spec, data=data, run=run, moment="after", say=say)
 
@@ -95,14 +92,11 @@ def export_run(
     backbone.load_state_dict(
         {key: weights[f"backbone.{key}"].view_as(tensor) for key, tensor in backbone.state_dict().items()}
     )
-    sources = select_sources(manifest, spec)
-    instructions = {source.name: source.instruction for source in sources}
-    retrieval = [source.instruction for source in sources if source.kind.uses_in_batch_negatives]
     card = CardFacts(
         name=name,
         job=spec,
         data_version=manifest.version,
-        sources=tuple(CardSource.model_validate(source) for source in sources),
+        sources=tuple(CardSource.model_validate(source) for source in select_sources(manifest, spec)),
         steps=progress.step,
         examples=_examples(manifest, spec, progress.step),
         before=read_evaluation(run, "before"),
@@ -114,7 +108,7 @@ def export_run(
         out,
         card=card,
         max_seq_length=spec.model.max_seq_length,
-        prompts=make_prompts(instructions, query_instruction=(retrieval or list(instructions.values()))[0]),
+        prompts=model_prompts(spec, manifest),
         dtype=dtype or DTYPES[spec.train.precision],
     )
     return card
@@ -132,20 +126,6 @@ def _mend_named(run: Store, name: CheckpointName, older: Sequence[CheckpointName
         raise CheckpointError(
             error.message, remedy=f"restore {run.uri}/{name.folder} from a backup{instead}"
         ) from error
-
-
-@contextmanager
-def _local_copy(store: Store) -> Iterator[Path]:
-    """A folder with the store's files: itself where it is local, else a copy for as long as the block runs."""
-    if store.is_local:
-        yield Path(store.uri)
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        for info in store.list():
-            target = Path(temporary) / info.key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(store.get(info.key))
-        yield Path(temporary)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ against.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +12,71 @@ import numpy.typing as npt
 import torch
 from transformers import AutoModel
 
+from data_io.storage import Store
 from data_io.task import format_query
-from data_io.tokenization import TextTokenizer
+from data_io.tokenization import TextTokenizer, TokenTexts
+from ray_app.config import JobSpec
 from ray_app.errors import ModelError
-from ray_app.model import Embedder, attention_of_device, load_pretrained
+from ray_app.model import (
+    DTYPES,
+    Embedder,
+    attention_of,
+    attention_of_device,
+    build_backbone,
+    load_pretrained,
+    load_tokenizer,
+)
 from ray_app.packing import pack
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The first `dimensions` values of every embedding, which a model trained for it (Matryoshka) can be used by.
+
+    They are L2-normalised again, unless `normalize` is off. None keeps all.
+    """
+
+    dimensions: int | None = None
+    normalize: bool = True
 
 
 class Encoder:
     """A model and its tokenizer, ready to embed."""
 
-    def __init__(self, model: Embedder, tokenizer: TextTokenizer, *, batch_tokens: int = 16384) -> None:
-        """`batch_tokens` bounds the tokens embedded at once, and with them the memory."""
+    def __init__(
+        self, model: Embedder, tokenizer: TextTokenizer, *, batch_tokens: int = 16384, cut: Cut | None = None
+    ) -> None:
+        """`batch_tokens` bounds the tokens embedded at once, and with them the memory. Raises ModelError for a cut that
+        is wider than the model.
+        """
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
         self._device = next(model.parameters()).device
+        self._cut = cut or Cut()
+        if (self._cut.dimensions or 0) > model.dimensions:
+            raise ModelError(
+                f"{self._cut.dimensions} dimensions are asked for, and the model's embeddings have {model.dimensions}",
+                remedy=f"ask for at most {model.dimensions} (--dimensions)",
+            )
 
-    @torch.inference_mode()
+    @property
+    def dimensions(self) -> int:
+        """D, the width of an embedding as it is given out."""
+        return self._cut.dimensions or self._model.dimensions
+
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> npt.NDArray[np.float32]:
         """Embeddings float32 [len(texts), D], L2-normalised. The instruction is put before each text (format_query)."""
-        tokens = self._tokenizer.encode([format_query(text, instruction) for text in texts])
-        out = np.empty((len(texts), self._model.dimensions), dtype=np.float32)
+        return self.embed(self.tokenize(texts, instruction=instruction))
+
+    def tokenize(self, texts: Sequence[str], *, instruction: str = "") -> TokenTexts:
+        """The tokens of each text behind the instruction, cut to the model's limit, EOS included."""
+        return self._tokenizer.encode([format_query(text, instruction) for text in texts])
+
+    @torch.inference_mode()
+    def embed(self, tokens: TokenTexts) -> npt.NDArray[np.float32]:
+        """Embeddings float32 [N, D] of tokenised texts, in their order."""
+        out = np.empty((len(tokens.lengths), self.dimensions), dtype=np.float32)
         ends = np.cumsum(tokens.lengths, dtype=np.int64)
         # Like lengths together: rows of a pack are as wide as its longest text.
         order = np.argsort(tokens.lengths, kind="stable")
@@ -41,11 +85,31 @@ class Encoder:
         for group in groups:
             ids = np.concatenate([tokens.ids[ends[i] - tokens.lengths[i] : ends[i]] for i in group])
             packed = pack(ids, tokens.lengths[group], layout=self._model.layout, device=self._device)
-            out[group] = self._model(packed).float().cpu().numpy()
+            out[group] = self._cut_down(self._model(packed)).float().cpu().numpy()
         return out
 
+    def _cut_down(self, embeddings_ND: torch.Tensor) -> torch.Tensor:
+        if self._cut.dimensions is None:
+            return embeddings_ND
+        kept = embeddings_ND[:, : self._cut.dimensions]
+        return torch.nn.functional.normalize(kept, dim=-1) if self._cut.normalize else kept
 
-def load_encoder(folder: Path, *, device: torch.device | str = "cpu", batch_tokens: int = 16384) -> Encoder:
+
+def initial_encoder(
+    spec: JobSpec, data: Store, *, device: torch.device | str = "cpu", cut: Cut | None = None
+) -> Encoder:
+    """An encoder of a document's model as it is before its first step; `data` is the data set, for its tokenizer."""
+    device = torch.device(device)
+    tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
+    dtype = torch.float32 if device.type == "cpu" else DTYPES[spec.train.precision]
+    backbone = build_backbone(spec.model, vocabulary_size=tokenizer.vocabulary_size, dtype=dtype, seed=spec.train.seed)
+    model = Embedder(backbone.to(device), attention=attention_of(spec.model, device))
+    return Encoder(model, tokenizer, batch_tokens=spec.evaluation.batch_tokens, cut=cut)
+
+
+def load_encoder(
+    folder: Path, *, device: torch.device | str = "cpu", batch_tokens: int = 16384, cut: Cut | None = None
+) -> Encoder:
     """An encoder from an exported model folder: fp32 on CPU, the stored precision on a GPU.
 
     Raises ModelError where the folder is not an exported model.
@@ -62,4 +126,5 @@ def load_encoder(folder: Path, *, device: torch.device | str = "cpu", batch_toke
     dtype = torch.float32 if device.type == "cpu" else "auto"
     backbone = load_pretrained(AutoModel, str(folder), dtype=dtype, local_files_only=True).to(device)
     tokenizer = TextTokenizer(tokenizer_json, eos_token=eos_token, max_tokens=limit)
-    return Encoder(Embedder(backbone, attention=attention_of_device(device)), tokenizer, batch_tokens=batch_tokens)
+    model = Embedder(backbone, attention=attention_of_device(device))
+    return Encoder(model, tokenizer, batch_tokens=batch_tokens, cut=cut)

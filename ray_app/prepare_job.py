@@ -1,4 +1,4 @@
-"""Preparing a large data set with several processes on Ray: what it leaves is what one process would have left."""
+"""Independent pieces of work in several processes on Ray: what they leave is what one process would have left."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,8 +11,9 @@ from ray_app.pieces import run_pieces
 
 
 @contextmanager
-def ray_run(workers: int) -> Iterator[Run]:
-    """A `Run` that does `workers` pieces at once, on the cluster of RAY_ADDRESS or an embedded one.
+def ray_run(workers: int, *, gpus: int = 0) -> Iterator[Run]:
+    """A `Run` that does `workers` pieces at once, on the cluster of RAY_ADDRESS or an embedded one; with `gpus` it does
+    as many, each on a GPU of its own.
 
     Ray starts when the first piece is to be done: a data set that is already there needs none. On a cluster of several
     machines the store and the files must be reachable from all of them. The `Run` raises CapacityError where Ray does
@@ -25,6 +26,6 @@ def ray_run(workers: int) -> Iterator[Run]:
             if not started:
                 stack.enter_context(cluster(cpus=workers))
                 started.append(True)
-            yield from run_pieces(function, pieces, workers=workers)
+            yield from run_pieces(function, pieces, workers=gpus or workers, gpus=1 if gpus else 0)
 
         yield run

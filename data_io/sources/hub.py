@@ -1,13 +1,18 @@
 """The one door to `datasets`: the records of a data set on the Hugging Face hub, one by one, none kept on disk."""
 
 import os
+import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from data_io.errors import ConfigError, DataError, F2LLMError, StorageError
 from data_io.sources.public import FILE_FIELD, Placed, PublicSource, Table
 
+_ANSWER_SECONDS = 10
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 # Named and not imported: the classes belong to libraries that `datasets` brings or not.
 _NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3", "aiohttp", "fsspec")
@@ -23,6 +28,28 @@ def hub_records(source: PublicSource, table: Table, *, revision: str | None) -> 
         for where, records in _streams(source, table, revision):
             for number, record in enumerate(records, start=1):
                 yield f"{where}, row {number}", {**record, FILE_FIELD: _stem(where)}
+
+
+@cache
+def offline_where_unreachable() -> bool:
+    """Whether this process does without the hub: it is told to, or the hub does not answer. Asked once a process.
+
+    The libraries would wait half a minute for each data set otherwise; so they go by what was fetched before.
+    """
+    if os.environ.get("HF_HUB_OFFLINE") != "1":
+        address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+        try:
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_ANSWER_SECONDS).close()
+        except OSError as error:
+            if isinstance(error, urllib.error.HTTPError):  # an answer, even if it is no
+                return False
+            os.environ["HF_HUB_OFFLINE"] = "1"
+            for name in ("huggingface_hub.constants", "datasets.config"):
+                if name in sys.modules:
+                    vars(sys.modules[name])["HF_HUB_OFFLINE"] = True
+        else:
+            return False
+    return True
 
 
 def _streams(source: PublicSource, table: Table, revision: str | None) -> Iterator[tuple[str, Any]]:

@@ -1,14 +1,56 @@
-"""The one door to `mteb`: the test texts of the benchmark that the recipe is measured on."""
+"""The one door to what `mteb` knows: its tasks by name, their data, and the test texts of the recipe's benchmark."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data_io.errors import ConfigError, StorageError
+from data_io.sources.hub import offline_where_unreachable
 
 MTEB = "mteb"
 BENCHMARK = "MTEB(eng, v2)"
 _LABEL_COLUMNS = ("label", "labels", "label_text", "id", "lang")
 """Columns of words that are no test texts; a training text may well be called so."""
+
+
+def named_tasks(name: str) -> list[Any]:
+    """The tasks of a benchmark, or the task of that name (`mteb.AbsTask`); none of their data is loaded.
+
+    Raises ConfigError for an unknown name, with a close one, or where `mteb` is not installed.
+    """
+    mteb = _mteb()
+    try:
+        return list(mteb.get_benchmark(name).tasks)
+    except KeyError as no_benchmark:
+        try:
+            return [mteb.get_task(name)]
+        except KeyError as no_task:
+            close = [_close_name(error) for error in (no_task, no_benchmark)]
+            hint = ", or ".join(f"`{found}`" for found in close if found)
+            raise ConfigError(
+                f"mteb has no task or benchmark {name!r}",
+                remedy=f"did you mean {hint}? For a task of your own write NAME:KIND=ADDRESS"
+                if hint
+                else "see mteb.get_tasks() and mteb.get_benchmarks(); for a task of your own write NAME:KIND=ADDRESS",
+            ) from no_task
+
+
+def load_task(task: Any) -> None:
+    """Load a task's data, from the hub or from what was fetched before. Raises StorageError that says what it needs."""
+    offline = offline_where_unreachable()
+    for part in getattr(task.metadata, "tasks", None) or [task]:
+        try:
+            part.load_data()
+        except Exception as error:
+            # Whatever it raises, a task that is not complete must not pass for one that was measured or excluded.
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            needed = f"{part.metadata.dataset['path']} at revision {part.metadata.dataset['revision'][:12]}"
+            raise StorageError(
+                f"the benchmark's task {part.metadata.name} cannot be loaded: it needs {needed}, and "
+                f"{'the Hugging Face hub cannot be reached' if offline else said}",
+                remedy="see that this machine reaches the Hugging Face hub, or name a mirror in HF_ENDPOINT; what was "
+                "fetched once is found without it",
+            ) from error
 
 
 def mteb_texts() -> Iterator[str]:
@@ -17,27 +59,32 @@ def mteb_texts() -> Iterator[str]:
     A whole corpus is not excluded: it is Wikipedia, and training reads it too. Raises ConfigError where `mteb` is not
     installed, StorageError that names the task where its data cannot be loaded.
     """
+    for task in named_tasks(BENCHMARK):
+        try:
+            load_task(task)
+        except StorageError as error:
+            raise StorageError(
+                error.message, remedy=f"{error.remedy}; or give the texts in a file: --exclude-benchmark FILE"
+            ) from error
+        yield from task_texts(task.dataset, set(task.metadata.eval_splits))
+        task.unload_data()
+
+
+def _mteb() -> Any:
     try:
         import mteb
     except ImportError as error:
         raise ConfigError(
-            "--exclude-benchmark mteb needs the package mteb, which is not installed",
+            "the benchmark's tasks need the package mteb, which is not installed",
             remedy="pip install 'f2llm-ray[benchmark]'",
         ) from error
-    for task in mteb.get_benchmark(BENCHMARK).tasks:
-        name = task.metadata.name
-        try:
-            task.load_data()
-        except Exception as error:
-            # Whatever it raises, a benchmark that is not complete must not pass for an exclusion.
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StorageError(
-                f"the benchmark's task {name} cannot be loaded: {said}",
-                remedy="see that this machine reaches the Hugging Face hub, or name a mirror in HF_ENDPOINT; without "
-                "it, give the texts in a file: --exclude-benchmark FILE",
-            ) from error
-        yield from task_texts(task.dataset, set(task.metadata.eval_splits))
-        task.unload_data()
+    return mteb
+
+
+def _close_name(error: KeyError) -> str | None:
+    """What mteb proposes in its message."""
+    found = re.search(r"Did you mean: '?(.+?)'?\?", str(error))
+    return found[1] if found else None
 
 
 def task_texts(dataset: Any, splits: set[str]) -> Iterator[str]:

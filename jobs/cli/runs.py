@@ -1,4 +1,4 @@
-"""`f2llm status`, `evaluate`, `export`, `report`: commands on a run directory."""
+"""`f2llm status`, `export`, `report`: commands on a run directory."""
 
 import re
 from pathlib import Path
@@ -16,20 +16,15 @@ from jobs.cli.options import (
     Json,
     Kubeconfig,
     Namespace,
-    Quiet,
     Region,
     RunUri,
     print_json,
     s3_options,
 )
-from jobs.cli.text import say, say_nothing
 from jobs.progress import duration, numbers
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
     from jobs.k8s_api import KubeApi
-    from jobs.spec import EmbeddingJob
-    from ray_app.evaluation_report import EvaluationReport
     from ray_app.status import RunStatus
 
 
@@ -83,29 +78,6 @@ def status(
         print(line)
 
 
-def evaluate(
-    run: RunUri,
-    data: Data = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Measure a run's model again, on the held-out sets.
-
-    Writes evaluation/after.json of the run.
-    """
-    job = _document_of(run, data, s3_options(endpoint_url, region, allow_http))
-    report = backend.evaluate_run(job, run, say=say_nothing if quiet else say)
-    if json:
-        print_json(report.model_dump(mode="json"))
-    else:
-        for line in _evaluation_lines(report):
-            print(line)
-
-
 def export(
     run: RunUri,
     out: Annotated[
@@ -124,7 +96,9 @@ def export(
 
     sentence-transformers and transformers load it.
     """
-    job = _document_of(run, data, s3_options(endpoint_url, region, allow_http))
+    from jobs.models import document_of
+
+    job = document_of(run, data, s3_options(endpoint_url, region, allow_http))
     print(backend.export_run(job, run, out=out))
 
 
@@ -149,21 +123,6 @@ def _status_of_job(api: "KubeApi", name: str, *, json: bool) -> None:
         return
     for line in summary(job):
         print(line)
-
-
-def _document_of(run: str, data: str | None, s3: "S3Options") -> "EmbeddingJob":
-    """The document of a run, with the data set where it is now."""
-    from data_io.errors import NotFoundInStore
-    from jobs.spec import apply_overrides, parse_document
-    from jobs.yaml_text import read_yaml
-
-    frozen = backend.read_frozen_document(run, s3)
-    if not frozen:
-        raise NotFoundInStore(f"no run at {run}: it has no job.yaml", remedy=backend.RUN_HINT)
-    moved = [f"data.uri={data}"] if data else []
-    given = {name: value for name, value in s3.model_dump().items() if value}
-    reached = [f"storage.s3.{name}={value}" for name, value in given.items()]
-    return parse_document(apply_overrides(read_yaml(frozen, f"{run}/job.yaml"), [*moved, *reached]))
 
 
 def _status_lines(found: "RunStatus") -> list[tuple[str, str]]:
@@ -198,17 +157,3 @@ def _checkpoint_text(found: "RunStatus") -> str:
             f"training held up for {found.checkpoint_stall_seconds:.2f} s",
         ]
     return ", ".join(pieces)
-
-
-def _evaluation_lines(report: "EvaluationReport") -> list[str]:
-    lines = []
-    for result in report.retrieval:
-        bm25 = "" if result.bm25 is None else f"  (BM25: {result.bm25.ndcg_at_10:.3f}, {result.bm25.recall_at_10:.3f})"
-        lines.append(
-            f"{result.name}: nDCG@10 {result.model.ndcg_at_10:.3f}, recall@10 {result.model.recall_at_10:.3f}{bm25}, "
-            f"{result.queries} queries over {result.documents} documents"
-        )
-    for pairs in report.sts:
-        spearman = "undefined" if pairs.spearman is None else f"{pairs.spearman:.3f}"
-        lines.append(f"{pairs.name}: Spearman {spearman}, {pairs.pairs} pairs")
-    return lines

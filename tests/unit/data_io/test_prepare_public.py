@@ -369,7 +369,9 @@ def test_texts_that_are_not_there_are_an_error(tmp_path: Path) -> None:
 class Task:
     """A task of the benchmark as the library has it; importing the real one takes half a minute."""
 
-    metadata = SimpleNamespace(name="ArguAna", eval_splits=["test"])
+    metadata = SimpleNamespace(
+        name="ArguAna", eval_splits=["test"], dataset={"path": "mteb/arguana", "revision": "c22ab2a51041ffd8"}
+    )
     dataset: dict[str, object]
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -402,9 +404,10 @@ def test_the_benchmarks_test_texts_are_excluded_by_its_name(monkeypatch: pytest.
 def test_a_task_that_cannot_be_loaded_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     use_benchmark(monkeypatch, Task(), Task(ConnectionError("no route")))
 
-    with pytest.raises(StorageError, match="the benchmark's task ArguAna cannot be loaded: no route") as caught:
+    with pytest.raises(StorageError, match="ArguAna cannot be loaded: it needs mteb/arguana at revision") as caught:
         excluded_texts("mteb")
 
+    assert caught.value.message.endswith("and the Hugging Face hub cannot be reached")
     assert "--exclude-benchmark FILE" in str(caught.value.remedy)
 
 

@@ -1,0 +1,220 @@
+"""`f2llm evaluate`: a run's held-out sets, tasks and benchmarks of mteb, and tasks of one's own."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs import backend
+from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
+from jobs.cli.text import say, say_nothing
+from jobs.errors import UsageError
+from jobs.progress import duration
+
+if TYPE_CHECKING:
+    from ray_app.evaluation_report import EvaluationReport
+    from ray_app.task_evaluation import Progress
+    from ray_app.task_report import Category, TaskReport, TaskScore
+
+_FAILED = 5
+"""The exit code where a task was not measured: mostly, its data could not be fetched."""
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Run directory, or a folder that f2llm export wrote: a path or s3://bucket/prefix.",
+            show_default=False,
+        ),
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="NAME|NAME:KIND=FILE",
+            help="Task or benchmark of mteb, held-out for the data set's sets, or a file of yours. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    instruction: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--instruction",
+            metavar="TASK=TEXT",
+            help="Put this before the task's queries instead of the recipe's instruction. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    before: Annotated[
+        bool, typer.Option("--before", help="Measure the run's model as it was before its first step.")
+    ] = False,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            "--dimensions", min=1, metavar="N", help="Use the first N values of an embedding.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", metavar="URI", help="Where results go; otherwise RUN/evaluation/mteb.", show_default=False
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="ORG/MODEL", help="What mteb calls the model.", show_default=False),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what was measured before.")] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="URI",
+            help="Where the data set is now; otherwise data.uri of the run.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, metavar="N", help="Tasks at once, on Ray.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Measure on N GPUs, a task each.")] = 0,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a model: on the held-out sets of its run, or on tasks.
+
+    Without --task: the held-out sets, beside BM25, into evaluation/after.json of the run. With it: by mteb, in its own
+    result format. KIND is retrieval, reranking, classification, clustering, sts or pair-classification. A task that was
+    measured before is not measured again. Exit code 5 where a task's data could not be had; the others are measured.
+    """
+    from jobs import models
+
+    s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
+    if not task:
+        _refuse_without_task(
+            instruction=instruction, before=before, dimensions=dimensions, out=out, name=name, overwrite=overwrite
+        )
+        found = backend.evaluate_run(models.document_of(model, data, s3), model, say=tell)
+        if json:
+            print_json(found.model_dump(mode="json"))
+        else:
+            for line in _held_out_lines(found):
+                print(line)
+        return
+    report = models.evaluate_tasks(
+        model,
+        s3,
+        task,
+        out=out,
+        data=data,
+        name=name,
+        before=before,
+        dimensions=dimensions,
+        instructions=_instructions(instruction or ()),
+        overwrite=overwrite,
+        workers=workers,
+        gpus=gpus,
+        on_progress=_lines(tell),
+    )
+    if json:
+        print_json(report.model_dump(mode="json") | {"categories": [row.model_dump() for row in report.categories()]})
+    else:
+        for line in report_lines(report):
+            print(line)
+    for failed in report.failed:
+        say(f"error: {failed.failure}")
+    for remedy in dict.fromkeys(failed.remedy for failed in report.failed if failed.remedy):
+        say(f"  to mend it: {remedy}")
+    if report.failed:
+        raise typer.Exit(_FAILED)
+
+
+def report_lines(report: "TaskReport") -> list[str]:
+    """A table of the tasks and one of the categories, with the published figures where they are of the same tasks."""
+    lines = []
+    if report.measured:
+        lines += _table(["task", "type", "metric", "before", "score"], [_task_cells(t) for t in report.measured])
+        categories = report.categories()
+        for benchmark in dict.fromkeys(row.benchmark for row in categories):
+            lines += ["", *_category_lines(benchmark, [row for row in categories if row.benchmark == benchmark])]
+        lines.append("")
+    return [*lines, f"{len(report.measured)} of {len(report.tasks)} tasks measured; results in {report.results}"]
+
+
+def _category_lines(benchmark: str | None, rows: list["Category"]) -> list[str]:
+    from ray_app.task_report import PUBLISHED_SOURCE
+
+    published = list(dict.fromkeys(model for row in rows for model in row.published))
+    head = [benchmark or "category", "tasks", "before", "score", *published]
+    source = [f"published figures: {PUBLISHED_SOURCE}"] if published else []
+    return [*_table(head, [_category_cells(row, published) for row in rows]), *source]
+
+
+def _task_cells(task: "TaskScore") -> list[str]:
+    return [task.name, task.type, task.metric, _figure(task.before, 100), _figure(task.score, 100)]
+
+
+def _category_cells(row: "Category", published: Sequence[str]) -> list[str]:
+    others = [_figure(row.published.get(model)) for model in published]
+    return [row.name, str(row.tasks), _figure(row.before), _figure(row.score), *others]
+
+
+def _figure(value: float | None, times: float = 1) -> str:
+    return "" if value is None else f"{value * times:.2f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Columns of text; one that is empty in all rows is left out."""
+    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    widths = {i: max(len(line[i]) for line in (head, *rows)) for i in kept}
+    numbers = {i for i in kept if all(not row[i] or row[i].replace(".", "").replace("-", "").isdigit() for row in rows)}
+    return [
+        "  ".join(line[i].rjust(widths[i]) if i in numbers else line[i].ljust(widths[i]) for i in kept).rstrip()
+        for line in (head, *rows)
+    ]
+
+
+def _lines(tell: Callable[[str], None]) -> "Callable[[Progress], None]":
+    def show(progress: "Progress") -> None:
+        found = progress.task
+        eta = "" if progress.eta_seconds is None else f", ETA {duration(progress.eta_seconds)}"
+        what = "not measured" if found.score is None else f"{found.metric} {found.score:.4f}"
+        tell(f"{found.name}: {what} ({progress.done}/{progress.total}{eta})")
+
+    return show
+
+
+def _instructions(given: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, equals, instruction = text.partition("=")
+        if not (name and equals):
+            raise UsageError(
+                f"--instruction {text!r} is not TASK=TEXT", remedy="for example: --instruction 'faq=Find the answer.'"
+            )
+        found[name] = instruction
+    return found
+
+
+def _refuse_without_task(**options: object) -> None:
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"--{name} has no effect without --task", remedy="name a task, or leave it out")
+
+
+def _held_out_lines(report: "EvaluationReport") -> list[str]:
+    lines = []
+    for result in report.retrieval:
+        bm25 = "" if result.bm25 is None else f"  (BM25: {result.bm25.ndcg_at_10:.3f}, {result.bm25.recall_at_10:.3f})"
+        lines.append(
+            f"{result.name}: nDCG@10 {result.model.ndcg_at_10:.3f}, recall@10 {result.model.recall_at_10:.3f}{bm25}, "
+            f"{result.queries} queries over {result.documents} documents"
+        )
+    for pairs in report.sts:
+        spearman = "undefined" if pairs.spearman is None else f"{pairs.spearman:.3f}"
+        lines.append(f"{pairs.name}: Spearman {spearman}, {pairs.pairs} pairs")
+    return lines

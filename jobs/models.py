@@ -1,0 +1,73 @@
+"""What the command line does with trained models, each through the door to heavy modules (`jobs.backend`)."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from data_io.errors import NotFoundInStore
+from jobs.backend import RUN_HINT, function, pieces_run, quiet_libraries, read_frozen_document
+from jobs.errors import UsageError
+from jobs.spec import EmbeddingJob, apply_overrides, parse_document
+from jobs.yaml_text import read_yaml
+
+if TYPE_CHECKING:
+    from data_io.config import S3Options
+    from ray_app.task_evaluation import OnProgress
+    from ray_app.task_report import TaskReport
+
+RESULTS = "evaluation/mteb"
+
+
+def document_of(run: str, data: str | None, s3: "S3Options") -> EmbeddingJob:
+    """The document of a run, with the data set where it is now. Raises NotFoundInStore where no run is."""
+    frozen = read_frozen_document(run, s3)
+    if not frozen:
+        raise NotFoundInStore(f"no run at {run}: it has no job.yaml", remedy=RUN_HINT)
+    moved = [f"data.uri={data}"] if data else []
+    given = {name: value for name, value in s3.model_dump().items() if value}
+    reached = [f"storage.s3.{name}={value}" for name, value in given.items()]
+    return parse_document(apply_overrides(read_yaml(frozen, f"{run}/job.yaml"), [*moved, *reached]))
+
+
+def evaluate_tasks(
+    place: str,
+    s3: "S3Options",
+    tasks: Sequence[str],
+    *,
+    out: str | None,
+    data: str | None,
+    name: str | None,
+    before: bool,
+    dimensions: int | None,
+    instructions: Mapping[str, str],
+    overwrite: bool,
+    workers: int,
+    gpus: int,
+    on_progress: "OnProgress",
+) -> "TaskReport":
+    """Measure the model of a run, or of an exported folder, on tasks of mteb and of the user's own."""
+    quiet_libraries()
+    open_store = function("open_store")
+    is_run = bool(read_frozen_document(place, s3))
+    if before and not is_run:
+        raise UsageError(f"--before needs a run, and {place} has no job.yaml", remedy="give the run directory")
+    if out is None and not is_run:
+        raise UsageError(
+            f"{place} is no run directory, which would keep the results", remedy="say where they go: --out FOLDER"
+        )
+    document = document_of(place, data, s3) if is_run else None
+    data_uri = document.spec.data.uri if document is not None else data
+    store = None if data_uri is None else open_store(data_uri, s3)
+    earlier = _initial(document, store, name) if document is not None and store is not None else None
+    model = earlier if before else function("find_exported")(open_store(place, s3), name=name)
+    results = open_store(out, s3) if out is not None else open_store(place, s3).child(RESULTS)
+    with pieces_run(workers, gpus=gpus) as run:
+        report: TaskReport = function("evaluate_tasks")(
+            model, tasks, results=results, data=store, instructions=instructions,
+            cut=function("Cut")(dimensions), before=None if before else earlier, overwrite=overwrite,
+            on_progress=on_progress, **run,
+        )  # fmt: skip
+    return report
+
+
+def _initial(document: EmbeddingJob, data: Any, name: str | None) -> Any:
+    return function("initial_model")(f"{name or document.metadata.name}-before", document.job_spec, data)

@@ -1,0 +1,138 @@
+"""A model to embed with, wherever it lies: what names it, what stands for its weights, and how a worker opens it."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from data_io.errors import NotFoundInStore
+from data_io.manifest import Manifest, load_manifest
+from data_io.storage import Store
+from ray_app.config import JobSpec
+from ray_app.data_order import select_sources
+from ray_app.encoder import Cut, Encoder, initial_encoder, load_encoder
+from ray_app.errors import ModelError
+from ray_app.model import load_tokenizer
+from ray_app.model_card import make_prompts
+
+_CONFIGURATION = "config_sentence_transformers.json"
+_LISTING = "files.json"
+_WHAT_EMBEDS = (".safetensors", ".json", ".txt", ".model")
+"""Endings of the files that the embeddings depend on; a card does not change them."""
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model folder that `f2llm export` wrote, in a local folder or an object store. Pickles, opens nothing."""
+
+    name: str
+    folder: Store
+    fingerprint: str
+    """Stands for the files that the embeddings depend on."""
+    prompts: tuple[tuple[str, str], ...]
+    """Names of sources, `query` and `document`, each with what is put before a text."""
+    batch_tokens: int = 16384
+
+
+@dataclass(frozen=True)
+class InitialModel:
+    """The model of a document as it is before its first step."""
+
+    name: str
+    spec: JobSpec
+    data: Store
+    fingerprint: str
+    prompts: tuple[tuple[str, str], ...]
+
+
+EmbeddingModel = ExportedModel | InitialModel
+
+
+def find_exported(place: Store, *, name: str | None = None) -> ExportedModel:
+    """The model in a run directory (its model/), or in an exported folder. Raises ModelError where there is none."""
+    folder = place if place.exists(_CONFIGURATION) else place.child("model")
+    try:
+        settings = json.loads(folder.get(_CONFIGURATION))
+    except NotFoundInStore as error:
+        is_run = place.exists("job.yaml")
+        raise ModelError(
+            f"{place.uri} has no model: neither {_CONFIGURATION} nor model/{_CONFIGURATION} is there",
+            remedy=f"write it first: `f2llm export {place.uri}`"
+            if is_run
+            else "give a run directory, or a folder that `f2llm export` wrote",
+        ) from error
+    parts = folder.uri.rstrip("/").split("/")
+    own_name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
+    return ExportedModel(name or own_name, folder, _fingerprint(folder), tuple(settings["prompts"].items()))
+
+
+def initial_model(name: str, spec: JobSpec, data: Store) -> InitialModel:
+    """The model that a run starts from. Raises ModelError where its tokenizer is not to be had."""
+    tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
+    decided_by = [spec.model.model_dump(exclude={"attn_implementation"}), spec.train.seed, tokenizer.fingerprint]
+    digest = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
+    return InitialModel(name, spec, data, digest[:32], tuple(model_prompts(spec, load_manifest(data)).items()))
+
+
+def model_prompts(spec: JobSpec, manifest: Manifest) -> dict[str, str]:
+    """The prompts of a document's model: its sources' instructions; `query` is that of its first retrieval source."""
+    sources = select_sources(manifest, spec)
+    instructions = {source.name: source.instruction for source in sources}
+    retrieval = [source.instruction for source in sources if source.kind.uses_in_batch_negatives]
+    return make_prompts(instructions, query_instruction=(retrieval or list(instructions.values()))[0])
+
+
+@lru_cache(maxsize=1)
+def open_encoder(model: EmbeddingModel, cut: Cut) -> Encoder:
+    """The model in this process, on its GPU where there is one; one at a time is kept."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if isinstance(model, InitialModel):
+        return initial_encoder(model.spec, model.data, device=device, cut=cut)
+    with local_copy(model.folder) as folder:
+        return load_encoder(folder, device=device, batch_tokens=model.batch_tokens, cut=cut)
+
+
+@contextmanager
+def local_copy(store: Store) -> Iterator[Path]:
+    """A folder with the store's files: itself where it is local, else a copy for as long as the block runs."""
+    if store.is_local:
+        yield Path(store.uri)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for info in store.list():
+            target = Path(temporary) / info.key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(store.get(info.key))
+        yield Path(temporary)
+
+
+def _fingerprint(folder: Store) -> str:
+    """A hash of the files by name and content, 32 hex digits."""
+    known = _listed_hashes(folder)
+    keys = [info.key for info in folder.list() if info.key.endswith(_WHAT_EMBEDS) and info.key != _LISTING]
+    lines = [f"{key} {known.get(key) or _hash(folder, key)}\n" for key in keys]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:32]
+
+
+def _listed_hashes(folder: Store) -> dict[str, str]:
+    """What an upload wrote of its files; none for a local folder, whose files anyone may have changed since."""
+    if folder.is_local:
+        return {}
+    try:
+        listing = json.loads(folder.get(_LISTING))
+    except NotFoundInStore:
+        return {}
+    return {name: entry["sha256"] for name, entry in listing["files"].items()}
+
+
+def _hash(folder: Store, key: str) -> str:
+    if not folder.is_local:
+        return hashlib.sha256(folder.get(key)).hexdigest()
+    with (Path(folder.uri) / key).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,187 @@
+"""mteb on six real tasks, one of each kind: scores are those of sentence-transformers, and a kill costs one task."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from data_io.evaluation_task import OwnTask, parse_task
+from data_io.own_sets import read_own
+from data_io.sources.docstrings import Deduplicator, Docstring, Limits, read_package
+from data_io.sources.installed import installed_packages
+from data_io.sources.mteb_tasks import BENCHMARK
+from data_io.storage import open_store
+from ray_app.embedding_model import find_exported
+from ray_app.encoder import Cut
+from ray_app.task_evaluation import evaluate_tasks, find_tasks
+from ray_app.task_report import TaskReport
+from tests.support.command import Running, f2llm
+from tests.support.exported import export_small_model
+from tests.support.own_tasks import write_tasks
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def docs() -> list[Docstring]:
+    seen, limits = Deduplicator(), Limits(per_package=120, body_max=300)
+    packages = installed_packages(("networkx", "numpy", "pandas"))
+    return [d for p in packages for d in read_package(p.name, p.root, limits=limits, seen=seen)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, docs: list[Docstring]) -> Path:
+    """small/, an exported model, and tasks/."""
+    out = tmp_path_factory.mktemp("evaluation")
+    export_small_model(out / "small", [d.text for d in docs])
+    return out
+
+
+@pytest.fixture(scope="module")
+def names(folder: Path, docs: list[Docstring]) -> list[str]:
+    return write_tasks(docs, folder / "tasks")
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path, names: list[str]) -> TaskReport:
+    return evaluate(folder, names, "out")
+
+
+def evaluate(folder: Path, names: list[str], out: str, **options: Any) -> TaskReport:
+    model = find_exported(open_store(str(folder / "small")))
+    return evaluate_tasks(model, names, results=open_store(str(folder / out)), **options)
+
+
+def result_files(out: Path) -> dict[str, int]:
+    """Tasks with a result of mteb's, and when it was written."""
+    found = out.glob("results/*/*/*.json")
+    return {path.stem: path.stat().st_mtime_ns for path in found if path.name != "model_meta.json"}
+
+
+def test_scores_are_those_of_sentence_transformers_on_the_exported_model(
+    folder: Path, names: list[str], report: TaskReport
+) -> None:
+    expected = dict(plain_scores(folder / "small", names, {task.name: task.instruction for task in report.tasks}))
+
+    found = {task.name: task.score for task in report.tasks}
+
+    assert {task.type for task in report.tasks} == {
+        "Retrieval", "Reranking", "Classification", "Clustering", "STS", "PairClassification",
+    }  # fmt: skip
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert len({round(value, 4) for value in expected.values()}) == 6
+
+
+def plain_scores(model: Path, names: list[str], instructions: dict[str, str]) -> Iterator[tuple[str, float]]:
+    """What mteb and sentence-transformers make of the folder, with nothing of ours but the tasks' texts."""
+    import mteb
+    from mteb.models import ModelMeta
+    from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
+
+    from ray_app.mteb_own import own_task
+
+    plain = InstructSentenceTransformerModel(
+        str(model), revision="plain", instruction_template="Instruct: {instruction}\nQuery: ",
+        apply_instruction_to_passages=False, prompts_dict=instructions, device="cpu",
+    )  # fmt: skip
+    plain.mteb_model_meta = ModelMeta.create_empty({"name": "plain/model", "revision": "plain"})
+    for name in names:
+        task = parse_task(name)
+        assert isinstance(task, OwnTask)
+        own = own_task(read_own(task), task.kind, origin=task.address)
+        (result,) = mteb.evaluate(plain, own, cache=None, co2_tracker=False, show_progress_bar=False).task_results
+        yield task.name, float(result.get_score())
+
+
+def test_results_are_mtebs_own_files(folder: Path, report: TaskReport) -> None:
+    from mteb.cache import ResultCache
+
+    (loaded,) = ResultCache(folder / "out").load_results(validate_and_filter=False).model_results
+
+    assert {result.task_name: result.get_score() for result in loaded.task_results} == pytest.approx(
+        {task.name: task.score for task in report.tasks}
+    )
+    assert (loaded.model_name, loaded.model_revision) == ("f2llm-ray/small", report.revision)
+    (settings,) = folder.glob("out/results/*/*/run_settings.jsonl")
+    assert len(settings.read_text().splitlines()) == 6
+
+
+def test_what_was_measured_is_not_measured_again_unless_its_texts_or_the_way_changed(
+    folder: Path, names: list[str]
+) -> None:
+    (sts,) = [name for name in names if ":sts=" in name]
+    out = folder / "again"
+    first = evaluate(folder, [sts], "again")
+    before = result_files(out)
+
+    same = evaluate(folder, [sts], "again")
+    assert same.tasks[0].score == first.tasks[0].score
+    assert result_files(out) == before
+
+    short = evaluate(folder, [sts], "again", cut=Cut(8))
+    asked = evaluate(folder, [sts], "again", instructions={"docs_sts": "Other."})
+    assert len({round(r.tasks[0].score or 0, 6) for r in (first, short, asked)}) == 3
+    assert result_files(out) == before
+
+    path = Path(sts.partition("=")[2])
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), folder / "tasks" / "fewer.parquet")
+    fewer = evaluate(folder, [f"docs_sts:sts={folder}/tasks/fewer.parquet"], "again")
+    assert fewer.tasks[0].score != first.tasks[0].score
+    assert result_files(out) != before
+
+
+def test_a_killed_evaluation_goes_on_with_the_tasks_that_are_missing(
+    folder: Path, names: list[str], report: TaskReport, tmp_path: Path
+) -> None:
+    asked = [part for name in names for part in ("--task", name)]
+    arguments = ("evaluate", folder / "small", *asked, "--out", tmp_path / "out")
+    job = Running(*arguments, log=tmp_path / "log")
+    job.wait_until(lambda: len(result_files(tmp_path / "out")) >= 2)
+    job.kill_all()
+    finished = result_files(tmp_path / "out")
+
+    done = f2llm(*arguments, "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert {task["name"]: task["score"] for task in json.loads(done.stdout)["tasks"]} == pytest.approx(
+        {task.name: task.score for task in report.tasks}
+    )
+    later = result_files(tmp_path / "out")
+    assert 2 <= len(finished) < len(later) == 6
+    assert {name: later[name] for name in finished} == finished
+
+
+def test_the_benchmark_is_its_41_tasks_each_with_the_recipes_instruction_and_says_what_it_cannot_fetch(
+    folder: Path, tmp_path: Path
+) -> None:
+    from ray_app.mteb_model import F2LLM_INSTRUCTIONS
+
+    tasks = find_tasks([BENCHMARK], None)
+    assert len(tasks) == 41
+    assert all(F2LLM_INSTRUCTIONS[task.name] for task in tasks)
+
+    done = f2llm("evaluate", folder / "small", "--task", BENCHMARK, "--out", tmp_path)
+
+    assert done.returncode == 5
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 41
+    assert all("it needs " in line and "at revision" in line and "cannot be reached" in line for line in said)
+    assert sum(line.startswith("  to mend it: ") for line in done.stderr.splitlines()) == 1
+    assert "0 of 41 tasks measured" in done.stdout
+
+
+def test_an_unknown_task_is_refused_with_a_close_name_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
+    done = f2llm("evaluate", folder / "small", "--task", "MTEB(eng v2)", "--task", "STS99", "--out", tmp_path / "out")
+
+    assert done.returncode == 3
+    assert "no task or benchmark 'MTEB(eng v2)'" in done.stderr
+    assert "did you mean" in done.stderr
+    assert not (tmp_path / "out").exists()

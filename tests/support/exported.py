@@ -1,0 +1,40 @@
+"""A small model with random weights, exported as a run exports its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import Qwen3Config, Qwen3Model
+
+from data_io.sources.tokenizer_training import EOS_TOKEN, train_tokenizer
+from data_io.tokenization import LoadedTokenizer
+from ray_app.config import JobSpec
+from ray_app.export import export_model
+from ray_app.model_card import CardFacts, make_prompts
+
+INSTRUCTION = "Find it."
+
+
+def export_small_model(
+    out: Path, texts: Sequence[str], *, max_tokens: int = 48, seed: int = 0, width: int = 48
+) -> Path:
+    """Write a model folder to `out`, with a tokenizer trained on `texts`. Embeddings have `width` dimensions."""
+    trained = train_tokenizer(texts, vocabulary_size=600)
+    tokenizer = LoadedTokenizer(trained.tokenizer_json, eos_token=EOS_TOKEN, pad_token=EOS_TOKEN)
+    config = Qwen3Config(
+        vocab_size=640, hidden_size=width, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=16, intermediate_size=64, rope_theta=1_000_000.0, max_position_embeddings=512, initializer_range=0.3,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3Model(config).eval()
+    job = JobSpec.model_validate({"model": {"architecture": {}, "max_seq_length": max_tokens}, "data": {"uri": "data"}})
+    return export_model(
+        model,
+        tokenizer,
+        out,
+        card=CardFacts(name=out.name, job=job, data_version="0123abcd", sources=(), steps=3, examples=96),
+        max_seq_length=max_tokens,
+        prompts=make_prompts({"docs": INSTRUCTION}, query_instruction=INSTRUCTION),
+        dtype=torch.float32,
+    )
