@@ -135,7 +135,7 @@ def find_corpus(address: str) -> list[RawFile]:
         return [RawFile(name, "txt") for name in plain]
     files = find_files(address)
     for file in files:
-        _text_column(file)
+        text_column(file)
     return files
 
 
@@ -153,7 +153,7 @@ def corpus_texts(file: RawFile) -> Iterator[str]:
                 if text:
                     yield text
         return
-    column = _text_column(file)
+    column = text_column(file)
     for place, record in read_records(file, (column,)):
         text = record.get(column)
         if not isinstance(text, str) or not text.strip():
@@ -247,7 +247,8 @@ class _Runs:
         self._bytes = 0
 
 
-def _text_column(file: RawFile) -> str:
+def text_column(file: RawFile) -> str:
+    """The column of texts of a corpus file. Raises DataError where none is recognised."""
     names = column_names(file)
     by_lower = {name.lower(): name for name in reversed(names)}
     for habit in CORPUS_COLUMNS:

@@ -11,6 +11,7 @@ from jobs.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from data_io.config import S3Options
+    from ray_app.embed_job import Embedded
     from ray_app.task_evaluation import OnProgress
     from ray_app.task_report import TaskReport
 
@@ -71,3 +72,46 @@ def evaluate_tasks(
 
 def _initial(document: EmbeddingJob, data: Any, name: str | None) -> Any:
     return function("initial_model")(f"{name or document.metadata.name}-before", document.job_spec, data)
+
+
+def embed(
+    model: str,
+    address: str,
+    out: str,
+    s3: "S3Options",
+    *,
+    prompt: str | None,
+    instruction: str | None,
+    dimensions: int | None,
+    normalize: bool,
+    batch_tokens: int,
+    workers: int | None,
+    gpus: int,
+    **options: Any,
+) -> "Embedded":
+    """Embed the texts of files into `out`, each behind the model's prompt of that name, or behind an instruction."""
+    quiet_libraries()
+    open_store = function("open_store")
+    found = function("find_exported")(open_store(model, s3), batch_tokens=batch_tokens)
+    with pieces_run(workers, gpus=gpus) as run:
+        embedded: Embedded = function("embed_texts")(
+            found, address, open_store(out, s3), cut=function("Cut")(dimensions, normalize),
+            instruction=_instruction(found, prompt) if instruction is None else instruction, **run, **options,
+        )  # fmt: skip
+    return embedded
+
+
+def _instruction(model: Any, prompt: str | None) -> str:
+    """What the model puts before a text under this name; documents carry none."""
+    from data_io.task import instruction_of
+
+    if prompt is None:
+        return ""
+    prompts = dict(model.prompts)
+    found = instruction_of(prompts[prompt]) if prompt in prompts else None
+    if found is None:
+        raise UsageError(
+            f"the model has no prompt {prompt!r}; it has {', '.join(prompts)}",
+            remedy="correct --prompt, or give an instruction: --instruction TEXT",
+        )
+    return found

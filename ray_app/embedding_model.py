@@ -54,7 +54,7 @@ class InitialModel:
 EmbeddingModel = ExportedModel | InitialModel
 
 
-def find_exported(place: Store, *, name: str | None = None) -> ExportedModel:
+def find_exported(place: Store, *, name: str | None = None, batch_tokens: int = 16384) -> ExportedModel:
     """The model in a run directory (its model/), or in an exported folder. Raises ModelError where there is none."""
     folder = place if place.exists(_CONFIGURATION) else place.child("model")
     try:
@@ -69,7 +69,8 @@ def find_exported(place: Store, *, name: str | None = None) -> ExportedModel:
         ) from error
     parts = folder.uri.rstrip("/").split("/")
     own_name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
-    return ExportedModel(name or own_name, folder, _fingerprint(folder), tuple(settings["prompts"].items()))
+    prompts = tuple(settings["prompts"].items())
+    return ExportedModel(name or own_name, folder, _fingerprint(folder), prompts, batch_tokens)
 
 
 def initial_model(name: str, spec: JobSpec, data: Store) -> InitialModel:

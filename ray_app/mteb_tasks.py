@@ -125,7 +125,10 @@ def _measure(task: Any, piece: TaskPiece, started: float) -> Measured:
         if not piece.overwrite:
             _fetch(piece.results, key, path)
         known = cache.load_task_result(name, meta)
-        if known is not None and not known.get_missing_evaluations(task) and known.is_mergeable(task):
+        if known is not None and not known.is_mergeable(task):
+            path.unlink()  # of other data: mteb itself would take it for this task
+            known = None
+        if known is not None and not known.get_missing_evaluations(task):
             result, settings, described = known, "", ""
         else:
             if known is not None and not known.is_mergeable(task):

@@ -5,6 +5,7 @@ with a file ends in one DataError that names the file and the line or row, count
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -129,6 +130,21 @@ def read_records(file: RawFile, columns: Sequence[str]) -> Iterator[Placed]:
             yield from (_jsonl if file.format == "jsonl" else _csv_records)(file, stream)
 
 
+def read_json_lines(file: RawFile, data: bytes, *, first_line: int) -> Iterator[Placed]:
+    """Records of a stretch of a JSON lines file that begins and ends with a line; `first_line` is its number."""
+    yield from _jsonl(file, io.BytesIO(data), first_line)
+
+
+def open_raw(file: RawFile) -> Any:
+    """The file's bytes, decompressed unless it is Parquet, as fsspec's context manager."""
+    return _open(file)
+
+
+def open_parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
+    """Raises DataError for what is no Parquet."""
+    return _parquet(file, stream)
+
+
 def _format(name: str) -> str | None:
     lowered = name.lower()
     for compression in _COMPRESSIONS:
@@ -168,9 +184,9 @@ def _decode(line: bytes, place: str) -> str:
         ) from error
 
 
-def _lines(file: RawFile, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
-    """Decoded lines with their number from 1. A byte-order mark at the front is dropped."""
-    for number, line in enumerate(stream, start=1):
+def _lines(file: RawFile, stream: IO[bytes], first: int = 1) -> Iterator[tuple[int, str]]:
+    """Decoded lines with their number, from `first` on. A byte-order mark at the front of the file is dropped."""
+    for number, line in enumerate(stream, start=first):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
             if line[:4] == b"PK\x03\x04" or line[:4] == b"PAR1":
@@ -181,9 +197,9 @@ def _lines(file: RawFile, stream: IO[bytes]) -> Iterator[tuple[int, str]]:
         yield number, _decode(line, f"{file.address}, line {number}")
 
 
-def _jsonl(file: RawFile, stream: IO[bytes]) -> Iterator[Placed]:
+def _jsonl(file: RawFile, stream: IO[bytes], first: int = 1) -> Iterator[Placed]:
     empty = True
-    for number, line in _lines(file, stream):
+    for number, line in _lines(file, stream, first):
         if not line.strip():
             continue
         place = f"{file.address}, line {number}"

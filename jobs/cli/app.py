@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from data_io.errors import F2LLMError
-from jobs.cli import cluster, data, document, evaluate, machine, overview, run, runs
+from jobs.cli import cluster, data, document, embed, evaluate, machine, overview, run, runs
 
 app = typer.Typer(
     name="f2llm",
@@ -48,6 +48,7 @@ app.command("schema")(document.schema)
 app.add_typer(data.app, name="data")
 app.command("status")(runs.status)
 app.command("evaluate")(evaluate.evaluate)
+app.command("embed")(embed.embed)
 app.command("export")(runs.export)
 app.command("report")(runs.report)
 app.command("runs")(overview.runs)

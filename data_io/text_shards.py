@@ -1,0 +1,148 @@
+"""Texts to embed, in shards: a stretch of rows of a user's file each, read on its own and in the file's order.
+
+A Parquet file is cut by rows, which its footer counts; JSON lines are read through once to find where every so many
+lines begin. All columns go with their text: those of Parquet as they are, fields of JSON lines as text.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from data_io.errors import DataError
+from data_io.mining_inputs import text_column
+from data_io.sources.raw_file_errors import readable_errors
+from data_io.sources.raw_files import RawFile, column_names, open_parquet, open_raw, read_json_lines
+
+
+@dataclass(frozen=True)
+class TextShard:
+    """`rows` rows of a file from `first_row` on; of JSON lines also where they lie, and the number of their line."""
+
+    file: RawFile
+    first_row: int
+    rows: int
+    offset: int = 0
+    size: int = 0
+    first_line: int = 1
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """What is embedded and what goes with it: `columns` in their order, of which `text` is one."""
+
+    text: str
+    columns: tuple[str, ...]
+
+
+def describe_input(files: Sequence[RawFile], *, text: str | None, keep: Sequence[str] | None) -> TextInput:
+    """Which column holds the texts (recognised where `text` is None), and which to keep (None: all).
+
+    Raises DataError for a column that is not there, and for a file that is neither Parquet nor JSON lines.
+    """
+    for file in files:
+        if file.format not in ("parquet", "jsonl"):
+            raise DataError(
+                f"{file.address} is {file.format}; expected Parquet or JSON lines", remedy="convert the file"
+            )
+    names = column_names(files[0])
+    chosen = text_column(files[0]) if text is None else text
+    for name in (chosen, *(keep or ())):
+        if name not in names:
+            raise DataError(
+                f"{files[0].address} has no column {name!r}; it has {', '.join(names)}",
+                remedy="correct the name in --column or --keep",
+            )
+    kept = names if keep is None else tuple(name for name in names if name in keep or name == chosen)
+    return TextInput(chosen, kept)
+
+
+def plan_shards(file: RawFile, shard_rows: int) -> list[TextShard]:
+    """A file's shards of at most `shard_rows` rows, in its order; none of a file without rows."""
+    with readable_errors(file.address), open_raw(file) as stream:
+        if file.format == "parquet":
+            total = open_parquet(file, stream).metadata.num_rows
+            return [TextShard(file, first, min(shard_rows, total - first)) for first in range(0, total, shard_rows)]
+        return list(_line_shards(file, stream, shard_rows))
+
+
+def read_shard(shard: TextShard, wanted: TextInput) -> pa.Table:
+    """The shard's rows, one for each of the input's: its columns, the text as string; a missing text is null.
+
+    Raises DataError, with the place, where a text is none, or the file is not what it was when it was planned.
+    """
+    file = shard.file
+    with readable_errors(file.address), open_raw(file) as stream:
+        if file.format == "parquet":
+            table = _parquet_rows(shard, stream, wanted)
+        else:
+            stream.seek(shard.offset)
+            table = _json_rows(shard, stream.read(shard.size), wanted)
+    if table.num_rows != shard.rows:
+        raise DataError(
+            f"{file.address} has {table.num_rows} of the {shard.rows} rows it had from row {shard.first_row + 1} on",
+            remedy="the file was changed meanwhile: start again into an empty place",
+        )
+    return table
+
+
+def _line_shards(file: RawFile, stream: Iterator[bytes], shard_rows: int) -> Iterator[TextShard]:
+    """Blank lines are no rows."""
+    first_row = rows = offset = size = 0
+    first_line = 1
+    for number, line in enumerate(stream, start=1):
+        size += len(line)
+        rows += bool(line.strip())
+        if rows == shard_rows:
+            yield TextShard(file, first_row, rows, offset, size, first_line)
+            first_row, offset, first_line = first_row + rows, offset + size, number + 1
+            rows = size = 0
+    if rows:
+        yield TextShard(file, first_row, rows, offset, size, first_line)
+
+
+def _parquet_rows(shard: TextShard, stream: Any, wanted: TextInput) -> pa.Table:
+    parquet = open_parquet(shard.file, stream)
+    missing = [name for name in wanted.columns if name not in parquet.schema_arrow.names]
+    if missing:
+        raise DataError(
+            f"{shard.file.address} has no column {missing[0]!r}, which the first file has",
+            remedy="make the files agree, or name the columns that all have with --keep",
+        )
+    ends, row = [], 0
+    for group in range(parquet.metadata.num_row_groups):
+        row += parquet.metadata.row_group(group).num_rows
+        ends.append(row)
+    last_row = shard.first_row + shard.rows
+    starts = [0, *ends[:-1]]
+    groups = [g for g in range(len(ends)) if ends[g] > shard.first_row and starts[g] < last_row]
+    if not groups:
+        return parquet.schema_arrow.empty_table().select(list(wanted.columns))
+    table = parquet.read_row_groups(groups, columns=list(wanted.columns))
+    table = table.slice(shard.first_row - starts[groups[0]], shard.rows).select(list(wanted.columns))
+    kind = table.schema.field(wanted.text).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise DataError(
+            f"{shard.file.address}: column {wanted.text!r} is {kind}, not text", remedy="name another with --column"
+        )
+    return table
+
+
+def _json_rows(shard: TextShard, data: bytes, wanted: TextInput) -> pa.Table:
+    columns: dict[str, list[str | None]] = {name: [] for name in wanted.columns}
+    for place, record in read_json_lines(shard.file, data, first_line=shard.first_line):
+        text = record.get(wanted.text)
+        if text is not None and not isinstance(text, str):
+            raise DataError(
+                f"{place}: {wanted.text!r} is {type(text).__name__}, not text",
+                remedy="mend the line, or set it to null",
+            )
+        for name, values in columns.items():
+            values.append(_as_text(record.get(name)))
+    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
+
+
+def _as_text(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,149 @@
+"""`f2llm embed`: vectors for the texts of files."""
+
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
+from jobs.cli.text import say, say_nothing
+from jobs.errors import UsageError
+from jobs.progress import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ray_app.embed_job import Embedded, Progress
+
+_EVERY_SECONDS = 5.0
+
+
+def embed(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Run directory, or a folder that f2llm export wrote: a path or s3://bucket/prefix.",
+            show_default=False,
+        ),
+    ],
+    texts: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN", help="Parquet or JSON lines: a file, folder or pattern, here or s3://.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Argument(metavar="OUT", help="Where the vectors go: an empty folder or prefix.", show_default=False),
+    ],
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--column", metavar="NAME", help="Column of the texts; else by its usual names.", show_default=False
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="NAME", help="Keep this column, not all. May be repeated.", show_default=False),
+    ] = None,
+    into: Annotated[str, typer.Option("--into", metavar="NAME", help="Column of the vectors.")] = "embedding",
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            metavar="NAME",
+            help="Put this prompt of the model's before each text, as in --prompt query; documents have none.",
+            show_default=False,
+        ),
+    ] = None,
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            "--instruction", metavar="TEXT", help="Put this instruction before each text.", show_default=False
+        ),
+    ] = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            "--dimensions", min=1, metavar="N", help="Keep the first N values of each vector.", show_default=False
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool, typer.Option("--normalize/--no-normalize", help="Make vectors that are cut one unit long again.")
+    ] = True,
+    precision: Annotated[
+        Literal["float32", "int8", "uint8", "binary", "ubinary"],
+        typer.Option("--precision", help="How vectors are stored, as sentence-transformers quantises them."),
+    ] = "float32",
+    shard_rows: Annotated[
+        int, typer.Option("--shard-rows", min=1, metavar="N", help="Rows of a part of the output.")
+    ] = 16_384,
+    batch_tokens: Annotated[
+        int, typer.Option("--batch-tokens", min=64, metavar="N", help="Tokens that are embedded at once.")
+    ] = 16_384,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, metavar="N", help="Processes at once; else one a core.", show_default=False),
+    ] = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Embed on N GPUs.")] = 0,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Embed the texts of files: Parquet with the rows of the input in their order, and a vector each.
+
+    A job that was stopped goes on when it is started again. A row without a text keeps its place, without a vector.
+    """
+    from jobs import models
+
+    if prompt is not None and instruction is not None:
+        raise UsageError("--prompt and --instruction are both given", remedy="leave one of them out")
+    tell = say_nothing if quiet else say
+    made = models.embed(
+        model, texts, out, s3_options(endpoint_url, region, allow_http), prompt=prompt, instruction=instruction,
+        dimensions=dimensions, normalize=normalize, batch_tokens=batch_tokens, workers=workers, gpus=gpus,
+        column=column, keep=None if keep is None else tuple(keep), into=into, precision=precision,
+        shard_rows=shard_rows, say=tell, on_progress=_lines(tell),
+    )  # fmt: skip
+    if json:
+        rates = {"rows_per_second": made.rows_per_second, "tokens_per_second": made.tokens_per_second}
+        print_json(made.embeddings.model_dump(mode="json") | rates)
+    else:
+        for line in _made_lines(out, made):
+            print(line)
+
+
+def _lines(tell: "Callable[[str], None]") -> "Callable[[Progress], None]":
+    """A line every few seconds, and one at the end."""
+    due = 0.0
+
+    def show(progress: "Progress") -> None:
+        nonlocal due
+        now = monotonic()
+        if now >= due or progress.rows == progress.total_rows:
+            eta = "" if progress.eta_seconds is None else f", ETA {duration(progress.eta_seconds)}"
+            tell(
+                f"{progress.rows:,} of {progress.total_rows:,} rows, {progress.rows_per_second:,.0f} rows/s, "
+                f"{progress.tokens_per_second:,.0f} tokens/s{eta}"
+            )
+            due = now + _EVERY_SECONDS
+
+    return show
+
+
+def _made_lines(out: str, made: "Embedded") -> list[str]:
+    found = made.embeddings
+    without = f", {found.nulls:,} of them without a text" if found.nulls else ""
+    packed = f", {found.width} bytes each" if found.precision.endswith("binary") else ""
+    lines = [
+        f"{out}: {found.rows:,} rows{without}, {found.tokens:,} tokens, {len(found.parts)} "
+        f"part{'s' * (len(found.parts) > 1)}",
+        f"  {found.into}: {found.dimensions} dimensions as {found.precision}{packed}",
+    ]
+    if made.rows_per_second is None or made.tokens_per_second is None:
+        return [*lines, "  all of it was there already"]
+    return [*lines, f"  {made.rows_per_second:,.0f} rows/s, {made.tokens_per_second:,.0f} tokens/s"]
