@@ -131,8 +131,6 @@ def _measure(task: Any, piece: TaskPiece, started: float) -> Measured:
         if known is not None and not known.get_missing_evaluations(task):
             result, settings, described = known, "", ""
         else:
-            if known is not None and not known.is_mergeable(task):
-                path.unlink()  # of other texts: mteb would measure anew and keep its settings to itself
             if not task.data_loaded:
                 load_task(task)
             (result,) = mteb.evaluate(
