@@ -23,6 +23,10 @@ def document_of(run: str, data: str | None, s3: "S3Options") -> EmbeddingJob:
     frozen = read_frozen_document(run, s3)
     if not frozen:
         raise NotFoundInStore(f"no run at {run}: it has no job.yaml", remedy=RUN_HINT)
+    return _parsed(frozen, run, data, s3)
+
+
+def _parsed(frozen: str, run: str, data: str | None, s3: "S3Options") -> EmbeddingJob:
     moved = [f"data.uri={data}"] if data else []
     given = {name: value for name, value in s3.model_dump().items() if value}
     reached = [f"storage.s3.{name}={value}" for name, value in given.items()]
@@ -48,14 +52,14 @@ def evaluate_tasks(
     """Measure the model of a run, or of an exported folder, on tasks of mteb and of the user's own."""
     quiet_libraries()
     open_store = function("open_store")
-    is_run = bool(read_frozen_document(place, s3))
-    if before and not is_run:
+    frozen = read_frozen_document(place, s3)
+    if before and not frozen:
         raise UsageError(f"--before needs a run, and {place} has no job.yaml", remedy="give the run directory")
-    if out is None and not is_run:
+    if out is None and not frozen:
         raise UsageError(
             f"{place} is no run directory, which would keep the results", remedy="say where they go: --out FOLDER"
         )
-    document = document_of(place, data, s3) if is_run else None
+    document = _parsed(frozen, place, data, s3) if frozen else None
     data_uri = document.spec.data.uri if document is not None else data
     store = None if data_uri is None else open_store(data_uri, s3)
     earlier = _initial(document, store, name) if document is not None and store is not None else None

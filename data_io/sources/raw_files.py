@@ -92,8 +92,8 @@ def pieces_of(file: RawFile, piece_bytes: int) -> list[tuple[RawFile, int]]:
     size = size_of(file.address)
     if file.format != "parquet" or size <= piece_bytes:
         return [(file, size)]
-    with readable_errors(file.address), _open(file) as stream:
-        metadata = _parquet(file, stream).metadata
+    with readable_errors(file.address), open_raw(file) as stream:
+        metadata = open_parquet(file, stream).metadata
         sizes = [_stored_bytes(metadata.row_group(g)) for g in range(metadata.num_row_groups)]
     pieces, first, held = [], 0, 0
     for g, group_bytes in enumerate(sizes, start=1):
@@ -110,9 +110,9 @@ def _stored_bytes(group: Any) -> int:
 
 def column_names(file: RawFile) -> tuple[str, ...]:
     """Names of the columns: of the Parquet schema, the CSV header or the first JSON object."""
-    with readable_errors(file.address), _open(file) as stream:
+    with readable_errors(file.address), open_raw(file) as stream:
         if file.format == "parquet":
-            return tuple(_parquet(file, stream).schema_arrow.names)
+            return tuple(open_parquet(file, stream).schema_arrow.names)
         if file.format == "jsonl":
             return tuple(next(_jsonl(file, stream))[1])
         return tuple(_csv_header(file, _csv_rows(file, stream)))
@@ -123,7 +123,7 @@ def read_records(file: RawFile, columns: Sequence[str]) -> Iterator[Placed]:
 
     A column that is missing is a DataError, in JSON lines for every single row.
     """
-    with readable_errors(file.address), _open(file) as stream:
+    with readable_errors(file.address), open_raw(file) as stream:
         if file.format == "parquet":
             yield from _parquet_records(file, stream, columns)
         else:
@@ -133,16 +133,6 @@ def read_records(file: RawFile, columns: Sequence[str]) -> Iterator[Placed]:
 def read_json_lines(file: RawFile, data: bytes, *, first_line: int) -> Iterator[Placed]:
     """Records of a stretch of a JSON lines file that begins and ends with a line; `first_line` is its number."""
     yield from _jsonl(file, io.BytesIO(data), first_line)
-
-
-def open_raw(file: RawFile) -> Any:
-    """The file's bytes, decompressed unless it is Parquet, as fsspec's context manager."""
-    return _open(file)
-
-
-def open_parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
-    """Raises DataError for what is no Parquet."""
-    return _parquet(file, stream)
 
 
 def _format(name: str) -> str | None:
@@ -165,7 +155,8 @@ def _known_format(name: str) -> str:
     return known
 
 
-def _open(file: RawFile) -> Any:
+def open_raw(file: RawFile) -> Any:
+    """The file's bytes, decompressed unless it is Parquet, as fsspec's context manager."""
     return fsspec.open(file.address, "rb", compression=None if file.format == "parquet" else "infer")
 
 
@@ -270,7 +261,8 @@ def _csv_records(file: RawFile, stream: IO[bytes]) -> Iterator[Placed]:
         raise _no_rows(file)
 
 
-def _parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
+def open_parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
+    """Raises DataError for what is no Parquet."""
     head = stream.read(4)
     stream.seek(0)
     if head != b"PAR1":
@@ -287,7 +279,7 @@ def _parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
 
 
 def _parquet_records(file: RawFile, stream: IO[bytes], columns: Sequence[str]) -> Iterator[Placed]:
-    parquet = _parquet(file, stream)
+    parquet = open_parquet(file, stream)
     missing = [name for name in columns if name not in parquet.schema_arrow.names]
     if missing:
         raise DataError(

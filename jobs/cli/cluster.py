@@ -22,7 +22,7 @@ from jobs.cli.options import (
     print_json,
     workers_override,
 )
-from jobs.cli.text import say
+from jobs.cli.text import aligned, say
 
 if TYPE_CHECKING:
     from jobs.client import JobsClient
@@ -270,5 +270,4 @@ def _table(jobs: Sequence[Mapping[str, Any]], *, everywhere: bool) -> list[str]:
     rows += [[*([job["metadata"]["namespace"]] if everywhere else []), *row(job)] for job in jobs]
     if len(rows) == 1:
         return ["no jobs; `f2llm submit JOB.yaml` starts one"]
-    widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in rows]
+    return aligned(rows)

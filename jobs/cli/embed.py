@@ -1,12 +1,22 @@
 """`f2llm embed`: vectors for the texts of files."""
 
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
-from jobs.cli.text import say, say_nothing
+from jobs.cli.options import (
+    AllowHttp,
+    BatchTokens,
+    Debug,
+    EndpointUrl,
+    Json,
+    Model,
+    Quiet,
+    Region,
+    print_json,
+    s3_options,
+)
+from jobs.cli.text import EveryFewSeconds, say, say_nothing
 from jobs.errors import UsageError
 from jobs.progress import duration
 
@@ -15,18 +25,9 @@ if TYPE_CHECKING:
 
     from ray_app.embed_job import Embedded, Progress
 
-_EVERY_SECONDS = 5.0
-
 
 def embed(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Run directory, or a folder that f2llm export wrote: a path or s3://bucket/prefix.",
-            show_default=False,
-        ),
-    ],
+    model: Model,
     texts: Annotated[
         str,
         typer.Argument(
@@ -79,9 +80,7 @@ def embed(
     shard_rows: Annotated[
         int, typer.Option("--shard-rows", min=1, metavar="N", help="Rows of a part of the output.")
     ] = 16_384,
-    batch_tokens: Annotated[
-        int, typer.Option("--batch-tokens", min=64, metavar="N", help="Tokens that are embedded at once.")
-    ] = 16_384,
+    batch_tokens: BatchTokens = 16_384,
     workers: Annotated[
         int | None,
         typer.Option("--workers", min=1, metavar="N", help="Processes at once; else one a core.", show_default=False),
@@ -119,18 +118,15 @@ def embed(
 
 def _lines(tell: "Callable[[str], None]") -> "Callable[[Progress], None]":
     """A line every few seconds, and one at the end."""
-    due = 0.0
+    say_paced = EveryFewSeconds(tell)
 
     def show(progress: "Progress") -> None:
-        nonlocal due
-        now = monotonic()
-        if now >= due or progress.rows == progress.total_rows:
-            eta = "" if progress.eta_seconds is None else f", ETA {duration(progress.eta_seconds)}"
-            tell(
-                f"{progress.rows:,} of {progress.total_rows:,} rows, {progress.rows_per_second:,.0f} rows/s, "
-                f"{progress.tokens_per_second:,.0f} tokens/s{eta}"
-            )
-            due = now + _EVERY_SECONDS
+        eta = "" if progress.eta_seconds is None else f", ETA {duration(progress.eta_seconds)}"
+        say_paced(
+            f"{progress.rows:,} of {progress.total_rows:,} rows, {progress.rows_per_second:,.0f} rows/s, "
+            f"{progress.tokens_per_second:,.0f} tokens/s{eta}",
+            urgent=progress.rows == progress.total_rows,
+        )
 
     return show
 

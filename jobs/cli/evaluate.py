@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs import backend
-from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
+from jobs.cli.options import AllowHttp, Data, Debug, EndpointUrl, Json, Model, Quiet, Region, print_json, s3_options
 from jobs.cli.text import say, say_nothing
 from jobs.errors import UsageError
 from jobs.progress import duration
@@ -21,14 +21,7 @@ _FAILED = 5
 
 
 def evaluate(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Run directory, or a folder that f2llm export wrote: a path or s3://bucket/prefix.",
-            show_default=False,
-        ),
-    ],
+    model: Model,
     task: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,15 +60,7 @@ def evaluate(
         typer.Option("--name", metavar="ORG/MODEL", help="What mteb calls the model.", show_default=False),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what was measured before.")] = False,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="URI",
-            help="Where the data set is now; otherwise data.uri of the run.",
-            show_default=False,
-        ),
-    ] = None,
+    data: Data = None,
     workers: Annotated[int, typer.Option("--workers", min=1, metavar="N", help="Tasks at once, on Ray.")] = 1,
     gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Measure on N GPUs, a task each.")] = 0,
     endpoint_url: EndpointUrl = None,

@@ -1,14 +1,24 @@
 """`f2llm data mine`: hard negatives for a prepared data set."""
 
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from jobs import backend
-from jobs.cli.options import AllowHttp, DataUri, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
-from jobs.cli.text import say, say_nothing
+from jobs.cli.options import (
+    AllowHttp,
+    BatchTokens,
+    DataUri,
+    Debug,
+    EndpointUrl,
+    Json,
+    Quiet,
+    Region,
+    print_json,
+    s3_options,
+)
+from jobs.cli.text import EveryFewSeconds, say, say_nothing
 from jobs.errors import UsageError
 from jobs.progress import duration
 
@@ -16,7 +26,6 @@ if TYPE_CHECKING:
     from ray_app.mining_job import Progress
     from ray_app.mining_report import MiningReport, Sample, SourceReport
 
-_EVERY_SECONDS = 5.0
 _SHOWN_CHARACTERS = 160
 
 
@@ -74,9 +83,7 @@ def mine(
             show_default=False,
         ),
     ] = None,
-    batch_tokens: Annotated[
-        int, typer.Option("--batch-tokens", min=64, metavar="N", help="Tokens that are embedded at once.")
-    ] = 8192,
+    batch_tokens: BatchTokens = 8192,
     workers: Annotated[
         int | None,
         typer.Option("--workers", min=1, metavar="N", help="Tasks at once; else one a core.", show_default=False),
@@ -131,15 +138,10 @@ class Lines:
     """A line when a stage begins and ends, and one every few seconds in between."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._due = 0.0
+        self._say = EveryFewSeconds(tell)
 
     def __call__(self, progress: "Progress") -> None:
-        at_an_end = progress.done in (0, progress.total)
-        now = monotonic()
-        if at_an_end or now >= self._due:
-            self._tell(progress_text(progress))
-            self._due = now + _EVERY_SECONDS
+        self._say(progress_text(progress), urgent=progress.done in (0, progress.total))
 
 
 def progress_text(progress: "Progress") -> str:

@@ -27,6 +27,23 @@ RunUri = Annotated[
 DataUri = Annotated[
     str, typer.Argument(metavar="DATA", help="Prepared data set: a folder or s3://bucket/prefix.", show_default=False)
 ]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Run directory, or a folder that f2llm export wrote: a path or s3://bucket/prefix.",
+        show_default=False,
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="URI", help="Where the data set is now; otherwise data.uri of the run.", show_default=False
+    ),
+]
+BatchTokens = Annotated[
+    int, typer.Option("--batch-tokens", min=64, metavar="N", help="Tokens that are embedded at once.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -73,7 +90,6 @@ Region = Annotated[
     ),
 ]
 AllowHttp = Annotated[bool, typer.Option("--allow-http", help="Allow an S3 service without TLS.")]
-
 Kubeconfig = Annotated[
     str | None,
     typer.Option(

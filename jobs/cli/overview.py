@@ -8,6 +8,7 @@ import typer
 
 from jobs import backend
 from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Json, Region, print_json, s3_options
+from jobs.cli.text import aligned
 
 if TYPE_CHECKING:
     from jobs.spec import EmbeddingJob
@@ -72,7 +73,7 @@ def runs(
 def table(figures: "Sequence[RunFigures]") -> Iterator[str]:
     """Lines for people: a run each, and below them what is wrong with some."""
     head = ["RUN", "PHASE", "STEPS", "LOSS", "NDCG@10", "EXAMPLES/S", "GOODPUT", "HOURS", "COST", "UPDATED"]
-    yield from _aligned([head, *map(_row, figures)])
+    yield from aligned([head, *map(_row, figures)])
     for each in figures:
         for note in each.notes:
             yield f"{each.name or '.'}: {note}"
@@ -101,12 +102,6 @@ def _row(run: "RunFigures") -> list[str]:
         "-" if run.cost is None else f"{run.cost:,.2f}",
         "-" if run.updated is None else f"{run.updated:%Y-%m-%d %H:%M} UTC",
     ]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(len(line[column]) for line in rows) for column in range(len(rows[0]))]
-    for line in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
 def _difference_lines(pair: Iterable[tuple[str, Sequence[Any]]]) -> Iterator[str]:

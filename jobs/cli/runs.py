@@ -11,6 +11,7 @@ from jobs.cli import failure_text
 from jobs.cli.options import (
     AllowHttp,
     Context,
+    Data,
     Debug,
     EndpointUrl,
     Json,
@@ -26,14 +27,6 @@ from jobs.progress import duration, numbers
 if TYPE_CHECKING:
     from jobs.k8s_api import KubeApi
     from ray_app.status import RunStatus
-
-
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data", metavar="URI", help="Where the data set is now; otherwise data.uri of the run.", show_default=False
-    ),
-]
 
 
 def status(

@@ -1,8 +1,11 @@
 """Numbers and progress as the commands print them."""
 
 import sys
+from collections.abc import Callable, Sequence
+from time import monotonic
 
 GIB = 2**30
+_EVERY_SECONDS = 5.0
 
 
 def size_text(size: int) -> str:
@@ -33,3 +36,23 @@ class Percent:
         if tenths > self._said:
             say(f"{self._what}: {tenths * 10}% of {size_text(total)}")
             self._said = tenths
+
+
+class EveryFewSeconds:
+    """Says a line of progress every few seconds, and one that is `urgent` at once."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._due = 0.0
+
+    def __call__(self, text: str, *, urgent: bool) -> None:
+        now = monotonic()
+        if urgent or now >= self._due:
+            self._tell(text)
+            self._due = now + _EVERY_SECONDS
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line a row, its cells in columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

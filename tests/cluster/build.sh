@@ -17,6 +17,9 @@ flags="-s -w $version -X k8s.io/component-base/version.gitMinor=${kubernetes:2:2
 finish() { # name: a rename, so that whoever looks meanwhile sees no program or a whole one
   mv "$stage/$1" "$bin/$1"
 }
+finish_folder() { # its name, the name that it is built under: of the latter a mark lies among the programs
+  rm -rf "${folder:?}/$1" && mv "$stage/$1" "$folder/$1" && : >"$bin/$2" && chmod +x "$bin/$2"
+}
 build() { # name, package; in the current folder
   GOFLAGS=-p=2 go build -ldflags "$flags" -o "$stage/$1" "$2"
   finish "$1"
@@ -34,12 +37,10 @@ program() { # name
     etcd) cd "$here/etcd" && build etcd go.etcd.io/etcd/server/v3 ;;
     coredns) cd "$here/coredns" && build coredns github.com/coredns/coredns ;;
     kuberay-manifests) # a folder, beside the programs' own
-      rm -rf "$folder/kuberay" && cp -r --no-preserve=mode "$(module "$ray_operator")/config" "$stage/kuberay"
-      mv "$stage/kuberay" "$folder/kuberay" && : >"$bin/kuberay-manifests" && chmod +x "$bin/kuberay-manifests" ;;
+      cp -r --no-preserve=mode "$(module "$ray_operator")/config" "$stage/kuberay" && finish_folder kuberay "$1" ;;
     kuberay-operator) cd "$(module "$ray_operator")" && build kuberay-operator . ;;
     kueue-manifests)
-      rm -rf "$folder/kueue" && cp -r --no-preserve=mode "$(module "sigs.k8s.io/kueue@v$kueue")/config" "$stage/kueue"
-      mv "$stage/kueue" "$folder/kueue" && : >"$bin/kueue-manifests" && chmod +x "$bin/kueue-manifests" ;;
+      cp -r --no-preserve=mode "$(module "sigs.k8s.io/kueue@v$kueue")/config" "$stage/kueue" && finish_folder kueue "$1" ;;
     kueue) cd "$(module "sigs.k8s.io/kueue@v$kueue")" && build kueue ./cmd/kueue ;;
     helm) install_at helm "helm.sh/helm/v4/cmd/helm@v$helm" ;;
     helm-unittest)
@@ -53,13 +54,11 @@ program() { # name
         "github.com/prometheus-operator/prometheus-operator@v$prometheus_operator example/prometheus-operator-crd"; do
         cp --no-preserve=mode "$(module "${place% *}")/${place#* }"/*.yaml "$stage/platform-crds/"
       done
-      rm -rf "$folder/platform-crds" && mv "$stage/platform-crds" "$folder/"
-      : >"$bin/platform-crds" && chmod +x "$bin/platform-crds" ;;
+      finish_folder platform-crds "$1" ;;
     gke-models) # Google publishes its ComputeClass in its documentation only; this package has the schema of a real cluster
       command -v npm >/dev/null || { echo "no npm on PATH: ComputeClasses are not checked" >&2; exit 0; }
       npm install --silent --no-audit --no-fund --prefix "$stage/gke-models" "@kubernetes-models/gke@$gke_models"
-      rm -rf "$folder/gke-models" && mv "$stage/gke-models" "$folder/"
-      : >"$bin/gke-models" && chmod +x "$bin/gke-models" ;;
+      finish_folder gke-models "$1" ;;
     pause) gcc -static -Os -o "$stage/pause" "$here/pause/pause.c" && finish pause ;;
     *) echo "no such program: $1" >&2; exit 2 ;;
   esac

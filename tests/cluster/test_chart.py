@@ -1,9 +1,8 @@
 """The chart with Helm itself, and what it makes beside a real API server."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ray_app.status import Phase
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import install_kuberay_types, wait_until_served
 from tests.support.documents import ON_A_CLUSTER, document
-from tests.support.helm import OPERATOR_CHART, run_program
+from tests.support.helm import OPERATOR_CHART, Program, program
 from tests.support.kubectl import Kubectl
 from tests.support.operator import KubeRay, run_operator, wait_for
 
@@ -36,14 +35,6 @@ VALUES = {
         "jobs": {"profiles": {"pool": {"env": {"A": "b"}, "worker": {"node_selector": {"pool": "gpu"}}}}},
     },
 }
-Program = Callable[..., str]
-
-
-def program(name: str) -> Program:
-    if missing_programs((name,)):
-        pytest.skip(f"{name} is not built; tests/cluster/build.sh {name} builds it")
-
-    return partial(run_program, name)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from jobs.dashboards.__main__ import DASHBOARDS
 from jobs.facts import PROFILES
 from tests.support.control_plane import ControlPlane, missing_programs, programs_folder, run_control_plane
 from tests.support.custom_resources import install_our_type, wait_until_served
-from tests.support.helm import PLATFORM_CHART, run_program
+from tests.support.helm import PLATFORM_CHART, Program, program
 from tests.support.kubectl import Kubectl, Refused
 
 VALUES = ("aws", "gke", "aks", "on-prem", "trial")
@@ -35,13 +34,6 @@ KNOWN = {
 }
 # No Go module has these: AKSNodeClass was compared with its schema by eye, ComputeClass has a test of its own.
 UNKNOWN = {"AKSNodeClass", "ComputeClass"}
-Program = Callable[..., str]
-
-
-def program(name: str) -> Program:
-    if missing_programs((name,)):
-        pytest.skip(f"{name} is not built; tests/cluster/build.sh {name} builds it")
-    return partial(run_program, name)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,7 @@ import pytest
 from jobs.job_status import ConditionType, JobPhase
 from tests.support.control_plane import missing_programs
 from tests.support.real_cluster import NAMESPACE, SCRIPTS, RealCluster
-from tests.support.real_jobs import job, reaches, say, undisturbed
-from tests.support.runs import finished_steps, losses
-from tests.support.small_training import read_lines
+from tests.support.real_jobs import assert_as_undisturbed, job, reaches, say
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 KUEUE = "kueue.x-k8s.io"
@@ -98,8 +96,4 @@ def test_a_job_waits_for_quota_and_one_that_gives_way_goes_on_as_if_nothing_had_
     assert (condition.status, condition.reason) == ("True", "WaitingForQuota")
     assert after.steps_lost <= 1
     assert after.last_failure is None
-    run = cluster.bucket / "runs" / "long"
-    alone = undisturbed(cluster, long, tmp_path / "alone", steps=finished_steps(run))
-    assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
-    used = read_lines(run / "examples.jsonl")
-    assert used == read_lines(alone / "examples.jsonl")[: len(used)]
+    assert_as_undisturbed(cluster, long, tmp_path / "alone")

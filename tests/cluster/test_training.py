@@ -11,12 +11,13 @@ from sentence_transformers import SentenceTransformer
 
 from data_io.storage import open_store
 from jobs.job_status import JobPhase, JobStatus
+from ray_app.embedding_model import local_copy
 from tests.support.command import f2llm
 from tests.support.kubectl import Refused
 from tests.support.operator import wait_for
 from tests.support.real_cluster import NAMESPACE, SECRETS, RealCluster, install_operator
-from tests.support.real_jobs import MINUTES, delete, job, reaches, say, state, suspend, undisturbed
-from tests.support.runs import finished_steps, losses, saved_step
+from tests.support.real_jobs import MINUTES, assert_as_undisturbed, delete, job, reaches, say, state, suspend
+from tests.support.runs import finished_steps
 from tests.support.small_training import read_lines, sentence, write_document
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
@@ -48,15 +49,9 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
     delete(cluster, "life")
 
     run = cluster.bucket / "runs" / "life"
-    steps = finished_steps(run)
-    alone = undisturbed(cluster, document, tmp_path / "alone", steps=steps)
-    assert steps >= suspended.step
+    assert finished_steps(run) >= suspended.step
     assert {line["workers"] for line in read_lines(run / "metrics.jsonl")} >= {1, 2, 3}
-    assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
-    # What was used since the last checkpoint is not stored when a job is deleted.
-    used = read_lines(run / "examples.jsonl")
-    assert used == read_lines(alone / "examples.jsonl")[: len(used)]
-    assert used[-1]["step"] >= saved_step(run)
+    assert_as_undisturbed(cluster, document, tmp_path / "alone")
 
 
 def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again(
@@ -102,19 +97,12 @@ def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again
     say(f"the chart upgraded: 5 more steps in the status {time.monotonic() - begun:.0f} s later")
     assert (after.attempt, after.restarts, names_of_pods()) == (before.attempt, before.restarts, pods)
     delete(cluster, name)
-    run = cluster.bucket / "runs" / name
-    left = finished_steps(run)
+    left = finished_steps(cluster.bucket / "runs" / name)
     kubectl.apply(document)
     reaches(cluster, name, JobPhase.TRAINING, step=left + 1)
     delete(cluster, name)
 
-    steps = finished_steps(run)
-    alone = undisturbed(cluster, document, tmp_path / "alone", steps=steps)
-    assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
-    # What was used since the last checkpoint is not stored when a job is deleted.
-    used = read_lines(run / "examples.jsonl")
-    assert used == read_lines(alone / "examples.jsonl")[: len(used)]
-    assert used[-1]["step"] >= saved_step(run)
+    assert_as_undisturbed(cluster, document, tmp_path / "alone")
 
 
 def test_it_succeeds_the_model_loads_and_another_recipe_under_its_name_is_refused(
@@ -140,12 +128,8 @@ def test_it_succeeds_the_model_loads_and_another_recipe_under_its_name_is_refuse
         assert text
         assert not [key for key in SECRETS if key in text]
     assert state(cluster, name).progress == "100%"
-    model = open_store(f"s3://bucket/runs/{name}/model", cluster.s3)
-    for info in model.list():
-        path = tmp_path / "model" / info.key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(model.get(info.key))
-    vectors = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode([sentence(1), sentence(2)])
+    with local_copy(open_store(f"s3://bucket/runs/{name}/model", cluster.s3)) as model:
+        vectors = SentenceTransformer(str(model), device="cpu").encode([sentence(1), sentence(2)])
     assert vectors.shape == (2, 64)
     assert (vectors**2).sum(axis=1) == pytest.approx([1, 1], rel=1e-3)
     delete(cluster, name)

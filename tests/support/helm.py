@@ -1,11 +1,16 @@
 """Helm as a user has it, and this project's charts."""
 
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tests.support.control_plane import programs_folder
+import pytest
+
+from tests.support.control_plane import missing_programs, programs_folder
 
 _CHARTS = Path(__file__).parents[2] / "helm"
+Program = Callable[..., str]
 OPERATOR_CHART, PLATFORM_CHART = _CHARTS / "f2llm-operator", _CHARTS / "f2llm-platform"
 
 
@@ -15,3 +20,10 @@ def run_program(name: str, *arguments: str, stdin: str | None = None) -> str:
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def program(name: str) -> Program:
+    """`run_program` of one that is built; where it is not, the test is skipped."""
+    if missing_programs((name,)):
+        pytest.skip(f"{name} is not built; tests/cluster/build.sh {name} builds it")
+    return partial(run_program, name)

@@ -5,11 +5,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from jobs.job_status import JobPhase, JobStatus, status_of
 from tests.support.operator import wait_for
 from tests.support.plain_workers import train_in_processes
 from tests.support.real_cluster import RealCluster
-from tests.support.small_training import small_document
+from tests.support.runs import finished_steps, losses, saved_step
+from tests.support.small_training import read_lines, small_document
 
 MINUTES = 60.0
 _log = logging.getLogger(__name__)
@@ -54,9 +57,16 @@ def delete(cluster: RealCluster, name: str) -> None:
     wait_for(lambda: cluster.kubectl("get", "pods", "-o", "name") == "", f"pods of {name} go", seconds=3 * MINUTES)
 
 
-def undisturbed(cluster: RealCluster, document: dict[str, Any], run: Path, *, steps: int) -> Path:
-    """The same document with one worker, without Ray and without Kubernetes."""
-    run.mkdir()
-    of_a_run = {key: value for key, value in document["spec"].items() if key != "cluster"}
-    train_in_processes(str(cluster.bucket / "data"), run, 1, {"spec": of_a_run}, steps=steps)
-    return run
+def assert_as_undisturbed(cluster: RealCluster, document: dict[str, Any], alone: Path) -> None:
+    """A job that was deleted while it trained has the losses and examples of one worker that nobody disturbed, without
+    Ray and without Kubernetes; its run goes into `alone`.
+    """
+    run = cluster.bucket / "runs" / document["metadata"]["name"]
+    alone.mkdir()
+    spec = {key: value for key, value in document["spec"].items() if key != "cluster"}
+    train_in_processes(str(cluster.bucket / "data"), alone, 1, {"spec": spec}, steps=finished_steps(run))
+    assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
+    # What was used since the last checkpoint is not stored when a job is deleted.
+    used = read_lines(run / "examples.jsonl")
+    assert used == read_lines(alone / "examples.jsonl")[: len(used)]
+    assert used[-1]["step"] >= saved_step(run)
