@@ -162,9 +162,15 @@ class Store:
     def exists(self, key: str) -> bool:
         return self.head(key) is not None
 
-    def put(self, key: str, data: bytes) -> str | None:
-        """Write the object in one go, over an older one if any; returns its ETag. Readers see all of it or nothing."""
-        return self._call(key, lambda client, path: obstore.put(client, path, data), create=True)["e_tag"]
+    def put(self, key: str, data: bytes, *, in_parts: bool | None = None) -> str | None:
+        """Write the object over an older one if any; returns its ETag. Readers see all of it or nothing. Whether it is
+        a multipart upload depends on its size where `in_parts` does not say.
+        """
+
+        def write(client: ObjectStore, path: str) -> str | None:
+            return obstore.put(client, path, data, use_multipart=in_parts)["e_tag"]
+
+        return self._call(key, write, create=True)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write the object unless its key is taken; False means that it is and nothing was written."""

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from data_io.errors import NotFoundInStore, StorageError
+from data_io.errors import NotFoundInStore
 from jobs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Target = Literal[
     "open_store",
+    "probe_store",
     "load_manifest",
     "read_tokenizer",
     "dataset_statistics",
@@ -74,6 +75,7 @@ Target = Literal[
 ]
 TARGETS: Mapping[Target, str] = {
     "open_store": "data_io.storage",
+    "probe_store": "data_io.store_probe",
     "load_manifest": "data_io.manifest",
     "read_tokenizer": "data_io.tokenization",
     "dataset_statistics": "data_io.statistics_report",
@@ -536,23 +538,6 @@ def _vocabulary_size(data: Any) -> int | None:
 
 
 def probe_store(uri: str, s3: "S3Options") -> list[str]:
-    """Write, read, list and delete one small object; returns what worked. Raises StorageError for what did not."""
-    from uuid import uuid4
-
-    store = function("open_store")(uri, s3)
-    folder, content = ".f2llm-doctor", b"f2llm doctor"
-    key = f"{folder}/{uuid4().hex}"
-    store.put(key, content)
-    try:
-        if store.get(key) != content:
-            raise StorageError(
-                f"{uri}: read back something else than was written", remedy="check what serves this address"
-            )
-        if key not in {info.key for info in store.list(folder)}:
-            raise StorageError(
-                f"{uri}: a listing does not show an object that was just written",
-                remedy="allow s3:ListBucket, and use a store whose listings are consistent",
-            )
-    finally:
-        store.delete([key])
-    return ["put", "get", "list", "delete"]
+    """What the store can do. Raises StorageError for what a run needs and it does not do."""
+    found: list[str] = function("probe_store")(function("open_store")(uri, s3))
+    return found

@@ -36,6 +36,7 @@ class ConditionType(StrEnum):
     ACCEPTED = "Accepted"
     QUEUED = "Queued"
     CLUSTER_READY = "ClusterReady"
+    STORAGE_READY = "StorageReady"
     TRAINING = "Training"
     CHECKPOINTED = "Checkpointed"
     DEGRADED = "Degraded"

@@ -92,6 +92,7 @@ def _judgements(status: JobStatus, job: EmbeddingJob, seen: Seen) -> Iterator[_J
     else:
         reason = "PodsPending" if seen.pods else "NoPods"
         yield _Judgement(ConditionType.CLUSTER_READY, "False", reason, seen.trouble)
+    yield _storage(status, seen)
     trains = phase is JobPhase.TRAINING and status.step > 0
     yield _Judgement(ConditionType.TRAINING, str(trains), "StepsFlow" if trains else phase.value)
     if status.last_checkpoint_step is None:
@@ -105,6 +106,26 @@ def _judgements(status: JobStatus, job: EmbeddingJob, seen: Seen) -> Iterator[_J
         yield _Judgement(ConditionType.FAILED, "True", failure.reason, sentence(failure.message, failure.remedy))
     else:
         yield _Judgement(ConditionType.FAILED, "False", phase.value)
+
+
+def _storage(status: JobStatus, seen: Seen) -> _Judgement:
+    """What the driver found out about the store when it started; a failure on the store says otherwise."""
+    kind, failure = ConditionType.STORAGE_READY, status.last_failure
+    if (
+        failure is not None
+        and failure.error_class == "storage"
+        and status.phase in (JobPhase.RETRYING, JobPhase.FAILED)
+    ):
+        return _Judgement(kind, "False", failure.reason, failure.message)
+    run = seen.published.run if seen.published else None
+    if run is not None and run.store_silent_since is not None:
+        return _Judgement(kind, "False", "NotAnswering", _silent(run.store_silent_since))
+    if run is not None and run.store:
+        return _Judgement(kind, "True", "StoreProbed", run.store)
+    before = status.condition(kind)
+    if before is not None and before.status == "True":
+        return _Judgement(kind, "True", before.reason, before.message)
+    return _Judgement(kind, "Unknown", "NotProbed")
 
 
 def _degraded(status: JobStatus, job: EmbeddingJob) -> _Judgement:
@@ -127,10 +148,16 @@ def _phase(before: JobPhase, seen: Seen) -> tuple[JobPhase, str]:
     run = seen.published.run if seen.published else None
     if run is not None and run.phase in _PHASES:
         phase = _PHASES[run.phase]
+        if run.store_silent_since is not None:
+            return phase, _silent(run.store_silent_since)
         return phase, (seen.trouble if phase is JobPhase.STARTING else "") or run.message
     if run is not None and run.phase.is_end:
         return before, "the run has ended, and its pods are going"
     return JobPhase.STARTING, seen.trouble or "waiting for the pods"
+
+
+def _silent(since: datetime) -> str:
+    return f"the store has not answered since {time_text(since)}"
 
 
 def _pods(status: JobStatus, seen: Seen) -> dict[str, int]:

@@ -26,6 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from data_io.errors import F2LLMError, StorageError
 from data_io.manifest import load_manifest
 from data_io.storage import Store, open_store
+from data_io.store_probe import probe_store
 from ray_app.causes import cause_of
 from ray_app.checkpoint_manifest import trained_steps
 from ray_app.config import JobSpec
@@ -83,6 +84,7 @@ def run(
     manifest = load_manifest(data)
     plan = make_plan(manifest, select_sources(manifest, spec), spec)
     with Lease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
+        abilities = probe_store(run_store)
         claim(run_store, document_yaml, differences, changes)
         save_data_facts(run_store, manifest)
         status = read_status(run_store) or RunStatus(name=name)
@@ -91,7 +93,13 @@ def run(
         run_store.delete([EXIT])
         total_steps = spec.train.epochs * plan.steps_per_epoch
         why = _reason_to_start(status)
-        status = status.model_copy(update={"total_steps": total_steps, "workers": spec.workers.replicas, "message": ""})
+        start = {
+            "total_steps": total_steps,
+            "workers": spec.workers.replicas,
+            "message": "",
+            "store": ", ".join(abilities),
+        }
+        status = status.model_copy(update=start)
         job = _Job(name, spec, data, run_store, status, on_status, lease)
         return _run(job, why, total_steps, stop_after_steps)
 
@@ -172,7 +180,7 @@ class _Job:
         outcome: list[BaseException] = []
         thread = threading.Thread(target=_fit, args=(trainer, outcome), name="ray-train", daemon=True)
         thread.start()
-        asked = False
+        asked, shown = False, self.status
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
             if interruption.signal and not asked:
@@ -180,8 +188,10 @@ class _Job:
                 self._say(f"{signal.Signals(interruption.signal).name}: writing a checkpoint")
                 asked = True
             view: View = ray.get(self.monitor.view.remote())
-            if view.status is not None and view.status != self.status:
-                self._show(view.status)
+            if view.status is not None and view.status != shown:
+                shown = view.status
+                self._show(shown)
+            self._hear_of_the_store()
             self._hear_of(view.failure)
             self.lease.refuse_if_lost()
             end_hang(self.monitor, self.run, logs=f"logs/{self.started}")
@@ -213,6 +223,7 @@ class _Job:
                 if interruption.signal:
                     ray.cancel(pending, force=True)
                     return
+                self._hear_of_the_store()
                 view: View = ray.get(self.monitor.view.remote())
                 if view.message != self.status.message:
                     self._say(view.message)
@@ -260,6 +271,12 @@ class _Job:
             self._say(f"{where} failed, workers are started again: {failure.error.message}")
         self._failure = failure
 
+    def _hear_of_the_store(self) -> None:
+        since = self.lease.store_silent_since
+        if since != self.status.store_silent_since:
+            log.warning("the store answers again" if since is None else f"the store has not answered since {since}")
+            self._show(self.status)
+
     def _enter(self, phase: Phase) -> None:
         log.info("%s", phase.value)
         self._show(self.status.model_copy(update={"phase": phase, "message": ""}))
@@ -269,8 +286,8 @@ class _Job:
         self._show(self.status.model_copy(update={"message": message}))
 
     def _show(self, status: RunStatus) -> None:
-        self.status = status
-        self._on_status(status)
+        self.status = status.model_copy(update={"store_silent_since": self.lease.store_silent_since})
+        self._on_status(self.status)
 
     def _add_seconds(self, phase: Phase, spent: float, before: dict[str, float]) -> None:
         seconds = {**before, phase.value: before.get(phase.value, 0.0) + spent}

@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep
@@ -24,6 +25,7 @@ from ray_app.errors import RunConflict
 LEASE = "driver.json"
 BEAT_SECONDS = 5.0
 _BEATS_UNTIL_DEAD = 3
+_BEATS_UNTIL_MISSED = 4
 _LOOK_AGAIN_SECONDS = 0.3, 1.5
 """In a folder, in a bucket."""
 
@@ -62,7 +64,10 @@ class Driver(BaseModel):
 
 
 class Lease:
-    """Holds a run for the length of a `with` block. `lost` says who has it, once another driver took it."""
+    """Holds a run for the length of a `with` block. `lost` says who has it, once another driver took it.
+
+    As it writes every few seconds, it is also the first to know of a store that is away: `store_silent_since`.
+    """
 
     def __init__(
         self, run: Store, *, beat_seconds: float = BEAT_SECONDS, say: Callable[[str], None] = lambda message: None
@@ -72,6 +77,7 @@ class Lease:
         self._ended = Event()
         self._thread = Thread(target=self._beat, name="lease", daemon=True)
         self.lost: Driver | None = None
+        self._answered = datetime.now(UTC)
 
     def __enter__(self) -> "Lease":
         """Raises RunConflict while another driver is alive."""
@@ -87,6 +93,12 @@ class Lease:
     @property
     def holder(self) -> str:
         return self._driver.holder
+
+    @property
+    def store_silent_since(self) -> datetime | None:
+        """When the store last answered, where that is several heartbeats ago."""
+        missed = datetime.now(UTC) - self._answered > _BEATS_UNTIL_MISSED * timedelta(seconds=self._beat_seconds)
+        return self._answered if missed and self.lost is None else None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ended.set()
@@ -132,6 +144,7 @@ class Lease:
 
     def _write(self) -> None:
         self._run.put(LEASE, self._driver.model_dump_json(indent=1).encode())
+        self._answered = datetime.now(UTC)
 
     def _taken(self, by: Driver) -> RunConflict:
         return RunConflict(

@@ -101,6 +101,8 @@ class RunStatus(BaseModel):
     last_checkpoint_time: datetime | None = Field(None, description="When it was complete.")
     checkpoint_stall_seconds: float | None = Field(None, description="For how long its copy held training up.")
     checkpoint_save_seconds: float | None = Field(None, description="How long it was then written, beside training.")
+    store: str = Field("", description="What the store of the run directory was seen to do when the driver started.")
+    store_silent_since: datetime | None = Field(None, description="Since when that store has not answered the driver.")
     message: str = ""
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall time by phase, over all attempts.")
     updated: datetime = Field(default_factory=lambda: datetime.now(UTC))

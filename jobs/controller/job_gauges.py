@@ -82,6 +82,11 @@ def _started(job: JobSight) -> Samples:
         yield {}, time_of(job.status.started_time).timestamp()
 
 
+def _store_silent(job: JobSight) -> Samples:
+    if job.run is not None and job.run.store_silent_since is not None:
+        yield {}, job.run.store_silent_since.timestamp()
+
+
 def _last_checkpoint(job: JobSight) -> Samples:
     if job.run is not None and job.run.last_checkpoint_time is not None:
         yield {}, job.run.last_checkpoint_time.timestamp()
@@ -128,6 +133,9 @@ JOB_GAUGES: Mapping[str, JobGauge] = {
     ),
     "f2llm_job_store_retries": _of_run(
         "Reads of training data that were repeated since training began.", "store_retries"
+    ),
+    "f2llm_job_store_silent_timestamp_seconds": JobGauge(
+        "When the store of the run last answered, where that is more than 20 s ago.", _store_silent
     ),
     "f2llm_job_last_checkpoint_timestamp_seconds": JobGauge(
         "When the newest checkpoint was complete.", _last_checkpoint

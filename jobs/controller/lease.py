@@ -52,7 +52,7 @@ class LeaderLease:
     def release(self) -> None:
         """Let the next candidate in at once."""
         lease = self._api.get("Lease", self._name, namespace=self._namespace)
-        if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
+        if lease is not None and lease.get("spec", {}).get("holderIdentity") == self._identity:
             self._api.replace({**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
 
     def keep(self, lost: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from data_io.errors import NotFoundInStore, ObjectChanged, StorageError
 from data_io.storage import Store, open_store
+from data_io.store_probe import probe_store
 from tests.support.s3_server import S3Server
 
 MIB = 1 << 20
@@ -253,3 +254,10 @@ def test_an_aborted_writer_leaves_no_file_behind(s3: S3Server, tmp_path: Path) -
             write_and_stop(store, "aborted", 12 * MIB)
 
     assert [path for folder in (local, s3.folder / bucket) for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_a_probe_finds_that_it_does_all_that_a_run_needs_and_leaves_nothing(store: Store) -> None:
+    needed = ["read after write", "read after overwrite", "list after write", "ranges", "If-Match", "multipart upload"]
+
+    assert probe_store(store) == [*needed, "conditional create", "delete"]
+    assert store.list() == []

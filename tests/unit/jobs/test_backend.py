@@ -85,7 +85,8 @@ def test_no_data_set_and_no_run_are_errors_with_a_mend(tmp_path: Path) -> None:
 def test_probing_a_store_leaves_no_object(tmp_path: Path) -> None:
     steps = backend.probe_store(str(tmp_path), S3Options())
 
-    assert steps == ["put", "get", "list", "delete"]
+    assert steps[0] == "read after write"
+    assert steps[-1] == "delete"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

@@ -1,6 +1,7 @@
 """What the operator decides."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -437,3 +438,16 @@ def test_the_end_of_a_run_is_no_phase_of_its_own_while_its_pods_go() -> None:
     ends = Seen(ray_job(), ray_cluster(), pods(), said(Phase.FAILED, failure=failure(retryable=True)))
 
     assert decide(trains, ends).status.phase is JobPhase.TRAINING
+
+
+def test_the_store_is_judged_by_what_the_driver_found_and_by_whether_it_answers() -> None:
+    unknown = decide(under_way(), replace(TRAINS, published=said()))
+    probed = decide(unknown.status, replace(TRAINS, published=said(store="ranges, If-Match")))
+    silent = decide(probed.status, replace(TRAINS, published=said(store="ranges, If-Match", store_silent_since=NOW)))
+    forgotten = decide(probed.status, replace(TRAINS, published=said()))
+
+    assert condition(unknown, ConditionType.STORAGE_READY) == ("Unknown", "NotProbed")
+    assert condition(probed, ConditionType.STORAGE_READY) == ("True", "StoreProbed")
+    assert condition(silent, ConditionType.STORAGE_READY) == ("False", "NotAnswering")
+    assert silent.status.message == "the store has not answered since 2026-05-04T03:02:01Z"
+    assert condition(forgotten, ConditionType.STORAGE_READY) == ("True", "StoreProbed")

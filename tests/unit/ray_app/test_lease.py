@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from data_io.errors import StorageError
 from data_io.storage import Store, open_store
 from ray_app.errors import RunConflict
 from ray_app.lease import LEASE, Driver, Lease, read_driver
+from tests.support.operator import wait_for
 
 BEAT = 0.1
 
@@ -93,3 +97,23 @@ def test_a_damaged_file_holds_nothing(run: Store) -> None:
 
     with Lease(run, beat_seconds=60):
         assert read_driver(run) is not None
+
+
+def test_a_store_that_stays_away_is_missed_since_its_last_answer_until_it_is_back(run: Store) -> None:
+    away = threading.Event()
+
+    class Going(Store):
+        def put(self, key: str, data: bytes, *, in_parts: bool | None = None) -> str | None:
+            if away.is_set():
+                raise StorageError("it is away")
+            return super().put(key, data, in_parts=in_parts)
+
+    with Lease(Going(run.root, run.prefix), beat_seconds=BEAT) as lease:
+        wait_for(lambda: lease.store_silent_since is None, "heartbeats begin")
+        away.set()
+        since = wait_for(lambda: lease.store_silent_since, "the store is missed")
+        missed = datetime.now(UTC)
+        away.clear()
+        wait_for(lambda: lease.store_silent_since is None, "the store is back")
+
+    assert missed - since > 4 * timedelta(seconds=BEAT)  # one late answer is none missed

@@ -1,0 +1,49 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_io.errors import StorageError
+from data_io.storage import Blob, Store
+from data_io.store_probe import probe_store
+
+
+class Cached(Store):
+    """Answers with what was there at first."""
+
+    def get(self, key: str) -> bytes:
+        return b"what was there before"
+
+
+class Blind(Store):
+    def list(self, prefix: str = "") -> list[Any]:
+        return []
+
+
+class Careless(Store):
+    """Takes no notice of If-Match."""
+
+    def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None, once: bool = False) -> Blob:
+        return super().get_range(key, start, length, once=once)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacks"), [(Cached, "read after overwrite"), (Blind, "list after write"), (Careless, "If-Match")]
+)
+def test_what_a_run_needs_and_a_store_does_not_do_is_named_and_nothing_is_left(
+    tmp_path: Path, kind: type[Store], lacks: str
+) -> None:
+    with pytest.raises(StorageError, match=f"does not do what a run needs: {lacks}"):
+        probe_store(kind(str(tmp_path)))
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+class Overwriting(Store):
+    def put_new(self, key: str, data: bytes) -> bool:
+        self.put(key, data)
+        return True
+
+
+def test_conditional_create_is_not_needed(tmp_path: Path) -> None:
+    assert "conditional create" not in probe_store(Overwriting(str(tmp_path)))
