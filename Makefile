@@ -29,7 +29,9 @@ test: setup ## Run all tests: unit and contract tests, then the integration test
 .PHONY: test-cluster
 test-cluster: setup ## Run the tests beside a real Kubernetes; the first time some 15 minutes go into building it (ARGS="-m pods")
 	@tests/cluster/build.sh etcd kube-apiserver kube-controller-manager kuberay-manifests helm helm-unittest
-	@tests/cluster/build.sh promtool platform-crds gke-models || echo "not all built: tests that need the rest are skipped" >&2
+	@tests/cluster/build.sh kube-scheduler kubelet kube-proxy coredns kuberay-operator pause promtool platform-crds gke-models kubeconform \
+		kubernetes-schemas || \
+		echo "not all built: tests that need the rest are skipped" >&2
 	@$(IN_VENV) python -m pytest -q tests/cluster $(ARGS)
 
 .PHONY: lint

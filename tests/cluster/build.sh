@@ -4,7 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)/programs
 kubernetes=1.36.3 kuberay=1.6.2 helm=4.3.1 unittest=1.1.2 prometheus=0.316.0
-kueue=0.19.2 karpenter=1.14.0 karpenter_aws=1.14.1 prometheus_operator=0.85.0 gke_models=4.6.2
+kueue=0.19.2 karpenter=1.14.0 karpenter_aws=1.14.1 prometheus_operator=0.85.0 gke_models=4.6.2 kubeconform=0.8.0 kube_router=2.1.0
 ray_operator=github.com/ray-project/kuberay/ray-operator@v$kuberay
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-$kubernetes
 bin=$folder/bin
@@ -25,7 +25,7 @@ build() { # name, package; in the current folder
   finish "$1"
 }
 install_at() { # name, package@version
-  GOFLAGS=-p=2 GOBIN=$stage go install -ldflags "-s -w" "$2"
+  GOFLAGS="-p=2 ${GOFLAGS:-}" GOBIN=$stage go install -ldflags "-s -w" "$2"
   finish "$1"
 }
 module() { # module@version -> its folder
@@ -33,6 +33,7 @@ module() { # module@version -> its folder
 }
 program() { # name
   case $1 in
+    kube-router) cd "$(module "github.com/cloudnativelabs/kube-router/v2@v$kube_router")" && build "$1" ./cmd/kube-router ;;
     kube-*|kubelet) cd "$here/kube" && build "$1" "k8s.io/kubernetes/cmd/$1" ;;
     etcd) cd "$here/etcd" && build etcd go.etcd.io/etcd/server/v3 ;;
     coredns) cd "$here/coredns" && build coredns github.com/coredns/coredns ;;
@@ -45,7 +46,12 @@ program() { # name
     helm) install_at helm "helm.sh/helm/v4/cmd/helm@v$helm" ;;
     helm-unittest)
       cd "$(module "github.com/helm-unittest/helm-unittest@v$unittest")" && build helm-unittest ./cmd/helm-unittest ;;
-    promtool) install_at promtool "github.com/prometheus/prometheus/cmd/promtool@v$prometheus" ;;
+    promtool|prometheus) # without the clouds' clients, which take longer than all the rest
+      GOFLAGS=-tags=remove_all_sd,enable_kubernetes_sd CGO_ENABLED=0 \
+        install_at "$1" "github.com/prometheus/prometheus/cmd/$1@v$prometheus" ;;
+    prometheus-operator|prometheus-config-reloader)
+      cd "$here/prometheus-operator"
+      CGO_ENABLED=0 build "$1" "github.com/prometheus-operator/prometheus-operator/cmd/${1/prometheus-operator/operator}" ;;
     platform-crds) # a folder with the resources of others that helm/f2llm-platform makes objects of
       mkdir "$stage/platform-crds"
       for place in "sigs.k8s.io/kueue@v$kueue config/components/crd/bases" \
@@ -59,13 +65,19 @@ program() { # name
       command -v npm >/dev/null || { echo "no npm on PATH: ComputeClasses are not checked" >&2; exit 0; }
       npm install --silent --no-audit --no-fund --prefix "$stage/gke-models" "@kubernetes-models/gke@$gke_models"
       finish_folder gke-models "$1" ;;
+    kubeconform) install_at kubeconform "github.com/yannh/kubeconform/cmd/kubeconform@v$kubeconform" ;;
+    kubernetes-schemas) # a folder with what Kubernetes says of its own resources
+      mkdir "$stage/kubernetes-schemas"
+      cp --no-preserve=mode "$(module "k8s.io/kubernetes@v$kubernetes")/api/openapi-spec/swagger.json" "$stage/kubernetes-schemas"
+      finish_folder kubernetes-schemas "$1" ;;
     pause) gcc -static -Os -o "$stage/pause" "$here/pause/pause.c" && finish pause ;;
     *) echo "no such program: $1" >&2; exit 2 ;;
   esac
 }
 
 all=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy coredns kuberay-manifests kuberay-operator)
-all+=(helm helm-unittest pause kueue-manifests kueue promtool platform-crds gke-models)
+all+=(helm helm-unittest pause kueue-manifests kueue promtool platform-crds gke-models kubeconform kubernetes-schemas)
+all+=(prometheus prometheus-operator prometheus-config-reloader kube-router)
 [ $# -gt 0 ] || set -- "${all[@]}"
 stage=$(mktemp -d "$folder/build.XXXXXX")
 trap 'rm -rf "$stage"' EXIT

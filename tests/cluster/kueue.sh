@@ -34,3 +34,10 @@ T
 kubectl create namespace kueue-system --dry-run=client -o yaml | kubectl apply -f -
 kubectl apply --server-side -k "$bin/../kueue" | tail -3
 kubectl -n kueue-system rollout status deployment/kueue-controller-manager --timeout=120s
+# The pod is ready before its webhooks answer.
+flavor='{"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor", "metadata": {"name": "any"}}'
+for _ in $(seq 60); do
+  kubectl apply --dry-run=server -f - <<<"$flavor" >/dev/null 2>&1 && exit 0
+  sleep 1
+done
+kubectl apply --dry-run=server -f - <<<"$flavor"

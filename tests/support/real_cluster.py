@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +19,13 @@ from tests.support.s3_server import find_server
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "tests" / "cluster"
 KUBECONFIG = Path("/run/f2llm-lab/kubeconfig")
-NAMESPACE = "team"
+NAMESPACE, SYSTEM = "team", "f2llm-system"
 IMAGE = "localhost/f2llm-ray:test"
 _BRIDGE = "10.244.0.1"  # this machine, as pods see it
 _S3_PORT = 7070
 _PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns")
+_SYS_ADMIN, _NET_ADMIN = 21, 12  # linux/capability.h
+_SYSTEM_PYTHON = "/usr/bin/python{}.{}".format(*sys.version_info)  # as tests/cluster/pod_python.sh asks for
 SECRETS = ("testkey8d41", "testsecret1234")
 """The store's keys, which nothing but a Secret may hold."""
 _KEYS = dict(zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), SECRETS, strict=True)) | {"AWS_REGION": "us-east-1"}
@@ -38,18 +42,31 @@ class RealCluster:
     def delete_operator(self) -> None:
         """As if its node were gone: at once, without a word to it."""
         labels = "app.kubernetes.io/name=f2llm-operator"
-        Kubectl(KUBECONFIG, "f2llm-system")("delete", "pods", "-l", labels, "--force", "--grace-period=0")
+        Kubectl(KUBECONFIG, SYSTEM)("delete", "pods", "-l", labels, "--force", "--grace-period=0")
 
 
 def what_is_missing() -> str:
     """One line on why there can be no such cluster here, empty where there can."""
     if os.geteuid() != 0:
         return "a cluster with nodes needs root"
+    if not {_SYS_ADMIN, _NET_ADMIN} <= _capabilities() or not os.access("/sys/fs/cgroup", os.W_OK):
+        return "a cluster with nodes needs mounts, networks and cgroups of its own, which this machine does not allow"
+    if closed := [each for each in (ROOT, *ROOT.parents) if not each.stat().st_mode & stat.S_IXOTH]:
+        return f"pods that are not root cannot read this checkout, for {closed[-1]} is closed to them"
     tools = [name for name in ("containerd", "runc", "ip", "nft", "conntrack", "kubectl") if not shutil.which(name)]
     tools += missing_programs((*_PROGRAMS, "kuberay-manifests", "kuberay-operator", "helm", "pause"))
+    if not Path(_SYSTEM_PYTHON).exists():
+        tools.append(_SYSTEM_PYTHON)
     if find_server() is None:
         tools.append("versitygw")
     return f"missing: {', '.join(tools)} (apt-get, tests/cluster/build.sh)" if tools else ""
+
+
+def _capabilities() -> set[int]:
+    """What this process may do, by the kernel's numbers."""
+    status = Path("/proc/self/status").read_text()
+    mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
+    return {bit for bit in range(mask.bit_length()) if mask >> bit & 1}
 
 
 @contextmanager
@@ -80,8 +97,17 @@ def install_operator(**values: str | int) -> None:
     needed = {"image": IMAGE, "imagePullPolicy": "Never", "replicas": 1, "resources.requests.cpu": "10m"}
     jobs = {"jobs.image": IMAGE, "jobs.imagePullPolicy": "Never", "jobs.retrySeconds": 2}
     sets = [f"--set={name}={value}" for name, value in {**needed, **jobs, **values}.items()]
-    place = (f"--kubeconfig={KUBECONFIG}", "--namespace=f2llm-system", "--create-namespace")
+    place = (f"--kubeconfig={KUBECONFIG}", f"--namespace={SYSTEM}", "--create-namespace")
     run_program("helm", "upgrade", "--install", "f2llm", str(OPERATOR_CHART), *place, *sets, "--wait")
+
+
+def pod_program(program: Path) -> Path:
+    """A program where pods that are not root may run it, which in a home folder they may not."""
+    folder = ROOT / "build" / "pod-programs"
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = folder / program.name
+    copied.unlink(missing_ok=True)
+    return Path(shutil.copy2(program, copied))
 
 
 def _namespace() -> Kubectl:

@@ -61,10 +61,11 @@ groups:
         "summary" "{{ $labels.namespace }}/{{ $labels.job }} ended on a loss that is no number"
         "description" "A loss or a gradient was not finite; the job's status names the micro-batch and how to go on.") | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMStoreErrors" "severity" "critical" "minutes" 0
-        "expr" (printf "time() - max by (namespace, job) (f2llm_job_last_failure_timestamp_seconds{error_class=\"storage\"}) < 900 or %s (rate(f2llm_job_store_retries[5m])) * 60 > %v"
-          $job $alerts.storeRetriesPerMinute)
+        "expr" (printf "%s or time() - max by (namespace, job) (f2llm_job_last_failure_timestamp_seconds{error_class=\"storage\"}) < %v or %s (rate(f2llm_job_store_retries[5m])) * 60 > %v"
+          "time() - max by (namespace, job) (f2llm_job_store_silent_timestamp_seconds) > 60"
+          (mul $alerts.storeFailureMinutes 60) $job $alerts.storeRetriesPerMinute)
         "summary" "{{ $labels.namespace }}/{{ $labels.job }} has trouble with its store"
-        "description" "An attempt failed on the object store in the last 15 minutes, or many reads have to be repeated.") | nindent 6 }}
+        "description" (printf "It does not answer, or an attempt failed on it in the last %v minutes, or many reads have to be repeated." $alerts.storeFailureMinutes)) | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMOperatorDown" "severity" "critical" "minutes" $alerts.operatorDownMinutes
         "expr" "absent(f2llm_queue_length)"
         "summary" "No operator looks after the jobs"

@@ -1,6 +1,6 @@
 """Write a one-layer OCI image as a tar file that `ctr image import` reads.
 
-make_image.py OUT.tar NAME --file PATH=LOCAL ... --env K=V ... --cmd ARG ...
+make_image.py OUT.tar NAME --file PATH=LOCAL ... --env K=V ... --entrypoint PROGRAM --cmd ARG ...
 """
 
 import argparse
@@ -25,6 +25,7 @@ parser.add_argument("out")
 parser.add_argument("name")
 parser.add_argument("--file", action="append", default=[])
 parser.add_argument("--env", action="append", default=[])
+parser.add_argument("--entrypoint", action="append", default=[])
 parser.add_argument("--cmd", action="append", default=[])
 args = parser.parse_args()
 
@@ -40,7 +41,7 @@ config = json.dumps(
     {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Cmd": args.cmd, "Env": args.env},
+        "config": {"Entrypoint": args.entrypoint, "Cmd": args.cmd, "Env": args.env},
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + digest(layer)]},
     }
 ).encode()

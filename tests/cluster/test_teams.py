@@ -1,0 +1,196 @@
+"""Two teams on one cluster whose network enforces policies: what one of them tries at the other's door."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from jobs.job_status import JobPhase, JobStatus, status_of
+from tests.support.control_plane import missing_programs, programs_folder
+from tests.support.kubectl import Kubectl, Refused
+from tests.support.operator import wait_for
+from tests.support.real_cluster import IMAGE, KUBECONFIG, RealCluster
+from tests.support.real_jobs import MINUTES, job, say
+from tests.support.real_platform import install_platform, team_store, volume
+from tests.support.small_training import write_small_dataset
+
+pytestmark = [pytest.mark.pods, pytest.mark.timeout(1500)]
+A, B = "team-a", "team-b"
+NODE, BRIDGE_FILTER = "lab-0", Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+ANNA = ("--as=anna", "--as-group=a")  # who is in team A
+GCS, DASHBOARD = 6379, 8265
+REFUSED = "000"
+"""What curl says where nobody answered."""
+
+
+@contextmanager
+def policies_enforced(folder: Path) -> Iterator[None]:
+    """kube-router's firewall on the one node, as a network plugin has it."""
+    before = BRIDGE_FILTER.read_text()
+    BRIDGE_FILTER.write_text("1")  # traffic between pods of one node passes the firewall as well
+    program = programs_folder() / "kube-router"
+    only = ("--run-firewall=true", "--run-router=false", "--run-service-proxy=false", "--run-loadbalancer=false")
+    command = [program, f"--kubeconfig={KUBECONFIG}", f"--hostname-override={NODE}", *only]
+    with (folder / "kube-router.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        subprocess.run([program, "--cleanup-config"], check=False, capture_output=True, timeout=60)
+        BRIDGE_FILTER.write_text(before)
+
+
+@pytest.fixture(scope="module")
+def teams(cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
+    """Both teams, a job of B's that trains, and a pod of A's with A's own key; gives the namespace of B."""
+    if missing := missing_programs(("kube-router",)):
+        pytest.skip(f"{', '.join(missing)} not built; tests/cluster/build.sh builds it")
+    folder = tmp_path_factory.mktemp("teams")
+    values = {"teams[0].name": A, "teams[1].name": B}
+    members = {f"teams[{i}].members[0].{key}": value for i, name in enumerate("ab")
+               for key, value in (("kind", "Group"), ("name", name))}  # fmt: skip
+    with policies_enforced(folder), volume(folder), pytest.MonkeyPatch.context() as environment:
+        install_platform(**values, **members)
+        write_small_dataset(team_store(environment, "data", team=B), scale=4)
+        document = job(cluster, "secret-plan", workers=1, epochs=3000)
+        spec = document["spec"]
+        spec["data"]["uri"], spec["storage"] = f"s3://{B}/data", {"uri": f"s3://{B}/runs"}
+        spec["cluster"]["secrets"] = ["f2llm-store"]
+        theirs = Kubectl(KUBECONFIG, B)
+        theirs.apply(document)
+        Kubectl(KUBECONFIG, A).apply(visitor())
+        wait_for(lambda: state(theirs).step >= 5, "team B's job trains behind its policies", seconds=10 * MINUTES)
+        Kubectl(KUBECONFIG, A)("wait", "--for=condition=Ready", "pod/visitor", "--timeout=60s")
+        yield theirs
+        theirs("delete", "ej", "secret-plan")
+        Kubectl(KUBECONFIG, A)("delete", "pod", "visitor", "--grace-period=1")
+    for team in (A, B):
+        cluster.kubectl("delete", "namespace", team)
+
+
+def state(theirs: Kubectl) -> JobStatus:
+    found = status_of(theirs.get("ej", "secret-plan"))
+    assert found.phase is not JobPhase.FAILED, found.message
+    return found
+
+
+def visitor() -> dict[str, object]:
+    """A pod as a member of team A may have one: restricted, with the team's own Secret."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "visitor"},
+        "spec": {
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [
+                {
+                    "name": "visitor",
+                    "image": IMAGE,
+                    "imagePullPolicy": "Never",
+                    "command": ["sleep", "3600"],
+                    "envFrom": [{"secretRef": {"name": "f2llm-store"}}],
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                }
+            ],
+        },
+    }
+
+
+def answer(pod: str, address: str, *options: str, team: str = A) -> str:
+    """The status with which an address answers a pod, 000 where it does not within 5 seconds."""
+    ask = (
+        "curl",
+        "--silent",
+        "--max-time",
+        "5",
+        "--output",
+        "/dev/null",
+        "--write-out",
+        "%{http_code}",
+        *options,
+        address,
+    )
+    return Kubectl(KUBECONFIG, team)("exec", pod, "--", "sh", "-c", '"$@"; true', "sh", *ask)[-3:]
+
+
+def reaches_port(pod: str, address: str, port: int, *, team: str = A) -> bool:
+    """Whether a pod gets a connection within 5 seconds."""
+    script = f"import socket; socket.create_connection(('{address}', {port}), timeout=5)"
+    try:
+        Kubectl(KUBECONFIG, team)("exec", pod, "--", "python", "-c", script)
+    except Refused as error:
+        if "timed out" not in str(error) and "refused" not in str(error):
+            raise
+        return False
+    return True
+
+
+def head(theirs: Kubectl) -> tuple[str, str]:
+    """Name and address of the pod with Ray's dashboard."""
+    (found,) = theirs("get", "pods", "-l", "ray.io/node-type=head", "-o",
+                      "jsonpath={.items[*].metadata.name} {.items[*].status.podIP}").splitlines()  # fmt: skip
+    name, _, address = found.partition(" ")
+    return name, address
+
+
+def test_rays_dashboard_answers_its_own_team_with_the_token_and_another_team_not_at_all(teams: Kubectl) -> None:
+    name, address = head(teams)
+    page = f"http://{address}:{DASHBOARD}/api/v0/nodes"
+    token = teams("exec", name, "--", "sh", "-c", "echo $RAY_AUTH_TOKEN").strip()
+    with_it = ("--header", f"Authorization: Bearer {token}")
+
+    own, without, stranger, stranger_with_it = (
+        answer(name, page, *with_it, team=B),
+        answer(name, page, team=B),
+        answer("visitor", page),
+        answer("visitor", page, *with_it),
+    )
+
+    say(f"own team {own}, without token {without}, another team {stranger}, with a stolen token {stranger_with_it}")
+    assert own == "200"
+    assert without in ("401", "403")
+    assert (stranger, stranger_with_it) == (REFUSED, REFUSED)
+
+
+@pytest.mark.parametrize("port", [GCS, DASHBOARD])
+def test_what_gives_work_to_a_job_can_be_reached_by_its_own_team_only(teams: Kubectl, port: int) -> None:
+    name, address = head(teams)
+
+    assert reaches_port(name, address, port, team=B)
+    assert not reaches_port("visitor", address, port)
+
+
+def test_the_store_is_open_to_both_and_each_bucket_to_one(teams: Kubectl) -> None:
+    visitor_says = Kubectl(KUBECONFIG, A)
+    script = "from data_io.storage import open_store; print(len(open_store('s3://{}').list()))"
+    own = visitor_says("exec", "visitor", "--", "python", "-c", script.format(A))
+
+    with pytest.raises(Refused, match=r"StoreAccessError.*team-b"):
+        visitor_says("exec", "visitor", "--", "python", "-c", script.format(B))
+
+    assert own.strip() == "0"
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        ("get", "ej"),
+        ("get", "secrets"),
+        ("get", "pods"),
+        ("logs", "-l", "ray.io/node-type=head"),
+        ("scale", "ej/secret-plan", "--replicas=0"),
+        ("delete", "ej", "secret-plan"),
+    ],
+    ids=" ".join,
+)
+def test_a_member_of_one_team_is_refused_in_the_others_namespace(teams: Kubectl, attempt: tuple[str, ...]) -> None:
+    with pytest.raises(Refused, match="forbidden"):
+        teams(*attempt, *ANNA)
+
+
+def test_what_a_member_may_see_of_the_own_team_is_there(teams: Kubectl) -> None:
+    assert "visitor" in Kubectl(KUBECONFIG, A)("get", "pods", *ANNA)
