@@ -25,7 +25,6 @@ class Profile(Section):
 
 _GPU_TAINT = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 _POOL_TAINT = Toleration(key="f2llm.dev/pool", operator="Exists", effect="NoSchedule")
-_SPOT_TAINT = Toleration(key="karpenter.sh/disruption", operator="Exists")
 PROFILES: Mapping[str, Profile] = {
     # Failures of a collective end the process, so that Ray Train starts the workers again.
     "nccl": Profile(env={"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}),
@@ -34,10 +33,11 @@ PROFILES: Mapping[str, Profile] = {
         env={"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "NCCL_SOCKET_IFNAME": "^lo,docker,veth"},
         worker=PodSettings(resources={"vpc.amazonaws.com/efa": "1", "hugepages-2Mi": "5120Mi"}),
     ),
-    # Workers may go at two minutes' notice, the head may not.
+    # Workers may go at two minutes' notice, the head may not. The taint of a node that goes is not tolerated: Karpenter
+    # does not evict pods that do, and they would hear nothing.
     "spot-karpenter": Profile(
         head=PodSettings(node_selector={"karpenter.sh/capacity-type": "on-demand"}),
-        worker=PodSettings(node_selector={"karpenter.sh/capacity-type": "spot"}, tolerations=(_SPOT_TAINT,)),
+        worker=PodSettings(node_selector={"karpenter.sh/capacity-type": "spot"}),
     ),
     # A notice of half a minute: the drain has to fit in.
     "spot-gke": Profile(
