@@ -65,6 +65,11 @@ Target = Literal[
     "Cut",
     "embed_texts",
     "export_run",
+    "merge",
+    "find_checkpoints",
+    "RunCheckpoints",
+    "open_models",
+    "Measure",
     "upload_folder",
     "connect",
     "write_report",
@@ -103,6 +108,11 @@ TARGETS: Mapping[Target, str] = {
     "Cut": "ray_app.encoder",
     "embed_texts": "ray_app.embed_job",
     "export_run": "ray_app.delivery",
+    "merge": "ray_app.merge",
+    "find_checkpoints": "ray_app.merge",
+    "RunCheckpoints": "ray_app.merge",
+    "open_models": "ray_app.merge",
+    "Measure": "ray_app.merge",
     "upload_folder": "ray_app.export",
     "connect": "jobs.k8s_api",
     "write_report": "ray_app.report",
@@ -331,15 +341,19 @@ def run_job(
     return result
 
 
-def evaluate_run(job: "EmbeddingJob", run_uri: str, *, say: Callable[[str], None]) -> "EvaluationReport":
-    """Measure model/ of a run again, into evaluation/after.json. `job` is the run's document."""
+def evaluate_run(
+    job: "EmbeddingJob", run_uri: str, *, dims: Sequence[int], say: Callable[[str], None]
+) -> "EvaluationReport":
+    """Measure model/ of a run again, into evaluation/after.json. `job` is the run's document; `dims` are numbers of
+    first values of the embeddings to measure with too.
+    """
     spec = job.job_spec
     run = function("open_store")(run_uri, spec.storage.s3)
     if not run.exists("model/config.json"):
         raise NotFoundInStore(f"{run_uri} has no model", remedy=f"write it first: `f2llm export {run_uri}`")
     device = quiet_device()
     report: EvaluationReport = function("evaluate_exported")(
-        spec, data=_data_store(spec), run=run, device=device, say=say
+        spec, data=_data_store(spec), run=run, device=device, say=say, dims=dims
     )
     return report
 

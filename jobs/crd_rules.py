@@ -77,6 +77,12 @@ _SPEC = (
         "there are fewer micro-batches in a step than workers, and a GPU without one is paid for nothing; "
         "write workers.min: or workers.replicas: at most train.global_batch_size / train.micro_batch_size",
     ),
+    Rule(
+        ("spec",),
+        "!has(self.train.matryoshka_dims) || !has(self.model) || !has(self.model.architecture)"
+        " || self.train.matryoshka_dims.all(d, d <= self.model.architecture.hidden_size)",
+        "train.matryoshka_dims goes beyond the embedding; write widths of at most model.architecture.hidden_size",
+    ),
 )
 
 _SECTIONS = (
@@ -105,6 +111,17 @@ _SECTIONS = (
         ("spec", "train"),
         "!has(self.learning_rate) || !has(self.min_learning_rate) || self.min_learning_rate <= self.learning_rate",
         "min_learning_rate is above learning_rate; write a smaller one, as in learning_rate / 100",
+    ),
+    Rule(
+        ("spec", "train"),
+        "!has(self.matryoshka_dims) || self.matryoshka_dims.all(i, self.matryoshka_dims.exists_one(j, i == j))"
+        " && self.matryoshka_dims.isSorted()",
+        "matryoshka_dims must ascend; write for example [64, 128, 256]",
+    ),
+    Rule(
+        ("spec", "train"),
+        "!has(self.matryoshka_weights) || size(self.matryoshka_weights) == size(self.?matryoshka_dims.orValue([]))",
+        "matryoshka_weights must be as many as matryoshka_dims; write one a width, or leave them out",
     ),
     Rule(
         ("spec", "model"),

@@ -72,7 +72,8 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 def expected(info: FieldInfo) -> str:
     """What a field takes, in words: "a whole number, at least 1", "one of step, micro_batch, off"."""
     inner, constraints, nullable = _unwrap(info.annotation)
-    words = _type_words(inner) + _bounds([*info.metadata, *constraints])
+    counted = "of them" if get_origin(inner) is tuple else "characters"
+    words = _type_words(inner) + _bounds([*info.metadata, *constraints], counted=counted)
     return f"{words}, or null" if nullable else words
 
 
@@ -98,8 +99,9 @@ def _type_words(annotation: Any) -> str:
         choices = [str(choice) for choice in get_args(annotation)]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if get_origin(annotation) is tuple:
-        held = get_args(annotation)[0]
-        return "a list of text" if held is str else "a list of mappings"
+        held, constraints, _ = _unwrap(get_args(annotation)[0])
+        words = {str: "text", int: "whole numbers", float: "numbers"}.get(held, "mappings")
+        return f"a list of {words}{_bounds(constraints).replace(',', ', each', 1)}"
     if get_origin(annotation) is dict:
         return "a mapping of text to text"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -107,7 +109,8 @@ def _type_words(annotation: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[annotation]
 
 
-def _bounds(constraints: list[Any]) -> str:
+def _bounds(constraints: list[Any], *, counted: str = "characters") -> str:
+    """`counted` is what a length is a number of."""
     words = ""
     for item in constraints:
         match item:
@@ -122,7 +125,7 @@ def _bounds(constraints: list[Any]) -> str:
             case annotated_types.MinLen(min_length=low):
                 words += f", at least {low} of them"
             case annotated_types.MaxLen(max_length=high):
-                words += f", at most {high} characters"
+                words += f", at most {high} {counted}"
             case _ if pattern := getattr(item, "pattern", None):
                 words = f"{_PATTERN_WORDS[pattern]}{words}"
     return words

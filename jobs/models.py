@@ -1,6 +1,7 @@
 """What the command line does with trained models, each through the door to heavy modules (`jobs.backend`)."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from data_io.errors import NotFoundInStore
@@ -8,10 +9,12 @@ from jobs.backend import RUN_HINT, function, pieces_run, quiet_libraries, read_f
 from jobs.errors import UsageError
 from jobs.spec import EmbeddingJob, apply_overrides, parse_document
 from jobs.yaml_text import read_yaml
+from ray_app.config import EvaluationSpec
 
 if TYPE_CHECKING:
     from data_io.config import S3Options
     from ray_app.embed_job import Embedded
+    from ray_app.merge import Merged
     from ray_app.task_evaluation import OnProgress
     from ray_app.task_report import TaskReport
 
@@ -76,6 +79,57 @@ def evaluate_tasks(
 
 def _initial(document: EmbeddingJob, data: Any, name: str | None) -> Any:
     return function("initial_model")(f"{name or document.metadata.name}-before", document.job_spec, data)
+
+
+def merge(
+    places: Sequence[str],
+    out: str,
+    s3: "S3Options",
+    *,
+    steps: Sequence[int] | None,
+    weights: Sequence[float] | None,
+    evaluate: bool,
+    greedy: bool,
+    data: str | None,
+    **options: Any,
+) -> "Merged":
+    """Average checkpoints of the run at one place, or the exported models at several."""
+    quiet_libraries()
+    open_store = function("open_store")
+    frozen = read_frozen_document(places[0], s3)
+    document = _parsed(frozen, places[0], data, s3) if frozen else None
+    data_uri = document.spec.data.uri if document is not None else data
+    measure = None
+    if evaluate or greedy:
+        if data_uri is None:
+            raise UsageError(
+                f"{places[0]} is no run, whose document names the data set to measure on", remedy="name it: --data URI"
+            )
+        spec = EvaluationSpec() if document is None else document.job_spec.evaluation
+        measure = function("Measure")(open_store(data_uri, s3), spec)
+    with ExitStack() as stack:
+        if len(places) > 1:
+            source = stack.enter_context(function("open_models")({place: open_store(place, s3) for place in places}))
+        elif document is None:
+            raise UsageError(
+                f"{places[0]} is no run directory, whose checkpoints could be averaged",
+                remedy="give a run, or several exported models",
+            )
+        else:
+            run = open_store(places[0], s3)
+            source = function("RunCheckpoints")(
+                document.metadata.name, document.job_spec, open_store(data_uri, s3), run,
+                function("find_checkpoints")(run, steps),
+            )  # fmt: skip
+        if weights is not None and len(weights) != len(source.names):
+            raise UsageError(
+                f"--weights are {len(weights)}, and there are {len(source.names)} models: {', '.join(source.names)}",
+                remedy="give one weight a model, in that order",
+            )
+        merged: Merged = function("merge")(
+            source, weights, open_store(out, s3), measure=measure, greedy=greedy, **options
+        )
+    return merged
 
 
 def embed(

@@ -13,6 +13,7 @@ from jobs.architecture import ASSUMED_VOCABULARY, Architecture
 from jobs.errors import ConfigError
 from ray_app.checkpoint_interval import ASSUMED_SECONDS_BETWEEN_FAILURES, best_interval
 from ray_app.config import JobSpec
+from ray_app.dims import too_wide
 
 GIB = 2**30
 # DeepSpeed's default reduce_bucket_size, in elements.
@@ -112,8 +113,11 @@ def select_sources(spec: JobSpec, data: DataSize) -> tuple[SourceSize, ...]:
 
 
 def make_plan(spec: JobSpec, data: DataSize, architecture: Architecture | None) -> Plan:
-    """Work the job out. Raises ConfigError where the data set cannot serve the document."""
+    """Work the job out. Raises ConfigError where the data set or the model cannot serve the document."""
     sources = select_sources(spec, data)
+    if architecture is not None and (mend := too_wide(spec.train.matryoshka_dims, architecture.hidden_size)):
+        says, _, remedy = mend.rpartition("; ")
+        raise ConfigError(f"spec.{says}", remedy=remedy)
     train, workers = spec.train, spec.workers.replicas
     slots = train.micro_batches_per_step
     micro_batches = [-(-source.rows // train.micro_batch_size) for source in sources]

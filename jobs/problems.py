@@ -25,6 +25,7 @@ _KNOWN_ELSEWHERE = {
     "min_lr": "spec.train.min_learning_rate",
     "max_length": "spec.model.max_seq_length",
     "bf16": "spec.train.precision",
+    "mrl_dims": "spec.train.matryoshka_dims",
     "num_workers": "spec.workers.replicas",
     "save_steps": "spec.checkpoint.every",
     "save_total_limit": "spec.checkpoint.keep",

@@ -6,7 +6,7 @@ fragments as one-dimensional chunks of the flattened parameters, stored in piece
 pieces that overlap a rank's own chunks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -219,14 +219,23 @@ def restore(run: Store, engine: Engine, fingerprint: Fingerprint) -> Restored | 
     return None
 
 
-def load_weights(run: Store, name: CheckpointName) -> dict[str, Tensor]:
-    """The fp32 master weights of a checkpoint, each flattened; needs no process group."""
-    manifest = read_manifest(run, name)
-    reader = StoreReader(run.child(name.folder), manifest.files)
-    weights = {name: torch.empty(count) for name, count in _weight_counts(reader.read_metadata()).items()}
-    with _raising_the_cause():
-        dcp_load({f"weight/{name}": values for name, values in weights.items()}, storage_reader=reader, no_dist=True)
-    return weights
+class StoredWeights:
+    """The fp32 master weights of a checkpoint, each flattened, read as they are asked for; needs no process group."""
+
+    def __init__(self, run: Store, name: CheckpointName) -> None:
+        """Raises CheckpointError where the checkpoint is damaged or of another version."""
+        self._reader = StoreReader(run.child(name.folder), read_manifest(run, name).files)
+        self.counts = _weight_counts(self._reader.read_metadata())
+        """How many values each parameter has, by its name."""
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Those weights, fp32, by name. Raises CheckpointDamaged."""
+        weights = {name: torch.empty(self.counts[name]) for name in names}
+        with _raising_the_cause():
+            dcp_load(
+                {f"weight/{n}": values for n, values in weights.items()}, storage_reader=self._reader, no_dist=True
+            )
+        return weights
 
 
 @contextmanager

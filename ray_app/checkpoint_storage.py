@@ -111,11 +111,18 @@ class StoreReader(StorageReader):
         self._store = store
         self._crc = {(name, item.offset): item.crc32 for name, file in files.items() for item in file.items}
         self._places: dict[MetadataIndex, _StorageInfo] = {}
+        self._metadata: Metadata | None = None
 
     def reset(self, checkpoint_id: Any = None) -> None:
         pass
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """Fetched once, however often something is read."""
+        if self._metadata is None:
+            self._metadata = self._fetch_metadata()
+        return self._metadata
+
+    def _fetch_metadata(self) -> Metadata:
         # A pickle: it is only opened once its bytes are known to be the ones that were written.
         with self._damage_of(METADATA_FILE):
             content = self._checked(METADATA_FILE, 0, memoryview(self._store.get(METADATA_FILE)))

@@ -9,8 +9,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from data_io.config import DataSpec, S3Options, Section
+from ray_app.dims import out_of_order, too_wide
 
 PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 EVERY_PATTERN = r"^(auto|[1-9][0-9]* steps?|([1-9][0-9]*([.][0-9]+)?|0[.][0-9]*[1-9][0-9]*) min)$"
 
 
@@ -109,6 +111,16 @@ class TrainSpec(Section):
         "step",
         description="Pool of the in-batch loss: positives of the whole step, of the micro-batch, or no such loss.",
     )
+    matryoshka_dims: Annotated[tuple[PositiveInt, ...], Field(max_length=32)] = Field(
+        (),
+        description="Both losses count for the first so many values of the embeddings too, so that these alone may be "
+        "used (Matryoshka), as in [64, 128, 256]; ascending.",
+    )
+    matryoshka_weights: Annotated[tuple[PositiveFloat, ...], Field(max_length=32)] | None = Field(
+        None,
+        description="What the losses of each of matryoshka_dims count; the whole embedding's count 1. null: those of "
+        "F2LLM-v2's code, 1 / (n sqrt(D / d)), n = 2 for the largest d below the embedding's D, 3 for the next.",
+    )
     step_source: Literal["independent", "same"] = Field(
         "independent", description="Whether the micro-batches of a step draw their sources one by one or share one."
     )
@@ -143,6 +155,12 @@ class TrainSpec(Section):
                 f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"micro_batch_size={self.micro_batch_size}; set global_batch_size: {lower}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _matryoshka_in_order(self) -> Self:
+        if mend := out_of_order(self.matryoshka_dims, self.matryoshka_weights):
+            raise ValueError(mend)
         return self
 
     @model_validator(mode="after")
@@ -247,6 +265,14 @@ class JobSpec(Section):
     storage: StorageSpec = Field(default_factory=StorageSpec)
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+
+    @model_validator(mode="after")
+    def _dims_of_the_architecture(self) -> Self:
+        # The width of a model that is loaded is not known before it is.
+        built, dims = self.model.architecture, self.train.matryoshka_dims
+        if built is not None and (mend := too_wide(dims, built.hidden_size)):
+            raise ValueError(f"{mend} or model.architecture.hidden_size: {dims[-1]}")
+        return self
 
     @model_validator(mode="after")
     def _every_gpu_has_work(self) -> Self:

@@ -9,6 +9,9 @@ not in P and not in the pool, and its texts are not embedded: what comes of them
 The in-batch pool is the positives of all retrieval slots, laid out in slot order, so it is the same for any number of
 workers. A worker with several slots embeds its positives once without gradient to fill the pool; a micro-batch's own
 positives keep their gradient, the others are constants.
+
+With `train.matryoshka_dims` each loss is the weighed sum over the first d values of the same embeddings and pool, for
+several d (ray_app.matryoshka).
 """
 
 from collections.abc import Sequence
@@ -25,6 +28,7 @@ from data_io.loader import LoadedStep, MicroBatch
 from data_io.task import Kind
 from ray_app.config import TrainSpec
 from ray_app.losses import hard_negative_loss, in_batch_loss
+from ray_app.matryoshka import cut, terms_of, weighed_sum
 from ray_app.packing import PackedBatch, pack
 from ray_app.stragglers import Stopwatch, Work
 
@@ -61,9 +65,12 @@ class ContrastiveStep:
     def __init__(
         self, engine: "Engine", train: TrainSpec, kinds: Sequence[Kind], *, rank: int, world_size: int
     ) -> None:
-        """`kinds` gives the kind of each of the plan's sources, by number."""
+        """`kinds` gives the kind of each of the plan's sources, by number. Raises ModelError where the model's
+        embeddings are narrower than one of `train.matryoshka_dims`.
+        """
         self._engine = engine
         self._train = train
+        self._terms = terms_of(train, engine.model.dimensions)
         self._kinds = tuple(kinds)
         self._rank, self._world_size = rank, world_size
         self._stopwatch = Stopwatch(engine.device)
@@ -116,7 +123,11 @@ class ContrastiveStep:
         q_BD = embeddings_ND[_index(batch.query_B, device)]
         p_BD = embeddings_ND[_index(batch.positive_B, device)]
         n_BHD = embeddings_ND[_index(batch.negatives_BH, device)]
-        hard = hard_negative_loss(q_BD, p_BD, n_BHD, temperature=self._train.temperature)
+        t = self._train.temperature
+        hard = weighed_sum(
+            self._terms,
+            lambda d: hard_negative_loss(cut(q_BD, d), cut(p_BD, d), cut(n_BHD, d), temperature=t),
+        )
         if self._train.in_batch == "off" or not batch.kind.uses_in_batch_negatives:
             return hard, None
         hashes_B = _as_int64(batch.positive_hash_B, device)
@@ -129,14 +140,17 @@ class ContrastiveStep:
             # Out of place: the pool itself stays constant, this micro-batch's own rows carry their gradient.
             pool_PD = pool.embeddings_PD.index_copy(0, target_B, p_BD)
             pool_hash_P, valid_P = pool.hashes_P, pool.valid_P
-        in_batch = in_batch_loss(
-            q_BD,
-            pool_PD,
-            target_B=target_B,
-            query_positive_hash_B=hashes_B,
-            pool_hash_P=pool_hash_P,
-            pool_valid_P=valid_P,
-            temperature=self._train.temperature,
+        in_batch = weighed_sum(
+            self._terms,
+            lambda d: in_batch_loss(
+                cut(q_BD, d),
+                cut(pool_PD, d),
+                target_B=target_B,
+                query_positive_hash_B=hashes_B,
+                pool_hash_P=pool_hash_P,
+                pool_valid_P=valid_P,
+                temperature=t,
+            ),
         )
         return hard, in_batch
 

@@ -56,21 +56,25 @@ EmbeddingModel = ExportedModel | InitialModel
 
 def find_exported(place: Store, *, name: str | None = None, batch_tokens: int = 16384) -> ExportedModel:
     """The model in a run directory (its model/), or in an exported folder. Raises ModelError where there is none."""
-    folder = place if place.exists(_CONFIGURATION) else place.child("model")
-    try:
-        settings = json.loads(folder.get(_CONFIGURATION))
-    except NotFoundInStore as error:
-        is_run = place.exists("job.yaml")
-        raise ModelError(
-            f"{place.uri} has no model: neither {_CONFIGURATION} nor model/{_CONFIGURATION} is there",
-            remedy=f"write it first: `f2llm export {place.uri}`"
-            if is_run
-            else "give a run directory, or a folder that `f2llm export` wrote",
-        ) from error
+    folder = model_folder(place)
+    settings = json.loads(folder.get(_CONFIGURATION))
     parts = folder.uri.rstrip("/").split("/")
     own_name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
     prompts = tuple(settings["prompts"].items())
     return ExportedModel(name or own_name, folder, _fingerprint(folder), prompts, batch_tokens)
+
+
+def model_folder(place: Store) -> Store:
+    """Where the exported model is: `place` itself, or model/ of a run directory. Raises ModelError where neither is."""
+    for folder in (place, place.child("model")):
+        if folder.exists(_CONFIGURATION):
+            return folder
+    raise ModelError(
+        f"{place.uri} has no model: neither {_CONFIGURATION} nor model/{_CONFIGURATION} is there",
+        remedy=f"write it first: `f2llm export {place.uri}`"
+        if place.exists("job.yaml")
+        else "give a run directory, or a folder that `f2llm export` wrote",
+    )
 
 
 def initial_model(name: str, spec: JobSpec, data: Store) -> InitialModel:

@@ -39,6 +39,7 @@ _QUERY_BLOCK = 2048
 _DOCUMENT_BLOCK = 8192
 
 Floats = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.int64]
 # (name of the set, texts embedded so far, texts in all)
 Progress = Callable[[str, int, int], None]
 
@@ -50,11 +51,17 @@ class Encode(Protocol):
 
 
 def evaluate(
-    encode: Encode, store: Store, manifest: Manifest, spec: EvaluationSpec, *, progress: Progress | None = None
+    encode: Encode,
+    store: Store,
+    manifest: Manifest,
+    spec: EvaluationSpec,
+    *,
+    dims: Sequence[int] = (),
+    progress: Progress | None = None,
 ) -> EvaluationReport:
     """Measure the model on every evaluation set of a data set; one set at a time is in memory."""
     sets = (load_evaluation(store, entry) for entry in manifest.evaluations)
-    return evaluate_sets(encode, sets, max_queries=spec.max_queries, progress=progress)
+    return evaluate_sets(encode, sets, max_queries=spec.max_queries, dims=dims, progress=progress)
 
 
 def evaluate_sets(
@@ -62,10 +69,12 @@ def evaluate_sets(
     sets: Iterable[RetrievalSet | StsSet],
     *,
     max_queries: int | None = None,
+    dims: Sequence[int] = (),
     with_bm25: bool = True,
     progress: Progress | None = None,
 ) -> EvaluationReport:
-    """nDCG@10 and recall@10 of retrieval sets, Spearman of scored pairs.
+    """nDCG@10 and recall@10 of retrieval sets, Spearman of scored pairs; and those of the first d values of the same
+    embeddings, L2-normalised again, for each d of `dims`.
 
     `max_queries` keeps the queries whose ids hash lowest, so every model sees the same ones; the corpus stays whole.
     Raises DataError where no query of a set has a relevant document, ModelError where an embedding is not finite.
@@ -73,9 +82,9 @@ def evaluate_sets(
     report = progress or (lambda name, done, total: None)
     return EvaluationReport(
         sets=tuple(
-            _evaluate_retrieval(encode, each, max_queries, with_bm25, report)
+            _evaluate_retrieval(encode, each, max_queries, dims, with_bm25, report)
             if isinstance(each, RetrievalSet)
-            else _evaluate_sts(encode, each, report)
+            else _evaluate_sts(encode, each, dims, report)
             for each in sets
         )
     )
@@ -111,12 +120,17 @@ def _select(each: RetrievalSet, max_queries: int | None) -> _Queries:
 
 
 def _evaluate_retrieval(
-    encode: Encode, each: RetrievalSet, max_queries: int | None, with_bm25: bool, progress: Progress
+    encode: Encode,
+    each: RetrievalSet,
+    max_queries: int | None,
+    dims: Sequence[int],
+    with_bm25: bool,
+    progress: Progress,
 ) -> RetrievalResult:
     start = time.perf_counter()
     asked = _select(each, max_queries)
-    positions_QK, scores_QK = _rank(encode, asked, each, progress)
-    rankings = [[asked.corpus_ids[position] for position in row] for row in positions_QK]
+    (positions_QK, scores_QK), *shorter = _rank(encode, asked, each, (None, *dims), progress)
+    rankings = _named(positions_QK, asked)
     grades = [each.qrels[query] for query in asked.ids]
     text_of = dict(zip(asked.corpus_ids, asked.corpus, strict=True))
     examples = tuple(
@@ -135,9 +149,16 @@ def _evaluate_retrieval(
         documents=len(asked.corpus_ids),
         model=_metrics(rankings, grades),
         bm25=bm25,
+        by_dims={
+            d: _metrics(_named(positions, asked), grades) for d, (positions, _) in zip(dims, shorter, strict=True)
+        },
         examples=examples,
         seconds=seconds,
     )
+
+
+def _named(positions_QK: Positions, asked: _Queries) -> list[list[str]]:
+    return [[asked.corpus_ids[position] for position in row] for row in positions_QK]
 
 
 def _metrics(rankings: Sequence[Sequence[str]], grades: Sequence[Mapping[str, float]]) -> RankingMetrics:
@@ -149,36 +170,61 @@ def _metrics(rankings: Sequence[Sequence[str]], grades: Sequence[Mapping[str, fl
 
 
 def _rank(
-    encode: Encode, asked: _Queries, each: RetrievalSet, progress: Progress
-) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Positions in the corpus and scores [Q, K] of every query's best documents, best first.
+    encode: Encode, asked: _Queries, each: RetrievalSet, dims: Sequence[int | None], progress: Progress
+) -> list[tuple[Positions, Floats]]:
+    """Positions in the corpus and scores [Q, K] of every query's best documents, best first, by the first d values of
+    the embeddings, for each d of `dims`; None takes all.
 
-    The corpus is embedded and scored a block at a time and forgotten: memory holds the queries and one block.
+    The corpus is embedded once and scored a block at a time and forgotten: memory holds the queries and one block.
     """
     count, documents = len(asked.texts), len(asked.corpus)
     total = count + documents
     queries_QD = _finite(encode(asked.texts, instruction=each.instruction), asked.ids, each.name, "query")
     progress(each.name, count, total)
-    positions_QK = np.empty((count, 0), dtype=np.int64)
-    scores_QK = np.empty((count, 0), dtype=np.float32)
+    best = [(np.empty((count, 0), dtype=np.int64), np.empty((count, 0), dtype=np.float32)) for _ in dims]
     for first in range(0, documents, _DOCUMENT_BLOCK):
         block = slice(first, min(first + _DOCUMENT_BLOCK, documents))
         block_ND = _finite(encode(asked.corpus[block]), asked.corpus_ids[block], each.name, "document")
-        kept = min(_DEPTH, block.stop)
-        next_positions = np.empty((count, kept), dtype=np.int64)
-        next_scores = np.empty((count, kept), dtype=np.float32)
-        block_positions = np.arange(block.start, block.stop)
-        for begin in range(0, count, _QUERY_BLOCK):
-            block_scores = queries_QD[begin : begin + _QUERY_BLOCK] @ block_ND.T
-            for row, new_scores in enumerate(block_scores, start=begin):
-                # What was kept comes from earlier positions, so that equal scores stay in the order of the corpus.
-                candidate_scores = np.concatenate([scores_QK[row], new_scores])
-                candidate_positions = np.concatenate([positions_QK[row], block_positions])
-                best = top_k(candidate_scores, kept)
-                next_scores[row], next_positions[row] = candidate_scores[best], candidate_positions[best]
-        positions_QK, scores_QK = next_positions, next_scores
+        best = [
+            _with_block(kept, cut(queries_QD, d), cut(block_ND, d), block) for kept, d in zip(best, dims, strict=True)
+        ]
         progress(each.name, count + block.stop, total)
-    return positions_QK, scores_QK
+    return best
+
+
+def _with_block(
+    best: tuple[Positions, Floats], queries_QD: Floats, block_ND: Floats, block: slice
+) -> tuple[Positions, Floats]:
+    """The best of what was kept and of a block of the corpus that follows."""
+    positions_QK, scores_QK = best
+    count, kept = len(queries_QD), min(_DEPTH, block.stop)
+    next_positions = np.empty((count, kept), dtype=np.int64)
+    next_scores = np.empty((count, kept), dtype=np.float32)
+    block_positions = np.arange(block.start, block.stop)
+    for begin in range(0, count, _QUERY_BLOCK):
+        block_scores = queries_QD[begin : begin + _QUERY_BLOCK] @ block_ND.T
+        for row, new_scores in enumerate(block_scores, start=begin):
+            # What was kept comes from earlier positions, so that equal scores stay in the order of the corpus.
+            candidate_scores = np.concatenate([scores_QK[row], new_scores])
+            candidate_positions = np.concatenate([positions_QK[row], block_positions])
+            chosen = top_k(candidate_scores, kept)
+            next_scores[row], next_positions[row] = candidate_scores[chosen], candidate_positions[chosen]
+    return next_positions, next_scores
+
+
+def cut(embeddings_ND: Floats, dims: int | None) -> Floats:
+    """The first `dims` values, L2-normalised again; None keeps all as they are. Raises ModelError where there are
+    fewer.
+    """
+    if dims is None:
+        return embeddings_ND
+    if dims > embeddings_ND.shape[1]:
+        raise ModelError(
+            f"{dims} dimensions are asked for, and the model's embeddings have {embeddings_ND.shape[1]}",
+            remedy=f"ask for at most {embeddings_ND.shape[1]}",
+        )
+    kept = embeddings_ND[:, :dims]
+    return kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), np.float32(1e-12))
 
 
 def _finite(embeddings: Floats, ids: Sequence[str], name: str, what: str) -> Floats:
@@ -222,7 +268,7 @@ def _example(
     )
 
 
-def _evaluate_sts(encode: Encode, each: StsSet, progress: Progress) -> StsResult:
+def _evaluate_sts(encode: Encode, each: StsSet, dims: Sequence[int], progress: Progress) -> StsResult:
     """Both texts carry the instruction, as in MTEB's symmetric tasks."""
     start = time.perf_counter()
     pairs = len(each.text_a)
@@ -231,11 +277,13 @@ def _evaluate_sts(encode: Encode, each: StsSet, progress: Progress) -> StsResult
     progress(each.name, pairs, 2 * pairs)
     b_PD = _finite(encode(each.text_b, instruction=each.instruction), places, each.name, "text_b of pair")
     progress(each.name, 2 * pairs, 2 * pairs)
-    predicted_P = np.einsum("pd,pd->p", a_PD, b_PD)
+    scores = np.asarray(each.scores, dtype=np.float64)
+    by_dims = {d: spearman(np.einsum("pd,pd->p", cut(a_PD, d), cut(b_PD, d)), scores) for d in (None, *dims)}
     return StsResult(
         name=each.name,
         instruction=each.instruction,
         pairs=pairs,
-        spearman=spearman(predicted_P, np.asarray(each.scores, dtype=np.float64)),
+        spearman=by_dims[None],
+        by_dims={d: by_dims[d] for d in dims},
         seconds=time.perf_counter() - start,
     )

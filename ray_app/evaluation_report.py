@@ -44,7 +44,10 @@ class QueryExample(_Record):
 
 
 class RetrievalResult(_Record):
-    """One retrieval set. `bm25` ranks the same corpus for the same queries; null where it was not asked for."""
+    """One retrieval set. `bm25` ranks the same corpus for the same queries; null where it was not asked for.
+
+    `by_dims` is the model with only the first so many values of its embeddings.
+    """
 
     type: Literal["retrieval"] = "retrieval"
     name: str
@@ -53,18 +56,23 @@ class RetrievalResult(_Record):
     documents: int
     model: RankingMetrics
     bm25: RankingMetrics | None
+    by_dims: dict[int, RankingMetrics] = Field(default_factory=dict)
     examples: tuple[QueryExample, ...]
     seconds: float
 
 
 class StsResult(_Record):
-    """One set of scored pairs. `spearman` is null where either side is constant: there is no rank to correlate."""
+    """One set of scored pairs. `spearman` is null where either side is constant: there is no rank to correlate.
+
+    `by_dims` is that of only the first so many values of the embeddings.
+    """
 
     type: Literal["sts"] = "sts"
     name: str
     instruction: str
     pairs: int
     spearman: float | None
+    by_dims: dict[int, float | None] = Field(default_factory=dict)
     seconds: float
 
 
@@ -86,6 +94,13 @@ class EvaluationReport(_Record):
     def mean_model(self) -> RankingMetrics | None:
         """The model's means, each set counting once; null without retrieval sets."""
         return _mean([result.model for result in self.retrieval])
+
+    def mean_model_by_dims(self) -> dict[int, RankingMetrics]:
+        """The same for the first so many values of the embeddings, of each number that every set was measured with."""
+        measured = [result.by_dims for result in self.retrieval]
+        common = sorted(set.intersection(*(set(each) for each in measured))) if measured else []
+        means = {dims: _mean([each[dims] for each in measured]) for dims in common}
+        return {dims: mean for dims, mean in means.items() if mean is not None}
 
     @property
     def mean_bm25(self) -> RankingMetrics | None:

@@ -8,20 +8,23 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
 from data_io.storage import Store
 from data_io.tokenization import LoadedTokenizer
 from ray_app.errors import ModelError
 from ray_app.model_card import CardFacts, render_card
+from ray_app.weights import Shapes, Weights, groups
 
 _UPLOAD_BLOCK = 8 << 20
+_FILE_BYTES = 2 << 30
 # The oldest version that reads everything written here; a newer number would only make older versions warn.
 _SENTENCE_TRANSFORMERS = "3.0.0"
 
@@ -35,10 +38,12 @@ def export_model(
     max_seq_length: int,
     prompts: Mapping[str, str],
     dtype: torch.dtype,
+    weights: Weights | None = None,
 ) -> Path:
     """Write the model to the folder `out`, replacing what is there, and return `out`.
 
-    `model` is a transformers decoder, with or without its head; it stays as it is. Weights are written as `dtype`.
+    `model` is a transformers decoder, with or without its head; it stays as it is. Weights are written as `dtype`; they
+    are `weights`, read and written part by part, where the model is an outline without any.
     `prompts` maps names, `query` among them, to what is put before a text (`model_card.make_prompts`). The folder
     appears under its name only when it is complete. Raises ModelError where tokenizer and model do not fit together.
     """
@@ -50,7 +55,8 @@ def export_model(
         eos_id = _write_tokenizer(
             partial, tokenizer, max_seq_length, rows=backbone.get_input_embeddings().num_embeddings
         )
-        _write_weights(partial, backbone, dtype, eos_id)
+        write_weights(partial, weights or _LoadedWeights(backbone), dtype)
+        _write_config(partial, backbone, dtype, eos_id, matryoshka_dims=card.job.train.matryoshka_dims)
         _write_modules(partial, backbone.config.hidden_size, max_seq_length, prompts)
         rewrite_card(partial, card)
         _put_in_place(partial, out)
@@ -134,9 +140,39 @@ def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: i
     return eos_id
 
 
-def _write_weights(folder: Path, backbone: Any, dtype: torch.dtype, eos_id: int) -> None:
-    state = {name: tensor.detach().to("cpu", dtype) for name, tensor in backbone.state_dict().items()}
-    save_torch_state_dict(state, folder, max_shard_size="5GB")
+class _LoadedWeights:
+    """The weights of a model that is in memory."""
+
+    def __init__(self, backbone: Any) -> None:
+        self._state = backbone.state_dict()
+        self.shapes: Shapes = {name: tuple(tensor.shape) for name, tensor in self._state.items()}
+
+    def read(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
+        return {name: self._state[name].detach() for name in names}
+
+
+def write_weights(folder: Path, weights: Weights, dtype: torch.dtype) -> None:
+    """Write safetensors files, and their index where there are several; memory holds one of them and a part more."""
+    shapes = weights.shapes
+    split = split_state_dict_into_shards_factory(
+        dict(shapes),
+        get_storage_size=lambda shape: torch.Size(shape).numel() * dtype.itemsize,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=_FILE_BYTES,
+    )
+    for file, names in split.filename_to_tensors.items():
+        tensors: dict[str, torch.Tensor] = {}
+        for some in groups(names, shapes):
+            tensors |= {name: found.to("cpu", dtype).contiguous() for name, found in weights.read(some).items()}
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(_json(index), encoding="utf-8")
+
+
+def _write_config(
+    folder: Path, backbone: Any, dtype: torch.dtype, eos_id: int, *, matryoshka_dims: Sequence[int]
+) -> None:
     config = copy.deepcopy(backbone.config)
     config.architectures = [type(backbone).__name__]
     config.dtype = dtype
@@ -148,6 +184,8 @@ def _write_weights(folder: Path, backbone: Any, dtype: torch.dtype, eos_id: int)
         scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
         content["rope_theta"] = rope["rope_theta"]
         content["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
+    if matryoshka_dims:  # vLLM's name: without it a request for fewer dimensions is refused
+        content["matryoshka_dimensions"] = sorted({*matryoshka_dims, config.hidden_size})
     (folder / "config.json").write_text(_json(content), encoding="utf-8")
 
 

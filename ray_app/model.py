@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModel, AutoTokenizer, Qwen3Config, Qwen3Model
+from transformers import AttentionInterface, AutoConfig, AutoModel, AutoTokenizer, Qwen3Config, Qwen3Model
 
 from data_io.storage import Store
 from data_io.tokenization import LoadedTokenizer, read_tokenizer
@@ -59,14 +59,7 @@ def build_backbone(spec: ModelSpec, *, vocabulary_size: int, dtype: torch.dtype,
     Raises ModelError where the weights cannot be had, or the tokenizer has more ids than the model has embeddings.
     """
     if spec.architecture is not None:
-        config = Qwen3Config(
-            **spec.architecture.model_dump(),
-            # A multiple of 64, as matrix kernels like it.
-            vocab_size=-(-vocabulary_size // 64) * 64,
-            max_position_embeddings=max(spec.max_seq_length, 512),
-            tie_word_embeddings=True,
-            use_cache=False,
-        )
+        config = _built_config(spec, vocabulary_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model: nn.Module = Qwen3Model(config)
@@ -81,6 +74,31 @@ def build_backbone(spec: ModelSpec, *, vocabulary_size: int, dtype: torch.dtype,
             remedy="set model.tokenizer to the one the model was trained with",
         )
     return model
+
+
+def outline_backbone(spec: ModelSpec, *, vocabulary_size: int) -> nn.Module:
+    """The same decoder without values, on the meta device: its names, shapes and configuration.
+
+    Raises ModelError where the configuration cannot be had.
+    """
+    if spec.architecture is not None:
+        config = _built_config(spec, vocabulary_size)
+    else:
+        config = load_pretrained(AutoConfig, spec.name_or_path, revision=spec.revision)
+    with torch.device("meta"):
+        return AutoModel.from_config(config)  # type: ignore[no-any-return]
+
+
+def _built_config(spec: ModelSpec, vocabulary_size: int) -> Qwen3Config:
+    assert spec.architecture is not None
+    return Qwen3Config(
+        **spec.architecture.model_dump(),
+        # A multiple of 64, as matrix kernels like it.
+        vocab_size=-(-vocabulary_size // 64) * 64,
+        max_position_embeddings=max(spec.max_seq_length, 512),
+        tie_word_embeddings=True,
+        use_cache=False,
+    )
 
 
 def load_tokenizer(spec: ModelSpec, data: Store) -> LoadedTokenizer:

@@ -2,20 +2,27 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_io.task import Kind, format_query
-from ray_app.config import JobSpec
+from ray_app.config import JobSpec, TrainSpec
 from ray_app.evaluation_report import EvaluationReport, RetrievalResult, StsResult
 
 # "owner/name" as the hub spells it; a local folder is no address that a reader of the card can follow.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_DATASET = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)|([A-Za-z0-9][\w-]*/[\w.-]+)")
+
+_FRONT_MATTER: Mapping[str, Any] = {
+    "library_name": "sentence-transformers",
+    "pipeline_tag": "sentence-similarity",
+    "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "f2llm-ray"],
+}
 
 
 class CardSource(BaseModel):
@@ -32,6 +39,15 @@ class CardSource(BaseModel):
     origin: str
 
 
+class AveragedPart(BaseModel):
+    """One of the models that another one is the average of; the shares of all add up to 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    share: float
+
+
 class CardFacts(BaseModel):
     """What the card says that the weights do not."""
 
@@ -43,6 +59,9 @@ class CardFacts(BaseModel):
     sources: tuple[CardSource, ...] = Field(description="The sources that were trained on.")
     steps: int
     examples: int = Field(description="Examples trained on, each epoch counting again.")
+    averaged: tuple[AveragedPart, ...] = Field(
+        (), description="The checkpoints that the weights are the average of; empty where they are those of one."
+    )
     licence: str | None = Field(
         None, description="Hub licence id of the base model, such as apache-2.0; null if unknown."
     )
@@ -71,6 +90,39 @@ def render_card(
     facts: CardFacts, *, prompts: Mapping[str, str], max_seq_length: int, embedding_dimension: int, eos_token: str
 ) -> str:
     """README.md: YAML front matter for the hub, then text. The tests run its examples as they stand."""
+    return _template("model_card.md.j2").render(
+        front_matter=yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True),
+        facts=facts,
+        recipe=recipe_rows(facts.job),
+        retrieval=_retrieval_rows(facts),
+        sts=_sts_rows(facts),
+        shorter=_shorter_rows(facts),
+        prompts=prompts,
+        max_seq_length=max_seq_length,
+        embedding_dimension=embedding_dimension,
+        eos_token=eos_token,
+    )
+
+
+def render_merged_card(folder: Path, averaged: Sequence[AveragedPart]) -> str:
+    """README.md of a folder whose weights are the average of exported models, which have cards of their own."""
+
+    def content(name: str) -> dict[str, Any]:
+        settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+        return settings
+
+    config = content("config.json")
+    return _template("merged_card.md.j2").render(
+        front_matter=yaml.safe_dump({**_FRONT_MATTER, "tags": [*_FRONT_MATTER["tags"], "merge"]}, sort_keys=False),
+        averaged=averaged,
+        prompts=content("config_sentence_transformers.json")["prompts"],
+        max_seq_length=content("sentence_bert_config.json")["max_seq_length"],
+        embedding_dimension=config["hidden_size"],
+        matryoshka_dims=config.get("matryoshka_dimensions", ()),
+    )
+
+
+def _template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("ray_app"),
         undefined=StrictUndefined,
@@ -79,17 +131,7 @@ def render_card(
         autoescape=False,
     )
     environment.filters.update(cell=_cell, literal=json.dumps, figure=_figure)
-    return environment.get_template("model_card.md.j2").render(
-        front_matter=yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True),
-        facts=facts,
-        recipe=recipe_rows(facts.job),
-        retrieval=_retrieval_rows(facts),
-        sts=_sts_rows(facts),
-        prompts=prompts,
-        max_seq_length=max_seq_length,
-        embedding_dimension=embedding_dimension,
-        eos_token=eos_token,
-    )
+    return environment.get_template(name)
 
 
 def recipe_rows(job: JobSpec) -> list[tuple[str, str]]:
@@ -108,6 +150,7 @@ def recipe_rows(job: JobSpec) -> list[tuple[str, str]]:
         ("Hard negatives a query", negatives),
         ("In-batch loss", f"{in_batch}, retrieval sources only"),
         ("Temperature", f"{train.temperature:g}"),
+        *([("Matryoshka", _matryoshka(train))] if train.matryoshka_dims else []),
         ("Optimiser", f"AdamW ({train.adam_beta1:g}, {train.adam_beta2:g}), weight decay {train.weight_decay:g}"),
         (
             "Learning rate",
@@ -119,12 +162,15 @@ def recipe_rows(job: JobSpec) -> list[tuple[str, str]]:
     ]
 
 
+def _matryoshka(train: TrainSpec) -> str:
+    weights = (
+        "weights 1 / (n sqrt(D / d))" if train.matryoshka_weights is None else f"weights {train.matryoshka_weights}"
+    )
+    return f"both losses also on the first {', '.join(map(str, train.matryoshka_dims))} values, {weights}"
+
+
 def _front_matter(facts: CardFacts) -> dict[str, object]:
-    matter: dict[str, object] = {
-        "library_name": "sentence-transformers",
-        "pipeline_tag": "sentence-similarity",
-        "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "f2llm-ray"],
-    }
+    matter: dict[str, object] = {**_FRONT_MATTER}
     if facts.licence is not None:
         matter["license"] = facts.licence
     if facts.base_model is not None:
@@ -187,6 +233,16 @@ def _sts_rows(facts: CardFacts) -> list[dict[str, object]]:
     return [
         {"set": result.name, "pairs": result.pairs, "before": before.get(result.name), "after": result.spearman}
         for result in facts.after.sts
+    ]
+
+
+def _shorter_rows(facts: CardFacts) -> list[dict[str, object]]:
+    """A row a retrieval set and number of dimensions that it was measured with, the whole embedding last."""
+    return [
+        {"set": result.name, "dims": dims, "ndcg": metrics.ndcg_at_10, "recall": metrics.recall_at_10}
+        for result in (facts.after.retrieval if facts.after else ())
+        if result.by_dims
+        for dims, metrics in [*sorted(result.by_dims.items()), ("all", result.model)]
     ]
 
 

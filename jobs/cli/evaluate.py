@@ -44,9 +44,13 @@ def evaluate(
         bool, typer.Option("--before", help="Measure the run's model as it was before its first step.")
     ] = False,
     dimensions: Annotated[
-        int | None,
+        list[int] | None,
         typer.Option(
-            "--dimensions", min=1, metavar="N", help="Use the first N values of an embedding.", show_default=False
+            "--dimensions",
+            min=1,
+            metavar="N",
+            help="Use the first N values of an embedding. May be repeated without --task.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
@@ -72,7 +76,8 @@ def evaluate(
 ) -> None:
     """Measure a model: on the held-out sets of its run, or on tasks.
 
-    Without --task: the held-out sets, beside BM25, into evaluation/after.json of the run. With it: by mteb, in its own
+    Without --task: the held-out sets, beside BM25, into evaluation/after.json of the run; with the whole embeddings and
+    with the first values of them that the model was trained for or --dimensions asks for. With it: by mteb, in its own
     result format. KIND is retrieval, reranking, classification, clustering, sts or pair-classification. A task that was
     measured before is not measured again. Exit code 5 where a task's data could not be had; the others are measured.
     """
@@ -80,16 +85,19 @@ def evaluate(
 
     s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
     if not task:
-        _refuse_without_task(
-            instruction=instruction, before=before, dimensions=dimensions, out=out, name=name, overwrite=overwrite
-        )
-        found = backend.evaluate_run(models.document_of(model, data, s3), model, say=tell)
+        _refuse_without_task(instruction=instruction, before=before, out=out, name=name, overwrite=overwrite)
+        found = backend.evaluate_run(models.document_of(model, data, s3), model, dims=dimensions or (), say=tell)
         if json:
             print_json(found.model_dump(mode="json"))
         else:
             for line in _held_out_lines(found):
                 print(line)
         return
+    if dimensions and len(dimensions) > 1:
+        raise UsageError(
+            "--dimensions is given more than once, and tasks are measured with one of them at a time",
+            remedy="call it once for each; results are kept apart",
+        )
     report = models.evaluate_tasks(
         model,
         s3,
@@ -98,7 +106,7 @@ def evaluate(
         data=data,
         name=name,
         before=before,
-        dimensions=dimensions,
+        dimensions=dimensions[0] if dimensions else None,
         instructions=_instructions(instruction or ()),
         overwrite=overwrite,
         workers=workers,
@@ -199,7 +207,14 @@ def _held_out_lines(report: "EvaluationReport") -> list[str]:
             f"{result.name}: nDCG@10 {result.model.ndcg_at_10:.3f}, recall@10 {result.model.recall_at_10:.3f}{bm25}, "
             f"{result.queries} queries over {result.documents} documents"
         )
+        for dims, cut in sorted(result.by_dims.items()):
+            share = f", {cut.ndcg_at_10 / whole:.0%} of the whole" if (whole := result.model.ndcg_at_10) else ""
+            lines.append(f"  {dims} dimensions: nDCG@10 {cut.ndcg_at_10:.3f}, recall@10 {cut.recall_at_10:.3f}{share}")
     for pairs in report.sts:
-        spearman = "undefined" if pairs.spearman is None else f"{pairs.spearman:.3f}"
-        lines.append(f"{pairs.name}: Spearman {spearman}, {pairs.pairs} pairs")
+        lines.append(f"{pairs.name}: Spearman {_spearman(pairs.spearman)}, {pairs.pairs} pairs")
+        lines += [f"  {dims} dimensions: Spearman {_spearman(cut)}" for dims, cut in sorted(pairs.by_dims.items())]
     return lines
+
+
+def _spearman(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from data_io.manifest import load_manifest
 from data_io.storage import Store, open_store
-from ray_app.checkpoint import load_weights
+from ray_app.checkpoint import StoredWeights
 from ray_app.checkpoint_manifest import list_checkpoints, read_manifest
-from ray_app.config import JobSpec
+from ray_app.config import EvaluationSpec, JobSpec
 from ray_app.control import Wish
 from ray_app.data_order import make_plan, select_sources
 from ray_app.errors import CheckpointError, LossNotFinite
 from ray_app.loop import Outcome, Worker, train
+from ray_app.merge import Measure, RunCheckpoints, find_checkpoints, merge
 from ray_app.status import RunStatus
 from ray_app.whereabouts import Stage
 from tests.support.s3_server import S3Server
@@ -247,9 +249,36 @@ def test_torchs_own_tools_read_a_checkpoint(finished: Path, tmp_path: Path) -> N
     dcp_to_torch_save(finished / "checkpoints" / str(newest), tmp_path / "whole.pt")
 
     whole = torch.load(tmp_path / "whole.pt", weights_only=False)
-    ours = load_weights(run, newest)
+    stored = StoredWeights(run, newest)
+    ours = stored.read(stored.counts)
     assert {key.removeprefix("weight/") for key in whole if key.startswith("weight/")} == set(ours)
     assert all(torch.equal(whole[f"weight/{name}"], tensor) for name, tensor in ours.items())
+
+
+def test_a_merge_of_checkpoints_is_the_mean_of_their_weights_and_its_card_says_of_which(
+    finished: Path, data: Store, tmp_path: Path
+) -> None:
+    run = open_store(str(finished))
+    source = RunCheckpoints("small", _spec(data), data, run, find_checkpoints(run, [4, 10]))
+    measure = Measure(data, EvaluationSpec())
+    silent: dict[str, Any] = {"say": lambda text: None, "on_bytes": lambda done, total: None}
+
+    merged = merge(source, [1.0, 3.0], open_store(str(tmp_path / "out")), measure=measure, **silent)
+
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    early, late = (StoredWeights(run, name) for name in source.checkpoints)
+    for name, tensor in found.items():
+        (one,), (other,) = (part.read([f"backbone.{name}"]).values() for part in (early, late))
+        torch.testing.assert_close(tensor.view(-1), 0.25 * one + 0.75 * other)
+    assert merged.scores.keys() == merged.shares.keys() == {"step 4", "step 10"}
+    assert merged.score is not None
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "average of those of several checkpoints: step 4 (25.0%), step 10 (75.0%)" in card
+
+
+def test_a_merge_of_a_checkpoint_that_is_not_there_names_those_that_are(finished: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no complete checkpoint of step 5; it has 4, 8, 10"):
+        find_checkpoints(open_store(str(finished)), [4, 5])
 
 
 def test_a_manifest_lists_what_is_there(finished: Path) -> None:
@@ -263,7 +292,7 @@ def test_a_manifest_lists_what_is_there(finished: Path) -> None:
         path.name: path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"
     }
     # fp32 weights and two moments, and what torch.save adds to each tensor.
-    weights = sum(tensor.numel() for tensor in load_weights(run, name).values())
+    weights = sum(StoredWeights(run, name).counts.values())
     assert 12 * weights < manifest.size < 12 * weights + 200_000
     assert json.loads((folder / "manifest.json").read_text())["progress"]["step"] == 10
 

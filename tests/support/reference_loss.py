@@ -2,7 +2,7 @@
 ray_app.losses or ray_app.contrastive: no matrix product, no cross entropy, no pool tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,26 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
     """s(a, b) = cosine of the angle between the last hidden states."""
     product = torch.stack([x * y for x, y in zip(a, b, strict=True)]).sum()
     return product / (a.pow(2).sum().sqrt() * b.pow(2).sum().sqrt())
+
+
+def reference_matryoshka_loss(
+    slots: Sequence[ReferenceSlot], weights: Mapping[int, float], *, temperature: float, in_batch: str
+) -> Tensor:
+    """The loss as if the model gave only the first d values of each vector, for every d, times its weight, added up."""
+    total = torch.zeros((), dtype=torch.float64)
+    for dims, weight in weights.items():
+        shorter = [
+            ReferenceSlot(
+                queries=[query[:dims] for query in slot.queries],
+                positives=[positive[:dims] for positive in slot.positives],
+                negatives=[[negative[:dims] for negative in row] for row in slot.negatives],
+                positive_texts=slot.positive_texts,
+                retrieval=slot.retrieval,
+            )
+            for slot in slots
+        ]
+        total = total + weight * reference_step_loss(shorter, temperature=temperature, in_batch=in_batch)
+    return total
 
 
 def reference_step_loss(slots: Sequence[ReferenceSlot], *, temperature: float, in_batch: str) -> Tensor:

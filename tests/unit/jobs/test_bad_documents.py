@@ -110,6 +110,14 @@ BAD = {
         VALID + "    sources: []\n",
         ("spec.data.sources: found an empty list, expected a list of text, at least 1 of them",),
     ),
+    "a width that is none": Bad(
+        train("matryoshka_dims: [64, 0]"),
+        ("{file}:11:27: spec.train.matryoshka_dims.1: found `0`, expected a list of whole numbers, each at least 1",),
+    ),
+    "one width that is no list": Bad(
+        train("matryoshka_dims: 64"),
+        ("spec.train.matryoshka_dims: found `64`, expected a list of whole numbers, each at least 1, at most 32",),
+    ),
     "no data": Bad(
         VALID.replace("  data:\n    uri: data\n", ""),
         ("spec.data: not given, and it has no default", "`data:` with `uri`"),

@@ -193,6 +193,13 @@ def test_a_document_that_the_data_set_cannot_serve_is_refused(
     assert mend in (caught.value.remedy or "")
 
 
+def test_dims_that_the_models_embeddings_do_not_have_are_refused_with_those_that_they_have() -> None:
+    with pytest.raises(ConfigError, match=r"asks for 2048 values, .* hidden_size=1024") as caught:
+        plan_of("train.matryoshka_dims=[128, 256, 2048]")
+
+    assert caught.value.remedy == "set train.matryoshka_dims: [128,256]"
+
+
 def plan_of(*overrides: str) -> Plan:
     job = spec(*overrides)
     return make_plan(job, DATA, architecture_of(job.model))

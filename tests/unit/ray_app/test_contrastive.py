@@ -1,6 +1,6 @@
 """The step's losses and gradients against the paper's equations, and their independence of the number of workers."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,10 +16,11 @@ from data_io.task import Kind
 from data_io.tokenization import TokenTexts
 from ray_app.config import ModelSpec, Qwen3Architecture, TrainSpec
 from ray_app.contrastive import ContrastiveStep
+from ray_app.errors import ModelError
 from ray_app.model import Embedder, build_backbone
 from ray_app.packing import pack
 from tests.support.plain_engine import PlainEngine
-from tests.support.reference_loss import ReferenceSlot, reference_step_loss
+from tests.support.reference_loss import ReferenceSlot, reference_matryoshka_loss
 
 if TYPE_CHECKING:
     from ray_app.engine import Engine
@@ -28,6 +29,8 @@ KINDS = (Kind.RETRIEVAL, Kind.CLUSTERING, Kind.CLASSIFICATION, Kind.RETRIEVAL)
 # source, rows, hard negatives: two retrieval slots of different size, one of one row, all kinds.
 SLOTS = ((0, 4, 3), (1, 3, 2), (3, 2, 3), (2, 3, 1), (0, 1, 0))
 VOCABULARY = 60
+WHOLE = {16: 1.0}
+"""What the losses of so many values weigh: those of the whole embedding alone."""
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +97,11 @@ def _loaded(rank: int = 0, world_size: int = 1, skipped: Collection[int] = ()) -
 
 
 def _run(
-    in_batch: str, rank: int = 0, world_size: int = 1, skipped: Collection[int] = ()
+    in_batch: str, rank: int = 0, world_size: int = 1, skipped: Collection[int] = (), **fields: Any
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """The step's loss as this rank's share of it, and the summed gradients."""
+    """The step's loss as this rank's share of it, and the summed gradients; `fields` are further ones of TrainSpec."""
     engine = PlainEngine(_model())
-    train = TrainSpec.model_validate({"in_batch": in_batch})
+    train = TrainSpec.model_validate({"in_batch": in_batch, **fields})
     step = ContrastiveStep(cast("Engine", engine), train, KINDS, rank=rank, world_size=world_size)
     loaded = _loaded(rank, world_size, skipped)
     results = step.run(loaded)
@@ -106,7 +109,10 @@ def _run(
     return loss, engine.gradients()
 
 
-def _reference(in_batch: str, skipped: Collection[int] = ()) -> tuple[float, dict[str, torch.Tensor]]:
+def _reference(
+    in_batch: str, skipped: Collection[int] = (), weights: Mapping[int, float] = WHOLE
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """`weights` by number of values."""
     model = _model()
 
     def embed(text: tuple[int, ...]) -> torch.Tensor:
@@ -125,7 +131,7 @@ def _reference(in_batch: str, skipped: Collection[int] = ()) -> tuple[float, dic
         for batch, table in _batches()
         if batch.position not in skipped
     ]
-    loss = reference_step_loss(slots, temperature=0.05, in_batch=in_batch)
+    loss = reference_matryoshka_loss(slots, weights, temperature=0.05, in_batch=in_batch)
     loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach()), PlainEngine(model).gradients()
 
@@ -147,6 +153,36 @@ def test_loss_and_gradients_are_those_of_the_papers_equations(in_batch: str) -> 
 
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     _assert_equal_gradients(gradients, expected_gradients, 1e-6)
+
+
+@pytest.mark.parametrize("in_batch", ["step", "micro_batch", "off"])
+@pytest.mark.parametrize(
+    ("fields", "weights"),
+    [
+        ({"matryoshka_dims": (4, 8), "matryoshka_weights": (0.3, 2.0)}, {16: 1.0, 8: 2.0, 4: 0.3}),
+        ({"matryoshka_dims": (1, 16), "matryoshka_weights": (0.5, 0.25)}, {16: 0.25, 1: 0.5}),
+        # As F2LLM-v2's code has them: 1 / (n sqrt(D / d)).
+        ({"matryoshka_dims": (4, 8)}, {16: 1.0, 8: 1 / (2 * 2**0.5), 4: 1 / (3 * 2)}),
+        ({"matryoshka_dims": (4, 8, 16)}, {16: 1.0, 8: 1 / (2 * 2**0.5), 4: 1 / (3 * 2)}),
+        ({"matryoshka_dims": ()}, WHOLE),
+    ],
+)
+def test_with_matryoshka_dims_it_is_the_sum_of_the_losses_of_shorter_embeddings(
+    in_batch: str, fields: dict[str, Any], weights: dict[int, float]
+) -> None:
+    loss, gradients = _run(in_batch, **fields)
+
+    expected_loss, expected_gradients = _reference(in_batch, weights=weights)
+
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    _assert_equal_gradients(gradients, expected_gradients, 1e-6)
+
+
+def test_an_embedding_is_refused_that_has_fewer_values_than_are_asked_for() -> None:
+    with pytest.raises(ModelError, match=r"asks for 17 values.*hidden_size=16") as caught:
+        _run("step", matryoshka_dims=(4, 17))
+
+    assert caught.value.remedy == "set train.matryoshka_dims: [4]"
 
 
 @pytest.mark.parametrize("in_batch", ["step", "micro_batch"])
@@ -173,21 +209,24 @@ def test_the_pools_differ() -> None:
     assert losses["step"] > losses["micro_batch"] > losses["off"]
 
 
-def _worker(rank: int, world_size: int, folder: str, skipped: Collection[int]) -> None:
+def _worker(rank: int, world_size: int, folder: str, skipped: Collection[int], fields: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/g{world_size}", rank=rank, world_size=world_size)
-    loss, gradients = _run("step", rank, world_size, skipped)
+    loss, gradients = _run("step", rank, world_size, skipped, **fields)
     torch.save({"loss": loss, "gradients": gradients}, f"{folder}/{world_size}-{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("world_size", "skipped"), [(2, ()), (6, ()), (6, (0, 3))])
+@pytest.mark.parametrize(
+    ("world_size", "skipped", "fields"),
+    [(2, (), {}), (6, (), {}), (6, (0, 3), {}), (3, (3,), {"matryoshka_dims": (2, 8)})],
+)
 def test_the_step_pool_gives_the_same_gradients_for_any_number_of_workers(
-    world_size: int, skipped: Collection[int], tmp_path: Path
+    world_size: int, skipped: Collection[int], fields: dict[str, Any], tmp_path: Path
 ) -> None:
-    loss, gradients = _run("step", skipped=skipped)
+    loss, gradients = _run("step", skipped=skipped, **fields)
 
-    mp.spawn(_worker, (world_size, str(tmp_path), skipped), nprocs=world_size)  # type: ignore[no-untyped-call]
+    mp.spawn(_worker, (world_size, str(tmp_path), skipped, fields), nprocs=world_size)  # type: ignore[no-untyped-call]
 
     shares: list[dict[str, Any]] = [torch.load(tmp_path / f"{world_size}-{rank}.pt") for rank in range(world_size)]
     assert sum(share["loss"] for share in shares) == pytest.approx(loss, rel=1e-12)

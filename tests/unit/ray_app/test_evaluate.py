@@ -78,6 +78,43 @@ def test_scores_block_by_block_equal_one_big_matrix(
     assert (model.ndcg_at_10, model.recall_at_10) == pytest.approx(slow_metrics(each, embed), abs=1e-12)
 
 
+@pytest.mark.parametrize(("query_block", "document_block"), [(2048, 8192), (7, 11)])
+def test_fewer_dimensions_score_as_a_model_that_gives_only_those(
+    monkeypatch: pytest.MonkeyPatch, query_block: int, document_block: int
+) -> None:
+    monkeypatch.setattr(module, "_QUERY_BLOCK", query_block)
+    monkeypatch.setattr(module, "_DOCUMENT_BLOCK", document_block)
+    each, pairs = retrieval_set(), StsSet("pairs", "", ["a", "b", "c"], ["d", "e", "f"], [1.0, 2.0, 3.0])
+
+    def whole(texts: Sequence[str], *, instruction: str = "") -> Floats:
+        seeds = [
+            int.from_bytes(hashlib.sha256(format_query(text, instruction).encode()).digest()[:8]) for text in texts
+        ]
+        rows = np.stack([np.random.default_rng(seed).normal(size=8) for seed in seeds])
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    def shorter(dims: int) -> Callable[..., Floats]:
+        def encode(texts: Sequence[str], *, instruction: str = "") -> Floats:
+            return np.stack([row[:dims] / np.linalg.norm(row[:dims]) for row in whole(texts, instruction=instruction)])
+
+        return encode
+
+    result, sts = evaluate_sets(whole, [each, pairs], dims=(3, 5)).sets
+
+    assert isinstance(result, RetrievalResult)
+    assert isinstance(sts, StsResult)
+    for dims in (3, 5):
+        found = result.by_dims[dims]
+        assert (found.ndcg_at_10, found.recall_at_10) == pytest.approx(slow_metrics(each, shorter(dims)), abs=1e-12)
+        assert evaluate_sets(shorter(dims), [pairs]).sts[0].spearman == sts.by_dims[dims]
+    assert result.model == retrieval(evaluate_sets(whole, [each])).model
+
+
+def test_more_dimensions_than_the_embeddings_have_are_refused() -> None:
+    with pytest.raises(ModelError, match="9 dimensions are asked for, and the model's embeddings have 8"):
+        evaluate_sets(embed, [retrieval_set()], dims=(9,))
+
+
 def test_permuting_the_corpus_changes_nothing() -> None:
     each = retrieval_set()
     order = np.random.default_rng(1).permutation(len(each.corpus))

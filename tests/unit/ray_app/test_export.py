@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, Qwen3Mode
 
 from data_io.storage import open_store
 from data_io.tokenization import LoadedTokenizer, TextTokenizer
-from ray_app.config import JobSpec
+from ray_app.config import JobSpec, TrainSpec
 from ray_app.errors import ModelError
 from ray_app.evaluation_report import EvaluationReport
 from ray_app.export import export_model, rewrite_card, upload_folder
@@ -165,6 +165,23 @@ def test_the_cards_examples_run_and_agree(
     of_library = np.concatenate([with_library["query_embeddings"], with_library["document_embeddings"]])
     np.testing.assert_allclose(plain["embeddings"].numpy(), expected, atol=1e-5)
     np.testing.assert_allclose(of_library, plain["embeddings"].numpy(), atol=1e-5)
+
+
+def test_dims_that_were_trained_are_in_the_configuration_and_load_as_first_values(
+    model: Qwen3Model, tokenizer: LoadedTokenizer, facts: CardFacts, loaded: SentenceTransformer, tmp_path: Path
+) -> None:
+    trained = facts.job.model_copy(update={"train": TrainSpec(matryoshka_dims=(4, 8))})
+    card = facts.model_copy(update={"job": trained})
+
+    out = export_model(
+        model, tokenizer, tmp_path / "model", card=card, max_seq_length=MAX_TOKENS, prompts=PROMPTS, dtype=torch.float32
+    )
+
+    assert json.loads((out / "config.json").read_text(encoding="utf-8"))["matryoshka_dimensions"] == [4, 8, 32]
+    cut = SentenceTransformer(str(out), device="cpu", truncate_dim=8).encode(TEXTS, normalize_embeddings=True)
+    whole = loaded.encode(TEXTS)[:, :8]
+    np.testing.assert_allclose(cut, whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-5)
+    assert "truncate_dim=8" in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_model_with_a_head_is_exported_without_it(

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 
 from data_io.manifest import SourceEntry
 from data_io.task import Kind
-from ray_app.config import JobSpec
+from ray_app.config import JobSpec, TrainSpec
 from ray_app.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult, StsResult
 from ray_app.model_card import CardFacts, make_prompts, render_card
 
@@ -151,3 +151,19 @@ def test_prompts_put_the_instruction_where_training_put_it() -> None:
         "query": "Instruct: Do it.\nQuery: ",
         "document": "",
     }
+
+
+def test_dims_that_were_trained_are_told_with_how_to_use_them_and_what_they_reach() -> None:
+    trained = spec().model_copy(update={"train": TrainSpec(matryoshka_dims=(16, 32))})
+    measured = report(0.61)
+    retrieval = measured.retrieval[0].model_copy(
+        update={"by_dims": {16: RankingMetrics(ndcg_at_10=0.5, recall_at_10=0.55)}}
+    )
+
+    text = card(facts(job=trained, after=measured.model_copy(update={"sets": (retrieval,)})))
+
+    assert "The first 16, 32 values of an embedding are trained to be used alone" in text
+    assert "truncate_dim=32" in text
+    assert "| held-out | 16 | 0.5000 | 0.5500 |" in text
+    assert "| Matryoshka | both losses also on the first 16, 32 values" in text
+    assert "truncate_dim" not in card(facts(after=measured))
