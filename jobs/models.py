@@ -105,8 +105,12 @@ def merge(
             raise UsageError(
                 f"{places[0]} is no run, whose document names the data set to measure on", remedy="name it: --data URI"
             )
-        spec = EvaluationSpec() if document is None else document.job_spec.evaluation
-        measure = function("Measure")(open_store(data_uri, s3), spec)
+        job = document.job_spec if document is not None else None
+        measure = function("Measure")(
+            open_store(data_uri, s3),
+            job.evaluation if job else EvaluationSpec(),
+            job.train.matryoshka_dims if job else (),
+        )
     with ExitStack() as stack:
         if len(places) > 1:
             source = stack.enter_context(function("open_models")({place: open_store(place, s3) for place in places}))

@@ -224,7 +224,8 @@ def cut(embeddings_ND: Floats, dims: int | None) -> Floats:
             remedy=f"ask for at most {embeddings_ND.shape[1]}",
         )
     kept = embeddings_ND[:, :dims]
-    return kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), np.float32(1e-12))
+    shortened: Floats = kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), np.float32(1e-12))
+    return shortened
 
 
 def _finite(embeddings: Floats, ids: Sequence[str], name: str, what: str) -> Floats:
