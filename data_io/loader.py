@@ -31,6 +31,8 @@ from data_io.tokenization import TextTokenizer, TokenTexts
 class MicroBatch:
     """B rows of one source. Every distinct text is held and embedded once; rows point at texts by index.
 
+    `strings` are the texts themselves, where the loader was asked to keep them.
+
     `position` is the slot's place in its step; query_B, positive_B int64 [B] and negatives_BH int64 [B, H] index
     `texts`; the hashes, uint64 [B], are those of the stored texts.
     """
@@ -44,6 +46,7 @@ class MicroBatch:
     negatives_BH: npt.NDArray[np.int64]
     query_hash_B: npt.NDArray[np.uint64]
     positive_hash_B: npt.NDArray[np.uint64]
+    strings: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -92,6 +95,7 @@ class Loader:
         prefetch_steps: int = 4,
         threads: int = 2,
         cache_bytes: int = 256 * 2**20,
+        keep_strings: bool = False,
     ) -> None:
         """`sources` in the order of the plan's. Memory: `cache_bytes` of decoded row groups, plus the steps ahead.
         A row group that is larger than that is read all the same, alone.
@@ -104,6 +108,7 @@ class Loader:
         self._unplanned = iter(range(first_step, end_step))
         self._rank, self._world_size = rank, world_size
         self._prefetch_steps = prefetch_steps
+        self._keep_strings = keep_strings
         self._tokenising = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         self._reading = ThreadPoolExecutor(reader.parallel_reads, thread_name_prefix="read")
         self._row_groups = RowGroupCache(self._reading, cache_bytes, ahead=READ_AHEAD)
@@ -262,6 +267,7 @@ class Loader:
             negatives_BH=index_CB[2:].T,
             query_hash_B=np.concatenate([group.query_hash[rows] for group, rows in parts]),
             positive_hash_B=np.concatenate([group.positive_hash[rows] for group, rows in parts]),
+            strings=tuple(distinct) if self._keep_strings else (),
         )
 
 

@@ -213,6 +213,8 @@ def _assumptions(spec: JobSpec, data: DataSize, architecture: Architecture | Non
     yield f"buffers: a reduce bucket of 500 million elements{', 1 GiB of CUDA context' if spec.workers.gpus else ''}"
     kept = "each layer's input, and two layers in full" if spec.train.gradient_checkpointing else "every layer in full"
     yield f"activations: every text of a micro-batch {longest} tokens long, packed without padding; {kept}"
+    if spec.train.teacher is not None:
+        yield f"teacher: the memory and time of {spec.train.teacher.name_or_path} on every worker are not counted"
     yield "checkpoint: 12 bytes a parameter, whatever the number of workers"
     yield (
         f"time between checkpoints: each worker copies {_COPY_BYTES_PER_SECOND // 10**9} GB/s and uploads "

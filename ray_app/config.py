@@ -80,6 +80,14 @@ class SkippedMicroBatch(Section):
     micro_batch: Annotated[int, Field(ge=0)] = Field(description="Micro-batch of the source in that epoch, from 0.")
 
 
+class TeacherSpec(Section):
+    """An embedding model whose embeddings of the same texts are learnt too (distillation, as in F2LLM-v2)."""
+
+    name_or_path: str = Field(description="A sentence-transformers model: hub id, or a folder such as model/ of a run.")
+    revision: str | None = Field(None, description="Hub revision; pin it for a run that must be repeatable.")
+    weight: PositiveFloat = Field(1.0, description="What the distance to its embeddings counts beside the losses.")
+
+
 class TrainSpec(Section):
     """The optimisation. Every default is the published recipe's (arXiv 2510.02294, Table 1, and its released code)."""
 
@@ -120,6 +128,9 @@ class TrainSpec(Section):
         None,
         description="What the losses of each of matryoshka_dims count; the whole embedding's count 1. null: those of "
         "F2LLM-v2's code, 1 / (n sqrt(D / d)), n = 2 for the largest d below the embedding's D, 3 for the next.",
+    )
+    teacher: TeacherSpec | None = Field(
+        None, description="A larger embedding model to learn from, besides the losses; null learns from none."
     )
     step_source: Literal["independent", "same"] = Field(
         "independent", description="Whether the micro-batches of a step draw their sources one by one or share one."

@@ -16,7 +16,7 @@ several d (ray_app.matryoshka).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from torch import Tensor
 from data_io.loader import LoadedStep, MicroBatch
 from data_io.task import Kind
 from ray_app.config import TrainSpec
-from ray_app.losses import hard_negative_loss, in_batch_loss
+from ray_app.losses import distillation_loss, hard_negative_loss, in_batch_loss
 from ray_app.matryoshka import cut, terms_of, weighed_sum
 from ray_app.packing import PackedBatch, pack
 from ray_app.stragglers import Stopwatch, Work
@@ -38,13 +38,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SlotLoss:
-    """What one micro-batch gave: mean losses over its rows; `in_batch` is None where its kind has no such loss."""
+    """What one micro-batch gave: mean losses over its rows; `in_batch` is None where its kind has no such loss,
+    `distillation`, its weight included, where there is no teacher.
+    """
 
     source: str
     rows: int
     tokens: int
     hard_negative: float
     in_batch: float | None
+    distillation: float | None = None
+
+
+class Embeds(Protocol):
+    """A teacher."""
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings float32 [N, D of the teacher], L2-normalised, without gradient."""
+        ...
 
 
 @dataclass
@@ -63,7 +74,14 @@ class ContrastiveStep:
     """Runs the passes of a step on one rank. All ranks run the same number of passes and enter every collective."""
 
     def __init__(
-        self, engine: "Engine", train: TrainSpec, kinds: Sequence[Kind], *, rank: int, world_size: int
+        self,
+        engine: "Engine",
+        train: TrainSpec,
+        kinds: Sequence[Kind],
+        *,
+        rank: int,
+        world_size: int,
+        teacher: Embeds | None = None,
     ) -> None:
         """`kinds` gives the kind of each of the plan's sources, by number. Raises ModelError where the model's
         embeddings are narrower than one of `train.matryoshka_dims`.
@@ -73,6 +91,7 @@ class ContrastiveStep:
         self._terms = terms_of(train, engine.model.dimensions)
         self._kinds = tuple(kinds)
         self._rank, self._world_size = rank, world_size
+        self._teacher = teacher
         self._stopwatch = Stopwatch(engine.device)
         self._tokens = 0
 
@@ -105,7 +124,9 @@ class ContrastiveStep:
                 continue
             embeddings_ND = first if first is not None else self._embed(micro_batch)
             hard, in_batch = self._losses(micro_batch, embeddings_ND, pool)
+            distillation = self._distillation(micro_batch, embeddings_ND)
             total = hard if in_batch is None else hard + in_batch
+            total = total if distillation is None else total + distillation
             self._engine.backward(total * (micro_batch.rows / step.weighed_rows), last=last)
             results.append(
                 SlotLoss(
@@ -114,6 +135,7 @@ class ContrastiveStep:
                     tokens=len(micro_batch.texts.ids),
                     hard_negative=float(hard.detach()),
                     in_batch=None if in_batch is None else float(in_batch.detach()),
+                    distillation=None if distillation is None else float(distillation.detach()),
                 )
             )
         return results
@@ -153,6 +175,21 @@ class ContrastiveStep:
             ),
         )
         return hard, in_batch
+
+    def _distillation(self, batch: MicroBatch, embeddings_ND: Tensor) -> Tensor | None:
+        """The weighed distance to the teacher's embeddings, in as many first dimensions as both have."""
+        if self._teacher is None or self._train.teacher is None:
+            return None
+        device = embeddings_ND.device
+        teacher_ND = self._teacher.embed(batch.strings).to(embeddings_ND.dtype)
+        dims = min(embeddings_ND.shape[1], teacher_ND.shape[1])
+        return self._train.teacher.weight * distillation_loss(
+            cut(embeddings_ND, dims),
+            cut(teacher_ND, dims),
+            query_B=_index(batch.query_B, device),
+            positive_B=_index(batch.positive_B, device),
+            negatives_BH=_index(batch.negatives_BH, device),
+        )
 
     def _gather_pool(self, loaded: LoadedStep, first: Tensor | None) -> Pool:
         """Every rank fills in its own rows of the pool; the sum with the others' zeros is exact and needs no order."""

@@ -51,8 +51,8 @@ def share_step(
     slots, world_size = loaded.step.slots, dist.get_world_size()
     table = torch.zeros(len(slots) + world_size, 7, dtype=torch.float64)
     for batch, loss in zip(loaded.micro_batches, losses, strict=True):
-        in_batch = (0.0, 0.0) if loss.in_batch is None else (loss.in_batch, 1.0)
-        table[batch.position] = torch.tensor([loss.tokens, loss.hard_negative, *in_batch, 0, 0, 0], dtype=torch.float64)
+        parts = [*_perhaps(loss.in_batch), *_perhaps(loss.distillation)]
+        table[batch.position] = torch.tensor([loss.tokens, loss.hard_negative, *parts, 0], dtype=torch.float64)
     mine = [loaded.wait_seconds, wish, read.requests, read.bytes, read.retries, work.seconds, work.tokens]
     table[len(slots) + dist.get_rank()] = torch.tensor(mine, dtype=torch.float64)
     rows = _sum_over_ranks(table.to(device)).tolist()
@@ -65,14 +65,22 @@ def share_step(
                 int(tokens),
                 hard,
                 in_batch if has_in_batch else None,
+                distillation if has_distillation else None,
             )
-            for slot, (tokens, hard, in_batch, has_in_batch, *_) in zip(slots, rows, strict=False)
+            for slot, (tokens, hard, in_batch, has_in_batch, distillation, has_distillation, _) in zip(
+                slots, rows, strict=False
+            )
         ],
         wait_seconds=max(row[0] for row in ranks),
         wish=Wish(int(max(row[1] for row in ranks))),
         read=ReadStats(*(int(sum(row[i] for row in ranks)) for i in (2, 3, 4))),
         work=[Work(seconds, int(tokens)) for *_, seconds, tokens in ranks],
     )
+
+
+def _perhaps(value: float | None) -> tuple[float, float]:
+    """A value that may be missing, as two numbers."""
+    return (0.0, 0.0) if value is None else (value, 1.0)
 
 
 def share_reads(mine: dict[str, ReadStats]) -> list[dict[str, ReadStats]]:

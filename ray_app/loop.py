@@ -35,6 +35,7 @@ from ray_app.recorder import Recorder
 from ray_app.run_directory import read_status
 from ray_app.schedule import learning_rate
 from ray_app.start_profile import StartProfile
+from ray_app.teacher import Teacher
 from ray_app.whereabouts import Stage
 
 
@@ -130,7 +131,12 @@ def train(
     interval = CheckpointInterval(spec.checkpoint)
     saved_at = step if restored else None
     contrastive = ContrastiveStep(
-        engine, spec.train, [source.kind for source in sources], rank=worker.rank, world_size=worker.world_size
+        engine,
+        spec.train,
+        [source.kind for source in sources],
+        rank=worker.rank,
+        world_size=worker.world_size,
+        teacher=Teacher(spec.train.teacher, worker.device) if spec.train.teacher else None,
     )
     reader = Reader(data, manifest, verify=spec.data.verify == "always", cache=_node_cache(spec))
     loader = Loader(
@@ -145,6 +151,7 @@ def train(
         world_size=worker.world_size,
         prefetch_steps=spec.data.prefetch_steps,
         threads=spec.data.loader_threads,
+        keep_strings=spec.train.teacher is not None,
     )
     begin, counted, wish = monotonic(), reader.stats, Wish.GO_ON
     try:

@@ -19,13 +19,14 @@ class SourceMetrics(BaseModel):
     loss: float
     hard_negative_loss: float
     in_batch_loss: float | None
+    distillation_loss: float | None = None
 
 
 class StepMetrics(BaseModel):
     """A line of metrics.jsonl. `step` counts finished steps from 1; losses are means over the step's examples.
 
     `loss` is what was minimised, None where every micro-batch was skipped; `in_batch_loss` is the mean over the
-    examples that have one, None where none has.
+    examples that have one, None where none has; `distillation_loss` has its weight in it, None without a teacher.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,6 +36,7 @@ class StepMetrics(BaseModel):
     loss: float | None
     hard_negative_loss: float | None
     in_batch_loss: float | None
+    distillation_loss: float | None = None
     learning_rate: float
     grad_norm: float
     examples: int
@@ -53,7 +55,7 @@ class StepMetrics(BaseModel):
 @dataclass(frozen=True)
 class SlotMetrics:
     """One slot of a step, gathered from the rank that ran it; `in_batch` is None where its kind has no such loss,
-    `rows` is 0 where it was skipped.
+    `distillation` where there is no teacher, `rows` is 0 where it was skipped.
     """
 
     source: str
@@ -61,10 +63,11 @@ class SlotMetrics:
     tokens: int
     hard_negative: float
     in_batch: float | None
+    distillation: float | None = None
 
     @property
     def loss(self) -> float:
-        return self.hard_negative + (self.in_batch or 0.0)
+        return self.hard_negative + (self.in_batch or 0.0) + (self.distillation or 0.0)
 
 
 def losses_of(slots: Sequence[SlotMetrics]) -> SourceMetrics | None:
@@ -72,16 +75,20 @@ def losses_of(slots: Sequence[SlotMetrics]) -> SourceMetrics | None:
     rows = sum(slot.rows for slot in slots)
     if not rows:
         return None
-    with_in_batch = [slot for slot in slots if slot.in_batch is not None]
-    in_batch_rows = sum(slot.rows for slot in with_in_batch)
     return SourceMetrics(
         examples=rows,
         loss=sum(slot.loss * slot.rows for slot in slots) / rows,
         hard_negative_loss=sum(slot.hard_negative * slot.rows for slot in slots) / rows,
-        in_batch_loss=sum((s.in_batch or 0.0) * s.rows for s in with_in_batch) / in_batch_rows
-        if in_batch_rows
-        else None,
+        in_batch_loss=_mean([(slot.in_batch, slot.rows) for slot in slots]),
+        distillation_loss=_mean([(slot.distillation, slot.rows) for slot in slots]),
     )
+
+
+def _mean(losses: Iterable[tuple[float | None, int]]) -> float | None:
+    """Mean over the rows that have a loss, None where none has."""
+    found = [(loss, rows) for loss, rows in losses if loss is not None]
+    total = sum(rows for _, rows in found)
+    return sum(loss * rows for loss, rows in found) / total if total else None
 
 
 def losses_by_source(slots: Sequence[SlotMetrics]) -> dict[str, SourceMetrics]:

@@ -59,13 +59,16 @@ def find_model(name: str, *, query_prompt: str | None, max_tokens: int | None, b
 class Embedder:
     """The model in this process, on its GPU where Ray gave it one."""
 
-    def __init__(self, model: MiningModel) -> None:
-        """Raises ModelError where it cannot be loaded."""
+    def __init__(self, model: MiningModel, *, device: torch.device | None = None) -> None:
+        """`device` is one that the caller has set up; without it this process is taken for a worker of its own.
+
+        Raises ModelError where it cannot be loaded.
+        """
         from sentence_transformers import SentenceTransformer
 
         warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers)\.")
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device == "cpu":
+        self.device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device is None and self.device == "cpu":
             # A worker is one core's, and sums then do not depend on how many cores there are.
             torch.set_num_threads(1)
         try:
@@ -92,6 +95,10 @@ class Embedder:
         """Embeddings float32 [N, D], L2-normalised, of texts with the query prompt."""
         prompt = self._settings.query_prompt
         return self._embed(self._model.encode_query, texts, **({} if prompt is None else {"prompt": prompt}))
+
+    def as_they_are(self, texts: Sequence[str]) -> Scores:
+        """Embeddings float32 [N, D], L2-normalised, of texts without any prompt."""
+        return self._embed(self._model.encode, texts, prompt="")
 
     def _embed(self, encode: Any, texts: Sequence[str], **options: str) -> Scores:
         out = np.empty((len(texts), self.dimensions), dtype=np.float32)

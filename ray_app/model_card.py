@@ -151,6 +151,7 @@ def recipe_rows(job: JobSpec) -> list[tuple[str, str]]:
         ("In-batch loss", f"{in_batch}, retrieval sources only"),
         ("Temperature", f"{train.temperature:g}"),
         *([("Matryoshka", _matryoshka(train))] if train.matryoshka_dims else []),
+        *([("Teacher", f"{train.teacher.name_or_path}, weight {train.teacher.weight:g}")] if train.teacher else []),
         ("Optimiser", f"AdamW ({train.adam_beta1:g}, {train.adam_beta2:g}), weight decay {train.weight_decay:g}"),
         (
             "Learning rate",

@@ -111,6 +111,7 @@ class Recorder:
             loss=means and means.loss,
             hard_negative_loss=means and means.hard_negative_loss,
             in_batch_loss=means and means.in_batch_loss,
+            distillation_loss=means and means.distillation_loss,
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             examples=means.examples if means else 0,

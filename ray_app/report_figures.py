@@ -48,11 +48,12 @@ def smooth(points: Series) -> Series:
 
 
 def loss_chart(steps: Sequence[StepMetrics]) -> str:
-    """Total, hard-negative and in-batch loss."""
+    """Total, hard-negative and in-batch loss, and the distance to the teacher."""
     curves: list[tuple[str, Pick]] = [
         ("total", lambda s: s.loss),
         ("hard negatives", lambda s: s.hard_negative_loss),
         ("in-batch", lambda s: s.in_batch_loss),
+        ("teacher", lambda s: s.distillation_loss),
     ]
     figure = _lines([(name, series(steps, pick)) for name, pick in curves])
     return figure_json(figure, y_title="loss", height=360)

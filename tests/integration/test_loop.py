@@ -22,8 +22,9 @@ from ray_app.loop import Outcome, Worker, train
 from ray_app.merge import Measure, RunCheckpoints, find_checkpoints, merge
 from ray_app.status import RunStatus
 from ray_app.whereabouts import Stage
+from tests.support.exported import export_small_model
 from tests.support.s3_server import S3Server
-from tests.support.small_training import read_lines, small_document, write_small_dataset
+from tests.support.small_training import read_lines, sentence, small_document, write_small_dataset
 
 pytestmark = [
     pytest.mark.integration,
@@ -253,6 +254,21 @@ def test_torchs_own_tools_read_a_checkpoint(finished: Path, tmp_path: Path) -> N
     ours = stored.read(stored.counts)
     assert {key.removeprefix("weight/") for key in whole if key.startswith("weight/")} == set(ours)
     assert all(torch.equal(whole[f"weight/{name}"], tensor) for name, tensor in ours.items())
+
+
+def test_a_run_with_a_teacher_comes_closer_to_it_and_goes_on_in_pieces(data: Store, tmp_path: Path) -> None:
+    taught = export_small_model(tmp_path / "teacher", [f"who {sentence(number)}?" for number in range(40)])
+    fields = {"teacher": {"name_or_path": str(taught), "weight": 2.0}, "matryoshka_dims": (16,)}
+
+    _train(data, tmp_path / "whole", **fields)
+    for steps in (3, None):
+        _train(data, tmp_path / "pieces", stop_after_steps=steps, **fields)
+
+    whole, pieces = (read_lines(tmp_path / name / "metrics.jsonl") for name in ("whole", "pieces"))
+    assert [line["loss"] for line in pieces] == pytest.approx([line["loss"] for line in whole], rel=1e-6)
+    assert whole[-1]["distillation_loss"] < 0.8 * whole[0]["distillation_loss"]
+    for line in whole:
+        assert line["loss"] > line["hard_negative_loss"] + line["distillation_loss"]
 
 
 def test_a_merge_of_checkpoints_is_the_mean_of_their_weights_and_its_card_says_of_which(

@@ -48,6 +48,27 @@ def reference_matryoshka_loss(
     return total
 
 
+def reference_distillation(slots: Sequence[ReferenceSlot], taught: Sequence[ReferenceSlot], dims: int) -> Tensor:
+    """The mean over all queries of the squared distances of a query, its positive and, on average, its negatives to the
+    teacher's vectors of the same texts; of the first `dims` values, each one unit long.
+    """
+
+    def distance(mine: Tensor, theirs: Tensor) -> Tensor:
+        a, b = mine[:dims], theirs[:dims]
+        a, b = a / a.pow(2).sum().sqrt(), b / b.pow(2).sum().sqrt()
+        return torch.stack([(x - y) ** 2 for x, y in zip(a, b, strict=True)]).sum()
+
+    total = torch.zeros((), dtype=torch.float64)
+    for slot, teacher in zip(slots, taught, strict=True):
+        for i in range(len(slot.queries)):
+            total = total + distance(slot.queries[i], teacher.queries[i])
+            total = total + distance(slot.positives[i], teacher.positives[i])
+            pairs = list(zip(slot.negatives[i], teacher.negatives[i], strict=True))
+            if pairs:
+                total = total + torch.stack([distance(mine, theirs) for mine, theirs in pairs]).mean()
+    return total / sum(len(slot.queries) for slot in slots)
+
+
 def reference_step_loss(slots: Sequence[ReferenceSlot], *, temperature: float, in_batch: str) -> Tensor:
     """The loss of a step: the mean over all its queries of l_hard + l_in-batch.
 

@@ -77,6 +77,7 @@ def _load(
     rank: int = 0,
     world_size: int = 1,
     cache_bytes: int = 2**28,
+    keep_strings: bool = False,
 ) -> list[LoadedStep]:
     loader = Loader(
         plan,
@@ -89,6 +90,7 @@ def _load(
         rank=rank,
         world_size=world_size,
         cache_bytes=cache_bytes,
+        keep_strings=keep_strings,
     )
     try:
         return list(loader)
@@ -120,6 +122,20 @@ def test_an_epoch_holds_every_stored_row_once(
         for h in reader.read(source.name, group, ["query_hash"]).column(0).to_numpy()
     )
     assert seen == stored
+
+
+def test_texts_are_kept_as_they_are_tokenised_where_that_is_asked_for(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    reader = _CountingReader(store, manifest)
+
+    kept, not_kept = (_load(plan, manifest, reader, tokenizer, range(2), keep_strings=keep) for keep in (True, False))
+
+    for _, batch in _micro_batches(kept):
+        again = tokenizer.encode(batch.strings)
+        np.testing.assert_array_equal(again.ids, batch.texts.ids)
+        np.testing.assert_array_equal(again.lengths, batch.texts.lengths)
+    assert all(batch.strings == () for _, batch in _micro_batches(not_kept))
 
 
 def test_texts_belong_together_as_they_were_stored(

@@ -49,6 +49,7 @@ def test_any_text_stays_text_through_yaml(text: str) -> None:
 # What is null, or a list without items, where the document does not say it.
 SECTIONS_THAT_MAY_BE_EMPTY = (
     "spec.model.architecture",
+    "spec.train.teacher",
     "spec.train.skip_micro_batches",
     "spec.cluster.volumes",
     "spec.cluster.head.tolerations",
@@ -73,6 +74,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "spec.train.min_learning_rate": {"train.min_learning_rate": 1e-9},
     "spec.train.matryoshka_dims": {"train.matryoshka_dims": [64, 128]},
     "spec.train.matryoshka_weights": {"train.matryoshka_dims": [64, 128], "train.matryoshka_weights": [0.5, 1.0]},
+    "spec.train.teacher": {"train.teacher": {"name_or_path": "other"}},
     "spec.workers.max": {"workers.max": 64},
     "spec.checkpoint.every": {"checkpoint.every": "9 min"},
     "spec.workers.spares": {"workers.spares": True},

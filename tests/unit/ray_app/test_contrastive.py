@@ -1,6 +1,6 @@
 """The step's losses and gradients against the paper's equations, and their independence of the number of workers."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +20,7 @@ from ray_app.errors import ModelError
 from ray_app.model import Embedder, build_backbone
 from ray_app.packing import pack
 from tests.support.plain_engine import PlainEngine
-from tests.support.reference_loss import ReferenceSlot, reference_matryoshka_loss
+from tests.support.reference_loss import ReferenceSlot, reference_distillation, reference_matryoshka_loss
 
 if TYPE_CHECKING:
     from ray_app.engine import Engine
@@ -81,6 +81,7 @@ def _batches() -> list[tuple[MicroBatch, list[list[tuple[int, ...]]]]]:
             negatives_BH=np.array([row[2:] for row in places], dtype=np.int64).reshape(rows, negatives),
             query_hash_B=np.arange(rows, dtype=np.uint64),
             positive_hash_B=hashes,
+            strings=tuple(map(str, index)),
         )
         out.append((batch, table))
     return out
@@ -96,21 +97,40 @@ def _loaded(rank: int = 0, world_size: int = 1, skipped: Collection[int] = ()) -
     return LoadedStep(Step(0, 0, 0, slots), tuple(batches[position] for position in mine), 0.0)
 
 
+class _Teacher:
+    """Knows a vector for every text, of `dims` values."""
+
+    def __init__(self, dims: int) -> None:
+        self._dims = dims
+
+    def vector(self, text: str) -> torch.Tensor:
+        found = np.random.default_rng(list(text.encode())).normal(size=self._dims)
+        return torch.from_numpy(found / np.linalg.norm(found))
+
+    def embed(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.stack([self.vector(text) for text in texts])
+
+
 def _run(
     in_batch: str, rank: int = 0, world_size: int = 1, skipped: Collection[int] = (), **fields: Any
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The step's loss as this rank's share of it, and the summed gradients; `fields` are further ones of TrainSpec."""
+    teacher = None
+    if teacher_dims := fields.pop("teacher_dims", 0):
+        teacher = _Teacher(teacher_dims)
+        fields["teacher"] = {"name_or_path": "known", "weight": 0.7}
     engine = PlainEngine(_model())
     train = TrainSpec.model_validate({"in_batch": in_batch, **fields})
-    step = ContrastiveStep(cast("Engine", engine), train, KINDS, rank=rank, world_size=world_size)
+    step = ContrastiveStep(cast("Engine", engine), train, KINDS, rank=rank, world_size=world_size, teacher=teacher)
     loaded = _loaded(rank, world_size, skipped)
     results = step.run(loaded)
-    loss = sum((r.hard_negative + (r.in_batch or 0.0)) * r.rows for r in results) / max(1, loaded.step.weighed_rows)
+    losses = [(r.hard_negative + (r.in_batch or 0.0) + (r.distillation or 0.0), r.rows) for r in results]
+    loss = sum(each * rows for each, rows in losses) / max(1, loaded.step.weighed_rows)
     return loss, engine.gradients()
 
 
 def _reference(
-    in_batch: str, skipped: Collection[int] = (), weights: Mapping[int, float] = WHOLE
+    in_batch: str, skipped: Collection[int] = (), weights: Mapping[int, float] = WHOLE, teacher_dims: int = 0
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """`weights` by number of values."""
     model = _model()
@@ -120,7 +140,18 @@ def _reference(
         hidden = model.backbone(input_ids=alone.input_ids, position_ids=alone.position_ids, use_cache=False)
         return cast(torch.Tensor, hidden.last_hidden_state[0, -1])
 
-    slots = [
+    slots = _reference_slots(embed, skipped)
+    loss = reference_matryoshka_loss(slots, weights, temperature=0.05, in_batch=in_batch)
+    if teacher_dims:
+        teacher = _Teacher(teacher_dims)
+        taught = _reference_slots(lambda text: teacher.vector(str(text)), skipped)
+        loss = loss + 0.7 * reference_distillation(slots, taught, min(16, teacher_dims))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach()), PlainEngine(model).gradients()
+
+
+def _reference_slots(embed: Callable[[tuple[int, ...]], torch.Tensor], skipped: Collection[int]) -> list[ReferenceSlot]:
+    return [
         ReferenceSlot(
             queries=[embed(row[0]) for row in table],
             positives=[embed(row[1]) for row in table],
@@ -131,9 +162,6 @@ def _reference(
         for batch, table in _batches()
         if batch.position not in skipped
     ]
-    loss = reference_matryoshka_loss(slots, weights, temperature=0.05, in_batch=in_batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach()), PlainEngine(model).gradients()
 
 
 def _assert_equal_gradients(
@@ -178,6 +206,18 @@ def test_with_matryoshka_dims_it_is_the_sum_of_the_losses_of_shorter_embeddings(
     _assert_equal_gradients(gradients, expected_gradients, 1e-6)
 
 
+@pytest.mark.parametrize("teacher_dims", [8, 16, 40])
+@pytest.mark.parametrize("skipped", [(), (1, 4)])
+def test_with_a_teacher_it_has_the_distance_to_the_teachers_embeddings(teacher_dims: int, skipped: tuple[int]) -> None:
+    loss, gradients = _run("step", skipped=skipped, teacher_dims=teacher_dims)
+
+    expected_loss, expected_gradients = _reference("step", skipped, teacher_dims=teacher_dims)
+
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    assert loss > _run("step", skipped=skipped)[0]
+    _assert_equal_gradients(gradients, expected_gradients, 1e-6)
+
+
 def test_an_embedding_is_refused_that_has_fewer_values_than_are_asked_for() -> None:
     with pytest.raises(ModelError, match=r"asks for 17 values.*hidden_size=16") as caught:
         _run("step", matryoshka_dims=(4, 17))
@@ -219,7 +259,7 @@ def _worker(rank: int, world_size: int, folder: str, skipped: Collection[int], f
 
 @pytest.mark.parametrize(
     ("world_size", "skipped", "fields"),
-    [(2, (), {}), (6, (), {}), (6, (0, 3), {}), (3, (3,), {"matryoshka_dims": (2, 8)})],
+    [(2, (), {}), (6, (), {}), (6, (0, 3), {}), (3, (3,), {"matryoshka_dims": (2, 8), "teacher_dims": 12})],
 )
 def test_the_step_pool_gives_the_same_gradients_for_any_number_of_workers(
     world_size: int, skipped: Collection[int], fields: dict[str, Any], tmp_path: Path
