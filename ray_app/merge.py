@@ -240,7 +240,7 @@ def mean_score(report: EvaluationReport) -> float:
     if not scores:
         raise ConfigError(
             "the data set has no held-out set to measure models on",
-            remedy="prepare it with --evaluation, or merge without --evaluate",
+            remedy="name one that has: --data URI, or merge without --evaluate and --greedy",
         )
     return sum(scores) / len(scores)
 
