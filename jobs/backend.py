@@ -19,6 +19,7 @@ from jobs.errors import ConfigError
 
 if TYPE_CHECKING:
     from data_io.config import S3Options
+    from data_io.contamination_report import ContaminationReport
     from data_io.statistics_report import DatasetStatistics
     from jobs.doctor import Check
     from jobs.k8s_api import KubeApi
@@ -74,9 +75,19 @@ Target = Literal[
     "connect",
     "write_report",
     "write_data_report",
+    "find_contamination",
+    "read_evaluations",
+    "NearRule",
     "read_runs",
     "figures_of",
     "write_runs_page",
+    "read_run",
+    "measures_of",
+    "study_results",
+    "VariantFacts",
+    "save_results",
+    "render_study",
+    "Lease",
 ]
 TARGETS: Mapping[Target, str] = {
     "open_store": "data_io.storage",
@@ -117,9 +128,19 @@ TARGETS: Mapping[Target, str] = {
     "connect": "jobs.k8s_api",
     "write_report": "ray_app.report",
     "write_data_report": "ray_app.data_report",
+    "find_contamination": "data_io.contamination",
+    "read_evaluations": "data_io.contamination",
+    "NearRule": "data_io.contamination_report",
     "read_runs": "ray_app.run_figures",
     "figures_of": "ray_app.run_figures",
     "write_runs_page": "ray_app.runs_page",
+    "read_run": "ray_app.report_record",
+    "measures_of": "ray_app.study_results",
+    "study_results": "ray_app.study_results",
+    "VariantFacts": "ray_app.study_results",
+    "save_results": "ray_app.study_results",
+    "render_study": "ray_app.study_page",
+    "Lease": "ray_app.lease",
 }
 
 LONGEST_MEASURED_TOKENS = 32_768
@@ -257,6 +278,29 @@ def data_statistics(uri: str, s3: "S3Options", *, everything: bool, say: Callabl
 def report_data(found: "DatasetStatistics", page: str) -> None:
     """Write a page that shows statistics to the local file `page`."""
     function("write_data_report")(found, Path(page))
+
+
+def find_contamination(
+    uri: str,
+    s3: "S3Options",
+    *,
+    tasks: Sequence[str],
+    texts: Sequence[str],
+    threshold: float,
+    shingle: int,
+    permutations: int,
+    rows_per_source: int | None,
+    say: Callable[[str], None],
+) -> "ContaminationReport":
+    """Which rows of a data set have a text of the named evaluations, exactly or nearly. Raises DataError."""
+    quiet_libraries()
+    store = function("open_store")(uri, s3)
+    evaluations = function("read_evaluations")(store, function("load_manifest")(store), tasks, texts, s3=s3, say=say)
+    rule = function("NearRule")(threshold, shingle, permutations)
+    found: ContaminationReport = function("find_contamination")(
+        store, evaluations, rule=rule, rows_per_source=rows_per_source, say=say
+    )
+    return found
 
 
 def mine_data(

@@ -53,8 +53,12 @@ def differences(frozen: EmbeddingJob, new: EmbeddingJob) -> list[Difference]:
 
 def changes_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
     """The fields that differ and may, from the text of a run directory's job.yaml."""
-    frozen = parse_document(read_yaml(frozen_yaml, "job.yaml of the run directory"))
-    return [found for found in _all_differences(frozen, new) if may_change(found.path)]
+    return [found for found in all_differences_from(frozen_yaml, new) if may_change(found.path)]
+
+
+def all_differences_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
+    """Every field that differs, from the text of a run directory's job.yaml. Raises ConfigError where that is none."""
+    return _all_differences(parse_document(read_yaml(frozen_yaml, "job.yaml of the run directory")), new)
 
 
 def may_change(path: str) -> bool:
@@ -64,7 +68,7 @@ def may_change(path: str) -> bool:
 
 def differences_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
     """`differences` from the text of a run directory's job.yaml. Raises ConfigError where that is no document."""
-    return differences(parse_document(read_yaml(frozen_yaml, "job.yaml of the run directory")), new)
+    return [found for found in all_differences_from(frozen_yaml, new) if not may_change(found.path)]
 
 
 def refuse_differences(frozen_yaml: str, new: EmbeddingJob, *, run_uri: str) -> None:

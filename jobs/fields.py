@@ -88,7 +88,8 @@ def _unwrap(annotation: Any) -> tuple[Any, list[Any], bool]:
             annotation = annotation.__origin__
         elif get_origin(annotation) in {Union, types.UnionType}:
             inner = [a for a in get_args(annotation) if a is not types.NoneType]
-            assert len(inner) == 1, "the document has no unions but Optional"
+            if len(inner) > 1:
+                return annotation, constraints, nullable
             nullable, annotation = True, inner[0]
         else:
             return annotation, constraints, nullable
@@ -98,12 +99,14 @@ def _type_words(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         choices = [str(choice) for choice in get_args(annotation)]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if get_origin(annotation) in {Union, types.UnionType}:
+        return " or ".join(_type_words(each) for each in get_args(annotation))
     if get_origin(annotation) is tuple:
         held, constraints, _ = _unwrap(get_args(annotation)[0])
         words = {str: "text", int: "whole numbers", float: "numbers"}.get(held, "mappings")
         return f"a list of {words}{_bounds(constraints).replace(',', ', each', 1)}"
     if get_origin(annotation) is dict:
-        return "a mapping of text to text"
+        return "a mapping of text to text" if get_args(annotation)[1] is str else "a mapping"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a mapping"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[annotation]

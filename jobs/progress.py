@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 OnStatus = Callable[["RunStatus"], None]
 
-# What a phase is called in front of people; status.json keeps the names of ray_app.status.Phase.
-_PHASE_WORDS = {
+PHASE_WORDS = {
     "Preparing": "preparing",
     "EvaluatingBefore": "evaluating before training",
     "Training": "training",
@@ -22,6 +21,7 @@ _PHASE_WORDS = {
     "Stopped": "stopped",
     "Failed": "failed",
 }
+"""What a phase is called in front of people; status.json keeps the names of ray_app.status.Phase."""
 
 
 @contextmanager
@@ -56,7 +56,7 @@ class PlainLines:
             return  # how a run ended is the caller's to say
         phase, message = status.phase.value, status.message
         if phase != self._phase or (message and message != self._message):
-            self._write(": ".join(filter(None, (_PHASE_WORDS[phase], message))))
+            self._write(": ".join(filter(None, (PHASE_WORDS[phase], message))))
         self._phase, self._message = phase, message
         now = self._clock()
         if phase == "Training" and status.loss is not None and status.step != self._step and now >= self._due:
@@ -114,7 +114,7 @@ def _bar(console: "Console") -> Iterator[OnStatus]:
             training = status.phase.value == "Training" and status.total_steps > 0
             bar.update(
                 task,
-                description=_PHASE_WORDS[status.phase.value],
+                description=PHASE_WORDS[status.phase.value],
                 # Without a total the bar pulses: nobody counts the other phases.
                 total=status.total_steps if training or status.phase.is_end else None,
                 completed=status.step,

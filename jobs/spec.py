@@ -168,16 +168,12 @@ def apply_overrides(raw: RawDocument, assignments: Iterable[str]) -> RawDocument
     return raw
 
 
-def _apply(raw: RawDocument, assignment: str) -> RawDocument:
-    name, equals, text = assignment.partition("=")
-    shown = without_credentials(assignment)
-    if not equals:
-        raise UsageError(f"--set {shown}: found no '='", remedy="write --set path=value, as in --set train.epochs=1")
-    path = _field_path(name.strip())
-    try:
-        value = read_value(text)
-    except ConfigError as error:
-        raise ConfigError(f"--set {shown}: {error.message}", remedy="write the value as YAML, in quotes") from None
+def set_field(raw: RawDocument, name: str, value: Any, *, place: str) -> RawDocument:
+    """The document with a value put in at `name`, a path in which `spec.` may be left out; `place` is who says so.
+
+    Raises UsageError for a path that is no field, ConfigError where what is above it is no mapping.
+    """
+    path = _field_path(name, place)
     changed = json.loads(json.dumps(raw.value))
     section = changed
     for depth, key in enumerate(path[:-1], start=1):
@@ -191,10 +187,23 @@ def _apply(raw: RawDocument, assignment: str) -> RawDocument:
             )
         section = below
     section[path[-1]] = value
-    return raw.with_value(changed, changed=path, place=f"--set {shown}")
+    return raw.with_value(changed, changed=path, place=place)
 
 
-def _field_path(name: str) -> tuple[str, ...]:
+def _apply(raw: RawDocument, assignment: str) -> RawDocument:
+    name, equals, text = assignment.partition("=")
+    shown = without_credentials(assignment)
+    if not equals:
+        raise UsageError(f"--set {shown}: found no '='", remedy="write --set path=value, as in --set train.epochs=1")
+    _field_path(name.strip(), f"--set {name.strip()}")
+    try:
+        value = read_value(text)
+    except ConfigError as error:
+        raise ConfigError(f"--set {shown}: {error.message}", remedy="write the value as YAML, in quotes") from None
+    return set_field(raw, name.strip(), value, place=f"--set {shown}")
+
+
+def _field_path(name: str, place: str) -> tuple[str, ...]:
     for candidate in (name, f"spec.{name}"):
         if candidate in DOCUMENT_FIELDS:
             return DOCUMENT_FIELDS[candidate].path
@@ -202,6 +211,4 @@ def _field_path(name: str) -> tuple[str, ...]:
         if key and parent in DOCUMENT_FIELDS and DOCUMENT_FIELDS[parent].open_mapping:
             return (*DOCUMENT_FIELDS[parent].path, key)
     known = [field.removeprefix("spec.") for field in DOCUMENT_FIELDS]
-    raise UsageError(
-        f"--set {name}: the document has no such field", remedy=close_names(name.removeprefix("spec."), known)
-    )
+    raise UsageError(f"{place}: the document has no such field", remedy=close_names(name.removeprefix("spec."), known))

@@ -82,12 +82,17 @@ def bars_chart(names: Sequence[str], bars: Sequence[tuple[str, str, Sequence[flo
             )
         )
     figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.06)
-    labels = [html.escape(name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…") for name in names]
+    labels = [html.escape(short_label(name)) for name in names]
     ticks = [html.escape(name) for name in names]
     figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=ticks, ticktext=labels)
     figure.update_xaxes(rangemode="tozero")
     height = 70 + (14 + 20 * len(bars)) * len(names)
     return figure_json(figure, height=height, x_title="", legend=len(bars) > 1, right=70)
+
+
+def short_label(name: str) -> str:
+    """A name that leaves room for what it stands beside."""
+    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"
 
 
 def largest_sources(steps: Sequence[StepMetrics]) -> list[str]:

@@ -45,23 +45,29 @@ class ExcludedTexts:
 
 
 def excluded_texts(given: str, s3: S3Options | None = None) -> ExcludedTexts:
-    """`mteb`, a file of texts (JSONL, CSV, Parquet, or .txt with one a line), or the address of a data set.
-
-    Raises DataError where there is no text, StorageError where they cannot be reached.
+    """The keys of `benchmark_texts`. Raises DataError where there is no text, StorageError where they cannot be
+    reached.
     """
-    if given == MTEB:
-        keys = _keys(mteb_texts())
-    elif given.lower().endswith(".txt"):
-        keys = _keys(_lines(given))
-    elif not is_file_name(given) and (store := open_store(given, s3)).exists(MANIFEST_KEY):
-        manifest = load_manifest(store)
-        keys = _keys(text for entry in manifest.evaluations for text in _evaluation(load_evaluation(store, entry)))
-    else:
-        keys = _keys(_file_texts(given))
+    keys = frozenset(text_key(text) for text in benchmark_texts(given, s3) if text.strip())
     if not keys:
         raise DataError(f"{given} has no text to exclude", remedy="give a file of texts, a data set with evaluation "
                         "sets, or mteb")  # fmt: skip
     return ExcludedTexts(given, keys)
+
+
+def benchmark_texts(given: str, s3: S3Options | None = None) -> Iterator[str]:
+    """Texts of `mteb`, of a file (JSONL, CSV, Parquet, or .txt with one a line), or of a data set's evaluation sets by
+    its address. Raises StorageError where they cannot be reached.
+    """
+    if given == MTEB:
+        yield from mteb_texts()
+    elif given.lower().endswith(".txt"):
+        yield from _lines(given)
+    elif not is_file_name(given) and (store := open_store(given, s3)).exists(MANIFEST_KEY):
+        for entry in load_manifest(store).evaluations:
+            yield from _evaluation(load_evaluation(store, entry))
+    else:
+        yield from _file_texts(given)
 
 
 def read_excluded(names: Sequence[str], s3: S3Options | None, say: Callable[[str], None]) -> list[ExcludedTexts]:
@@ -91,10 +97,6 @@ def say_excluded(
     """How many rows of a source were dropped for each of the excluded texts, none included."""
     for each in excluded:
         say(f"{source}: {left_out.get(each.reason, 0)} rows dropped for texts of {each.name}")
-
-
-def _keys(texts: Iterable[str]) -> frozenset[int]:
-    return frozenset(text_key(text) for text in texts if text.strip())
 
 
 def _evaluation(found: Any) -> Iterator[str]:

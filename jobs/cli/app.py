@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from data_io.errors import F2LLMError
-from jobs.cli import cluster, data, document, embed, evaluate, machine, merge, overview, run, runs
+from jobs.cli import ablate, cluster, data, document, embed, evaluate, machine, merge, overview, run, runs
 
 app = typer.Typer(
     name="f2llm",
@@ -49,6 +49,7 @@ app.add_typer(data.app, name="data")
 app.command("status")(runs.status)
 app.command("evaluate")(evaluate.evaluate)
 app.command("embed")(embed.embed)
+app.command("ablate")(ablate.ablate)
 app.command("export")(runs.export)
 app.command("merge")(merge.merge)
 app.command("report")(runs.report)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs import backend
-from jobs.cli import mine, sources
+from jobs.cli import contamination, mine, sources
 from jobs.cli.options import AllowHttp, DataUri, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
 from jobs.cli.text import Percent, say, say_nothing, size_text
 from jobs.errors import UsageError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Make, check and describe data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.command("sources")(sources.sources)
 app.command("mine")(mine.mine)
+app.command("contamination")(contamination.contamination)
 _SHOWN_PROBLEMS = 20
 
 

@@ -71,7 +71,7 @@ def plan(
 
     document = load_document(job, overrides=set_ or ())
     answer = plan_of(document, rows=rows)
-    found = None if prices is None else _costs(document, answer, prices, mfu)
+    found = None if prices is None else costs_of(document, answer, prices, mfu)
     if json:
         print_json({**answer.to_dict(), **({} if found is None else {"costs": [each.to_dict() for each in found]})})
         return
@@ -142,7 +142,8 @@ def _plan_lines(answer: "Plan") -> list[tuple[str, str]]:
     ]
 
 
-def _costs(document: "EmbeddingJob", answer: "Plan", prices: Path, mfu: float) -> list["Cost"]:
+def costs_of(document: "EmbeddingJob", answer: "Plan", prices: Path, mfu: float) -> list["Cost"]:
+    """Hours and cost on each GPU of a table of prices. Raises ConfigError where the model's shape is not known."""
     from jobs.architecture import architecture_of
     from jobs.cost import costs, load_prices, operations
     from jobs.errors import ConfigError
