@@ -255,6 +255,7 @@ def _progress(step: int) -> Progress:
         micro_batch_size=32,
         micro_batches_per_step=16,
         step_source="mixed",
+        source_sampling="proportional",
         seed=1,
         hard_negatives=HardNegatives(),
         tokenizer="bench",

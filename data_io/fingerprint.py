@@ -16,6 +16,7 @@ class Fingerprint(BaseModel):
     micro_batch_size: int
     micro_batches_per_step: int
     step_source: str
+    source_sampling: str
     seed: int
     hard_negatives: HardNegatives
     tokenizer: str

@@ -9,7 +9,8 @@ source.
     worker r of W         ->  slots tG + r, tG + r + W, ... of step t
 
 Drawing the next source with probability proportional to what is left of it, as each worker of the recipe does on its
-own (arXiv 2510.02294, section 3), is the same law as that permutation. Nothing here depends on W.
+own (arXiv 2510.02294, section 3), is the same law as that permutation. Nothing here depends on W. With `uniform`
+sampling the permutation is one of rounds instead: in each, every source that has a micro-batch left has one.
 """
 
 from collections.abc import Sequence, Set
@@ -30,6 +31,7 @@ PLANNER_VERSION = 1
 _SOURCES, _ROW_GROUPS, _ROWS, _NEGATIVES = range(1, 5)
 
 StepSource = Literal["independent", "same"]
+SourceSampling = Literal["proportional", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class DataPlan:
         micro_batches_per_step: int,
         seed: int,
         step_source: StepSource = "independent",
+        source_sampling: SourceSampling = "proportional",
         skipped: Set[tuple[int, int, int]] = frozenset(),
     ) -> None:
         """`skipped` holds the epoch, source and occurrence of slots that are to weigh nothing. Raises DataError where
@@ -118,6 +121,7 @@ class DataPlan:
         self.micro_batches_per_step = micro_batches_per_step
         self.seed = seed
         self.step_source: StepSource = step_source
+        self.source_sampling: SourceSampling = source_sampling
         self._skipped = skipped
         self._source_rows = np.array([source.rows for source in sources], dtype=np.int64)
         self._source_batches = -(-self._source_rows // micro_batch_size)
@@ -219,7 +223,7 @@ class DataPlan:
         key = mix(self.seed, _SOURCES, epoch)
         if self.step_source == "same":
             return self._draw_epoch_of_uniform_steps(key)
-        source = _permuted_multiset(key, self._source_batches)
+        source = _permuted_multiset(key, self._source_batches, self.source_sampling)
         total, width = len(source), self.micro_batches_per_step
         bounds = np.minimum(np.arange(self.steps_per_epoch + 1, dtype=np.int64) * width, total)
         return _EpochOrder(source=source, occurrence=_occurrences(source, self._source_batches), step_bounds=bounds)
@@ -228,7 +232,7 @@ class DataPlan:
         """One source a step: the same law, with steps in the place of micro-batches."""
         width = self.micro_batches_per_step
         steps_of_source = -(-self._source_batches // width)
-        step_source = _permuted_multiset(key, steps_of_source)
+        step_source = _permuted_multiset(key, steps_of_source, self.source_sampling)
         step_occurrence = _occurrences(step_source, steps_of_source)
         slots = np.minimum(width, self._source_batches[step_source] - step_occurrence.astype(np.int64) * width)
         source = np.repeat(step_source, slots)
@@ -253,10 +257,17 @@ class _EpochOrder:
     step_bounds: npt.NDArray[np.int64]  # [steps + 1]
 
 
-def _permuted_multiset(key: int, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
-    """Source numbers in a uniformly random order, uint16 [sum(counts)], source s exactly counts[s] times."""
+def _permuted_multiset(key: int, counts: npt.NDArray[np.int64], sampling: SourceSampling) -> npt.NDArray[np.uint16]:
+    """Source numbers in a random order, uint16 [sum(counts)], source s exactly counts[s] times.
+
+    Proportional: every order is equally likely. Uniform: round after round of every source that has a member left, the
+    order in each equally likely.
+    """
     keys = hashes(key, int(counts.sum()))
     members = np.repeat(np.arange(len(counts), dtype=np.uint16), counts)
+    if sampling == "uniform":
+        rounds = np.arange(len(members)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return members[np.lexsort((keys, rounds))]
     return members[np.argsort(keys, kind="stable")]
 
 

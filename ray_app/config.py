@@ -135,6 +135,11 @@ class TrainSpec(Section):
     step_source: Literal["independent", "same"] = Field(
         "independent", description="Whether the micro-batches of a step draw their sources one by one or share one."
     )
+    source_sampling: Literal["proportional", "uniform"] = Field(
+        "proportional",
+        description="How often a source comes up: by what is left of it, or all that have rows left equally often, so "
+        "that small ones end early. Every row is used once an epoch in both.",
+    )
     precision: Literal["bf16", "fp32"] = Field(
         "bf16",
         description="Arithmetic of the forward and backward pass; the losses and the optimiser are fp32 in both.",

@@ -29,6 +29,7 @@ def make_plan(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpe
         micro_batches_per_step=spec.train.micro_batches_per_step,
         seed=spec.train.seed,
         step_source=spec.train.step_source,
+        source_sampling=spec.train.source_sampling,
         skipped=skipped,
     )
     for epoch, source, micro_batch in skipped:
@@ -50,6 +51,7 @@ def fingerprint_of(manifest: Manifest, plan: DataPlan, tokenizer: TextTokenizer,
         micro_batch_size=plan.micro_batch_size,
         micro_batches_per_step=plan.micro_batches_per_step,
         step_source=plan.step_source,
+        source_sampling=plan.source_sampling,
         seed=plan.seed,
         hard_negatives=spec.data.hard_negatives,
         tokenizer=tokenizer.fingerprint,

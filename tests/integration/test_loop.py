@@ -157,7 +157,14 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(finished: Path, data
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("seed", 1), ("micro_batch_size", 4), ("global_batch_size", 16), ("step_source", "same")]
+    ("field", "value"),
+    [
+        ("seed", 1),
+        ("micro_batch_size", 4),
+        ("global_batch_size", 16),
+        ("step_source", "same"),
+        ("source_sampling", "uniform"),
+    ],
 )
 def test_another_data_order_is_refused_by_its_field(
     field: str, value: Any, finished: Path, data: Store, tmp_path: Path

@@ -27,6 +27,7 @@ def plans(draw: st.DrawFn) -> DataPlan:
         micro_batches_per_step=draw(st.integers(1, 9)),
         seed=draw(st.integers(0, 2**63 - 1)),
         step_source=draw(st.sampled_from(["independent", "same"])),
+        source_sampling=draw(st.sampled_from(["proportional", "uniform"])),
     )
 
 
@@ -204,6 +205,34 @@ def test_windows_start_at_every_column_equally_often() -> None:
 
     assert len(starts) == 24
     assert all(abs(count - 500) < 110 for count in starts.values())
+
+
+@given(plans())
+def test_uniform_sampling_takes_every_source_once_before_any_comes_again_while_it_has_rows(plan: DataPlan) -> None:
+    if plan.source_sampling == "proportional" or plan.step_source == "same":
+        return
+    counts = np.array(plan.micro_batches_of_sources)
+    order = plan.sources_of_epoch(0).tolist()
+
+    begin = 0
+    for number in range(int(counts.max())):
+        left = np.flatnonzero(counts > number).tolist()
+        assert sorted(order[begin : begin + len(left)]) == left
+        begin += len(left)
+    assert begin == len(order)
+
+
+def test_every_order_of_a_round_is_equally_likely_with_uniform_sampling() -> None:
+    sources = [SourceRows(f"s{number}", np.array([32], dtype=np.int32)) for number in range(3)]
+    orders = Counter[tuple[int, ...]]()
+    for seed in range(3000):
+        plan = DataPlan(sources, micro_batch_size=16, micro_batches_per_step=1, seed=seed, source_sampling="uniform")
+        order = plan.sources_of_epoch(0).tolist()
+        orders.update([tuple(order[:3]), tuple(order[3:])])
+
+    # 3! = 6 orders, 1000 expected each; five standard deviations are 144.
+    assert len(orders) == 6
+    assert all(abs(count - 1000) < 144 for count in orders.values())
 
 
 def test_a_plan_needs_a_source() -> None:

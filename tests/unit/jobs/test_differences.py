@@ -49,6 +49,7 @@ CHANGES = {
     "train.matryoshka_dims=[64, 128]": False,
     "train.matryoshka_weights=[]": False,
     "train.step_source=same": False,
+    "train.source_sampling=uniform": False,
     "train.precision=fp32": False,
     "train.gradient_checkpointing=false": False,
     "train.seed=9": False,
