@@ -18,6 +18,7 @@ from jobs.presets import PRESETS
 from jobs.problems import shown_plain
 from jobs.sources_file import SourcesFile
 from jobs.spec import EmbeddingJob
+from jobs.study import StudySpec
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 _SOURCES_EXAMPLE = """\
@@ -74,7 +75,7 @@ def exit_codes() -> str:
 
 
 def document() -> str:
-    """Every field of the document and of a sources file."""
+    """Every field of the document, of a sources file and of a study."""
     may_change = ", ".join(f"`{path}`" for path in sorted(MAY_CHANGE))
     example = (
         "apiVersion: f2llm.dev/v1alpha1\nkind: EmbeddingJob\nmetadata:\n  name: my-run\nspec:\n  preset: f2llm-0.6b\n"
@@ -100,6 +101,10 @@ def document() -> str:
         "What `f2llm data prepare DATA SOURCES.yaml` reads.",
         f"```yaml\n{_SOURCES_EXAMPLE}\n```",
         *_field_tables(SourcesFile),
+        "## The study",
+        "What `f2llm ablate STUDY.yaml` reads: `apiVersion` as above, `kind: Study`, `metadata` with a `name`, and "
+        "`spec` with these fields ([docs/ablations.md](../ablations.md) has examples).",
+        *_field_tables(StudySpec),
     )
 
 

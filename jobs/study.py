@@ -269,7 +269,11 @@ def _cells(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _cell_name(cell: Mapping[str, Any]) -> str:
-    return "-".join(_slug(f"{field.rpartition('.')[2]}-{_plain(value)}") for field, value in cell.items())
+    """temperature-0-02, and where there are several fields, as names are short on Kubernetes: temp-0-02-lr-1e-05."""
+    names = [field.rpartition(".")[2] for field in cell]
+    if len(cell) > 1:
+        names = ["".join(word[0] for word in name.split("_")) if "_" in name else name[:4] for name in names]
+    return "-".join(_slug(f"{name}-{_plain(value)}") for name, value in zip(names, cell.values(), strict=True))
 
 
 def _plain(value: Any) -> str:

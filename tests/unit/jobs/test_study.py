@@ -59,7 +59,7 @@ def test_a_grid_is_every_combination_and_what_is_the_base_is_not_trained_twice(t
     study = load(tmp_path, grid={"train.temperature": [0.02, 0.05], "train.in_batch": ["step", "off"]})
 
     assert [variant.name for variant in study.variants] == [
-        "base", "temperature-0-02-in-batch-step", "temperature-0-02-in-batch-off", "temperature-0-05-in-batch-off",
+        "base", "temp-0-02-ib-step", "temp-0-02-ib-off", "temp-0-05-ib-off",
     ]  # fmt: skip
 
 
