@@ -1,0 +1,87 @@
+"""Commands as processes of their own: how many at once, how they end, and that they end with who started them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.child_runs import Command, Ended, run_commands
+from tests.support.documents import document
+
+# A pipe that nobody writes into is a document that is never read to its end.
+STARTS_ONE_THAT_WAITS = """
+import sys
+from jobs.child_runs import Command, run_commands
+commands = [Command(name, ("validate", sys.argv[1])) for name in ("first", "second")]
+print(run_commands(commands, parallel=1, on_end=print, on_look=lambda names: None), flush=True)
+"""
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    os.mkfifo(path)
+    return path
+
+
+def until(condition: Callable[[], bool], timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.05)
+
+
+def waiting(pipe: Path) -> list[int]:
+    """Processes that read the pipe's document, zombies left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"validate" in words and str(pipe).encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+def test_every_command_is_run_and_what_it_said_is_told_with_no_more_at_once_than_asked_for() -> None:
+    good = Command("good", ("validate", "-"), str(document()).replace("'", '"'))
+    bad = Command("bad", ("validate", "-"), "kind: EmbeddingJob")
+    ended: list[Ended] = []
+    seen: list[list[str]] = []
+
+    stopped = run_commands([good, bad, good], parallel=2, on_end=ended.append, on_look=seen.append)
+
+    assert stopped is None
+    assert sorted((each.name, each.exit_code) for each in ended) == [("bad", 3), ("good", 0), ("good", 0)]
+    assert [bool(each.error) for each in ended] == [each.name == "bad" for each in ended]
+    assert max(map(len, seen)) == 2
+
+
+def test_kill_9_of_who_started_a_command_ends_the_command(pipe: Path) -> None:
+    starter = subprocess.Popen([sys.executable, "-c", STARTS_ONE_THAT_WAITS, str(pipe)])
+    until(lambda: len(waiting(pipe)) == 1)
+
+    starter.kill()
+    starter.wait()
+
+    until(lambda: not waiting(pipe))
+
+
+def test_a_signal_is_passed_on_and_no_other_command_is_started(pipe: Path) -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTS_ONE_THAT_WAITS, str(pipe)], stdout=subprocess.PIPE, text=True
+    )
+    until(lambda: len(waiting(pipe)) == 1)
+
+    starter.send_signal(signal.SIGTERM)
+    said, _ = starter.communicate(timeout=60)
+
+    assert said.splitlines() == ["Ended(name='first', exit_code=-15, error='')", "15"]
+    assert not waiting(pipe)
