@@ -7,12 +7,10 @@ without doubt, and what is near is found with the probability that `NearRule.rec
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from data_io.config import S3Options
 from data_io.contamination_report import (
     ContaminationReport,
     Counts,
@@ -23,14 +21,10 @@ from data_io.contamination_report import (
     Role,
     SourceRead,
 )
-from data_io.errors import ConfigError, DataError
-from data_io.evaluation_sets import RetrievalSet, StsSet, load_evaluation
-from data_io.evaluation_task import HELD_OUT, OwnTask, parse_task
+from data_io.errors import ConfigError
+from data_io.evaluation_texts import EvaluationTexts
 from data_io.manifest import Manifest, SourceEntry, load_manifest
-from data_io.own_sets import LabelledSet, OwnSet, PairSet, RerankingSet, read_own
 from data_io.reader import Reader
-from data_io.sources.benchmark import benchmark_texts
-from data_io.sources.mteb_tasks import load_task, named_tasks, task_texts
 from data_io.sources.split import text_key
 from data_io.storage import Store
 from data_io.task import Kind
@@ -41,66 +35,6 @@ _SHOWN_CHARACTERS = 400
 _ROLES: tuple[Role, ...] = ("query", "positive")
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class EvaluationTexts:
-    """An evaluation by its name, with the texts that training should not have seen."""
-
-    name: str
-    texts: Sequence[str]
-
-
-def read_evaluations(
-    store: Store, manifest: Manifest, tasks: Sequence[str], texts: Sequence[str], *, s3: S3Options, say: Say
-) -> list[EvaluationTexts]:
-    """What is named: `tasks` are mteb's tasks or benchmarks, NAME:KIND=ADDRESS, or `held-out` for the data set's own
-    sets; `texts` are files, data sets or `mteb`, as for `--exclude-benchmark`.
-
-    Of a retrieval set the queries and the documents that answer them count: its other documents are a corpus that
-    training may well have read. Raises ConfigError for an unknown name, StorageError where texts cannot be reached,
-    DataError where there are none.
-    """
-    found = [each for name in tasks for each in _task(store, manifest, name, say)]
-    for address in texts:
-        say(f"reading the texts of {address}")
-        found.append(EvaluationTexts(address, list(benchmark_texts(address, s3))))
-    empty = next((each.name for each in found if not any(text.strip() for text in each.texts)), None)
-    if empty is not None or not found:
-        raise DataError(f"{empty or 'the data set'} has no text to look for", remedy="give a file or a task with texts")
-    return found
-
-
-def _task(store: Store, manifest: Manifest, name: str, say: Say) -> Iterator[EvaluationTexts]:
-    task = parse_task(name)
-    if isinstance(task, OwnTask):
-        say(f"reading the texts of {task.name}")
-        yield EvaluationTexts(task.name, list(_own_texts(read_own(task))))
-    elif task == HELD_OUT:
-        for entry in manifest.evaluations:
-            yield EvaluationTexts(entry.name, list(_own_texts(load_evaluation(store, entry))))
-    else:
-        for known in named_tasks(task):
-            say(f"reading the texts of {known.metadata.name}")
-            load_task(known)
-            yield EvaluationTexts(known.metadata.name, list(task_texts(known.dataset, set(known.metadata.eval_splits))))
-            known.unload_data()
-
-
-def _own_texts(own: OwnSet) -> Iterator[str]:
-    match own:
-        case RetrievalSet():
-            answers = {document for judged in own.qrels.values() for document, grade in judged.items() if grade > 0}
-            yield from own.queries
-            yield from (text for id_, text in zip(own.corpus_ids, own.corpus, strict=True) if id_ in answers)
-        case RerankingSet():
-            yield from own.queries
-            yield from (text for texts in own.positives for text in texts)
-        case LabelledSet():
-            yield from own.texts
-        case StsSet() | PairSet():
-            yield from own.text_a
-            yield from own.text_b
 
 
 def find_contamination(

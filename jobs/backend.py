@@ -129,7 +129,7 @@ TARGETS: Mapping[Target, str] = {
     "write_report": "ray_app.report",
     "write_data_report": "ray_app.data_report",
     "find_contamination": "data_io.contamination",
-    "read_evaluations": "data_io.contamination",
+    "read_evaluations": "data_io.evaluation_texts",
     "NearRule": "data_io.contamination_report",
     "read_runs": "ray_app.run_figures",
     "figures_of": "ray_app.run_figures",

@@ -8,14 +8,13 @@ import pytest
 
 from data_io.config import S3Options
 from data_io.contamination import (
-    EvaluationTexts,
     find_contamination,
     jaccard,
-    read_evaluations,
     shingles,
 )
 from data_io.contamination_report import ContaminationReport, NearRule
 from data_io.errors import DataError
+from data_io.evaluation_texts import EvaluationTexts, read_evaluations
 from data_io.keyed_hash import mix
 from data_io.manifest import SourceInfo, load_manifest
 from data_io.storage import Store, open_store
