@@ -8,6 +8,7 @@
 The run directories are the truth: a study has no state of its own, so it may be killed at any moment.
 """
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 PAGE = "study.html"
 _LINE_SECONDS = 15.0
+# How a run ends that a signal has stopped, before it listens and later.
+_STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 # May change in a run that goes on, and decides what it is measured on.
 _MEASURED_BY = ("evaluation.max_queries", "evaluation.enabled")
 
@@ -154,15 +157,19 @@ def run_study(study: Study, *, parallel: int, say: Callable[[str], None]) -> Stu
 
         def on_end(ended: Ended) -> None:
             records.look(ended.name)
-            if ended.exit_code not in (0, 130, 143):
-                records.problems.setdefault(ended.name, ended.error or f"it ended with exit code {ended.exit_code}")
-                failed.append((ended, records.problems[ended.name]))
+            if ended.exit_code != 0:
+                why = records.problems.get(ended.name) or ended.error or f"it ended with exit code {ended.exit_code}"
+                failed.append((ended, why))
+                if ended.exit_code not in _STOPPED:
+                    records.problems[ended.name] = why
             pace.ended(ended)
             records.write()
 
         stopped = run_commands(
             [_command(run, records.state(run)) for run in todo], parallel=parallel, on_end=on_end, on_look=pace.look
         )
+        if stopped is not None:
+            failed = [(ended, why) for ended, why in failed if ended.exit_code not in _STOPPED]
         return StudyEnd(records.write(), tuple(failed), stopped)
 
 
