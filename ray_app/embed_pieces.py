@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from data_io.errors import ConfigError
 from data_io.mining_files import Mark, PartRef, write_mark
 from data_io.storage import Store
 from data_io.text_shards import TextInput, TextShard, read_shard
 from ray_app.embedding_model import EmbeddingModel, open_encoder
-from ray_app.encoder import Cut
+from ray_app.encoder import Cut, Encoder
 from ray_app.errors import ModelError
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
@@ -60,8 +61,7 @@ def sample_vectors(piece: SamplePiece) -> npt.NDArray[np.float32]:
     """Vectors float32 [at most `rows`, D] of the first texts of a shard, before any quantisation."""
     table = read_shard(piece.shard, piece.job.texts)
     texts = [text for text in table.column(piece.job.texts.text).to_pylist() if text is not None][: piece.rows]
-    encoder = open_encoder(piece.job.model, piece.job.cut)
-    return encoder.encode(texts, instruction=piece.job.instruction)
+    return _encoder(piece.job).encode(texts, instruction=piece.job.instruction)
 
 
 def embed_shard(piece: ShardPiece) -> Mark:
@@ -77,7 +77,7 @@ def embed_shard(piece: ShardPiece) -> Mark:
         )
     texts = table.column(job.texts.text).to_pylist()
     there = np.array([text is not None for text in texts], dtype=bool)
-    encoder = open_encoder(job.model, job.cut)
+    encoder = _encoder(job)
     tokens = encoder.tokenize([text for text in texts if text is not None], instruction=job.instruction)
     vectors = encoder.embed(tokens)
     _check_finite(vectors, piece.shard, there)
@@ -101,6 +101,13 @@ def embed_shard(piece: ShardPiece) -> Mark:
     }
     part = PartRef(key=piece.key, size=len(data), chunks=())
     return write_mark(job.out, piece.piece, Mark(parts=(part,), counts=counts))
+
+
+def _encoder(job: EmbedJob) -> Encoder:
+    if not torch.cuda.is_available():
+        # A worker is one core's, and sums then do not depend on how many cores there are.
+        torch.set_num_threads(1)
+    return open_encoder(job.model, job.cut)
 
 
 def _quantise(

@@ -26,7 +26,10 @@ from ray_app.model import (
     load_pretrained,
     load_tokenizer,
 )
-from ray_app.packing import pack
+from ray_app.packing import Layout, pack
+
+_CPU_BATCH_TOKENS = 2048
+"""More at once do not fit a core's cache, and are slower."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ class Encoder:
         """
         self._model = model.eval()
         self._tokenizer = tokenizer
-        self._batch_tokens = batch_tokens
         self._device = next(model.parameters()).device
+        self._batch_tokens = min(batch_tokens, _CPU_BATCH_TOKENS) if self._device.type == "cpu" else batch_tokens
+        # Texts of a batch are of like length here: next to no padding, and a mask would cost more.
+        self._layout: Layout = "padded" if model.layout == "rows" else model.layout
         self._cut = cut or Cut()
         if (self._cut.dimensions or 0) > model.dimensions:
             raise ModelError(
@@ -78,13 +83,13 @@ class Encoder:
         """Embeddings float32 [N, D] of tokenised texts, in their order."""
         out = np.empty((len(tokens.lengths), self.dimensions), dtype=np.float32)
         ends = np.cumsum(tokens.lengths, dtype=np.int64)
-        # Like lengths together: rows of a pack are as wide as its longest text.
+        # Like lengths together: rows of a batch are as wide as its longest text.
         order = np.argsort(tokens.lengths, kind="stable")
         taken = np.cumsum(tokens.lengths[order], dtype=np.int64)
         groups = np.split(order, np.flatnonzero(np.diff(taken // self._batch_tokens)) + 1) if len(order) else []
         for group in groups:
             ids = np.concatenate([tokens.ids[ends[i] - tokens.lengths[i] : ends[i]] for i in group])
-            packed = pack(ids, tokens.lengths[group], layout=self._model.layout, device=self._device)
+            packed = pack(ids, tokens.lengths[group], layout=self._layout, device=self._device)
             out[group] = self._cut_down(self._model(packed)).float().cpu().numpy()
         return out
 

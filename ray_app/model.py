@@ -1,7 +1,7 @@
 """The backbone: Qwen3 without its head, texts in packs, the last token's state as embedding.
 
 N texts, T tokens, D dimensions. Attention has two ways, chosen once by `attention_of`: on a GPU a variable-length
-FlashAttention kernel over one sequence, on CPU one masked SDPA call over packed rows.
+FlashAttention kernel over one sequence, on CPU one SDPA call over rows, packed under a mask or a text each.
 """
 
 from importlib.util import find_spec
@@ -173,6 +173,8 @@ class Embedder(nn.Module):
 def _attention_inputs(batch: PackedBatch) -> dict[str, Any]:
     if batch.segment_RL is not None:
         return {"attention_mask": block_causal_mask(batch.segment_RL)}
+    if batch.cu_seqlens is None:  # transformers takes plain causal attention
+        return {"attention_mask": None}
     # All four or none: with one missing, or with a mask, transformers finds its own boundaries, without an error.
     return {
         "attention_mask": None,

@@ -1,9 +1,9 @@
 """Texts without padding: one type for a pack of texts, laid out for the device at hand.
 
-N texts of lengths l_1..l_N, T = sum of the lengths. Two layouts, the same embeddings:
-    sequence  [1, T]   all texts back to back, kept apart by cumulative lengths (FlashAttention's variable-length
-    kernels) rows      [R, L]   texts packed best-fit into rows as wide as the longest text, kept apart by a
-    block-causal mask
+N texts of lengths l_1..l_N, T = sum of the lengths. Three layouts, the same embeddings:
+    sequence  [1, T]   all texts back to back, kept apart by cumulative lengths (FlashAttention's varlen kernels)
+    rows      [R, L]   texts packed best-fit into rows as wide as the longest text, kept apart by a block-causal mask
+    padded    [N, L]   a text a row, filler behind it, which nothing before it sees: no mask, for texts of like length
 Padding is what a contrastive step spends most of its time on otherwise: at 256 tokens 2.3 slots for every useful token
 where queries and documents are padded together (bench/packed_step.py).
 """
@@ -17,14 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Layout = Literal["sequence", "rows"]
+Layout = Literal["sequence", "rows", "padded"]
 
 
 @dataclass(frozen=True)
 class PackedBatch:
     """Texts ready for one forward pass. Positions restart at 0 in every text; `last_N` finds each text's EOS.
 
-    input_ids, position_ids: int64 [R, L], R = 1 in the sequence layout.
+    input_ids: int64 [R, L], R = 1 in the sequence layout, N in the padded one.
+    position_ids: int64 [R, L]; [1, L] in the padded layout, whose rows share them.
     last_N: int64 [N], index of each text's last token in the flattened [R * L], in the order the texts were given.
     segment_RL: int32 [R, L], rows layout only: number of the text a token belongs to, -1 for filler.
     cu_seqlens: int32 [N + 1] from 0 to T and max_length: int, sequence layout only.
@@ -48,7 +49,7 @@ def pack(
     ids: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32], *, layout: Layout, device: torch.device | str = "cpu"
 ) -> PackedBatch:
     """Pack texts given back to back: ids int32 [T], lengths int32 [N], each at least 1, at least one text."""
-    return _as_sequence(ids, lengths, device) if layout == "sequence" else _as_rows(ids, lengths, device)
+    return _LAYOUTS[layout](ids, lengths, device)
 
 
 def block_causal_mask(segment_RL: Tensor) -> Tensor:
@@ -92,6 +93,21 @@ def _as_rows(ids: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32], device:
         tokens=len(ids),
         segment_RL=torch.from_numpy(segment).to(device).view(rows, width),
     )
+
+
+def _as_padded(ids: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32], device: torch.device | str) -> PackedBatch:
+    width = np.arange(lengths.max())
+    input_ids = np.zeros((len(lengths), len(width)), dtype=np.int64)
+    input_ids[width < lengths[:, None]] = ids
+    return PackedBatch(
+        input_ids=_to(input_ids, device),
+        position_ids=_to(width, device)[None],
+        last_N=_to(np.arange(len(lengths)) * len(width) + lengths - 1, device),
+        tokens=len(ids),
+    )
+
+
+_LAYOUTS = {"sequence": _as_sequence, "rows": _as_rows, "padded": _as_padded}
 
 
 def _best_fit(lengths: npt.NDArray[np.int32], width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

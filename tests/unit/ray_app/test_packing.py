@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ray_app.packing import Layout, PackedBatch, block_causal_mask, pack
 
-LAYOUTS: tuple[Layout, ...] = ("sequence", "rows")
+LAYOUTS: tuple[Layout, ...] = ("sequence", "rows", "padded")
 
 
 def _lengths(longest: int, texts: int) -> st.SearchStrategy[npt.NDArray[np.int32]]:
@@ -46,7 +46,8 @@ def test_a_text_lies_in_one_piece_before_its_last_token_with_positions_from_zero
 
     batch = _pack(lengths, layout)
 
-    ids, positions = batch.input_ids.flatten().numpy(), batch.position_ids.flatten().numpy()
+    ids = batch.input_ids.flatten().numpy()
+    positions = batch.position_ids.expand_as(batch.input_ids).flatten().numpy()
     for text, last in enumerate(batch.last_N.tolist()):
         here = slice(last + 1 - lengths[text], last + 1)
         np.testing.assert_array_equal(ids[here], np.arange(ends[text] - lengths[text], ends[text]) + 1)
@@ -77,6 +78,15 @@ def test_rows_are_as_wide_as_the_longest_text(lengths: npt.NDArray[np.int32]) ->
     assert batch.segment_RL is not None
     assert batch.input_ids.shape == batch.position_ids.shape == batch.segment_RL.shape
     assert batch.input_ids.shape[1] == lengths.max()
+    assert batch.cu_seqlens is None
+
+
+@given(lengths=lengths_of_texts)
+def test_a_padded_text_begins_its_row_and_filler_comes_after_it(lengths: npt.NDArray[np.int32]) -> None:
+    batch = _pack(lengths, "padded")
+
+    assert (batch.input_ids != 0).tolist() == [[i < length for i in range(lengths.max())] for length in lengths]
+    assert batch.segment_RL is None
     assert batch.cu_seqlens is None
 
 
