@@ -1,7 +1,8 @@
 """Texts to embed, in shards: a stretch of rows of a user's file each, read on its own and in the file's order.
 
 A Parquet file is cut by rows, which its footer counts; JSON lines are read through once to find where every so many
-lines begin. All columns go with their text: those of Parquet as they are, fields of JSON lines as text.
+lines begin, and copied where they are compressed, as such a file can only be read from its front. All columns go with
+their text: those of Parquet as they are, fields of JSON lines as text.
 """
 
 import json
@@ -14,12 +15,24 @@ import pyarrow as pa
 from data_io.errors import DataError
 from data_io.mining_inputs import text_column
 from data_io.sources.raw_file_errors import readable_errors
-from data_io.sources.raw_files import RawFile, column_names, open_parquet, open_raw, read_json_lines
+from data_io.sources.raw_files import (
+    RawFile,
+    column_names,
+    is_compressed,
+    open_parquet,
+    open_raw,
+    read_json_lines,
+)
+from data_io.sources.split import text_key
+from data_io.storage import Store
 
 
 @dataclass(frozen=True)
 class TextShard:
-    """`rows` rows of a file from `first_row` on; of JSON lines also where they lie, and the number of their line."""
+    """`rows` rows of a file from `first_row` on; of JSON lines also where they lie, and the number of their line.
+
+    `copy` is the key under which the lines of a compressed file are kept.
+    """
 
     file: RawFile
     first_row: int
@@ -27,6 +40,7 @@ class TextShard:
     offset: int = 0
     size: int = 0
     first_line: int = 1
+    copy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,27 +73,33 @@ def describe_input(files: Sequence[RawFile], *, text: str | None, keep: Sequence
     return TextInput(chosen, kept)
 
 
-def plan_shards(file: RawFile, shard_rows: int) -> list[TextShard]:
-    """A file's shards of at most `shard_rows` rows, in its order; none of a file without rows."""
+def plan_shards(file: RawFile, shard_rows: int, *, copies: Store) -> list[TextShard]:
+    """A file's shards of at most `shard_rows` rows, in its order; none of a file without rows.
+
+    `copies` is where `read_shard` finds the lines of compressed files.
+    """
     with readable_errors(file.address), open_raw(file) as stream:
         if file.format == "parquet":
             total = open_parquet(file, stream).metadata.num_rows
             return [TextShard(file, first, min(shard_rows, total - first)) for first in range(0, total, shard_rows)]
-        return list(_line_shards(file, stream, shard_rows))
+        return list(_line_shards(file, stream, shard_rows, copies))
 
 
-def read_shard(shard: TextShard, wanted: TextInput) -> pa.Table:
+def read_shard(shard: TextShard, wanted: TextInput, *, copies: Store) -> pa.Table:
     """The shard's rows, one for each of the input's: its columns, the text as string; a missing text is null.
 
     Raises DataError, with the place, where a text is none, or the file is not what it was when it was planned.
     """
     file = shard.file
-    with readable_errors(file.address), open_raw(file) as stream:
-        if file.format == "parquet":
-            table = _parquet_rows(shard, stream, wanted)
-        else:
-            stream.seek(shard.offset)
-            table = _json_rows(shard, stream.read(shard.size), wanted)
+    if shard.copy is not None:
+        table = _json_rows(shard, copies.get(shard.copy), wanted)
+    else:
+        with readable_errors(file.address), open_raw(file) as stream:
+            if file.format == "parquet":
+                table = _parquet_rows(shard, stream, wanted)
+            else:
+                stream.seek(shard.offset)
+                table = _json_rows(shard, stream.read(shard.size), wanted)
     if table.num_rows != shard.rows:
         raise DataError(
             f"{file.address} has {table.num_rows} of the {shard.rows} rows it had from row {shard.first_row + 1} on",
@@ -88,19 +108,28 @@ def read_shard(shard: TextShard, wanted: TextInput) -> pa.Table:
     return table
 
 
-def _line_shards(file: RawFile, stream: Iterator[bytes], shard_rows: int) -> Iterator[TextShard]:
+def _line_shards(file: RawFile, stream: Iterator[bytes], shard_rows: int, copies: Store) -> Iterator[TextShard]:
     """Blank lines are no rows."""
-    first_row = rows = offset = size = 0
+    first_row = rows = offset = 0
     first_line = 1
+    lines: list[bytes] = []
+
+    def shard() -> TextShard:
+        data = b"".join(lines)
+        copy = f"{text_key(file.address):016x}-{first_row}" if is_compressed(file) else None
+        if copy is not None:
+            copies.put(copy, data)
+        return TextShard(file, first_row, rows, offset, len(data), first_line, copy)
+
     for number, line in enumerate(stream, start=1):
-        size += len(line)
+        lines.append(line)
         rows += bool(line.strip())
         if rows == shard_rows:
-            yield TextShard(file, first_row, rows, offset, size, first_line)
-            first_row, offset, first_line = first_row + rows, offset + size, number + 1
-            rows = size = 0
+            yield (found := shard())
+            first_row, offset, first_line = first_row + rows, offset + found.size, number + 1
+            rows, lines = 0, []
     if rows:
-        yield TextShard(file, first_row, rows, offset, size, first_line)
+        yield shard()
 
 
 def _parquet_rows(shard: TextShard, stream: Any, wanted: TextInput) -> pa.Table:

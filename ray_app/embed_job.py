@@ -134,10 +134,11 @@ def embed_texts(
     _claim(out, key)
     done = {piece: mark for piece, mark in finished(out, "").items() if piece.startswith(f"{WORK_PREFIX}/{key}/")}
     say(f"counting the rows of {len(files)} file{'s' * (len(files) > 1)}")
-    shards = [shard for file in files for shard in plan_shards(file, shard_rows)]
+    copies = out.child(f"{WORK_PREFIX}/{key}/lines")
+    shards = [shard for file in files for shard in plan_shards(file, shard_rows, copies=copies)]
     if not shards:
         raise DataError(f"{address} has no rows", remedy="give files with rows")
-    job = EmbedJob(out, model, cut, texts, instruction, precision, into)
+    job = EmbedJob(out, copies, model, cut, texts, instruction, precision, into)
     ranges = _ranges(job, key, shards, run, say) if precision in ("int8", "uint8") else None
     pieces = [
         ShardPiece(f"{WORK_PREFIX}/{key}/part-{n:05d}", f"part-{n:05d}.parquet", job, shard, ranges)

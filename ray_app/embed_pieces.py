@@ -28,6 +28,8 @@ class EmbedJob:
     """What all shards share."""
 
     out: Store
+    copies: Store
+    """The lines of compressed files of the input, for as long as the job runs."""
     model: EmbeddingModel
     cut: Cut
     texts: TextInput
@@ -59,7 +61,7 @@ class ShardPiece:
 
 def sample_vectors(piece: SamplePiece) -> npt.NDArray[np.float32]:
     """Vectors float32 [at most `rows`, D] of the first texts of a shard, before any quantisation."""
-    table = read_shard(piece.shard, piece.job.texts)
+    table = read_shard(piece.shard, piece.job.texts, copies=piece.job.copies)
     texts = [text for text in table.column(piece.job.texts.text).to_pylist() if text is not None][: piece.rows]
     return _encoder(piece.job).encode(texts, instruction=piece.job.instruction)
 
@@ -70,7 +72,7 @@ def embed_shard(piece: ShardPiece) -> Mark:
     Raises DataError or ModelError with the place of what is wrong.
     """
     job = piece.job
-    table = read_shard(piece.shard, job.texts)
+    table = read_shard(piece.shard, job.texts, copies=job.copies)
     if job.into in table.column_names:
         raise ConfigError(
             f"the rows have a column {job.into!r} already", remedy="name another with --into, or leave it out of --keep"

@@ -155,6 +155,11 @@ def _known_format(name: str) -> str:
     return known
 
 
+def is_compressed(file: RawFile) -> bool:
+    """Whether the file as a whole can only be read from its front."""
+    return file.format != "parquet" and file.address.lower().endswith(_COMPRESSIONS)
+
+
 def open_raw(file: RawFile) -> Any:
     """The file's bytes, decompressed unless it is Parquet, as fsspec's context manager."""
     return fsspec.open(file.address, "rb", compression=None if file.format == "parquet" else "infer")

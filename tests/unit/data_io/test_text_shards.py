@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from data_io.errors import DataError
 from data_io.sources.raw_files import find_files
+from data_io.storage import open_store
 from data_io.text_shards import TextInput, describe_input, plan_shards, read_shard
 
 ALL = TextInput("text", ("id", "text"))
@@ -19,8 +20,9 @@ ALL = TextInput("text", ("id", "text"))
 
 def rows_of(path: Path, shard_rows: int, wanted: TextInput = ALL) -> list[dict[str, object]]:
     (file,) = find_files(str(path))
-    shards = plan_shards(file, shard_rows)
-    tables = [read_shard(shard, wanted) for shard in shards]
+    copies = open_store("memory://copies")
+    shards = plan_shards(file, shard_rows, copies=copies)
+    tables = [read_shard(shard, wanted, copies=copies) for shard in shards]
     assert [shard.first_row for shard in shards] == [sum(s.rows for s in shards[:n]) for n in range(len(shards))]
     assert all(table.num_rows <= shard_rows for table in tables)
     return [row for table in tables for row in table.to_pylist()]
@@ -60,6 +62,18 @@ def test_json_lines_are_cut_by_lines_that_are_not_blank(
     path.write_bytes(gzip.compress(content) if compressed else content)
 
     assert rows_of(path, shard_rows) == [{"id": str(n), "text": text} for n, text in enumerate(texts)]
+
+
+def test_a_compressed_file_is_read_once_for_all_shards(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b"".join(b'{"text": "%d"}\n' % n for n in range(7))))
+    (file,), copies = find_files(str(path)), open_store("memory://copies")
+    shards = plan_shards(file, 3, copies=copies)
+    path.unlink()
+
+    tables = [read_shard(shard, TextInput("text", ("text",)), copies=copies) for shard in shards]
+
+    assert [text for table in tables for text in table.column("text").to_pylist()] == [str(n) for n in range(7)]
 
 
 def test_fields_that_are_no_text_are_kept_as_json_and_one_that_is_missing_as_null(tmp_path: Path) -> None:
@@ -123,8 +137,9 @@ def test_a_file_that_became_shorter_is_an_error_and_not_fewer_rows(tmp_path: Pat
 
     write(9)
     (file,) = find_files(str(tmp_path / name))
-    shards = plan_shards(file, 5)
+    copies = open_store("memory://copies")
+    shards = plan_shards(file, 5, copies=copies)
     write(7)
 
     with pytest.raises(DataError, match="2 of the 4 rows it had from row 6 on"):
-        read_shard(shards[1], ALL)
+        read_shard(shards[1], ALL, copies=copies)

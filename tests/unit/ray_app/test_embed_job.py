@@ -1,5 +1,6 @@
 """Vectors for texts: one a row in the order of the input, quantised as sentence-transformers does, after any kill."""
 
+import gzip
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -169,6 +170,21 @@ def test_a_row_without_a_text_keeps_its_place_without_a_vector(model: ExportedMo
     stored = table_of(tmp_path / "out").column("embedding")
     assert [value is None for value in stored.to_pylist()] == [text is None for text in lines]
     assert (made.embeddings.rows, made.embeddings.nulls) == (14, 10)
+
+
+def test_compressed_lines_give_what_plain_ones_do_and_no_copy_of_them_stays(
+    model: ExportedModel, tmp_path: Path
+) -> None:
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
+    (tmp_path / "plain.jsonl").write_bytes(lines)
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(lines))
+
+    embed(model, str(tmp_path / "plain.jsonl"), tmp_path / "plain")
+    embed(model, str(tmp_path / "packed.jsonl.gz"), tmp_path / "packed")
+
+    plain, packed = files_of(tmp_path / "plain"), files_of(tmp_path / "packed")
+    assert plain.pop("embeddings.json") != packed.pop("embeddings.json")
+    assert packed == plain
 
 
 def test_the_vectors_column_must_be_a_new_one(model: ExportedModel, texts: str, tmp_path: Path) -> None:
