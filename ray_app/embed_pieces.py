@@ -115,6 +115,9 @@ def _encoder(job: EmbedJob) -> Encoder:
 def _quantise(
     vectors_ND: npt.NDArray[np.float32], precision: Precision, ranges: Ranges | None
 ) -> npt.NDArray[np.generic]:
+    if precision == "float32":
+        return vectors_ND
+    # Loading it takes longer than loading the model.
     from sentence_transformers.util.quantization import quantize_embeddings
 
     between = None if ranges is None else np.array(ranges, dtype=np.float32)
