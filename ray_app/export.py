@@ -52,11 +52,13 @@ def export_model(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        eos_id = _write_tokenizer(
+        eos_id, pad_id = _write_tokenizer(
             partial, tokenizer, max_seq_length, rows=backbone.get_input_embeddings().num_embeddings
         )
         write_weights(partial, weights or _LoadedWeights(backbone), dtype)
-        _write_config(partial, backbone, dtype, eos_id, matryoshka_dims=card.job.train.matryoshka_dims)
+        _write_config(
+            partial, backbone, dtype, eos_id=eos_id, pad_id=pad_id, matryoshka_dims=card.job.train.matryoshka_dims
+        )
         _write_modules(partial, backbone.config.hidden_size, max_seq_length, prompts)
         rewrite_card(partial, card)
         _put_in_place(partial, out)
@@ -102,8 +104,8 @@ def _blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: int, *, rows: int) -> int:
-    """Write tokenizer.json and its settings; returns the id of the EOS that closes every text."""
+def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: int, *, rows: int) -> tuple[int, int]:
+    """Write tokenizer.json and its settings; returns the ids of the EOS that closes every text, and of padding."""
     backend = Tokenizer.from_str(tokenizer.tokenizer_json)
     eos_id = backend.token_to_id(tokenizer.eos_token)
     if eos_id is None or eos_id >= rows:
@@ -114,7 +116,9 @@ def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: i
     # A padding token that the model has no row for would break every padded batch. That it may be the EOS does no harm:
     # masks come from the tokenizer's padding, never from comparing ids.
     pad_id = backend.token_to_id(tokenizer.pad_token)
-    pad_token = tokenizer.pad_token if pad_id is not None and pad_id < rows else tokenizer.eos_token
+    if pad_id is None or pad_id >= rows:
+        pad_id = eos_id
+    pad_token = backend.id_to_token(pad_id)
     # Truncation counts the tokens a post-processor adds, so the EOS is there and last in a text of any length.
     backend.post_processor = processors.TemplateProcessing(
         single=f"$A {tokenizer.eos_token}",
@@ -137,7 +141,7 @@ def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: i
         "model_input_names": ["input_ids", "attention_mask"],
     }
     (folder / "tokenizer_config.json").write_text(_json(settings), encoding="utf-8")
-    return eos_id
+    return eos_id, pad_id
 
 
 class _LoadedWeights:
@@ -171,12 +175,13 @@ def write_weights(folder: Path, weights: Weights, dtype: torch.dtype) -> None:
 
 
 def _write_config(
-    folder: Path, backbone: Any, dtype: torch.dtype, eos_id: int, *, matryoshka_dims: Sequence[int]
+    folder: Path, backbone: Any, dtype: torch.dtype, *, eos_id: int, pad_id: int, matryoshka_dims: Sequence[int]
 ) -> None:
     config = copy.deepcopy(backbone.config)
     config.architectures = [type(backbone).__name__]
     config.dtype = dtype
     config.eos_token_id = eos_id
+    config.pad_token_id = pad_id  # text-embeddings-inference does not take null for it
     content = json.loads(config.to_json_string())
     # transformers 4 knows only this spelling and would otherwise compute with another base, without a word.
     rope = content.get("rope_parameters") or {}
