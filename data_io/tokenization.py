@@ -62,6 +62,13 @@ class TextTokenizer:
         ids = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(lengths.sum()))
         return TokenTexts(ids=ids, lengths=lengths)
 
+    def cuts(self, text: str) -> bool:
+        """Whether `encode` leaves the end of this text out."""
+        start = text[: self.max_tokens * _CHARACTERS_PER_TOKEN]
+        if len(start) < len(text) and len(self._ids([start])[0]) >= self.max_tokens + 16:
+            return True
+        return len(self._ids([text])[0]) >= self.max_tokens
+
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [e.ids for e in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 

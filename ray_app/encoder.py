@@ -70,6 +70,11 @@ class Encoder:
         """D, the width of an embedding as it is given out."""
         return self._cut.dimensions or self._model.dimensions
 
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a text that are embedded, EOS included; a longer text is cut."""
+        return self._tokenizer.max_tokens
+
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> npt.NDArray[np.float32]:
         """Embeddings float32 [len(texts), D], L2-normalised. The instruction is put before each text (format_query)."""
         return self.embed(self.tokenize(texts, instruction=instruction))
@@ -77,6 +82,10 @@ class Encoder:
     def tokenize(self, texts: Sequence[str], *, instruction: str = "") -> TokenTexts:
         """The tokens of each text behind the instruction, cut to the model's limit, EOS included."""
         return self._tokenizer.encode([format_query(text, instruction) for text in texts])
+
+    def cuts(self, text: str) -> bool:
+        """Whether the end of this text is left out when it is embedded."""
+        return self._tokenizer.cuts(text)
 
     @torch.inference_mode()
     def embed(self, tokens: TokenTexts) -> npt.NDArray[np.float32]:

@@ -55,6 +55,13 @@ def test_a_truncated_text_keeps_the_first_tokens_of_the_whole(text: str, max_tok
     assert cut[:-1] == whole[:-1][: max_tokens - 1]
 
 
+@given(st.text(max_size=400), st.integers(2, 12))
+def test_a_text_is_cut_where_its_tokens_and_the_eos_are_more_than_fit(text: str, max_tokens: int) -> None:
+    whole = TextTokenizer(JSON, eos_token=EOS, max_tokens=10_000).encode([text]).lengths[0]
+
+    assert TextTokenizer(JSON, eos_token=EOS, max_tokens=max_tokens).cuts(text) == (whole > max_tokens)
+
+
 @pytest.mark.parametrize("unit", ["the ", " ", "ab", "é", "the cat sat on the mat "])
 @pytest.mark.parametrize("max_tokens", [2, 9, 33])
 def test_a_very_long_text_gives_what_tokenising_all_of_it_gives(unit: str, max_tokens: int) -> None:
