@@ -88,6 +88,7 @@ Target = Literal[
     "save_results",
     "render_study",
     "Lease",
+    "serve_here",
 ]
 TARGETS: Mapping[Target, str] = {
     "open_store": "data_io.storage",
@@ -141,6 +142,7 @@ TARGETS: Mapping[Target, str] = {
     "save_results": "ray_app.study_results",
     "render_study": "ray_app.study_page",
     "Lease": "ray_app.lease",
+    "serve_here": "ray_app.serve_ray",
 }
 
 LONGEST_MEASURED_TOKENS = 32_768
@@ -160,6 +162,7 @@ def function(target: Target) -> Callable[..., Any]:
             raise
         extra = "data" if TARGETS[target].startswith("data_io") and library in _DATA_LIBRARIES else "train"
         extra = {"kubernetes": "cluster", "mteb": "benchmark"}.get(library, extra)
+        extra = "serve" if target == "serve_here" else extra
         raise ConfigError(
             f"{TARGETS[target]} cannot be loaded: {error}",
             remedy=f"{install_hint(extra)} (what is there: `f2llm doctor`)",

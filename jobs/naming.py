@@ -1,6 +1,7 @@
 """Names and labels of what a job has on Kubernetes, the same wherever they are made or looked for."""
 
 JOB_LABEL = "f2llm.dev/job"
+SERVICE_LABEL = "f2llm.dev/service"
 ATTEMPT_LABEL = "f2llm.dev/attempt"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "f2llm-operator"}
 KUEUE_PREFIX = "kueue.x-k8s.io/"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from jobs.cluster_spec import PodSettings, VolumeMount
+from jobs.cluster_spec import ClusterSpec, PodSettings, VolumeMount
 from jobs.facts import Facts, Profile
 from jobs.naming import (
     ATTEMPT_LABEL,
@@ -22,6 +22,7 @@ from jobs.naming import (
     progress_name,
 )
 from jobs.spec import EmbeddingJob
+from ray_app.config import WorkersSpec
 
 DOCUMENT_FOLDER = "/etc/f2llm"
 DOCUMENT_FILE = "job.yaml"
@@ -34,21 +35,17 @@ _STAYS = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """Which attempt of which job the pods are for."""
+class Pods:
+    """What all pods of a Ray cluster have in common."""
 
-    job: EmbeddingJob
+    cluster: ClusterSpec
     facts: Facts
-    number: int
-    uid: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
 
     @property
     def profiles(self) -> list[Profile]:
-        return self.facts.profiles_of(self.job.spec.cluster)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        return {**job_labels(self.job.metadata.name), ATTEMPT_LABEL: str(self.number)}
+        return self.facts.profiles_of(self.cluster)
 
     @property
     def grace_seconds(self) -> int:
@@ -60,16 +57,34 @@ class Attempt:
         return int(self.grace_seconds * _DRAIN_SHARE)
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """Which attempt of which job the pods are for."""
+
+    job: EmbeddingJob
+    facts: Facts
+    number: int
+    uid: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {**job_labels(self.job.metadata.name), ATTEMPT_LABEL: str(self.number)}
+
+    @property
+    def pods(self) -> Pods:
+        return Pods(self.job.spec.cluster, self.facts, self.labels, _STAYS)
+
+
 def head_template(attempt: Attempt) -> dict[str, Any]:
     """The pod with Ray's control plane and the driver."""
     job, cluster = attempt.job, attempt.job.spec.cluster
     name = job.metadata.name
     document = {"name": "document", "configMap": {"name": attempt_name(name, attempt.number)}}
-    template = _template(
-        attempt,
+    template = pod_template(
+        attempt.pods,
         "ray-head",
-        [*(profile.head for profile in attempt.profiles), cluster.head],
-        resources={"cpu": _cpu(cluster.head.cpus)},
+        [*(profile.head for profile in attempt.pods.profiles), cluster.head],
+        resources={"cpu": cpu_quantity(cluster.head.cpus)},
         shared_memory="1Gi",
         env={
             # Where the driver says how far it is, and for whom.
@@ -78,7 +93,7 @@ def head_template(attempt: Attempt) -> dict[str, Any]:
             # It would wait for itself: there is no work on it that could move to another node.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_HEAD_DRAIN_SECONDS),
             # A driver that is asked to end writes a checkpoint first.
-            "RAY_JOB_STOP_WAIT_TIME_S": str(attempt.drain_seconds),
+            "RAY_JOB_STOP_WAIT_TIME_S": str(attempt.pods.drain_seconds),
             "RAY_GRAFANA_HOST": "DISABLED",
         },
         volumes=[document],
@@ -92,21 +107,18 @@ def head_template(attempt: Attempt) -> dict[str, Any]:
 def worker_template(attempt: Attempt) -> dict[str, Any]:
     """A pod that trains; it has no access to Kubernetes."""
     spec = attempt.job.spec
-    template = _template(
-        attempt,
+    template = pod_template(
+        attempt.pods,
         "ray-worker",
-        [*(profile.worker for profile in attempt.profiles), spec.cluster.worker],
-        resources={
-            "cpu": _cpu(spec.workers.cpus),
-            **({"nvidia.com/gpu": str(spec.workers.gpus)} if spec.workers.gpus else {}),
-        },
+        [*(profile.worker for profile in attempt.pods.profiles), spec.cluster.worker],
+        resources=worker_resources(spec.workers),
         shared_memory=spec.cluster.worker.shared_memory,
         env={},
     )
     if spec.cluster.service_account is not None:  # it may carry the cloud's identity, by which a store is reached
         template["spec"]["serviceAccountName"] = spec.cluster.service_account
     template["spec"]["automountServiceAccountToken"] = False
-    if any(profile.same_zone for profile in attempt.profiles):
+    if any(profile.same_zone for profile in attempt.pods.profiles):
         template["spec"]["affinity"] = _same_zone(attempt)
     return template
 
@@ -116,8 +128,14 @@ def ray_cpus(cpus: float) -> str:
     return str(ceil(cpus))
 
 
-def _template(
-    attempt: Attempt,
+def worker_resources(workers: WorkersSpec) -> dict[str, str]:
+    """Cores and GPUs of a worker's pod."""
+    gpus = {"nvidia.com/gpu": str(workers.gpus)} if workers.gpus else {}
+    return {"cpu": cpu_quantity(workers.cpus), **gpus}
+
+
+def pod_template(
+    pods: Pods,
     container: str,
     settings: list[PodSettings],
     *,
@@ -127,20 +145,21 @@ def _template(
     volumes: list[dict[str, Any]] | None = None,
     mounts: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    cluster, facts = attempt.job.spec.cluster, attempt.facts
+    """A pod of one container, `settings` applied in their order: what comes last wins."""
+    cluster, facts = pods.cluster, pods.facts
     environment = {
         "HOME": "/tmp",
         "USER": "f2llm",  # libraries ask for a name, and the user of a pod may have none
         "HF_HOME": "/tmp/huggingface",
         "TORCH_EXTENSIONS_DIR": "/tmp/torch_extensions",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(attempt.drain_seconds),
-        **{name: value for profile in attempt.profiles for name, value in profile.env.items()},
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(pods.drain_seconds),
+        **{name: value for profile in pods.profiles for name, value in profile.env.items()},
         **cluster.env,
         **env,
     }
     pod: dict[str, Any] = {
-        "terminationGracePeriodSeconds": attempt.grace_seconds,
+        "terminationGracePeriodSeconds": pods.grace_seconds,
         "enableServiceLinks": False,
         # As process 1, Ray does not hear SIGTERM while Python loads: a pod deleted then would take all its grace time.
         "shareProcessNamespace": True,
@@ -188,7 +207,7 @@ def _template(
         ],
     }
     return {
-        "metadata": {"labels": attempt.labels, "annotations": dict(_STAYS)},
+        "metadata": _without_empty({"labels": dict(pods.labels), "annotations": dict(pods.annotations)}),
         "spec": _without_empty(pod),
     }
 
@@ -230,5 +249,6 @@ def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _cpu(cpus: float) -> str:
+def cpu_quantity(cpus: float) -> str:
+    """Cores as Kubernetes writes them."""
     return f"{round(cpus * 1000)}m" if cpus % 1 else f"{cpus:.0f}"

@@ -94,6 +94,12 @@ def _construct_int(_: _Loader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
+class Block(str):
+    """Text of several lines that YAML shows as it is, for those who edit it."""
+
+    __slots__ = ()
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes whatever either version of YAML would take for something else than text."""
 
@@ -104,6 +110,9 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, indentless=False)
 
 
+_Dumper.add_representer(
+    Block, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|")
+)
 for _tag, _pattern, _first_letters in _CORE_SCHEMA:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first_letters)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from data_io.errors import F2LLMError
-from jobs.cli import ablate, cluster, data, document, embed, evaluate, machine, merge, overview, run, runs
+from jobs.cli import ablate, cluster, data, document, embed, evaluate, machine, merge, overview, run, runs, serve
 
 app = typer.Typer(
     name="f2llm",
@@ -50,6 +50,7 @@ app.command("status")(runs.status)
 app.command("evaluate")(evaluate.evaluate)
 app.command("embed")(embed.embed)
 app.command("ablate")(ablate.ablate)
+app.command("serve")(serve.serve)
 app.command("export")(runs.export)
 app.command("merge")(merge.merge)
 app.command("report")(runs.report)

@@ -188,7 +188,28 @@ def delete(
 
 
 def render(
-    job: JobPath,
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="JOB.yaml",
+            help="Document to use: YAML, .json, or - for standard input; with --serve it may be left out.",
+            show_default=False,
+        ),
+    ] = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            "--serve",
+            metavar="MODEL",
+            help="Print a RayService that serves this model instead, in pods as the document's workers.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name of the RayService and its model.", show_default=False),
+    ] = None,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, metavar="N", help="Pods that serve.")] = 1,
     set_: Set = None,
     config: Annotated[
         Path | None,
@@ -196,14 +217,27 @@ def render(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Print what the operator would make of a document, as YAML; no cluster is needed."""
+    """Print what the operator would make of a document, as YAML; no cluster is needed.
+
+    With --serve: a service that answers requests for embeddings, to be applied with kubectl. Image, Secrets, GPUs,
+    cores and nodes of its pods are those that the document's cluster and workers say, or --set.
+    """
+    from jobs.errors import UsageError
     from jobs.facts import load_facts
     from jobs.render import render as objects_of
+    from jobs.render_serve import document_for, render_service
     from jobs.spec import load_document
     from jobs.yaml_text import write_yaml
 
-    document = load_document(job, overrides=set_ or ())
-    print("---\n".join(write_yaml(each) for each in objects_of(document, load_facts(config))), end="")
+    facts = load_facts(config)
+    if serve is not None:
+        document = load_document(job, overrides=set_ or ()) if job else document_for(name, set_ or ())
+        objects = render_service(serve, document, facts, name=name or document.metadata.name, replicas=replicas)
+    elif job is None:
+        raise UsageError("there is no document", remedy="give JOB.yaml, or a model: --serve MODEL")
+    else:
+        objects = objects_of(load_document(job, overrides=set_ or ()), facts)
+    print("---\n".join(write_yaml(each) for each in objects), end="")
 
 
 def dashboard(

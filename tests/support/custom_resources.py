@@ -17,8 +17,8 @@ def install_our_type(kubectl: Kubectl) -> None:
 
 
 def install_kuberay_types(kubectl: Kubectl) -> None:
-    """RayJob and RayCluster; too large for the annotation of a client-side apply."""
-    kinds = ("rayjobs", "rayclusters")
+    """RayJob, RayService and RayCluster; too large for the annotation of a client-side apply."""
+    kinds = ("rayjobs", "rayservices", "rayclusters")
     kubectl("apply", "--server-side", *(f"--filename={KUBERAY_TYPES}/ray.io_{kind}.yaml" for kind in kinds))
     for kind in kinds:
         wait_until_served(kubectl, f"{kind}.ray.io")

@@ -8,7 +8,7 @@ import pytest
 
 HEAVY = (
     "torch", "ray", "deepspeed", "transformers", "pyarrow", "numpy", "obstore", "tokenizers", "kopf", "kubernetes",
-    "datasets", "mteb",
+    "datasets", "mteb", "starlette", "orjson",
 )  # fmt: skip
 # Not heavy, but more than `--help` and `--version` need: pydantic and rich take longer than all the rest together.
 NOT_FOR_HELP = (*HEAVY, "pydantic", "rich", "yaml")
@@ -35,6 +35,7 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
         (["--version"], NOT_FOR_HELP),
         (["run", "--help"], HEAVY),
         (["runs", "--help"], HEAVY),
+        (["serve", "--help"], HEAVY),
         (["doctor", "--help"], HEAVY),
         (["data", "prepare", "--help"], HEAVY),
         (["data", "sources"], HEAVY),

@@ -1,0 +1,156 @@
+"""From a model to the objects that serve it on Kubernetes: a RayService in pods like those of a job's workers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from jobs.cluster_spec import ClusterSpec
+from jobs.facts import Facts
+from jobs.naming import NODE_TYPE_LABEL, SERVICE_LABEL, WORKER_GROUP
+from jobs.render_pods import Pods, cpu_quantity, pod_template, ray_cpus, worker_resources
+from jobs.spec import API_VERSION, EmbeddingJob, apply_overrides, parse_document
+from jobs.yaml_text import Block, RawDocument, write_yaml
+from ray_app.config import WorkersSpec
+from ray_app.serve_settings import PORT, ServeSettings
+
+_DASHBOARD_PORT, _METRICS_PORT = 8265, 8080
+
+
+def document_for(name: str | None, overrides: Iterable[str]) -> EmbeddingJob:
+    """A document that says nothing of pods but what `overrides` say, for a model that comes without one."""
+    nowhere = {"uri": "s3://none/none"}
+    value = {
+        "apiVersion": API_VERSION,
+        "kind": "EmbeddingJob",
+        "metadata": {"name": name or "f2llm-serve"},
+        "spec": {"model": {"architecture": {}}, "data": nowhere, "storage": nowhere},
+    }
+    return parse_document(apply_overrides(RawDocument("--set", value), overrides))
+
+
+def render_service(
+    model: str, document: EmbeddingJob, facts: Facts, *, name: str, replicas: int
+) -> list[dict[str, Any]]:
+    """The RayService `name` and what guards its pods. Of the document it takes `cluster`, `workers` and `storage.s3`.
+
+    Raises ConfigError for a profile that is not known.
+    """
+    cluster, workers = document.spec.cluster, document.spec.workers
+    pods = Pods(cluster, facts, _labels(name), {})
+    settings = ServeSettings(
+        model=model,
+        name=name,
+        replicas=replicas,
+        cpus=int(ray_cpus(workers.cpus)),
+        gpus=workers.gpus,
+        s3=document.spec.storage.s3,
+    )
+    selector = {"matchLabels": {SERVICE_LABEL: name, NODE_TYPE_LABEL: "worker"}}
+    # Nodes are emptied one pod after the other; of a single one that could never be done.
+    guard = {"minAvailable": replicas - 1, "selector": selector}
+    return [
+        *([_object(document, "policy/v1", "PodDisruptionBudget", name, spec=guard)] if replicas > 1 else []),
+        _object(document, "networking.k8s.io/v1", "NetworkPolicy", name, spec=_network_policy(name)),
+        _object(
+            document,
+            "ray.io/v1",
+            "RayService",
+            name,
+            spec={
+                "serveConfigV2": Block(write_yaml(_serve_config(settings))),
+                "excludeHeadPodFromServeSvc": True,
+                "rayClusterConfig": _ray_cluster(pods, workers, replicas),
+            },
+        ),
+    ]
+
+
+def _serve_config(settings: ServeSettings) -> dict[str, Any]:
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": "0.0.0.0", "port": PORT},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {
+                "name": "f2llm",
+                "route_prefix": "/",
+                "import_path": "ray_app.serve_ray:build",
+                "args": settings.model_dump(mode="json", exclude_none=True),
+            }
+        ],
+    }
+
+
+def _ray_cluster(pods: Pods, workers: WorkersSpec, replicas: int) -> dict[str, Any]:
+    return {
+        "rayVersion": pods.facts.ray_version,
+        "authOptions": {"mode": "token"},
+        "headGroupSpec": {
+            # No core for work: the head may go without a request being lost.
+            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
+            "template": _template(pods, "ray-head", pods.cluster, workers),
+        },
+        "workerGroupSpecs": [
+            {
+                "groupName": WORKER_GROUP,
+                "replicas": replicas,
+                "minReplicas": replicas,
+                "maxReplicas": replicas,
+                "rayStartParams": {"num-cpus": ray_cpus(workers.cpus)},
+                "template": _template(pods, "ray-worker", pods.cluster, workers),
+            }
+        ],
+    }
+
+
+def _template(pods: Pods, container: str, cluster: ClusterSpec, workers: WorkersSpec) -> dict[str, Any]:
+    head = container == "ray-head"
+    settings = [
+        *((profile.head if head else profile.worker) for profile in pods.profiles),
+        cluster.head if head else cluster.worker,
+    ]
+    template = pod_template(
+        pods,
+        container,
+        settings,
+        resources={"cpu": cpu_quantity(cluster.head.cpus)} if head else worker_resources(workers),
+        shared_memory="1Gi" if head else cluster.worker.shared_memory,
+        env={},
+    )
+    template["spec"]["automountServiceAccountToken"] = False
+    if cluster.service_account is not None:  # it may carry the cloud's identity, by which a store is reached
+        template["spec"]["serviceAccountName"] = cluster.service_account
+    # By this name KubeRay finds the port of its service; requests reach workers only.
+    template["spec"]["containers"][0]["ports"] = [{"name": "serve", "containerPort": PORT}]
+    return template
+
+
+def _network_policy(name: str) -> dict[str, Any]:
+    own = {"matchLabels": {SERVICE_LABEL: name}}
+    kuberay = {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
+    return {
+        "podSelector": own,
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            {"from": [{"podSelector": own}]},
+            {
+                "from": [{"namespaceSelector": {}, "podSelector": kuberay}],
+                "ports": [{"protocol": "TCP", "port": _DASHBOARD_PORT}],
+            },
+            {
+                "from": [{"namespaceSelector": {}}],
+                "ports": [{"protocol": "TCP", "port": PORT}, {"protocol": "TCP", "port": _METRICS_PORT}],
+            },
+        ],
+    }
+
+
+def _labels(name: str) -> dict[str, str]:
+    return {SERVICE_LABEL: name}
+
+
+def _object(document: EmbeddingJob, api_version: str, kind: str, name: str, **content: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name}
+    if document.metadata.namespace:
+        metadata["namespace"] = document.metadata.namespace
+    metadata["labels"] = _labels(name)
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}

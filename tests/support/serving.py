@@ -1,0 +1,56 @@
+"""A model behind HTTP as a user has it: the command in a process of its own."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from tests.support.command import Running
+from tests.support.s3_server import free_port
+
+
+@contextmanager
+def serving(model: Path, *options: str, log: Path, environment: dict[str, str] | None = None) -> Iterator["Service"]:
+    """`f2llm serve` until the block ends, its health good when the block begins."""
+    port = free_port()
+    running = Running("serve", model, "--port", str(port), *options, log=log, environment=environment)
+    service = Service(running, f"http://127.0.0.1:{port}")
+    try:
+        running.wait_until(service.is_healthy)
+        yield service
+    finally:
+        running.terminate()
+
+
+class Service:
+    """Where it answers, and its process."""
+
+    def __init__(self, running: Running, url: str) -> None:
+        self.running, self.url = running, url
+
+    def is_healthy(self) -> bool:
+        try:
+            return self.get("/health")[0] == 200
+        except (URLError, ConnectionError):
+            return False
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and text."""
+        try:
+            with urlopen(self.url + path, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            return error.code, error.read().decode()
+
+    def post(self, body: bytes | dict[str, Any], *, key: str | None = None) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of a request for embeddings."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"} | ({} if key is None else {"Authorization": f"Bearer {key}"})
+        try:
+            with urlopen(Request(f"{self.url}/v1/embeddings", data, headers), timeout=120) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as error:
+            return error.code, json.load(error)
