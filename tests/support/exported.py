@@ -16,14 +16,18 @@ INSTRUCTION = "Find it."
 
 
 def export_small_model(
-    out: Path, texts: Sequence[str], *, max_tokens: int = 48, seed: int = 0, width: int = 48
+    out: Path, texts: Sequence[str], *, max_tokens: int = 48, seed: int = 0, width: int = 48, layers: int = 2
 ) -> Path:
-    """Write a model folder to `out`, with a tokenizer trained on `texts`. Embeddings have `width` dimensions."""
+    """Write a model folder to `out`, with a tokenizer trained on `texts`. Embeddings have `width` dimensions, and all
+    else is as wide as a Qwen3 of that width where that is more than the least.
+    """
     trained = train_tokenizer(texts, vocabulary_size=600)
     tokenizer = LoadedTokenizer(trained.tokenizer_json, eos_token=EOS_TOKEN, pad_token=EOS_TOKEN)
     config = Qwen3Config(
-        vocab_size=640, hidden_size=width, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        head_dim=16, intermediate_size=64, rope_theta=1_000_000.0, max_position_embeddings=512, initializer_range=0.3,
+        vocab_size=640, hidden_size=width, num_hidden_layers=layers, num_attention_heads=max(2, width // 64),
+        num_key_value_heads=max(1, width // 128), head_dim=16 if width < 128 else 64,
+        intermediate_size=64 if width < 128 else 3 * width, rope_theta=1_000_000.0, max_position_embeddings=512,
+        initializer_range=0.3,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,0 +1,265 @@
+"""`f2llm serve` under load against sentence-transformers behind FastAPI, in one run, taking turns.
+
+    python -m bench.serve [--seconds 4] [--rounds 3] [--width 384] [--layers 6]
+
+Both serve the same model, a Qwen3 with random weights and a tokenizer trained on the texts, each as one process that
+embeds with all cores. Both stay up for the whole run, and the clients share their cores. The texts are documentation
+that is on this machine: `short` are summaries of one line, `mixed` are summaries and bodies of all lengths, `batch` is
+16 of those a request. Each text is asked for once a round by plain HTTP, and the `openai` package does one row.
+"""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import getsid, sysconf
+from pathlib import Path
+from statistics import median
+from time import perf_counter, sleep
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import aiohttp
+import openai
+
+from bench._report import machine, table, write_result
+from data_io.sources.docstrings import Deduplicator, Limits, read_package
+from data_io.sources.installed import installed_packages
+from tests.support.exported import export_small_model
+from tests.support.s3_server import free_port
+
+MAX_TOKENS = 512
+BATCH = 16
+LOADS = (
+    ("short", 1), ("short", 8), ("short", 32), ("mixed", 1), ("mixed", 8), ("mixed", 32), ("batch", 8), ("openai", 8),
+)  # fmt: skip
+SIDES = ("f2llm serve", "FastAPI")
+_TICKS = sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all its processes so far."""
+        session, ticks = self.process.pid, 0
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if getsid(int(entry.name)) == session:
+                        fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                        ticks += int(fields[11]) + int(fields[12])
+                except (OSError, ValueError):
+                    continue
+        return ticks / _TICKS
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One turn of one server: what it answered in how long."""
+
+    latencies: Sequence[float]
+    texts: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def texts_per_second(self) -> float:
+        return self.texts / self.seconds
+
+    def quantile(self, share: float) -> float:
+        return sorted(self.latencies)[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--folder", type=Path, default=Path("build/serve"))
+    parser.add_argument("--only", help="one load, such as short:8; nothing is written then")
+    arguments = parser.parse_args()
+    texts = _texts()
+    model = arguments.folder / f"model-{arguments.width}-{arguments.layers}"
+    if not model.exists():
+        model.parent.mkdir(parents=True, exist_ok=True)
+        export_small_model(
+            model, [*texts["short"], *texts["mixed"]], max_tokens=MAX_TOKENS, width=arguments.width,
+            layers=arguments.layers,
+        )  # fmt: skip
+    loads = [load for load in LOADS if arguments.only in (None, f"{load[0]}:{load[1]}")]
+    with _servers(model) as servers:
+        idle = _idle(servers)
+        found = _measure(servers, texts, loads, arguments)
+    text = _page(found, idle, arguments)
+    if arguments.only:
+        print(text)
+    else:
+        write_result("serve", text)
+
+
+def _texts() -> dict[str, list[str]]:
+    """Summaries, and summaries and bodies, in an order that has nothing to do with their lengths."""
+    seen, limits = Deduplicator(), Limits(per_package=600, body_max=1500)
+    packages = installed_packages(("networkx", "numpy", "pandas", "scipy"))
+    docs = [doc for package in packages for doc in read_package(package.name, package.root, limits=limits, seen=seen)]
+    docs.sort(key=lambda doc: doc.summary[::-1])
+    return {
+        "short": [doc.summary for doc in docs],
+        "mixed": [text for doc in docs for text in (doc.body, doc.summary)],
+    }
+
+
+@contextmanager
+def _servers(model: Path) -> Iterator[dict[str, Server]]:
+    """Both, up and warm."""
+    ports = {side: free_port() for side in SIDES}
+    commands = {
+        "f2llm serve": ["-m", "jobs.cli", "serve", str(model), "--name", "m", "--port", str(ports["f2llm serve"])],
+        "FastAPI": ["-m", "bench._serve_plain", str(model), str(ports["FastAPI"])],
+    }
+    servers = {
+        side: Server(
+            f"http://127.0.0.1:{ports[side]}",
+            subprocess.Popen([sys.executable, *commands[side]], start_new_session=True),
+        )
+        for side in SIDES
+    }
+    try:
+        for server in servers.values():
+            while not _is_healthy(server):
+                if server.process.poll() is not None:
+                    raise SystemExit(f"a server ended with {server.process.returncode}")
+                sleep(0.2)
+        yield servers
+    finally:
+        for server in servers.values():
+            server.process.terminate()
+            server.process.wait()
+
+
+def _is_healthy(server: Server) -> bool:
+    try:
+        with urlopen(f"{server.url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _idle(servers: Mapping[str, Server]) -> dict[str, float]:
+    """Share of a core that each takes while nobody asks."""
+    before = {side: server.cpu_seconds() for side, server in servers.items()}
+    sleep(5)
+    return {side: (server.cpu_seconds() - before[side]) / 5 for side, server in servers.items()}
+
+
+def _measure(
+    servers: Mapping[str, Server],
+    texts: Mapping[str, Sequence[str]],
+    loads: Sequence[tuple[str, int]],
+    arguments: argparse.Namespace,
+) -> dict[tuple[str, int], dict[str, list[Measured]]]:
+    found: dict[tuple[str, int], dict[str, list[Measured]]] = {load: {side: [] for side in SIDES} for load in loads}
+    for server in servers.values():
+        asyncio.run(_load(server, "mixed", 4, texts["mixed"], 1.0))
+    for turn in range(arguments.rounds):
+        for load in loads:
+            for side in SIDES if turn % 2 else SIDES[::-1]:
+                asked = texts["short" if load[0] == "short" else "mixed"]
+                measured = asyncio.run(_load(servers[side], *load, asked, arguments.seconds))
+                found[load][side].append(measured)
+                print(
+                    f"{turn} {load} {side}: {measured.texts_per_second:.0f} texts/s, "
+                    f"p50 {measured.quantile(0.5) * 1000:.0f} ms",
+                    flush=True,
+                )
+    return found
+
+
+async def _load(server: Server, kind: str, clients: int, texts: Sequence[str], seconds: float) -> Measured:
+    """As many clients as that, each asking again as soon as it has its answer."""
+    latencies: list[float] = []
+    places = iter(range(10**9))
+    size = BATCH if kind == "batch" else 1
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+        async def ask(asked: list[str]) -> None:
+            if kind == "openai":
+                await client.embeddings.create(model="m", input=asked, extra_body={"truncate": True})
+                return
+            body = {"model": "m", "input": asked if size > 1 else asked[0], "encoding_format": "base64",
+                    "truncate": True}  # fmt: skip
+            async with session.post(f"{server.url}/v1/embeddings", json=body) as answer:
+                content: Any = await answer.json()
+                assert answer.status == 200, content
+                assert len(content["data"]) == size
+
+        async def run() -> None:
+            while perf_counter() < end:
+                first = next(places) * size
+                asked = [texts[(first + i) % len(texts)] for i in range(size)]
+                began = perf_counter()
+                await ask(asked)
+                latencies.append(perf_counter() - began)
+
+        cpu, began = server.cpu_seconds(), perf_counter()
+        end = began + seconds
+        await asyncio.gather(*(run() for _ in range(clients)))
+        took = perf_counter() - began
+        await client.close()
+    return Measured(latencies, len(latencies) * size, took, server.cpu_seconds() - cpu)
+
+
+def _page(
+    found: Mapping[tuple[str, int], Mapping[str, Sequence[Measured]]],
+    idle: Mapping[str, float],
+    arguments: argparse.Namespace,
+) -> str:
+    rows = []
+    for (kind, clients), sides in found.items():
+        ours, theirs = (sides[side] for side in SIDES)
+        ratios = [a.texts_per_second / b.texts_per_second for a, b in zip(ours, theirs, strict=True)]
+        name = {"openai": "mixed, openai package", "batch": f"mixed, {BATCH} a request"}.get(kind, kind)
+        rows.append(
+            [
+                name,
+                str(clients),
+                *(f"{median(each.texts_per_second for each in side):,.0f}" for side in (ours, theirs)),
+                f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
+                *(_milliseconds(side) for side in (ours, theirs)),
+                *(f"{sum(e.cpu_seconds for e in s) / sum(e.texts for e in s) * 1000:.1f}" for s in (ours, theirs)),
+            ]
+        )
+    pairs = [f"{side}, {what}" for what in ("texts/s", "p50 / p99 ms", "CPU ms a text") for side in SIDES]
+    head = ["texts", "clients", *pairs[:2], "ratio", *pairs[2:]]
+    return "\n".join(
+        [
+            "# Serving, against sentence-transformers behind FastAPI\n",
+            f"`python -m bench.serve --seconds {arguments.seconds:g} --rounds {arguments.rounds} --width "
+            f"{arguments.width} --layers {arguments.layers}`: {arguments.rounds} turns of "
+            f"{arguments.seconds:g} s each, "
+            "the two servers in turn, clients on the same cores. Medians; the ratio is that of texts/s in each turn, "
+            "lowest to highest in brackets.\n",
+            table(head, rows),
+            "\nWith nobody asking, "
+            + " and ".join(f"{side} takes {share:.0%}" for side, share in idle.items())
+            + " of a core.\n",
+            machine("ray", "torch", "sentence-transformers", "fastapi", "openai"),
+        ]
+    )
+
+
+def _milliseconds(turns: Sequence[Measured]) -> str:
+    return " / ".join(f"{median(turn.quantile(share) for turn in turns) * 1000:,.0f}" for share in (0.5, 0.99))
+
+
+if __name__ == "__main__":
+    main()
