@@ -20,6 +20,7 @@ from ray_app.encoder import Cut, Encoder, initial_encoder, load_encoder
 from ray_app.errors import ModelError
 from ray_app.model import load_tokenizer
 from ray_app.model_card import make_prompts
+from ray_app.sentence_model import SentenceModel, is_of_ours
 
 _CONFIGURATION = "config_sentence_transformers.json"
 _LISTING = "files.json"
@@ -29,7 +30,9 @@ _WHAT_EMBEDS = (".safetensors", ".json", ".txt", ".model")
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A model folder that `f2llm export` wrote, in a local folder or an object store. Pickles, opens nothing."""
+    """A model folder that `f2llm export` wrote, or another that sentence-transformers loads, in a local folder or an
+    object store. Pickles, opens nothing.
+    """
 
     name: str
     folder: Store
@@ -55,12 +58,12 @@ EmbeddingModel = ExportedModel | InitialModel
 
 
 def find_exported(place: Store, *, name: str | None = None, batch_tokens: int = 16384) -> ExportedModel:
-    """The model in a run directory (its model/), or in an exported folder. Raises ModelError where there is none."""
+    """The model in a run directory (its model/), or in a model folder. Raises ModelError where there is none."""
     folder = model_folder(place)
     settings = json.loads(folder.get(_CONFIGURATION))
     parts = folder.uri.rstrip("/").split("/")
     own_name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
-    prompts = tuple(settings["prompts"].items())
+    prompts = tuple((settings.get("prompts") or {}).items())
     return ExportedModel(name or own_name, folder, _fingerprint(folder), prompts, batch_tokens)
 
 
@@ -73,7 +76,7 @@ def model_folder(place: Store) -> Store:
         f"{place.uri} has no model: neither {_CONFIGURATION} nor model/{_CONFIGURATION} is there",
         remedy=f"write it first: `f2llm export {place.uri}`"
         if place.exists("job.yaml")
-        else "give a run directory, or a folder that `f2llm export` wrote",
+        else "give a run directory, or a model folder that `f2llm export` or sentence-transformers wrote",
     )
 
 
@@ -100,7 +103,10 @@ def open_encoder(model: EmbeddingModel, cut: Cut) -> Encoder:
     if isinstance(model, InitialModel):
         return initial_encoder(model.spec, model.data, device=device, cut=cut)
     with local_copy(model.folder) as folder:
-        return load_encoder(folder, device=device, batch_tokens=model.batch_tokens, cut=cut)
+        if is_of_ours(folder):
+            return load_encoder(folder, device=device, batch_tokens=model.batch_tokens, cut=cut)
+        other = SentenceModel(folder, torch.device(device))
+        return Encoder(other, other.tokenizer, batch_tokens=model.batch_tokens, cut=cut)
 
 
 @contextmanager

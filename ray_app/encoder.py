@@ -27,6 +27,7 @@ from ray_app.model import (
     load_tokenizer,
 )
 from ray_app.packing import Layout, pack
+from ray_app.sentence_model import SentenceModel, SentenceTokenizer
 
 _CPU_BATCH_TOKENS = 2048
 """More at once do not fit a core's cache, and are slower."""
@@ -47,7 +48,12 @@ class Encoder:
     """A model and its tokenizer, ready to embed."""
 
     def __init__(
-        self, model: Embedder, tokenizer: TextTokenizer, *, batch_tokens: int = 16384, cut: Cut | None = None
+        self,
+        model: Embedder | SentenceModel,
+        tokenizer: TextTokenizer | SentenceTokenizer,
+        *,
+        batch_tokens: int = 16384,
+        cut: Cut | None = None,
     ) -> None:
         """`batch_tokens` bounds the tokens embedded at once, and with them the memory. Raises ModelError for a cut that
         is wider than the model.
