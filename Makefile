@@ -65,7 +65,7 @@ bench: setup ## Measure against peers; every figure in the README comes from her
 
 .PHONY: constraints
 constraints: setup ## Write constraints.txt from what is installed (UPGRADE=1: after an upgrade of everything)
-	@tools/uv.sh pip install --quiet --python .venv/bin/python $(if $(UPGRADE),--upgrade,) --editable '.[dev,benchmark,operator]'
+	@tools/uv.sh pip install --quiet --python .venv/bin/python $(if $(UPGRADE),--upgrade,) --editable '.[dev,benchmark,applications,operator]'
 	@$(IN_VENV) python tools/constraints.py
 
 .PHONY: clean

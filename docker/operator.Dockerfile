@@ -4,6 +4,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY data_io data_io
 COPY ray_app ray_app
+COPY applications applications
 COPY jobs jobs
 RUN pip install --no-cache-dir --prefix=/install --constraint constraints.txt '.[operator]'
 

@@ -9,6 +9,7 @@ WORKDIR /opt/f2llm
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY data_io data_io
 COPY ray_app ray_app
+COPY applications applications
 COPY jobs jobs
 RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[train,cluster,serve]'
 RUN useradd --uid 1000 --create-home f2llm

@@ -65,6 +65,14 @@ Target = Literal[
     "initial_model",
     "Cut",
     "embed_texts",
+    "in_process",
+    "open_encoder",
+    "build_index",
+    "open_index",
+    "train",
+    "read_probe",
+    "predict",
+    "cluster_texts",
     "export_run",
     "merge",
     "find_checkpoints",
@@ -119,6 +127,14 @@ TARGETS: Mapping[Target, str] = {
     "initial_model": "ray_app.embedding_model",
     "Cut": "ray_app.encoder",
     "embed_texts": "ray_app.embed_job",
+    "in_process": "data_io.work",
+    "open_encoder": "ray_app.embedding_model",
+    "build_index": "applications.index",
+    "open_index": "applications.search",
+    "train": "applications.classify",
+    "read_probe": "applications.classify",
+    "predict": "applications.classify",
+    "cluster_texts": "applications.cluster",
     "export_run": "ray_app.delivery",
     "merge": "ray_app.merge",
     "find_checkpoints": "ray_app.merge",
@@ -149,7 +165,8 @@ LONGEST_MEASURED_TOKENS = 32_768
 """Longer texts count as this long in statistics: no backbone reads further."""
 RUN_HINT = "give the run directory, <storage.uri>/<metadata.name>, as in runs/demo"
 _DATA_LIBRARIES = ("numpy", "obstore", "pyarrow", "tokenizers", "xxhash")
-_OURS = ("data_io", "ray_app", "jobs")
+_OURS = ("data_io", "ray_app", "applications", "jobs")
+_EXTRAS = {"kubernetes": "cluster", "mteb": "benchmark", "faiss": "applications", "sklearn": "applications"}
 
 
 def function(target: Target) -> Callable[..., Any]:
@@ -161,8 +178,7 @@ def function(target: Target) -> Callable[..., Any]:
         if library in _OURS:
             raise
         extra = "data" if TARGETS[target].startswith("data_io") and library in _DATA_LIBRARIES else "train"
-        extra = {"kubernetes": "cluster", "mteb": "benchmark"}.get(library, extra)
-        extra = "serve" if target == "serve_here" else extra
+        extra = "serve" if target == "serve_here" else _EXTRAS.get(library, extra)
         raise ConfigError(
             f"{TARGETS[target]} cannot be loaded: {error}",
             remedy=f"{install_hint(extra)} (what is there: `f2llm doctor`)",

@@ -158,12 +158,12 @@ def embed(
     with pieces_run(workers, gpus=gpus) as run:
         embedded: Embedded = function("embed_texts")(
             found, address, open_store(out, s3), cut=function("Cut")(dimensions, normalize),
-            instruction=_instruction(found, prompt) if instruction is None else instruction, **run, **options,
+            instruction=instruction_named(found, prompt) if instruction is None else instruction, **run, **options,
         )  # fmt: skip
     return embedded
 
 
-def _instruction(model: Any, prompt: str | None) -> str:
+def instruction_named(model: Any, prompt: str | None) -> str:
     """What the model puts before a text under this name; documents carry none."""
     from data_io.task import instruction_of
 
@@ -172,8 +172,27 @@ def _instruction(model: Any, prompt: str | None) -> str:
     prompts = dict(model.prompts)
     found = instruction_of(prompts[prompt]) if prompt in prompts else None
     if found is None:
-        raise UsageError(
-            f"the model has no prompt {prompt!r}; it has {', '.join(prompts)}",
-            remedy="correct --prompt, or give an instruction: --instruction TEXT",
-        )
+        raise _no_prompt(prompt, prompts)
     return found
+
+
+def query_prefix(model: Any, prompt: str | None, instruction: str | None) -> str:
+    """What is put before a query: an instruction, or the model's prompt of that name; `query`, if it has one, where
+    neither is given.
+    """
+    from data_io.task import format_query
+
+    if instruction is not None:
+        return format_query("", instruction)
+    prompts = dict(model.prompts)
+    if prompt is not None and prompt not in prompts:
+        raise _no_prompt(prompt, prompts)
+    found: str = prompts.get(prompt or "query", "")
+    return found
+
+
+def _no_prompt(prompt: str, prompts: Mapping[str, str]) -> UsageError:
+    return UsageError(
+        f"the model has no prompt {prompt!r}; it has {', '.join(prompts) or 'none'}",
+        remedy="correct --prompt, or give an instruction: --instruction TEXT",
+    )

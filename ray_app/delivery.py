@@ -10,12 +10,13 @@ from typing import Literal
 
 import torch
 
+from data_io.folders import local_copy
 from data_io.manifest import Manifest, load_manifest
 from data_io.storage import Store
 from ray_app.checkpoint_manifest import FOLDER, CheckpointName, list_checkpoints
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
-from ray_app.embedding_model import local_copy, model_prompts
+from ray_app.embedding_model import model_prompts
 from ray_app.encoder import Encoder, initial_encoder, load_encoder
 from ray_app.errors import CheckpointError
 from ray_app.evaluate import evaluate

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +9,7 @@ from pathlib import Path
 import torch
 
 from data_io.errors import NotFoundInStore
+from data_io.folders import local_copy
 from data_io.manifest import Manifest, load_manifest
 from data_io.storage import Store
 from ray_app.config import JobSpec
@@ -107,20 +105,6 @@ def open_encoder(model: EmbeddingModel, cut: Cut) -> Encoder:
             return load_encoder(folder, device=device, batch_tokens=model.batch_tokens, cut=cut)
         other = SentenceModel(folder, torch.device(device))
         return Encoder(other, other.tokenizer, batch_tokens=model.batch_tokens, cut=cut)
-
-
-@contextmanager
-def local_copy(store: Store) -> Iterator[Path]:
-    """A folder with the store's files: itself where it is local, else a copy for as long as the block runs."""
-    if store.is_local:
-        yield Path(store.uri)
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        for info in store.list():
-            target = Path(temporary) / info.key
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(store.get(info.key))
-        yield Path(temporary)
 
 
 def _fingerprint(folder: Store) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 
 
 def trec_order(document_ids: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -51,4 +50,6 @@ def spearman(predicted_P: npt.NDArray[np.floating], expected_P: npt.NDArray[np.f
     """Spearman's rank correlation in -1..1; None where either side is constant (or has fewer than two values)."""
     if predicted_P.size < 2 or np.ptp(predicted_P) == 0 or np.ptp(expected_P) == 0:
         return None
+    import scipy.stats  # the rest of this file is needed by a search, which has to start at once
+
     return float(scipy.stats.spearmanr(predicted_P, expected_P).statistic)

@@ -16,6 +16,7 @@ EXTRAS = (
     "train",
     "eval",
     "benchmark",
+    "applications",
     "operator",
     "dev",
 )  # not flash-attn: it is compiled where there is a GPU

@@ -5,15 +5,61 @@ Modules of this package import documents and models inside the commands, so that
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from data_io.errors import F2LLMError
-from jobs.cli import ablate, cluster, data, document, embed, evaluate, machine, merge, overview, run, runs, serve
+from jobs.cli import (
+    ablate,
+    classify,
+    cluster,
+    data,
+    document,
+    embed,
+    evaluate,
+    machine,
+    merge,
+    overview,
+    run,
+    runs,
+    search,
+    serve,
+    text_clusters,
+)
+
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+
+_SECTIONS = {
+    "Train": ("demo", "run", "validate", "plan", "schema", "data"),
+    "Runs and models": ("status", "evaluate", "export", "merge", "ablate", "report", "runs"),
+    "Use a model": ("embed", "serve", "index", "search", "classify", "cluster"),
+    "On Kubernetes": (
+        "submit", "list", "watch", "describe", "logs", "scale", "suspend", "resume", "delete", "render", "dashboard",
+    ),
+}  # fmt: skip
+"""Headings of `f2llm --help` with their commands; what is in none comes last."""
+
+
+class _Commands(TyperGroup):
+    """The commands, in sections."""
+
+    def format_commands(self, ctx: "Context", formatter: "HelpFormatter") -> None:
+        width = max(map(len, self.commands))
+        words = {
+            name: command.get_short_help_str(formatter.width - width - 6) for name, command in self.commands.items()
+        }
+        listed = {name for names in _SECTIONS.values() for name in names}
+        for heading, names in (*_SECTIONS.items(), ("Other", tuple(name for name in words if name not in listed))):
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), words[name]) for name in names])
+
 
 app = typer.Typer(
     name="f2llm",
+    cls=_Commands,
     help="Fine-tune decoder LLMs into text-embedding models with the F2LLM recipe.",
     epilog="Exit codes: docs/reference/exit-codes.md. Paths in a document are relative to the current folder.",
     no_args_is_help=True,
@@ -51,6 +97,10 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("embed")(embed.embed)
 app.command("ablate")(ablate.ablate)
 app.command("serve")(serve.serve)
+app.command("index")(search.index)
+app.command("search")(search.search)
+app.command("cluster")(text_clusters.cluster)
+app.add_typer(classify.app, name="classify")
 app.command("export")(runs.export)
 app.command("merge")(merge.merge)
 app.command("report")(runs.report)

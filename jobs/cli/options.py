@@ -31,7 +31,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Run directory, or a folder that f2llm export wrote: a path or s3://bucket/prefix.",
+        help="Run directory, or a model folder of f2llm export or sentence-transformers: a path or s3://bucket/prefix.",
         show_default=False,
     ),
 ]
@@ -41,6 +41,44 @@ Data = Annotated[
         "--data", metavar="URI", help="Where the data set is now; otherwise data.uri of the run.", show_default=False
     ),
 ]
+Texts = Annotated[
+    str,
+    typer.Argument(
+        metavar="TEXTS", help="Parquet or JSON lines: a file, folder or pattern, here or s3://.", show_default=False
+    ),
+]
+WithModel = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Run directory, or a model folder of f2llm export or sentence-transformers: a path or s3://bucket/prefix.",
+        show_default=False,
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option("--column", metavar="NAME", help="Column of the texts; else by its usual names.", show_default=False),
+]
+Dimensions = Annotated[
+    int | None,
+    typer.Option("--dimensions", min=1, metavar="N", help="Keep the first N values of a vector.", show_default=False),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt", metavar="NAME", help="Put this prompt of the model's before each text.", show_default=False
+    ),
+]
+Instruction = Annotated[
+    str | None,
+    typer.Option("--instruction", metavar="TEXT", help="Put this instruction before each text.", show_default=False),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Processes at once; else one a core.", show_default=False),
+]
+Gpus = Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Embed on N GPUs.")]
 BatchTokens = Annotated[
     int, typer.Option("--batch-tokens", min=64, metavar="N", help="Tokens that are embedded at once.")
 ]

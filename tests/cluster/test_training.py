@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from data_io.folders import local_copy
 from data_io.storage import open_store
 from jobs.job_status import JobPhase, JobStatus
-from ray_app.embedding_model import local_copy
 from tests.support.command import f2llm
 from tests.support.kubectl import Refused
 from tests.support.operator import wait_for

@@ -8,7 +8,7 @@ import pytest
 
 HEAVY = (
     "torch", "ray", "deepspeed", "transformers", "pyarrow", "numpy", "obstore", "tokenizers", "kopf", "kubernetes",
-    "datasets", "mteb", "starlette", "orjson",
+    "datasets", "mteb", "starlette", "orjson", "faiss", "sklearn",
 )  # fmt: skip
 # Not heavy, but more than `--help` and `--version` need: pydantic and rich take longer than all the rest together.
 NOT_FOR_HELP = (*HEAVY, "pydantic", "rich", "yaml")

@@ -1,0 +1,198 @@
+"""Classifying a user's texts: a linear probe trained on labelled ones, and its predictions for others.
+
+<probe>/weights.safetensors   weight and bias of each label
+<probe>/probe.json            labels, how it was trained, how good it is; the last thing that is written
+<out>/predictions.parquet     the input's rows with a label and its probability each
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.numpy import load, save
+
+from applications.embedded import VECTOR, EmbeddedRows, read_embedded
+from applications.probe import Measure, Probe, train_probe
+from data_io.errors import ConfigError, DataError, NotFoundInStore
+from data_io.storage import Store
+from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
+from ray_app.embed_job import Progress, embed_texts
+from ray_app.embedding_model import ExportedModel
+from ray_app.encoder import Cut
+
+MANIFEST, WEIGHTS, PREDICTIONS = "probe.json", "weights.safetensors", "predictions.parquet"
+LABEL, PROBABILITY = "predicted_label", "predicted_probability"
+_SHOWN = 5
+OnProgress = Callable[[Progress], None]
+
+
+class ProbeManifest(BaseModel):
+    """probe.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = 1
+    model: str
+    model_uri: str = Field(description="Where the model was; texts are embedded with the same one.")
+    fingerprint: str = Field(description="Stands for the model's files.")
+    cut: int | None
+    instruction: str
+    weights: str = Field(description="SHA-256 of weights.safetensors.")
+    column: str
+    label_column: str
+    labels: tuple[str, ...]
+    unlabelled: int = Field(description="Rows without a label, or without a text.")
+    inverse_regularization: float
+    held_out: float
+    seed: int
+    measure: Measure
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row's."""
+
+    text: str
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How many rows have each label, and the first few."""
+
+    rows: int
+    labels: dict[str, int]
+    first: tuple[Prediction, ...]
+
+
+def train(
+    model: ExportedModel,
+    address: str,
+    out: Store,
+    *,
+    label: str,
+    column: str | None = None,
+    instruction: str = "",
+    dimensions: int | None = None,
+    held_out: float = 0.2,
+    seed: int = 0,
+    run: Run = in_process,
+    say: Say = lambda text: None,
+    on_progress: OnProgress = lambda progress: None,
+) -> ProbeManifest:
+    """Train a probe on the labelled texts at `address` into `out`, over an older probe.
+
+    Raises DataError for texts or labels that cannot be trained on.
+    """
+    began = time()
+    place = out.child(WORK_PREFIX).child("embeddings")
+    made = embed_texts(
+        model, address, place, column=column, keep=(label,), into=VECTOR, instruction=instruction,
+        cut=Cut(dimensions), run=run, say=say, on_progress=on_progress,
+    ).embeddings  # fmt: skip
+    vectors, labels = [], list[str]()
+    for part in read_embedded(place, made):
+        values = [None if value is None else str(value) for value in part.table.column(label).to_pylist()]
+        known = np.array([value is not None for value in values], dtype=bool)
+        vectors.append(part.vectors_ND[known])
+        labels += [value for value in values if value is not None]
+    if not labels:
+        raise DataError(f"no row has a label in column {label!r}", remedy="name another column with --label")
+    say("training the probe")
+    probe, measure, strength = train_probe(np.concatenate(vectors), labels, held_out=held_out, seed=seed)
+    weights = save({"weight": probe.weights_LD, "bias": probe.bias_L})
+    manifest = ProbeManifest(
+        model=model.name,
+        model_uri=model.folder.uri,
+        fingerprint=model.fingerprint,
+        cut=dimensions,
+        instruction=instruction,
+        weights=hashlib.sha256(weights).hexdigest(),
+        column=made.column,
+        label_column=label,
+        labels=probe.labels,
+        unlabelled=made.rows - len(labels),
+        inverse_regularization=strength,
+        held_out=held_out,
+        seed=seed,
+        measure=measure,
+    )
+    out.put(WEIGHTS, weights)
+    out.put(MANIFEST, manifest.model_dump_json(indent=1).encode() + b"\n")
+    end_work(out, began=began)
+    return manifest
+
+
+def read_probe(place: Store) -> tuple[ProbeManifest, Probe]:
+    """Raises ConfigError where there is no probe, DataError for one that is damaged."""
+    try:
+        manifest = ProbeManifest.model_validate_json(place.get(MANIFEST))
+        weights = place.get(WEIGHTS)
+    except NotFoundInStore as error:
+        raise ConfigError(
+            f"{place.uri} has no whole probe: {MANIFEST} or {WEIGHTS} is not there",
+            remedy="train it first: `f2llm classify train`",
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{place.uri}/{MANIFEST} is damaged", remedy="train the probe again") from error
+    if hashlib.sha256(weights).hexdigest() != manifest.weights:
+        raise DataError(f"{place.uri}/{WEIGHTS} is not what {MANIFEST} says", remedy="train the probe again")
+    found = load(weights)
+    return manifest, Probe(manifest.labels, found["weight"], found["bias"])
+
+
+def predict(
+    model: ExportedModel,
+    probe: tuple[ProbeManifest, Probe],
+    address: str,
+    out: Store,
+    *,
+    column: str | None = None,
+    run: Run = in_process,
+    say: Say = lambda text: None,
+    on_progress: OnProgress = lambda progress: None,
+) -> Predicted:
+    """Label the texts at `address`: their rows, with a label and its probability, go to `out`. A row without a text is
+    left out. Raises DataError for what cannot be embedded.
+    """
+    manifest, weights = probe
+    began = time()
+    place = out.child(WORK_PREFIX).child("embeddings")
+    made = embed_texts(
+        model, address, place, column=column, into=VECTOR, instruction=manifest.instruction, cut=Cut(manifest.cut),
+        run=run, say=say, on_progress=on_progress,
+    ).embeddings  # fmt: skip
+    counts = dict.fromkeys(manifest.labels, 0)
+    first: list[Prediction] = []
+    sink = pa.BufferOutputStream()
+    writer = None
+    for part in read_embedded(place, made):
+        table = _labelled(part, weights)
+        for found in table.column(LABEL).to_pylist():
+            counts[found] += 1
+        columns = (table.column(name).slice(0, _SHOWN).to_pylist() for name in (made.column, LABEL, PROBABILITY))
+        first += [Prediction(*row) for row in zip(*columns, strict=True)]
+        writer = writer or pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+        out.put(PREDICTIONS, sink.getvalue().to_pybytes())
+    end_work(out, began=began)
+    return Predicted(sum(counts.values()), counts, tuple(first[:_SHOWN]))
+
+
+def _labelled(part: EmbeddedRows, probe: Probe) -> pa.Table:
+    probabilities_NL = probe.probabilities(part.vectors_ND)
+    best_N = probabilities_NL.argmax(axis=1)
+    table = part.table
+    for name in (LABEL, PROBABILITY):
+        if name in table.column_names:
+            raise ConfigError(f"the rows have a column {name!r} already", remedy="rename or leave it out")
+    labels = pa.array([probe.labels[best] for best in best_N], type=pa.string())
+    return table.append_column(LABEL, labels).append_column(PROBABILITY, pa.array(probabilities_NL.max(axis=1)))

@@ -1,0 +1,178 @@
+"""Making an index of a user's texts (applications.index_files says what is in it).
+
+The work of one that was stopped is under `work/`, and is gone on with.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from applications.embedded import VECTOR, EmbeddedRows, document_instruction, read_embedded
+from applications.index_files import (
+    BM25,
+    LISTING,
+    MANIFEST,
+    ROWS,
+    VECTORS,
+    IndexManifest,
+    VectorKind,
+    read_manifest,
+)
+from applications.vectors import Vectors
+from data_io.errors import DataError
+from data_io.sources.raw_files import find_files, fingerprint
+from data_io.storage import Store
+from data_io.text_shards import describe_input
+from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
+from ray_app.bm25 import Bm25
+from ray_app.embed_job import Progress, embed_texts
+from ray_app.embedding_model import ExportedModel
+from ray_app.encoder import Cut
+from ray_app.export import upload_folder
+
+_ID_COLUMNS = ("id", "_id")
+_ROWS_AT_ONCE = 256
+"""Rows of a row group: what is read to show one hit."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What there is now, and whether this start made it."""
+
+    index: IndexManifest
+    is_new: bool
+
+
+def build_index(
+    model: ExportedModel,
+    address: str,
+    out: Store,
+    *,
+    column: str | None = None,
+    id_column: str | None = None,
+    dimensions: int | None = None,
+    vectors: VectorKind = "flat",
+    run: Run = in_process,
+    say: Say = lambda text: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Built:
+    """Embed the texts of the files at `address` and index them in `out`.
+
+    Raises DataError for what cannot be indexed, for an id that two texts have, and where `out` holds something else.
+    """
+    files = find_files(address)
+    texts = describe_input(files, text=column, keep=None)
+    ids = _id_column(files[0].address, texts.columns, id_column)
+    instruction = document_instruction(model)
+    decided_by = {
+        "model": model.fingerprint,
+        "input": [[file.address, fingerprint(file.address)] for file in files],
+        "texts": asdict(texts),
+        "ids": ids,
+        "instruction": instruction,
+        "dimensions": dimensions,
+        "vectors": vectors,
+    }
+    key = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
+    began = time()
+    if (known := _known(out, key)) is not None:
+        end_work(out, began=began)
+        return Built(known, is_new=False)
+    place = out.child(WORK_PREFIX).child("embeddings")
+    made = embed_texts(
+        model, address, place, column=column, into=VECTOR, instruction=instruction, cut=Cut(dimensions), run=run,
+        say=say, on_progress=on_progress,
+    )  # fmt: skip
+    say("building the index")
+    with TemporaryDirectory(dir=Path(out.uri) / WORK_PREFIX if out.is_local else None) as temporary:
+        count = _write(Path(temporary), read_embedded(place, made.embeddings), vectors, made.embeddings.dimensions,
+                       text=texts.text, ids=ids)  # fmt: skip
+        upload_folder(Path(temporary), out)
+    found = made.embeddings
+    index = IndexManifest(
+        key=key,
+        model=model.name,
+        model_uri=model.folder.uri,
+        fingerprint=model.fingerprint,
+        dimensions=found.dimensions,
+        cut=dimensions,
+        vectors=vectors,
+        texts=count,
+        nulls=found.nulls,
+        tokens=found.tokens,
+        input=found.input,
+        column=texts.text,
+        id_column=ids,
+    )
+    out.put(MANIFEST, index.model_dump_json(indent=1).encode() + b"\n")
+    end_work(out, began=began)
+    return Built(index, is_new=True)
+
+
+def _known(out: Store, key: str) -> IndexManifest | None:
+    """The index in `out` if it is the one that is wanted, None where it is still to be made."""
+    found = read_manifest(out)
+    if found is not None and found.key == key:
+        return found
+    others = [info.key for info in out.list() if not info.key.startswith(f"{WORK_PREFIX}/")]
+    ours = (VECTORS, ROWS, LISTING, f"{BM25}/")
+    if found is not None or any(not name.startswith(ours) for name in others):
+        what = "an index of other texts, or one made in another way" if found else f"something else ({others[0]})"
+        raise DataError(f"{out.uri} holds {what}", remedy="give an empty place for the index, or remove what is there")
+    return None
+
+
+def _id_column(address: str, columns: tuple[str, ...], wanted: str | None) -> str | None:
+    if wanted is None:
+        return next((name for name in _ID_COLUMNS if name in columns), None)
+    if wanted not in columns:
+        raise DataError(
+            f"{address} has no column {wanted!r}; it has {', '.join(columns)}", remedy="correct the name in --id"
+        )
+    return wanted
+
+
+def _write(
+    folder: Path, parts: Iterator[EmbeddedRows], kind: VectorKind, dimensions: int, *, text: str, ids: str | None
+) -> int:
+    """Write vectors, rows and BM25 of all parts to an empty folder; returns how many texts there are."""
+    vectors, corpus, seen = Vectors.empty(kind, dimensions), [], set[str]()
+    writer = None
+    for part in parts:
+        rows = _rows(part, text, ids)
+        for found in rows.column("id").to_pylist():
+            if found is None or found in seen:
+                raise DataError(
+                    f"two texts have the id {found!r}" if found else f"a text has no id in column {ids!r}",
+                    remedy="mend the ids, or name another column with --id",
+                )
+            seen.add(found)
+        writer = writer or pq.ParquetWriter(folder / ROWS, rows.schema, compression="zstd", write_page_checksum=True)
+        writer.write_table(rows, row_group_size=_ROWS_AT_ONCE)
+        vectors.add(part.vectors_ND)
+        corpus += rows.column("text").to_pylist()
+    if writer is not None:
+        writer.close()
+    if not corpus:
+        raise DataError("no row has a text", remedy="give files with texts")
+    vectors.save(folder / VECTORS)
+    Bm25.build(corpus).save(folder / BM25)
+    return len(corpus)
+
+
+def _rows(part: EmbeddedRows, text: str, ids: str | None) -> pa.Table:
+    """Columns id, text, and `columns`: the input's others, as one struct."""
+    found = part.numbers_N.astype(np.str_) if ids is None else part.table.column(ids).cast(pa.string())
+    columns = {"id": pa.array(found) if ids is None else found, "text": part.table.column(text).cast(pa.string())}
+    others = [name for name in part.table.column_names if name not in (text, ids)]
+    if others:
+        columns["columns"] = part.table.select(others).to_struct_array()
+    return pa.table(columns)

@@ -1,0 +1,54 @@
+"""The vectors of an index, compared by inner product. The one door to faiss. N vectors, Q queries, D dimensions."""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from applications.index_files import VectorKind
+
+_FACTORY: dict[VectorKind, str] = {"flat": "Flat", "hnsw": "HNSW32,Flat"}
+_LEAST_WALKED = 128
+"""Candidates that a walk keeps; more find more of the nearest."""
+
+
+class Vectors:
+    """N vectors at positions 0 to N - 1, in the order they were added."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    @classmethod
+    def empty(cls, kind: VectorKind, dimensions: int) -> "Vectors":
+        return cls(faiss.index_factory(dimensions, _FACTORY[kind], faiss.METRIC_INNER_PRODUCT))
+
+    @classmethod
+    def load(cls, path: Path) -> "Vectors":
+        """What `save` wrote; the file stays on disk and is read as it is needed."""
+        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+
+    def save(self, path: Path) -> None:
+        faiss.write_index(self._index, str(path))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def add(self, vectors_ND: npt.NDArray[np.float32]) -> None:
+        self._index.add(np.ascontiguousarray(vectors_ND))
+
+    def at(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The vectors float32 [len(positions), D] at these positions."""
+        found: npt.NDArray[np.float32] = self._index.reconstruct_batch(positions)
+        return found
+
+    def nearest(
+        self, queries_QD: npt.NDArray[np.float32], k: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Positions int64 and scores float32 [Q, min(k, N)], best first."""
+        options = {}
+        if isinstance(self._index, faiss.IndexHNSW):
+            options["params"] = faiss.SearchParametersHNSW(efSearch=max(_LEAST_WALKED, 2 * k))
+        scores_QK, positions_QK = self._index.search(np.ascontiguousarray(queries_QD), min(k, len(self)), **options)
+        return positions_QK, scores_QK

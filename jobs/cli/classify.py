@@ -1,0 +1,147 @@
+"""`f2llm classify`: labels for texts, by a linear probe on their embeddings."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli.embed import _lines as progress_lines
+from jobs.cli.options import (
+    AllowHttp,
+    BatchTokens,
+    Column,
+    Debug,
+    Dimensions,
+    EndpointUrl,
+    Gpus,
+    Instruction,
+    Json,
+    Processes,
+    Prompt,
+    Quiet,
+    Region,
+    Texts,
+    WithModel,
+    print_json,
+    s3_options,
+)
+from jobs.cli.text import aligned, say, say_nothing
+
+if TYPE_CHECKING:
+    from applications.classify import Predicted, ProbeManifest
+
+app = typer.Typer(
+    help="Label texts, by a linear probe trained on labelled ones.", no_args_is_help=True, rich_markup_mode=None
+)
+
+ProbeUri = Annotated[
+    str, typer.Argument(metavar="PROBE", help="The probe: a folder or s3://bucket/prefix.", show_default=False)
+]
+_SHOWN_CHARACTERS = 70
+
+
+@app.command("train")
+def train(
+    texts: Texts,
+    probe: ProbeUri,
+    model: WithModel,
+    label: Annotated[str, typer.Option("--label", metavar="NAME", help="Column of the labels.")] = "label",
+    column: Column = None,
+    held_out: Annotated[
+        float, typer.Option("--held-out", min=0.01, max=0.9, metavar="X", help="Share of the rows to measure on.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Decides which rows are held out.")] = 0,
+    prompt: Prompt = None,
+    instruction: Instruction = None,
+    dimensions: Dimensions = None,
+    batch_tokens: BatchTokens = 16_384,
+    workers: Processes = None,
+    gpus: Gpus = 0,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train logistic regression on the embeddings of labelled texts, and measure it on rows that were held out."""
+    from jobs import applications
+
+    tell = say_nothing if quiet else say
+    found = applications.train_classifier(
+        texts, probe, s3_options(endpoint_url, region, allow_http), model=model, label=label, column=column,
+        held_out=held_out, seed=seed, prompt=prompt, instruction=instruction, dimensions=dimensions,
+        batch_tokens=batch_tokens, workers=workers, gpus=gpus, say=tell, on_progress=progress_lines(tell),
+    )  # fmt: skip
+    if json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        for line in _trained_lines(probe, found):
+            print(line)
+
+
+@app.command("predict")
+def predict(
+    probe: ProbeUri,
+    texts: Texts,
+    out: Annotated[
+        str,
+        typer.Argument(metavar="OUT", help="Where predictions.parquet goes: a folder or prefix.", show_default=False),
+    ],
+    column: Column = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="Where the probe's model is now, if it was moved.", show_default=False
+        ),
+    ] = None,
+    batch_tokens: BatchTokens = 16_384,
+    workers: Processes = None,
+    gpus: Gpus = 0,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Label the texts of files: their rows with a label and its probability each, and the first few on the screen."""
+    from jobs import applications
+
+    tell = say_nothing if quiet else say
+    found = applications.predict_labels(
+        probe, texts, out, s3_options(endpoint_url, region, allow_http), model=model, column=column,
+        batch_tokens=batch_tokens, workers=workers, gpus=gpus, say=tell, on_progress=progress_lines(tell),
+    )  # fmt: skip
+    if json:
+        from dataclasses import asdict
+
+        print_json(asdict(found))
+    else:
+        for line in _predicted_lines(out, found):
+            print(line)
+
+
+def _trained_lines(place: str, probe: "ProbeManifest") -> Iterator[str]:
+    measure = probe.measure
+    without = f", {probe.unlabelled:,} rows without text or label left out" if probe.unlabelled else ""
+    yield f"{place}: trained on {measure.trained_on:,} rows, {len(probe.labels)} labels ({probe.label_column}){without}"
+    yield f"  {measure.held_out:,} held-out rows: accuracy {measure.accuracy:.3f}, macro F1 {measure.macro_f1:.3f}"
+    yield f"  always the most frequent label: accuracy {measure.most_frequent:.3f}"
+    rows = [[each.label, str(each.rows), f"{each.precision:.3f}", f"{each.recall:.3f}", f"{each.f1:.3f}"]
+            for each in measure.labels]  # fmt: skip
+    for line in aligned([["LABEL", "ROWS", "PRECISION", "RECALL", "F1"], *rows]):
+        yield f"  {line}"
+
+
+def _predicted_lines(place: str, found: "Predicted") -> Iterator[str]:
+    counts = ", ".join(f"{label} {rows:,}" for label, rows in found.labels.items())
+    yield f"{place}/predictions.parquet: {found.rows:,} rows: {counts}"
+    shown = [[each.label, f"{each.probability:.3f}", _start(each.text)] for each in found.first]
+    for line in aligned(shown) if shown else ():
+        yield f"  {line}"
+
+
+def _start(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _SHOWN_CHARACTERS else f"{words[: _SHOWN_CHARACTERS - 3].rstrip()}..."

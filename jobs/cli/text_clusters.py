@@ -1,0 +1,92 @@
+"""`f2llm cluster`: texts in groups, with a map."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from jobs.cli.embed import _lines as progress_lines
+from jobs.cli.options import (
+    AllowHttp,
+    BatchTokens,
+    Column,
+    Debug,
+    Dimensions,
+    EndpointUrl,
+    Gpus,
+    Instruction,
+    Json,
+    Processes,
+    Prompt,
+    Quiet,
+    Region,
+    Texts,
+    WithModel,
+    print_json,
+    s3_options,
+)
+from jobs.cli.text import aligned, say, say_nothing
+
+if TYPE_CHECKING:
+    from applications.cluster import Clusters
+
+
+def cluster(
+    texts: Texts,
+    out: Annotated[
+        str,
+        typer.Argument(metavar="OUT", help="Where clusters and map go: a folder or prefix.", show_default=False),
+    ],
+    model: WithModel,
+    column: Column = None,
+    method: Annotated[
+        Literal["kmeans", "hdbscan"],
+        typer.Option("--method", help="k-means puts every text into a group; HDBSCAN leaves out what is in none."),
+    ] = "kmeans",
+    clusters: Annotated[
+        int | None,
+        typer.Option(
+            "-k", min=2, metavar="N", help="Groups of k-means; else 2 to 20, by silhouette.", show_default=False
+        ),
+    ] = None,
+    smallest: Annotated[
+        int, typer.Option("--smallest", min=2, metavar="N", help="Texts of the smallest group of HDBSCAN.")
+    ] = 10,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Where k-means and the map begin.")] = 0,
+    prompt: Prompt = None,
+    instruction: Instruction = None,
+    dimensions: Dimensions = None,
+    batch_tokens: BatchTokens = 16_384,
+    workers: Processes = None,
+    gpus: Gpus = 0,
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Group texts by meaning, with names and a map to look at (OUT/map.html)."""
+    from jobs import applications
+
+    tell = say_nothing if quiet else say
+    found = applications.cluster_texts(
+        texts, out, s3_options(endpoint_url, region, allow_http), model=model, column=column, method=method,
+        clusters=clusters, smallest=smallest, seed=seed, prompt=prompt, instruction=instruction,
+        dimensions=dimensions, batch_tokens=batch_tokens, workers=workers, gpus=gpus, say=tell,
+        on_progress=progress_lines(tell),
+    )  # fmt: skip
+    if json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        for line in _lines(out, found):
+            print(line)
+
+
+def _lines(out: str, found: "Clusters") -> Iterator[str]:
+    fit = "" if found.silhouette is None else f", silhouette {found.silhouette:.2f}"
+    without = f", {found.unassigned:,} in none" if found.unassigned else ""
+    yield f"{out}/map.html: {found.texts:,} texts in {len(found.clusters)} clusters{without}{fit}"
+    rows = [[str(each.number), f"{each.texts:,}", ", ".join(each.terms)] for each in found.clusters]
+    for line in aligned([["", "TEXTS", "WORDS THAT SET IT APART"], *rows]):
+        yield f"  {line}"

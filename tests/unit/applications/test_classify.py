@@ -1,0 +1,91 @@
+"""A classifier of texts: what is trained, kept and predicted."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from applications.classify import Predicted, ProbeManifest, predict, read_probe, train
+from data_io.errors import ConfigError, DataError
+from data_io.storage import open_store
+from ray_app.embedding_model import ExportedModel, find_exported
+from tests.support.exported import export_small_model
+
+KINDS = {"graph": "node edge path graph cycle", "table": "row column table key join"}
+LABELLED = [
+    {"text": f"{words.split()[i % 5]} and {words.split()[(i * 3 + 1) % 5]} number {i}", "kind": kind}
+    for i in range(30)
+    for kind, words in KINDS.items()
+]
+
+
+def write(path: Path, rows: list[dict[str, str | None]] | list[dict[str, str]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    texts = [row["text"] for row in LABELLED]
+    return find_exported(open_store(str(export_small_model(tmp_path_factory.mktemp("model") / "small", texts))))
+
+
+@pytest.fixture(scope="module")
+def place(model: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("probe")
+    train_on(model, folder, [*LABELLED, {"text": "no label", "kind": None}, {"text": None, "kind": "graph"}])
+    return folder / "probe"
+
+
+def train_on(model: ExportedModel, folder: Path, rows: list[dict[str, str | None]]) -> ProbeManifest:
+    texts = write(folder / "texts.jsonl", rows)
+    return train(model, texts, open_store(str(folder / "probe")), label="kind", instruction="Say the kind.")
+
+
+def predict_with(model: ExportedModel, place: Path, folder: Path, rows: list[dict[str, str | None]]) -> Predicted:
+    texts = write(folder / "new.jsonl", rows)
+    return predict(model, read_probe(open_store(str(place))), texts, open_store(str(folder / "out")))
+
+
+def test_what_was_trained_is_kept_with_its_measure(place: Path, model: ExportedModel) -> None:
+    manifest, probe = read_probe(open_store(str(place)))
+
+    assert (manifest.labels, probe.labels) == (("graph", "table"), ("graph", "table"))
+    assert (manifest.unlabelled, manifest.instruction, manifest.fingerprint) == (2, "Say the kind.", model.fingerprint)
+    assert manifest.measure.accuracy > 0.9 > manifest.measure.most_frequent
+    assert sorted(path.name for path in place.iterdir()) == ["probe.json", "weights.safetensors"]
+
+
+def test_rows_come_back_with_a_label_and_its_probability(model: ExportedModel, place: Path, tmp_path: Path) -> None:
+    found = predict_with(
+        model, place, tmp_path, [{"text": "edge and path"}, {"text": None}, {"text": "column and key"}]
+    )
+
+    table = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pydict()
+    assert table["text"] == ["edge and path", "column and key"]
+    assert table["predicted_label"] == ["graph", "table"]
+    assert all(0.5 < value <= 1 for value in table["predicted_probability"])
+    assert (found.rows, found.labels) == (2, {"graph": 1, "table": 1})
+    assert [(each.text, each.label) for each in found.first] == [
+        ("edge and path", "graph"),
+        ("column and key", "table"),
+    ]
+
+
+def test_weights_of_another_probe_are_refused(model: ExportedModel, place: Path, tmp_path: Path) -> None:
+    train_on(model, tmp_path, [*LABELLED[1:]])
+    (tmp_path / "probe" / "probe.json").write_bytes((place / "probe.json").read_bytes())
+
+    with pytest.raises(DataError, match=r"weights\.safetensors is not what probe\.json says"):
+        read_probe(open_store(str(tmp_path / "probe")))
+
+
+def test_a_place_without_a_probe_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no whole probe"):
+        read_probe(open_store(str(tmp_path)))
+
+
+def test_texts_without_a_label_are_refused(model: ExportedModel, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no row has a label in column 'kind'"):
+        train_on(model, tmp_path, [{"text": "a", "kind": None}])

@@ -1,0 +1,64 @@
+"""Clusters of texts: every text is in one place, and the page says what the files say."""
+
+import html
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from applications.cluster import Clusters, cluster_texts
+from data_io.errors import DataError
+from data_io.storage import open_store
+from ray_app.embedding_model import ExportedModel, find_exported
+from tests.support.exported import export_small_model
+
+TEXTS = [f"{word} {word} text <b>{i}</b>" for i in range(12) for word in ("graph", "matrix")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
+    return find_exported(open_store(str(export_small_model(tmp_path_factory.mktemp("model") / "small", TEXTS))))
+
+
+@pytest.fixture(scope="module")
+def folder(model: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clusters")
+    cluster(model, folder, [*TEXTS, None])
+    return folder / "out"
+
+
+def cluster(model: ExportedModel, folder: Path, texts: list[str | None]) -> Clusters:
+    path = folder / "texts.jsonl"
+    path.write_text("".join(json.dumps({"name": str(i), "text": text}) + "\n" for i, text in enumerate(texts)))
+    return cluster_texts(model, str(path), open_store(str(folder / "out")), clusters=2)
+
+
+def test_every_text_has_a_cluster_and_a_place(folder: Path) -> None:
+    found = Clusters.model_validate_json((folder / "clusters.json").read_text())
+
+    table = pq.read_table(folder / "clusters.parquet").to_pydict()
+
+    assert table["text"] == TEXTS
+    assert list(table) == ["name", "text", "cluster", "map_x", "map_y"]
+    assert Counter(table["cluster"]) == {each.number: each.texts for each in found.clusters}
+    assert len({*zip(table["map_x"], table["map_y"], strict=True)}) == len(TEXTS)
+    assert all(set(each.middle) <= set(TEXTS) for each in found.clusters)
+    assert sorted(path.name for path in folder.iterdir()) == ["clusters.json", "clusters.parquet", "map.html"]
+
+
+def test_the_page_shows_the_clusters_and_runs_nothing_that_a_text_says(folder: Path) -> None:
+    found = Clusters.model_validate_json((folder / "clusters.json").read_text())
+
+    page = (folder / "map.html").read_text(encoding="utf-8")
+
+    assert "24 texts in 2 clusters" in page
+    assert all(", ".join(each.terms) in page for each in found.clusters)
+    assert all(html.escape(text) in page for each in found.clusters for text in each.middle)
+    assert not any(text in page for text in TEXTS)
+
+
+def test_too_few_texts_are_refused(model: ExportedModel, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="2 texts are too few for 2 clusters"):
+        cluster(model, tmp_path, ["one", "two", None])

@@ -1,0 +1,63 @@
+"""A linear probe: what it learns, what is kept of it, and what it refuses."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from applications.probe import train_probe
+from data_io.errors import DataError
+
+
+def clouds(labels: int, rows: int = 40, seed: int = 0) -> tuple[npt.NDArray[np.float32], list[str]]:
+    """Rows around a centre for each label, in mixed order."""
+    chance = np.random.default_rng(seed)
+    centres = chance.normal(size=(labels, 8)) * 2
+    which = chance.permutation(np.repeat(np.arange(labels), rows))
+    return (centres[which] + chance.normal(size=(len(which), 8))).astype(np.float32), [f"label {i}" for i in which]
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_probabilities_are_those_of_scikit_learn(labels: int) -> None:
+    vectors, names = clouds(labels)
+
+    probe, measure, strength = train_probe(vectors, names, held_out=0.25, seed=0)
+
+    from sklearn.model_selection import train_test_split
+
+    train, test, known, wanted = train_test_split(
+        vectors, names, test_size=round(0.25 * len(names)), stratify=names, random_state=0
+    )
+    fitted = LogisticRegression(C=strength, max_iter=1000).fit(train, known)
+    assert np.abs(probe.probabilities(test) - fitted.predict_proba(test)).max() < 1e-4
+    assert measure.accuracy == pytest.approx(fitted.score(test, wanted))
+    assert measure.accuracy > 0.9 > measure.most_frequent
+    assert (measure.trained_on, measure.held_out) == (len(train), len(test))
+
+
+def test_labels_that_say_nothing_are_not_learned() -> None:
+    vectors, names = clouds(2)
+
+    _, measure, _ = train_probe(vectors, names[1:] + names[:1], held_out=0.5, seed=0)
+
+    assert measure.accuracy < 0.75
+
+
+def test_the_measure_of_a_label_counts_its_held_out_rows() -> None:
+    vectors, names = clouds(3)
+
+    _, measure, _ = train_probe(vectors, names, held_out=0.2, seed=3)
+
+    assert [(each.label, each.rows) for each in measure.labels] == [(f"label {i}", 8) for i in range(3)]
+    assert measure.macro_f1 == pytest.approx(np.mean([each.f1 for each in measure.labels]))
+
+
+def test_what_cannot_be_trained_on_is_refused() -> None:
+    vectors, names = clouds(2)
+
+    with pytest.raises(DataError, match="have 1 labels; expected two or more"):
+        train_probe(vectors, ["same"] * len(names), held_out=0.2, seed=0)
+    with pytest.raises(DataError, match=r"1 labels have one row alone \('rare'\)"):
+        train_probe(vectors, ["rare", *names[1:]], held_out=0.2, seed=0)
+    with pytest.raises(DataError, match="cannot be divided"):
+        train_probe(vectors[:4], ["a", "a", "b", "b"], held_out=0.9, seed=0)
