@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load, save
 
 from applications.embedded import VECTOR, EmbeddedRows, read_embedded
-from applications.probe import Measure, Probe, train_probe
+from applications.probe import Floats, Measure, Probe, train_probe
 from data_io.errors import ConfigError, DataError, NotFoundInStore
 from data_io.storage import Store
 from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
@@ -96,7 +96,7 @@ def train(
         model, address, place, column=column, keep=(label,), into=VECTOR, instruction=instruction,
         cut=Cut(dimensions), run=run, say=say, on_progress=on_progress,
     ).embeddings  # fmt: skip
-    vectors, labels = [], list[str]()
+    vectors, labels = list[Floats](), list[str]()
     for part in read_embedded(place, made):
         values = [None if value is None else str(value) for value in part.table.column(label).to_pylist()]
         known = np.array([value is not None for value in values], dtype=bool)

@@ -144,7 +144,7 @@ def _write(
     folder: Path, parts: Iterator[EmbeddedRows], kind: VectorKind, dimensions: int, *, text: str, ids: str | None
 ) -> int:
     """Write vectors, rows and BM25 of all parts to an empty folder; returns how many texts there are."""
-    vectors, corpus, seen = Vectors.empty(kind, dimensions), [], set[str]()
+    vectors, corpus, seen = Vectors.empty(kind, dimensions), list[str](), set[str]()
     writer = None
     for part in parts:
         rows = _rows(part, text, ids)

@@ -50,8 +50,12 @@ class SearchIndex:
     def search(self, queries: Sequence[str], encode: Encode, *, method: Method, k: int) -> Iterator[list[Hit]]:
         """At most k hits for every query, best first."""
         depth = max(k, _FUSED) if method == "hybrid" else k
-        dense = self._dense(encode(queries), depth) if method != "bm25" else iter([{}] * len(queries))
-        words = self._words(queries, depth) if method != "dense" else iter([{}] * len(queries))
+        dense: Iterator[dict[int, float]] = (
+            self._dense(encode(queries), depth) if method != "bm25" else iter([{}] * len(queries))
+        )
+        words: Iterator[dict[int, float]] = (
+            self._words(queries, depth) if method != "dense" else iter([{}] * len(queries))
+        )
         for by_meaning, by_words in zip(dense, words, strict=True):
             if method == "hybrid":
                 found = fuse([list(by_meaning), list(by_words)])[:k]

@@ -1,7 +1,7 @@
 """What the command line does with embeddings, each through the door to heavy modules (`jobs.backend`)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from jobs.backend import function, pieces_run, quiet_libraries
@@ -148,7 +148,8 @@ def _run(workers: int | None, gpus: int) -> "Run":
     def run(work: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         todo = list(pieces)
         here = function("in_process")
-        with pieces_run(workers, gpus=gpus) if gpus or len(todo) > 1 else nullcontext({}) as options:
+        none: AbstractContextManager[dict[str, Any]] = nullcontext({})
+        with pieces_run(workers, gpus=gpus) if gpus or len(todo) > 1 else none as options:
             yield from options.get("run", here)(work, todo)
 
     return run

@@ -78,7 +78,7 @@ class SentenceModel(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embeddings float32 [N, D], L2-normalised, in the order of the texts."""
         assert batch.cu_seqlens is not None
-        texts = batch.input_ids[0].split(batch.cu_seqlens.diff().tolist())
+        texts = torch.split(batch.input_ids[0], batch.cu_seqlens.diff().tolist())
         ids_NL = pad_sequence(list(texts), batch_first=True, padding_value=self.model.tokenizer.pad_token_id or 0)
         mask_NL = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
         embedded_ND: Tensor = self.model({"input_ids": ids_NL, "attention_mask": mask_NL})["sentence_embedding"]

@@ -30,7 +30,8 @@ from jobs.cli import (
 )
 
 if TYPE_CHECKING:
-    from typer._click import Context, HelpFormatter
+    from typer._click.core import Context
+    from typer._click.formatting import HelpFormatter
 
 _SECTIONS = {
     "Train": ("demo", "run", "validate", "plan", "schema", "data"),

@@ -13,21 +13,21 @@ from ray_app.embedding_model import ExportedModel, find_exported
 from tests.support.exported import export_small_model
 
 KINDS = {"graph": "node edge path graph cycle", "table": "row column table key join"}
-LABELLED = [
+LABELLED: list[dict[str, str | None]] = [
     {"text": f"{words.split()[i % 5]} and {words.split()[(i * 3 + 1) % 5]} number {i}", "kind": kind}
     for i in range(30)
     for kind, words in KINDS.items()
 ]
 
 
-def write(path: Path, rows: list[dict[str, str | None]] | list[dict[str, str]]) -> str:
+def write(path: Path, rows: list[dict[str, str | None]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    texts = [row["text"] for row in LABELLED]
+    texts = [str(row["text"]) for row in LABELLED]
     return find_exported(open_store(str(export_small_model(tmp_path_factory.mktemp("model") / "small", texts))))
 
 

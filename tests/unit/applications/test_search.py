@@ -75,7 +75,6 @@ def killed(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tupl
     for piece in todo:
         function(piece)
     raise Killed
-    yield
 
 
 def no_encoder(texts: Any) -> npt.NDArray[np.float32]:
