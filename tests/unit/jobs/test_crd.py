@@ -1,5 +1,6 @@
 """The custom resource: structural, small, and of the same mind as the document."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -46,7 +47,7 @@ def test_the_files_are_what_the_models_say() -> None:
 
 
 def test_it_fits_into_one_request_with_room_to_spare() -> None:
-    assert len(text()) < 70_000
+    assert len(json.dumps(custom_resource_definition(), separators=(",", ":"))) < 60_000  # as it is stored
 
 
 def test_every_node_has_a_type_and_nothing_that_a_structural_schema_forbids() -> None:
