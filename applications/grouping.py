@@ -59,7 +59,7 @@ def name_clusters(texts: Sequence[str], cluster_N: Ids, *, terms: int = 4) -> li
     arXiv 2203.05794, section 3.3). English stop words and words of less than three letters do not count.
     """
     count = int(cluster_N.max()) + 1
-    joined = [" ".join(texts[i] for i in np.flatnonzero(cluster_N == c)) for c in range(count)]
+    joined = [" ".join(texts[i] for i in np.flatnonzero(cluster_N == c).tolist()) for c in range(count)]
     vectorizer = CountVectorizer(stop_words="english", token_pattern=_WORD)
     try:
         counts_CW = vectorizer.fit_transform(joined).toarray().astype(np.float64)

@@ -54,7 +54,7 @@ def _figure(
                 mode="markers",
                 name=html.escape(name),
                 marker={"color": _colour(number), "size": 7, "opacity": 0.8, "symbol": _symbol(number)},
-                text=[_hover(texts[i]) for i in members],
+                text=[_hover(texts[i]) for i in members.tolist()],
                 hovertemplate=f"%{{text}}<extra>{html.escape(name)}</extra>",
             )
         )

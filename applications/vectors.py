@@ -49,6 +49,7 @@ class Vectors:
         """Positions int64 and scores float32 [Q, min(k, N)], best first."""
         options = {}
         if isinstance(self._index, faiss.IndexHNSW):
-            options["params"] = faiss.SearchParametersHNSW(efSearch=max(_LEAST_WALKED, 2 * k))
+            walked = max(_LEAST_WALKED, 2 * k)
+            options["params"] = faiss.SearchParametersHNSW(efSearch=walked)  # type: ignore[attr-defined]
         scores_QK, positions_QK = self._index.search(np.ascontiguousarray(queries_QD), min(k, len(self)), **options)
         return positions_QK, scores_QK

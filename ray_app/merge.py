@@ -17,12 +17,13 @@ from typing import Any, Protocol
 import torch
 
 from data_io.errors import ConfigError
+from data_io.folders import local_copy
 from data_io.manifest import load_manifest
 from data_io.storage import Store
 from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints
 from ray_app.config import EvaluationSpec, JobSpec
 from ray_app.delivery import export_run, step_text
-from ray_app.embedding_model import local_copy, model_folder
+from ray_app.embedding_model import model_folder
 from ray_app.encoder import load_encoder
 from ray_app.errors import CheckpointError, ModelError
 from ray_app.evaluate import evaluate

@@ -5,6 +5,7 @@ N texts, T tokens, D dimensions.
 
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,19 +91,22 @@ class SentenceTokenizer:
 
     def __init__(self, tokenizer: Any, max_tokens: int | None) -> None:
         self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
+        self.max_tokens = sys.maxsize if max_tokens is None else max_tokens
 
     def encode(self, texts: Sequence[str]) -> TokenTexts:
         """Ids of `texts`, cut to the model's limit."""
         if not texts:
             return TokenTexts(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))
-        rows = self._tokenizer(
-            list(texts), truncation=self._max_tokens is not None, max_length=self._max_tokens, padding=False
-        )["input_ids"]
+        limit = {"truncation": True, "max_length": self.max_tokens} if self.max_tokens < sys.maxsize else {}
+        rows = self._tokenizer(list(texts), padding=False, **limit)["input_ids"]
         return TokenTexts(
             ids=np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]),
             lengths=np.array([len(row) for row in rows], dtype=np.int32),
         )
+
+    def cuts(self, text: str) -> bool:
+        """Whether `encode` leaves the end of this text out."""
+        return len(self._tokenizer(text, verbose=False)["input_ids"]) > self.max_tokens
 
 
 def _content(path: Path) -> Any:
