@@ -22,6 +22,7 @@ from threading import Event, Thread
 from time import perf_counter
 from typing import Any
 
+from bench._documentation import documentation
 from bench._report import machine, table, write_result
 
 RULE = {"range_min": 5, "range_max": 100, "max_score": 0.8, "relative_margin": 0.05, "num_negatives": 24}
@@ -81,7 +82,7 @@ def _collect(folder: Path, documents: int, queries: int) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     pairs: dict[int, tuple[str, str]] = {}
-    for query, body in _documentation():
+    for query, body in documentation():
         pairs.setdefault(text_key(body), (query, body))
     # By key: a package's texts are spread out, and so are the queries among them.
     chosen = [pairs[key] for key in sorted(pairs)][:documents]
@@ -95,27 +96,6 @@ def _collect(folder: Path, documents: int, queries: int) -> None:
         out.writelines(json.dumps({"query": q, "positive": p}) + "\n" for q, p in asked.items())
     with (folder / "corpus.jsonl").open("w", encoding="utf-8") as out:
         out.writelines(json.dumps({"text": p}) + "\n" for q, p in chosen if asked.get(q) != p)
-
-
-def _documentation() -> Iterator[tuple[str, str]]:
-    from importlib.metadata import packages_distributions
-
-    from data_io.sources.docstrings import Deduplicator, Docstring, Limits, read_package, read_topics
-    from data_io.sources.installed import STANDARD_LIBRARY, installed_packages
-
-    class Everything(Deduplicator):
-        def is_new(self, docstring: Docstring) -> bool:
-            return True
-
-    # Looser than the demo's: any text will do to be searched among.
-    limits = Limits(per_package=10**6, per_module=10**6, summary_min=5, summary_max=400, body_min=15, body_min_words=2)
-    names = [STANDARD_LIBRARY, *sorted(name for name in packages_distributions() if name.isidentifier())]
-    for package in installed_packages(names):
-        found = read_package(package.name, package.root, limits=limits, seen=Everything())
-        if package.name == STANDARD_LIBRARY:
-            found += read_topics(package.name, package.root, limits=limits, seen=Everything())
-        for docstring in found:
-            yield docstring.summary, docstring.body
 
 
 def _job(folder: Path, model: Peer) -> dict[str, Any]:

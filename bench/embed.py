@@ -1,0 +1,291 @@
+"""`f2llm embed` on 200,000 real passages, killed three times, and its speed against sentence-transformers' `encode`.
+
+    python -m bench.embed [--rows 200000] [--rounds 5] [--sample 4000] [--folder build/embed]
+
+The passages are sentences of the documentation of whatever is installed, each once (200,000 need the extras `dev`,
+`benchmark` and `operator` of this project). One job runs straight through; another is killed with all it started at
+three random moments and started again; their files are then compared byte by byte. For the speed, both embed the same
+texts with the same model in one process on one thread, turn about. The folder keeps the texts and what was embedded.
+"""
+
+import argparse
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import process_time
+from typing import Any
+
+from bench._documentation import documentation
+from bench._report import machine, table, write_result
+
+KILLS = 3
+SHARD_ROWS = 4096
+MAX_TOKENS = 128
+MODELS = {"small": (64, 2), "larger": (256, 4)}
+"""Width and layers of each; the jobs embed with the first."""
+_SENTENCE_ENDS = re.compile(r"\n\s*\n|(?<=[.!?])\s+")
+_SHORTEST = 20
+
+
+@dataclass(frozen=True)
+class Speed:
+    """CPU seconds of both by round, for one model and one kind of text."""
+
+    model: str
+    texts: str
+    count: int
+    tokens: int
+    ours: list[float]
+    theirs: list[float]
+    difference: float
+    """Largest difference of any value of the vectors."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sample", type=int, default=4000, help="passages for the comparison of speed")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=Path("build/embed"))
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps([asdict(speed) for speed in _speeds(arguments)]))
+        return
+    _collect(arguments.folder, arguments.rows)
+    _export_models(arguments.folder)
+    job = _jobs(arguments)
+    command = [sys.executable, "-m", "bench.embed", "--child", "--folder", str(arguments.folder)]
+    command += ["--rounds", str(arguments.rounds), "--sample", str(arguments.sample)]
+    print("measuring the speed ...", flush=True)
+    found = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+    _report(arguments, job, [Speed(**speed) for speed in found])
+
+
+def _collect(folder: Path, rows: int) -> None:
+    """texts.parquet: passages in the order of a draw; documents.json: some whole bodies, which are longer."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if (folder / "texts.parquet").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    passages, bodies = dict[str, None](), dict[str, None]()
+    for summary, body in documentation():
+        bodies[body] = None
+        passages.update((passage, None) for text in (summary, body) for passage in _passages(text))
+    if len(passages) < rows:
+        raise SystemExit(f"there are only {len(passages):,} passages here; install more packages or lower --rows")
+    draw = random.Random(0)
+    chosen = draw.sample(sorted(passages), rows)
+    (folder / "documents.json").write_text(json.dumps(draw.sample(sorted(bodies), 1000)), encoding="utf-8")
+    pq.write_table(pa.table({"id": range(rows), "text": chosen}), folder / "texts.parquet", row_group_size=10_000)
+
+
+def _passages(text: str) -> Iterator[str]:
+    for part in _SENTENCE_ENDS.split(text):
+        passage = " ".join(part.split())
+        if len(passage) >= _SHORTEST:
+            yield passage
+
+
+def _texts(folder: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    texts: list[str] = pq.read_table(folder / "texts.parquet").column("text").to_pylist()
+    return texts
+
+
+def _export_models(folder: Path) -> None:
+    """Qwen3 in its own proportions, with random weights and a tokenizer of the texts."""
+    import torch
+
+    from data_io.sources.tokenizer_training import EOS_TOKEN, train_tokenizer
+    from data_io.tokenization import LoadedTokenizer
+    from ray_app.config import JobSpec
+    from ray_app.export import export_model
+    from ray_app.model import build_backbone
+    from ray_app.model_card import CardFacts, make_prompts
+
+    for name, (width, layers) in MODELS.items():
+        if (folder / name).exists():
+            continue
+        trained = train_tokenizer(_texts(folder)[:20_000], vocabulary_size=8192)
+        architecture = {
+            "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": width // 32,
+            "num_key_value_heads": width // 64, "head_dim": 64, "intermediate_size": 3 * width,
+            "initializer_range": 0.1,
+        }  # fmt: skip
+        model = {"architecture": architecture, "max_seq_length": MAX_TOKENS}
+        job = JobSpec.model_validate({"model": model, "data": {"uri": "data"}})
+        export_model(
+            build_backbone(job.model, vocabulary_size=8192, dtype=torch.float32, seed=0),
+            LoadedTokenizer(trained.tokenizer_json, eos_token=EOS_TOKEN, pad_token=EOS_TOKEN),
+            folder / name,
+            card=CardFacts(name=name, job=job, data_version="", sources=(), steps=0, examples=0),
+            max_seq_length=MAX_TOKENS,
+            prompts=make_prompts({}, query_instruction=""),
+            dtype=torch.float32,
+        )
+
+
+def _jobs(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both jobs: what the straight one said of itself, and when the other was killed. They must have left the same."""
+    straight, killed = arguments.folder / "straight", arguments.folder / "killed"
+
+    def run_straight() -> Any:
+        return json.loads(subprocess.check_output(_command(arguments, straight), text=True))
+
+    said = _once(straight, run_straight)
+
+    def run_killed() -> Any:
+        kills = list(_killed(arguments, killed, parts=len(said["parts"])))
+        subprocess.check_output(_command(arguments, killed))
+        return kills
+
+    kills = _once(killed, run_killed)
+    if _files(straight) != _files(killed):
+        raise SystemExit(f"the two jobs did not leave the same: see {straight} and {killed}")
+    return {**said, "kills": kills, "checked_rows": _check_rows(arguments.folder, killed)}
+
+
+def _once(out: Path, run: Callable[[], Any]) -> Any:
+    """What `run` answers, which makes `out`; kept beside it, so that the next call does not run it again."""
+    kept = out.with_suffix(".json")
+    if not kept.exists():
+        print(f"embedding into {out} ...", flush=True)
+        shutil.rmtree(out, ignore_errors=True)
+        kept.write_text(json.dumps(run()), encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def _command(arguments: argparse.Namespace, out: Path) -> list[str]:
+    command = [sys.executable, "-m", "jobs.cli", "embed", str(arguments.folder / "small")]
+    command += [str(arguments.folder / "texts.parquet"), str(out), "--json", "--shard-rows", str(SHARD_ROWS)]
+    return [*command, "--workers", str(arguments.workers)]
+
+
+def _killed(arguments: argparse.Namespace, out: Path, *, parts: int) -> Iterator[int]:
+    """Start the job and kill it at a random moment, three times; yields how many parts there were each time."""
+    from tests.support.command import Running
+
+    for number, moment in enumerate(sorted(random.sample(range(1, parts), KILLS))):
+        program, *rest = _command(arguments, out)
+        job = Running(*rest, log=arguments.folder / f"killed-{number}.log", program=(program,))
+        job.wait_until(lambda moment=moment: _parts(out) >= moment, timeout=3600)  # type: ignore[misc]
+        time.sleep(random.random())
+        job.kill_all()
+        print(f"killed with {_parts(out)} of {parts} parts there", flush=True)
+        yield _parts(out)
+
+
+def _parts(out: Path) -> int:
+    return len(list(out.glob("part-*.parquet")))
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def _check_rows(folder: Path, out: Path) -> int:
+    """Rows of the output, once it is sure that they are the input's, in order, with a vector of unit length each."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    made = pa.concat_tables(pq.read_table(path) for path in sorted(out.glob("part-*.parquet")))
+    given = pq.read_table(folder / "texts.parquet")
+    vectors = made.column("embedding").combine_chunks()
+    lengths = np.linalg.norm(vectors.flatten().to_numpy().reshape(len(vectors), -1), axis=1)
+    if vectors.null_count or not made.select(given.column_names).equals(given) or np.abs(lengths - 1).max() > 1e-5:
+        raise SystemExit(f"{out} does not hold one vector a row of the input")
+    return int(made.num_rows)
+
+
+def _speeds(arguments: argparse.Namespace) -> Iterator[Speed]:
+    import torch
+
+    torch.set_num_threads(1)
+    passages = _texts(arguments.folder)[: arguments.sample]
+    documents = json.loads((arguments.folder / "documents.json").read_text(encoding="utf-8"))
+    for model in MODELS:
+        for kind, texts in (("passages", passages), ("whole docstrings", documents)):
+            share = texts if model == "small" else texts[: len(texts) // 4]
+            yield _speed(arguments.folder, model, kind, share, arguments.rounds)
+
+
+def _speed(folder: Path, model: str, kind: str, texts: list[str], rounds: int) -> Speed:
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    from ray_app.encoder import load_encoder
+
+    encoder = load_encoder(folder / model)
+    peer = SentenceTransformer(str(folder / model), device="cpu")
+    methods: list[Callable[[], Any]] = [
+        lambda: encoder.encode(texts),
+        lambda: peer.encode(texts, show_progress_bar=False),
+    ]
+    first, second = (method() for method in methods)
+    seconds: list[list[float]] = [[], []]
+    for number in range(rounds):
+        for turn in (number % 2, (number + 1) % 2):
+            start = process_time()
+            methods[turn]()
+            seconds[turn].append(process_time() - start)
+    tokens = int(encoder.tokenize(texts).lengths.sum())
+    difference = float(np.abs(first - second).max())
+    return Speed(model, kind, len(texts), tokens, seconds[0], seconds[1], difference)
+
+
+def _report(arguments: argparse.Namespace, job: dict[str, Any], speeds: list[Speed]) -> None:
+    width, layers = MODELS["small"]
+    rows = [
+        [
+            "x".join(map(str, reversed(MODELS[speed.model]))),
+            f"{speed.count:,} {speed.texts}",
+            f"{speed.tokens / speed.count:.0f}",
+            _spread([speed.count / seconds for seconds in speed.ours], 0),
+            _spread([speed.count / seconds for seconds in speed.theirs], 0),
+            _spread([theirs / ours for ours, theirs in zip(speed.ours, speed.theirs, strict=True)], 2),
+            f"{speed.difference:.0e}",
+        ]
+        for speed in speeds
+    ]
+    head = ["layers x width", "texts", "tokens a text", "texts/s", "texts/s of encode", "times", "largest difference"]
+    kills = ", ".join(f"{parts}" for parts in job["kills"])
+    text = [
+        f"# Embedding {job['rows']:,} passages\n",
+        f"`python -m bench.embed --rows {arguments.rows} --rounds {arguments.rounds} --sample {arguments.sample} "
+        f"--workers {arguments.workers}`: sentences of the documentation of installed packages, no two alike; Qwen3 "
+        f"with random weights, {layers} layers of width {width}, on CPU.\n",
+        f"`f2llm embed` straight through: {job['rows']:,} rows, {job['tokens']:,} tokens, {len(job['parts'])} parts; "
+        f"{job['rows_per_second']:,.0f} rows/s and {job['tokens_per_second']:,.0f} tokens/s with {arguments.workers} "
+        f"workers, which the start of Ray is part of. The same job, killed (`kill -9`, with everything it had started) "
+        f"when {kills} parts were there and started again each time, left the same bytes in every file; "
+        f"{job['checked_rows']:,} rows are the input's in their order, each with one vector.\n",
+        "## Against sentence-transformers' `encode`\n",
+        f"Same texts, same model, fp32, one thread, turn about in one process; tokenising is part of it, texts are cut "
+        f"at {MAX_TOKENS} tokens. Rates are by CPU time; median of {arguments.rounds} rounds, lowest to highest in "
+        "brackets.\n",
+        table(head, rows),
+        "\n" + machine("torch", "sentence-transformers", "transformers", "ray"),
+    ]
+    write_result("embed", "\n".join(text))
+
+
+def _spread(values: list[float], digits: int) -> str:
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""`f2llm embed` with real workers: kill -9 at any moment costs the shards under way and nothing else."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from data_io.sources.docstrings import Deduplicator, Limits, read_package
+from data_io.sources.installed import installed_packages
+from tests.support.command import Running, f2llm
+from tests.support.exported import export_small_model
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
+]
+
+SHARD_ROWS = 20
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """Summaries and bodies of documentation, some of them long."""
+    limits = Limits(per_package=300, body_max=600)
+    (package,) = installed_packages(("networkx",))
+    docs = read_package(package.name, package.root, limits=limits, seen=Deduplicator())
+    return [text for d in docs for text in (d.summary, d.body)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
+    """model/, and texts.parquet with a number beside each text."""
+    out = tmp_path_factory.mktemp("embed")
+    export_small_model(out / "model", texts, max_tokens=128)
+    pq.write_table(pa.table({"id": range(len(texts)), "text": texts}), out / "texts.parquet", row_group_size=90)
+    return out
+
+
+def arguments(folder: Path, out: Path, workers: int) -> list[str]:
+    asked = ("embed", folder / "model", folder / "texts.parquet", out, "--shard-rows", SHARD_ROWS, "--workers", workers)
+    return [str(argument) for argument in asked]
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def straight(folder: Path) -> Path:
+    """The vectors as one process makes them, with nothing in its way."""
+    done = f2llm(*arguments(folder, folder / "straight", workers=1))
+    assert done.returncode == 0, done.stderr
+    return folder / "straight"
+
+
+def test_vectors_are_those_of_sentence_transformers_one_a_row_in_order(
+    folder: Path, texts: list[str], straight: Path
+) -> None:
+    expected = SentenceTransformer(str(folder / "model"), device="cpu").encode(texts)
+
+    table = pa.concat_tables(pq.read_table(path) for path in sorted(straight.glob("part-*.parquet")))
+
+    assert table.column("id").to_pylist() == list(range(len(texts)))
+    assert table.column("text").to_pylist() == texts
+    np.testing.assert_allclose(np.array(table.column("embedding").to_pylist()), expected, atol=1e-5)
+
+
+def test_a_job_that_is_killed_three_times_leaves_the_bytes_of_one_that_was_not(
+    folder: Path, texts: list[str], straight: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = arguments(folder, out, workers=2)
+    moments = sorted(random.sample(range(1, len(texts) // SHARD_ROWS), 3))
+
+    def parts() -> list[Path]:
+        return sorted(out.glob("part-*.parquet"))
+
+    for number, moment in enumerate(moments):
+        job = Running(*command, log=tmp_path / f"log-{number}")
+        job.wait_until(lambda moment=moment: len(parts()) >= moment)  # type: ignore[misc]
+        job.kill_all()
+    kept = {path: path.stat().st_mtime_ns for path in parts()}
+    done = f2llm(*command)
+
+    assert done.returncode == 0, done.stderr
+    assert files_of(out) == files_of(straight), moments
+    again = [path for path, changed in kept.items() if path.stat().st_mtime_ns != changed]
+    assert len(again) <= 2, "only what a worker had under way is done again"
