@@ -96,7 +96,7 @@ def test_the_base_may_be_a_file_and_is_what_overrides_change(tmp_path: Path) -> 
         ({"grid": {"train.temperature": []}}, "grid.train.temperature has no value"),
         ({"grid": {"train.temperature": [0.05]}}, "all of it is the base"),
         ({"grid": {"train.temperature": [0.1]}, "seeds": [1, 1]}, "has a seed twice"),
-        ({"grid": {"train.temperature": [0.1]}, "seeds": []}, "expected a list of whole numbers, at least 1"),
+        ({"grid": {"train.temperature": [0.1]}, "seeds": []}, "below 2^63, at least 1 of them"),
         (
             {"base": document({"evaluation": {"enabled": False}}), "grid": {"train.epochs": [1]}},
             "there is nothing to compare runs by",
