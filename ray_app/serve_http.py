@@ -28,6 +28,8 @@ from ray_app.serve_settings import ServeLimits
 
 Handler = Callable[[Request], Awaitable[Response]]
 
+_HEARD_OUT_BYTES = 64 << 20
+
 
 class EmbeddingServer:
     """One model over HTTP; `app` is what an ASGI server runs."""
@@ -100,17 +102,20 @@ class EmbeddingServer:
         return _json(answer(vectors, tokens, asked, model=self._served.name))
 
     async def _body(self, request: Request) -> bytes:
-        """Never more than the limit is kept, whatever its sender says of its length."""
+        """Never more than the limit is kept, whatever its sender says of its length. What is too large is heard out,
+        within reason: a sender that is cut off before it has sent all does not listen, and sees a broken connection.
+        """
         most = self._limits.max_body_bytes
-        length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > most:
-            raise too_large(f"{int(length):,}", most)
         parts, size = [], 0
         async for part in request.stream():
             size += len(part)
-            if size > most:
-                raise too_large(f"more than {most:,}", most)
-            parts.append(part)
+            if size <= most:
+                parts.append(part)
+            elif size > _HEARD_OUT_BYTES:
+                break
+        if size > most:
+            length = request.headers.get("content-length", "")
+            raise too_large(f"{int(length):,}" if length.isdecimal() else f"more than {most:,}", most)
         return b"".join(parts)
 
     async def _models(self, _request: Request) -> Response:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tests.support.command import Running
@@ -34,7 +34,7 @@ class Service:
     def is_healthy(self) -> bool:
         try:
             return self.get("/health")[0] == 200
-        except (URLError, ConnectionError):
+        except OSError:
             return False
 
     def get(self, path: str) -> tuple[int, str]:
