@@ -14,12 +14,14 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
 # How often Ray Train looks after its workers and for notices of preemption, how long it waits for a place that it has
 # counted on and that is gone (it then counts again), and for workers that are dead to say goodbye before it ends them.
-# Its own values (2, 5, 60 and 30) make every recovery longer, the last one by 15 s.
+# Its own values (2, 5, 60 and 30) make every recovery longer, the last one by 15 s. Ray Serve's proxy would have 5 s to
+# load, which a busy machine does not give it.
 for name, seconds in (
     ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", 1),
     ("RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S", 1),
     ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 3),
     ("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", 1),
+    ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", 60),
 ):
     os.environ.setdefault(name, str(seconds))
 if EMBEDDED and "RAY_AUTH_MODE" not in os.environ:
