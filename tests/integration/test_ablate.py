@@ -14,7 +14,7 @@ from tests.support.command import Running, f2llm
 from tests.support.runs import events, losses, saved_step
 from tests.support.small_training import small_document, write_document, write_small_dataset
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 RUNS = [f"{variant}-seed-{seed}" for seed in (0, 1) for variant in ("base", "off")]
 
@@ -66,7 +66,7 @@ def test_a_study_that_was_killed_ends_as_an_undisturbed_one_and_trains_no_run_tw
     for folder in (straight, disturbed):
         folder.mkdir()
     runs = disturbed / "runs" / "study" / "runs"
-    done = f2llm("ablate", write_study(straight, data), "--parallel", "2")
+    done = f2llm("ablate", write_study(straight, data), "--parallel", "2", timeout=900)
     assert done.returncode == 0, done.stderr
 
     study = write_study(disturbed, data)
@@ -78,7 +78,7 @@ def test_a_study_that_was_killed_ends_as_an_undisturbed_one_and_trains_no_run_tw
     finished = [name for name, found in measures(disturbed).items() if found]
     begun = [name for name in RUNS if name not in finished and saved_step(runs / name)]
     written = {name: (runs / name / "metrics.jsonl").stat().st_mtime_ns for name in finished}
-    again = f2llm("ablate", study, "--parallel", "2")
+    again = f2llm("ablate", study, "--parallel", "2", timeout=900)
 
     assert again.returncode == 0, again.stderr
     assert finished
