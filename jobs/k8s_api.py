@@ -21,6 +21,7 @@ from jobs.errors import ConfigError, KubernetesError, NotFoundInKubernetes, Refu
 official_config: Any = _untyped_config
 FIELD_MANAGER = "f2llm"
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
+_BUSY_ANSWERS = 10  # as client-go has it
 # kind -> (API, plural)
 _KINDS = {
     "EmbeddingJob": ("apis/f2llm.dev/v1alpha1", "embeddingjobs"),
@@ -222,8 +223,7 @@ class KubeApi:
                 body=None if body is None else json.dumps(body),
                 preload_content=False,
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
-                # A connection that broke while an answer was awaited: a question may be asked again, a write may not.
-                retries=urllib3.Retry(total=2, connect=2, read=2 * (method == "GET"), redirect=0, status=0),
+                retries=_patience(method),
             )
         except urllib3.exceptions.HTTPError as error:
             raise KubernetesError(
@@ -233,6 +233,17 @@ class KubeApi:
         if response.status >= 400:
             raise _error_of(response)
         return response
+
+
+def _patience(method: str) -> urllib3.Retry:
+    """A connection that broke while an answer was awaited: a question may be asked again, a write may not. A server
+    that is busy, or has just learnt of a resource, says when to ask again, and has done nothing.
+    """
+    again = 2 if method == "GET" else 0
+    return urllib3.Retry(
+        total=_BUSY_ANSWERS, connect=2, read=again, redirect=0, status=_BUSY_ANSWERS, other=0,
+        allowed_methods=None, raise_on_status=False,
+    )  # fmt: skip
 
 
 def connect(*, kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None) -> KubeApi:
