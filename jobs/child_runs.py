@@ -6,12 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import sleep
-from types import FrameType
 from typing import IO
+
+from ray_app.interruption import listening
 
 _POLL_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1
@@ -50,7 +50,7 @@ def run_commands(
     """
     waiting, running = list(commands), list[_Child]()
     try:
-        with _listening() as interruption:
+        with listening() as interruption:
             told = False
             while running or (waiting and not interruption.signal):
                 while waiting and len(running) < parallel and not interruption.signal:
@@ -105,23 +105,3 @@ def _ends_with(parent: int) -> Callable[[], None]:
             os._exit(1)
 
     return in_child
-
-
-class _Interruption:
-    signal: int | None = None
-
-    def hear(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
-
-
-@contextmanager
-def _listening() -> Iterator[_Interruption]:
-    interruption = _Interruption()
-    before = {number: signal.signal(number, interruption.hear) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield interruption
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

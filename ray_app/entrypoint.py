@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
-from types import FrameType
 from typing import Any
 
 from ray_app.cluster import cluster  # isort: skip - before Ray, which reads what it sets
@@ -33,6 +32,7 @@ from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
 from ray_app.exit_record import EXIT, Failure, exit_record, write_exit_record
 from ray_app.failure_watch import FailureWatch
+from ray_app.interruption import Interruption, listening
 from ray_app.lease import Lease
 from ray_app.monitor import Monitor, View
 from ray_app.notice import HearTerminate
@@ -84,7 +84,6 @@ def run(
     manifest = load_manifest(data)
     plan = make_plan(manifest, select_sources(manifest, spec), spec)
     with Lease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
-        abilities = probe_store(run_store)
         claim(run_store, document_yaml, differences, changes)
         save_data_facts(run_store, manifest)
         status = read_status(run_store) or RunStatus(name=name)
@@ -93,12 +92,8 @@ def run(
         run_store.delete([EXIT])
         total_steps = spec.train.epochs * plan.steps_per_epoch
         why = _reason_to_start(status)
-        start = {
-            "total_steps": total_steps,
-            "workers": spec.workers.replicas,
-            "message": "",
-            "store": ", ".join(abilities),
-        }
+        abilities = ", ".join(probe_store(run_store))
+        start = {"total_steps": total_steps, "workers": spec.workers.replicas, "message": "", "store": abilities}
         status = status.model_copy(update=start)
         job = _Job(name, spec, data, run_store, status, on_status, lease)
         return _run(job, why, total_steps, stop_after_steps)
@@ -116,7 +111,7 @@ def _run(job: "_Job", why: Reason, total_steps: int, stop_after_steps: int | Non
     with process_log(run, f"logs/{job.started}/driver.log") as records, job.failures_recorded(records):
         # Listening starts after Ray, which would put handlers of its own in the place of ours.
         cpus = spec.workers.highest * spec.workers.cpus
-        with cluster(cpus=cpus, env=_environment(spec)), _listening() as interruption:
+        with cluster(cpus=cpus, env=_environment(spec)), listening() as interruption:
             job.monitor = Monitor.options(scheduling_strategy=_on_this_node()).remote(
                 why, hang_timeout_seconds=spec.workers.hang_timeout_seconds
             )
@@ -137,17 +132,6 @@ def _run(job: "_Job", why: Reason, total_steps: int, stop_after_steps: int | Non
 def _on_this_node() -> NodeAffinitySchedulingStrategy:
     """Beside the driver: a node of workers may go at any time, and must not take with it what the run depends on."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
-class _Interruption:
-    """The first SIGTERM or SIGINT: a wish to end with a checkpoint. A second SIGINT ends at once."""
-
-    signal: int | None = None
-
-    def hear(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
 
 
 class _Job:
@@ -172,7 +156,7 @@ class _Job:
         self.started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         self._failure: Failure | None = None
 
-    def train(self, interruption: _Interruption, stop_after_steps: int | None) -> None:
+    def train(self, interruption: Interruption, stop_after_steps: int | None) -> None:
         """All training under Ray Train; at the end `status` is what rank 0 wrote last."""
         self._enter(Phase.TRAINING)
         begin, seconds_before = monotonic(), dict(self.status.seconds)
@@ -204,7 +188,7 @@ class _Job:
         if outcome:
             raise cause_of(outcome[0])
 
-    def run_task(self, phase: Phase, task: Task, interruption: _Interruption) -> None:
+    def run_task(self, phase: Phase, task: Task, interruption: Interruption) -> None:
         """One task on the resources of all workers together, as they are idle; given up when a signal comes.
 
         On a cluster a task has the resources of one of them, as each is on a node of its own.
@@ -342,17 +326,6 @@ def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:
         trainer.fit()
     except BaseException as error:  # handed to the main thread, which raises it
         outcome.append(error)
-
-
-@contextmanager
-def _listening() -> Iterator[_Interruption]:
-    interruption = _Interruption()
-    before = {number: signal.signal(number, interruption.hear) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield interruption
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _environment(spec: JobSpec) -> dict[str, str]:
