@@ -8,17 +8,14 @@ from jobs.naming import (
     JOB_LABEL,
     KUEUE_PREFIX,
     NODE_TYPE_LABEL,
-    WORKER_GROUP,
     attempt_name,
     guard_name,
     job_labels,
     progress_name,
 )
+from jobs.render_objects import METRICS_PORT, namespaced, network_policy, ray_cluster
 from jobs.render_pods import DOCUMENT_FILE, DOCUMENT_FOLDER, Attempt, head_template, ray_cpus, worker_template
 from jobs.spec import API_VERSION, EmbeddingJob
-
-_DASHBOARD_PORT = 8265
-_METRICS_PORT = 8080
 
 
 def render(job: EmbeddingJob, facts: Facts, *, attempt: int = 1, uid: str = "") -> list[dict[str, Any]]:
@@ -59,7 +56,14 @@ def standing_objects(job: EmbeddingJob, facts: Facts, *, uid: str) -> list[dict[
                 "selector": {"matchLabels": {JOB_LABEL: name, NODE_TYPE_LABEL: "head"}},
             },
         ),
-        _object(job, uid, "networking.k8s.io/v1", "NetworkPolicy", guard_name(name), spec=_network_policy(name)),
+        _object(
+            job,
+            uid,
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            guard_name(name),
+            spec=network_policy({JOB_LABEL: name}, ports=[METRICS_PORT]),
+        ),
     ]
 
 
@@ -112,25 +116,15 @@ def attempt_document(job: EmbeddingJob) -> EmbeddingJob:
 
 def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
     workers = attempt.job.spec.workers
-    return {
-        "rayVersion": attempt.facts.ray_version,
-        "authOptions": {"mode": "token"},
-        "headGroupSpec": {
-            # No core for work: a task on the head would be lost with nobody to repeat it.
-            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
-            "template": head_template(attempt),
-        },
-        "workerGroupSpecs": [
-            {
-                "groupName": WORKER_GROUP,
-                "replicas": workers.replicas,
-                "minReplicas": 0,
-                "maxReplicas": attempt_document(attempt.job).spec.workers.highest,
-                "rayStartParams": {"num-cpus": ray_cpus(workers.cpus)},
-                "template": worker_template(attempt),
-            }
-        ],
-    }
+    return ray_cluster(
+        attempt.facts,
+        head_template(attempt),
+        worker_template(attempt),
+        cpus=workers.cpus,
+        replicas=workers.replicas,
+        least=0,
+        most=attempt_document(attempt.job).spec.workers.highest,
+    )
 
 
 def _progress_rule(name: str) -> dict[str, list[str]]:
@@ -147,31 +141,12 @@ def _account(cluster: ClusterSpec, job: EmbeddingJob) -> dict[str, Any]:
     return {"kind": "ServiceAccount", "name": name, "namespace": job.metadata.namespace or "default"}
 
 
-def _network_policy(name: str) -> dict[str, Any]:
-    own = {"matchLabels": {JOB_LABEL: name}}
-    kuberay = {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
-    return {
-        "podSelector": own,
-        "policyTypes": ["Ingress"],  # out they may: to stores, hubs and each other
-        "ingress": [
-            {"from": [{"podSelector": own}]},
-            {
-                "from": [{"namespaceSelector": {}, "podSelector": kuberay}],
-                "ports": [{"protocol": "TCP", "port": _DASHBOARD_PORT}],
-            },
-            {"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": _METRICS_PORT}]},
-        ],
-    }
-
-
 def _object(job: EmbeddingJob, uid: str, api_version: str, kind: str, name: str, **content: Any) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name}
-    if job.metadata.namespace:
-        metadata["namespace"] = job.metadata.namespace
-    metadata["labels"] = job_labels(job.metadata.name)
+    labels = job_labels(job.metadata.name)
+    made = namespaced(job.metadata.namespace, labels, api_version, kind, name, **content)
     if uid:
-        metadata["ownerReferences"] = [owner_reference(job.metadata.name, uid)]
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}
+        made["metadata"]["ownerReferences"] = [owner_reference(job.metadata.name, uid)]
+    return made
 
 
 def owner_reference(name: str, uid: str) -> dict[str, Any]:

@@ -115,12 +115,17 @@ def worker_template(attempt: Attempt) -> dict[str, Any]:
         shared_memory=spec.cluster.worker.shared_memory,
         env={},
     )
-    if spec.cluster.service_account is not None:  # it may carry the cloud's identity, by which a store is reached
-        template["spec"]["serviceAccountName"] = spec.cluster.service_account
-    template["spec"]["automountServiceAccountToken"] = False
+    keep_from_kubernetes(template, spec.cluster)
     if any(profile.same_zone for profile in attempt.pods.profiles):
         template["spec"]["affinity"] = _same_zone(attempt)
     return template
+
+
+def keep_from_kubernetes(template: dict[str, Any], cluster: ClusterSpec) -> None:
+    """No access to Kubernetes; the account may carry the cloud's identity, by which a store is reached."""
+    if cluster.service_account is not None:
+        template["spec"]["serviceAccountName"] = cluster.service_account
+    template["spec"]["automountServiceAccountToken"] = False
 
 
 def ray_cpus(cpus: float) -> str:

@@ -5,14 +5,13 @@ from typing import Any
 
 from jobs.cluster_spec import ClusterSpec
 from jobs.facts import Facts
-from jobs.naming import NODE_TYPE_LABEL, SERVICE_LABEL, WORKER_GROUP
-from jobs.render_pods import Pods, cpu_quantity, pod_template, ray_cpus, worker_resources
+from jobs.naming import NODE_TYPE_LABEL, SERVICE_LABEL
+from jobs.render_objects import METRICS_PORT, namespaced, network_policy, ray_cluster
+from jobs.render_pods import Pods, cpu_quantity, keep_from_kubernetes, pod_template, ray_cpus, worker_resources
 from jobs.spec import API_VERSION, EmbeddingJob, apply_overrides, parse_document
 from jobs.yaml_text import Block, RawDocument, write_yaml
 from ray_app.config import WorkersSpec
 from ray_app.serve_settings import PORT, ServeSettings
-
-_DASHBOARD_PORT, _METRICS_PORT = 8265, 8080
 
 
 def document_for(name: str | None, overrides: Iterable[str]) -> EmbeddingJob:
@@ -49,7 +48,13 @@ def render_service(
     guard = {"minAvailable": replicas - 1, "selector": selector}
     return [
         *([_object(document, "policy/v1", "PodDisruptionBudget", name, spec=guard)] if replicas > 1 else []),
-        _object(document, "networking.k8s.io/v1", "NetworkPolicy", name, spec=_network_policy(name)),
+        _object(
+            document,
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            name,
+            spec=network_policy(_labels(name), ports=[PORT, METRICS_PORT]),
+        ),
         _object(
             document,
             "ray.io/v1",
@@ -58,7 +63,15 @@ def render_service(
             spec={
                 "serveConfigV2": Block(write_yaml(_serve_config(settings))),
                 "excludeHeadPodFromServeSvc": True,
-                "rayClusterConfig": _ray_cluster(pods, workers, replicas),
+                "rayClusterConfig": ray_cluster(
+                    facts,
+                    _template(pods, "ray-head", cluster, workers),
+                    _template(pods, "ray-worker", cluster, workers),
+                    cpus=workers.cpus,
+                    replicas=replicas,
+                    least=replicas,
+                    most=replicas,
+                ),
             },
         ),
     ]
@@ -80,28 +93,6 @@ def _serve_config(settings: ServeSettings) -> dict[str, Any]:
     }
 
 
-def _ray_cluster(pods: Pods, workers: WorkersSpec, replicas: int) -> dict[str, Any]:
-    return {
-        "rayVersion": pods.facts.ray_version,
-        "authOptions": {"mode": "token"},
-        "headGroupSpec": {
-            # No core for work: the head may go without a request being lost.
-            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
-            "template": _template(pods, "ray-head", pods.cluster, workers),
-        },
-        "workerGroupSpecs": [
-            {
-                "groupName": WORKER_GROUP,
-                "replicas": replicas,
-                "minReplicas": replicas,
-                "maxReplicas": replicas,
-                "rayStartParams": {"num-cpus": ray_cpus(workers.cpus)},
-                "template": _template(pods, "ray-worker", pods.cluster, workers),
-            }
-        ],
-    }
-
-
 def _template(pods: Pods, container: str, cluster: ClusterSpec, workers: WorkersSpec) -> dict[str, Any]:
     head = container == "ray-head"
     settings = [
@@ -116,32 +107,10 @@ def _template(pods: Pods, container: str, cluster: ClusterSpec, workers: Workers
         shared_memory="1Gi" if head else cluster.worker.shared_memory,
         env={},
     )
-    template["spec"]["automountServiceAccountToken"] = False
-    if cluster.service_account is not None:  # it may carry the cloud's identity, by which a store is reached
-        template["spec"]["serviceAccountName"] = cluster.service_account
+    keep_from_kubernetes(template, cluster)
     # By this name KubeRay finds the port of its service; requests reach workers only.
     template["spec"]["containers"][0]["ports"] = [{"name": "serve", "containerPort": PORT}]
     return template
-
-
-def _network_policy(name: str) -> dict[str, Any]:
-    own = {"matchLabels": {SERVICE_LABEL: name}}
-    kuberay = {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
-    return {
-        "podSelector": own,
-        "policyTypes": ["Ingress"],
-        "ingress": [
-            {"from": [{"podSelector": own}]},
-            {
-                "from": [{"namespaceSelector": {}, "podSelector": kuberay}],
-                "ports": [{"protocol": "TCP", "port": _DASHBOARD_PORT}],
-            },
-            {
-                "from": [{"namespaceSelector": {}}],
-                "ports": [{"protocol": "TCP", "port": PORT}, {"protocol": "TCP", "port": _METRICS_PORT}],
-            },
-        ],
-    }
 
 
 def _labels(name: str) -> dict[str, str]:
@@ -149,8 +118,4 @@ def _labels(name: str) -> dict[str, str]:
 
 
 def _object(document: EmbeddingJob, api_version: str, kind: str, name: str, **content: Any) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name}
-    if document.metadata.namespace:
-        metadata["namespace"] = document.metadata.namespace
-    metadata["labels"] = _labels(name)
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}
+    return namespaced(document.metadata.namespace, _labels(name), api_version, kind, name, **content)
