@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from jobs.backend import function, pieces_run, quiet_libraries
-from jobs.errors import ConfigError, UsageError
-from jobs.models import instruction_named, query_prefix
+from jobs.errors import ConfigError
+from jobs.models import instruction_of, query_prefix
 
 if TYPE_CHECKING:
     from applications.classify import Predicted, ProbeManifest
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from applications.search import Hit, Method
     from data_io.config import S3Options
     from data_io.work import Run
+    from jobs.backend import Target
 
 
 def index(
@@ -71,31 +72,20 @@ def like(place: str, s3: "S3Options", ids: Sequence[str], *, k: int) -> "list[Hi
     return hits
 
 
-def train_classifier(
-    address: str,
-    out: str,
-    s3: "S3Options",
-    *,
-    model: str,
-    prompt: str | None,
-    instruction: str | None,
-    batch_tokens: int,
-    workers: int | None,
-    gpus: int,
-    **options: Any,
-) -> "ProbeManifest":
-    """Train a linear probe on labelled texts into `out`."""
-    quiet_libraries()
-    open_store, train = function("open_store"), function("train")
-    found = function("find_exported")(open_store(model, s3), batch_tokens=batch_tokens)
-    before = _instruction(found, prompt, instruction)
-    trained: ProbeManifest = train(
-        found, address, open_store(out, s3), instruction=before, run=_run(workers, gpus), **options
-    )
+def train_classifier(address: str, out: str, s3: "S3Options", **options: Any) -> "ProbeManifest":
+    """Train a linear probe on labelled texts into `out`; options as `_made_of_texts` has them."""
+    trained: ProbeManifest = _made_of_texts("train", address, out, s3, **options)
     return trained
 
 
-def cluster_texts(
+def cluster_texts(address: str, out: str, s3: "S3Options", **options: Any) -> "Clusters":
+    """Group the texts of files into `out`, with a map; options as `_made_of_texts` has them."""
+    grouped: Clusters = _made_of_texts("cluster_texts", address, out, s3, **options)
+    return grouped
+
+
+def _made_of_texts(
+    make: "Target",
     address: str,
     out: str,
     s3: "S3Options",
@@ -107,16 +97,13 @@ def cluster_texts(
     workers: int | None,
     gpus: int,
     **options: Any,
-) -> "Clusters":
-    """Group the texts of files into `out`, with a map."""
+) -> Any:
+    """What `make` makes in `out` of texts behind the model's prompt of that name, or behind an instruction."""
     quiet_libraries()
-    open_store, group = function("open_store"), function("cluster_texts")
+    open_store, made = function("open_store"), function(make)
     found = function("find_exported")(open_store(model, s3), batch_tokens=batch_tokens)
-    before = _instruction(found, prompt, instruction)
-    grouped: Clusters = group(
-        found, address, open_store(out, s3), instruction=before, run=_run(workers, gpus), **options
-    )
-    return grouped
+    before = instruction_of(found, prompt, instruction)
+    return made(found, address, open_store(out, s3), instruction=before, run=_run(workers, gpus), **options)
 
 
 def predict_labels(
@@ -153,12 +140,6 @@ def _run(workers: int | None, gpus: int) -> "Run":
             yield from options.get("run", here)(work, todo)
 
     return run
-
-
-def _instruction(model: Any, prompt: str | None, instruction: str | None) -> str:
-    if prompt is not None and instruction is not None:
-        raise UsageError("--prompt and --instruction are both given", remedy="leave one of them out")
-    return instruction_named(model, prompt) if instruction is None else instruction
 
 
 def _model_of(

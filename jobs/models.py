@@ -158,19 +158,19 @@ def embed(
     with pieces_run(workers, gpus=gpus) as run:
         embedded: Embedded = function("embed_texts")(
             found, address, open_store(out, s3), cut=function("Cut")(dimensions, normalize),
-            instruction=instruction_named(found, prompt) if instruction is None else instruction, **run, **options,
+            instruction=instruction_of(found, prompt, instruction), **run, **options,
         )  # fmt: skip
     return embedded
 
 
-def instruction_named(model: Any, prompt: str | None) -> str:
-    """What the model puts before a text under this name; documents carry none."""
-    from data_io.task import instruction_of
+def instruction_of(model: Any, prompt: str | None, instruction: str | None) -> str:
+    """The instruction itself, or what the model puts before a text under the prompt's name; documents carry none."""
+    from data_io import task
 
-    if prompt is None:
-        return ""
+    if instruction is not None or prompt is None:
+        return instruction or ""
     prompts = dict(model.prompts)
-    found = instruction_of(prompts[prompt]) if prompt in prompts else None
+    found = task.instruction_of(prompts[prompt]) if prompt in prompts else None
     if found is None:
         raise _no_prompt(prompt, prompts)
     return found

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.embed import _lines as progress_lines
+from jobs.cli.embed import progress_lines
 from jobs.cli.options import (
     AllowHttp,
     BatchTokens,
@@ -23,9 +23,10 @@ from jobs.cli.options import (
     Texts,
     WithModel,
     print_json,
+    refuse_both,
     s3_options,
 )
-from jobs.cli.text import aligned, say, say_nothing
+from jobs.cli.text import aligned, one_line, say, say_nothing
 
 if TYPE_CHECKING:
     from applications.classify import Predicted, ProbeManifest
@@ -67,6 +68,7 @@ def train(
     """Train logistic regression on the embeddings of labelled texts, and measure it on rows that were held out."""
     from jobs import applications
 
+    refuse_both(prompt, instruction)
     tell = say_nothing if quiet else say
     found = applications.train_classifier(
         texts, probe, s3_options(endpoint_url, region, allow_http), model=model, label=label, column=column,
@@ -137,11 +139,6 @@ def _trained_lines(place: str, probe: "ProbeManifest") -> Iterator[str]:
 def _predicted_lines(place: str, found: "Predicted") -> Iterator[str]:
     counts = ", ".join(f"{label} {rows:,}" for label, rows in found.labels.items())
     yield f"{place}/predictions.parquet: {found.rows:,} rows: {counts}"
-    shown = [[each.label, f"{each.probability:.3f}", _start(each.text)] for each in found.first]
+    shown = [[each.label, f"{each.probability:.3f}", one_line(each.text, _SHOWN_CHARACTERS)] for each in found.first]
     for line in aligned(shown) if shown else ():
         yield f"  {line}"
-
-
-def _start(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= _SHOWN_CHARACTERS else f"{words[: _SHOWN_CHARACTERS - 3].rstrip()}..."

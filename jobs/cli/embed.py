@@ -7,17 +7,21 @@ import typer
 from jobs.cli.options import (
     AllowHttp,
     BatchTokens,
+    Column,
     Debug,
     EndpointUrl,
+    Gpus,
+    Instruction,
     Json,
     Model,
+    Processes,
     Quiet,
     Region,
     print_json,
+    refuse_both,
     s3_options,
 )
 from jobs.cli.text import EveryFewSeconds, say, say_nothing
-from jobs.errors import UsageError
 from jobs.progress import duration
 
 if TYPE_CHECKING:
@@ -38,12 +42,7 @@ def embed(
         str,
         typer.Argument(metavar="OUT", help="Where the vectors go: an empty folder or prefix.", show_default=False),
     ],
-    column: Annotated[
-        str | None,
-        typer.Option(
-            "--column", metavar="NAME", help="Column of the texts; else by its usual names.", show_default=False
-        ),
-    ] = None,
+    column: Column = None,
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="NAME", help="Keep this column, not all. May be repeated.", show_default=False),
@@ -58,12 +57,7 @@ def embed(
             show_default=False,
         ),
     ] = None,
-    instruction: Annotated[
-        str | None,
-        typer.Option(
-            "--instruction", metavar="TEXT", help="Put this instruction before each text.", show_default=False
-        ),
-    ] = None,
+    instruction: Instruction = None,
     dimensions: Annotated[
         int | None,
         typer.Option(
@@ -81,11 +75,8 @@ def embed(
         int, typer.Option("--shard-rows", min=1, metavar="N", help="Rows of a part of the output.")
     ] = 16_384,
     batch_tokens: BatchTokens = 16_384,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, metavar="N", help="Processes at once; else one a core.", show_default=False),
-    ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Embed on N GPUs.")] = 0,
+    workers: Processes = None,
+    gpus: Gpus = 0,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     allow_http: AllowHttp = False,
@@ -99,14 +90,13 @@ def embed(
     """
     from jobs import models
 
-    if prompt is not None and instruction is not None:
-        raise UsageError("--prompt and --instruction are both given", remedy="leave one of them out")
+    refuse_both(prompt, instruction)
     tell = say_nothing if quiet else say
     made = models.embed(
         model, texts, out, s3_options(endpoint_url, region, allow_http), prompt=prompt, instruction=instruction,
         dimensions=dimensions, normalize=normalize, batch_tokens=batch_tokens, workers=workers, gpus=gpus,
         column=column, keep=None if keep is None else tuple(keep), into=into, precision=precision,
-        shard_rows=shard_rows, say=tell, on_progress=_lines(tell),
+        shard_rows=shard_rows, say=tell, on_progress=progress_lines(tell),
     )  # fmt: skip
     if json:
         rates = {"rows_per_second": made.rows_per_second, "tokens_per_second": made.tokens_per_second}
@@ -116,7 +106,7 @@ def embed(
             print(line)
 
 
-def _lines(tell: "Callable[[str], None]") -> "Callable[[Progress], None]":
+def progress_lines(tell: "Callable[[str], None]") -> "Callable[[Progress], None]":
     """A line every few seconds, and one at the end."""
     say_paced = EveryFewSeconds(tell)
 

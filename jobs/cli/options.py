@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from jobs.errors import UsageError
+
 if TYPE_CHECKING:
     from data_io.config import S3Options
 
@@ -149,6 +151,12 @@ def s3_options(endpoint_url: str | None, region: str | None, allow_http: bool) -
     from data_io.config import S3Options
 
     return S3Options(endpoint_url=endpoint_url, region=region, allow_http=allow_http)
+
+
+def refuse_both(prompt: str | None, instruction: str | None) -> None:
+    """Raises UsageError where --prompt and --instruction are both given."""
+    if prompt is not None and instruction is not None:
+        raise UsageError("--prompt and --instruction are both given", remedy="leave one of them out")
 
 
 def workers_override(workers: int | None) -> list[str]:

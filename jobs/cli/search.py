@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from jobs.cli.embed import _lines as progress_lines
+from jobs.cli.embed import progress_lines
 from jobs.cli.options import (
     AllowHttp,
     BatchTokens,
@@ -23,9 +23,10 @@ from jobs.cli.options import (
     Texts,
     WithModel,
     print_json,
+    refuse_both,
     s3_options,
 )
-from jobs.cli.text import say, say_nothing
+from jobs.cli.text import one_line, say, say_nothing
 from jobs.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -147,8 +148,7 @@ def search(
     from jobs import applications
 
     s3 = s3_options(endpoint_url, region, allow_http)
-    if prompt is not None and instruction is not None:
-        raise UsageError("--prompt and --instruction are both given", remedy="leave one of them out")
+    refuse_both(prompt, instruction)
     given = [name for name, value in (("QUERY", query), ("--queries", queries), ("--like", like)) if value]
     if len(given) != 1:
         what = " and ".join(given) if given else "no query"
@@ -199,9 +199,8 @@ def _hit_lines(hits: "Sequence[Hit]", fused: bool, width: int) -> Iterator[str]:
         yield "nothing found"
     for hit in hits:
         ranks = "".join(f"  {name} {rank}" for name, rank in hit.ranks.items()) if fused else ""
-        text = " ".join(hit.text.split())
         yield f"{hit.rank:>2}  {hit.score:.{4 if fused else 3}f}  {hit.id}{ranks}"
-        yield f"    {text if len(text) <= width else text[: width - 3].rstrip() + '...'}"
+        yield f"    {one_line(hit.text, width)}"
 
 
 def _built_lines(out: str, built: "Built") -> Iterator[str]:

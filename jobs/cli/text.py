@@ -52,6 +52,12 @@ class EveryFewSeconds:
             self._due = now + _EVERY_SECONDS
 
 
+def one_line(text: str, width: int) -> str:
+    """A text without its line breaks, and where it is longer than `width` characters, its beginning."""
+    words = " ".join(text.split())
+    return words if len(words) <= width else f"{words[: width - 3].rstrip()}..."
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line a row, its cells in columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.cli.embed import _lines as progress_lines
+from jobs.cli.embed import progress_lines
 from jobs.cli.options import (
     AllowHttp,
     BatchTokens,
@@ -23,6 +23,7 @@ from jobs.cli.options import (
     Texts,
     WithModel,
     print_json,
+    refuse_both,
     s3_options,
 )
 from jobs.cli.text import aligned, say, say_nothing
@@ -69,6 +70,7 @@ def cluster(
     """Group texts by meaning, with names and a map to look at (OUT/map.html)."""
     from jobs import applications
 
+    refuse_both(prompt, instruction)
     tell = say_nothing if quiet else say
     found = applications.cluster_texts(
         texts, out, s3_options(endpoint_url, region, allow_http), model=model, column=column, method=method,
