@@ -1,9 +1,11 @@
 """The files of a store as a folder, for libraries that read nothing else."""
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from data_io.storage import Store
 
@@ -20,3 +22,8 @@ def local_copy(store: Store) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(store.get(info.key))
         yield Path(temporary)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises OSError and ValueError."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -2,7 +2,6 @@
 against.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import torch
 from transformers import AutoModel
 
+from data_io.folders import read_json
 from data_io.storage import Store
 from data_io.task import format_query
 from data_io.tokenization import TextTokenizer, TokenTexts
@@ -136,9 +136,9 @@ def load_encoder(
     """
     device = torch.device(device)
     try:
-        eos_token = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["eos_token"]
+        eos_token = read_json(folder / "tokenizer_config.json")["eos_token"]
         tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        limit = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
+        limit = read_json(folder / "sentence_bert_config.json")["max_seq_length"]
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{folder} is not an exported model: {error}", remedy="export one with `f2llm export RUN`"

@@ -17,6 +17,7 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
+from data_io.folders import read_json
 from data_io.storage import Store
 from data_io.tokenization import LoadedTokenizer
 from ray_app.errors import ModelError
@@ -70,17 +71,12 @@ def export_model(
 
 def rewrite_card(folder: Path, card: CardFacts) -> None:
     """Replace the card of an exported folder, with what has been measured since; the rest stays."""
-
-    def content(name: str) -> dict[str, Any]:
-        settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-        return settings
-
     readme = render_card(
         card,
-        prompts=content("config_sentence_transformers.json")["prompts"],
-        max_seq_length=content("sentence_bert_config.json")["max_seq_length"],
-        embedding_dimension=content("config.json")["hidden_size"],
-        eos_token=content("tokenizer_config.json")["eos_token"],
+        prompts=read_json(folder / "config_sentence_transformers.json")["prompts"],
+        max_seq_length=read_json(folder / "sentence_bert_config.json")["max_seq_length"],
+        embedding_dimension=read_json(folder / "config.json")["hidden_size"],
+        eos_token=read_json(folder / "tokenizer_config.json")["eos_token"],
     )
     (folder / "README.md").write_text(readme, encoding="utf-8")
 

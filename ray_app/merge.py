@@ -5,19 +5,18 @@ Here it is the weighted mean of the weights (model soup, arXiv 2203.05482), whic
 that paper's greedy recipe.
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from data_io.errors import ConfigError
-from data_io.folders import local_copy
+from data_io.folders import local_copy, read_json
 from data_io.manifest import load_manifest
 from data_io.storage import Store
 from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints
@@ -100,7 +99,7 @@ class ExportedModels:
         first = self.folders[next(iter(shares))]
         shutil.copytree(first, out, ignore=shutil.ignore_patterns("*.safetensors*", "README.md", "files.json"))
         parts = [Part(name, FolderWeights(self.folders[name]), share) for name, share in shares.items()]
-        dtype = getattr(torch, _content(first, "config.json").get("dtype") or "float32")
+        dtype = getattr(torch, read_json(first / "config.json").get("dtype") or "float32")
         write_weights(out, AveragedWeights(parts, on_bytes=on_bytes), dtype)
         averaged = [AveragedPart(name=name, share=share) for name, share in shares.items()]
         (out / "README.md").write_text(render_merged_card(out, averaged), encoding="utf-8")
@@ -270,14 +269,9 @@ def _deliver(folder: Path, out: Store) -> None:
     folder.rename(target)
 
 
-def _content(folder: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-    return found
-
-
 def _refuse_other_model(first: str, reference: Path, name: str, folder: Path) -> None:
     for file in _SAME_IN_ALL:
-        mine, theirs = _content(reference, file), _content(folder, file)
+        mine, theirs = read_json(reference / file), read_json(folder / file)
         differ = [key for key in {**mine, **theirs} if key not in _NO_ARCHITECTURE and mine.get(key) != theirs.get(key)]
         if differ:
             key = differ[0]

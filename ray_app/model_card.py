@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_io.folders import read_json
 from data_io.task import Kind, format_query
 from ray_app.config import JobSpec, TrainSpec
 from ray_app.evaluation_report import EvaluationReport, RetrievalResult, StsResult
@@ -106,17 +107,12 @@ def render_card(
 
 def render_merged_card(folder: Path, averaged: Sequence[AveragedPart]) -> str:
     """README.md of a folder whose weights are the average of exported models, which have cards of their own."""
-
-    def content(name: str) -> dict[str, Any]:
-        settings: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
-        return settings
-
-    config = content("config.json")
+    config = read_json(folder / "config.json")
     return _template("merged_card.md.j2").render(
         front_matter=yaml.safe_dump({**_FRONT_MATTER, "tags": [*_FRONT_MATTER["tags"], "merge"]}, sort_keys=False),
         averaged=averaged,
-        prompts=content("config_sentence_transformers.json")["prompts"],
-        max_seq_length=content("sentence_bert_config.json")["max_seq_length"],
+        prompts=read_json(folder / "config_sentence_transformers.json")["prompts"],
+        max_seq_length=read_json(folder / "sentence_bert_config.json")["max_seq_length"],
         embedding_dimension=config["hidden_size"],
         matryoshka_dims=config.get("matryoshka_dimensions", ()),
     )

@@ -185,6 +185,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def number(value: float | None, digits: int = 4) -> str:
+    """With so many digits behind the point; a dash where nothing is known."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
 def words(name: str) -> str:
     """A phase's name as words: EvaluatingBefore becomes Evaluating before."""
     return re.sub(r"(?<=[a-z])[A-Z]", lambda match: f" {match[0].lower()}", name)

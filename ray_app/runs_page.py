@@ -38,7 +38,7 @@ def render_runs(uri: str, runs: Sequence[tuple[RunFigures, RunRecord]], differen
     found = [figures for figures, _ in newest]
     return render_page(
         "runs.html.j2",
-        {"words": view.words, "number": _number},
+        {"words": view.words, "number": view.number},
         uri=uri,
         runs=found,
         price=price,
@@ -104,7 +104,3 @@ def _bars(runs: Sequence[RunFigures]) -> list[Chart]:
 def _usual(values: Mapping[str, str]) -> str:
     """The value that most runs have."""
     return Counter(values.values()).most_common(1)[0][0]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"

@@ -3,7 +3,6 @@
 N texts, T tokens, D dimensions.
 """
 
-import json
 import logging
 import sys
 import warnings
@@ -17,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from data_io.folders import read_json
 from data_io.tokenization import TokenTexts
 from ray_app.errors import ModelError
 from ray_app.packing import Layout, PackedBatch
@@ -29,12 +29,12 @@ def is_of_ours(folder: Path) -> bool:
     that its tokenizer closes a text with, and nothing after it. Others are padded, as sentence-transformers does.
     """
     try:
-        modules = [module["type"].rpartition(".")[2] for module in _content(folder / "modules.json")]
-        settings, tokenizer = _content(folder / "tokenizer_config.json"), _content(folder / "tokenizer.json")
+        modules = [module["type"].rpartition(".")[2] for module in read_json(folder / "modules.json")]
+        settings, tokenizer = read_json(folder / "tokenizer_config.json"), read_json(folder / "tokenizer.json")
         closing = tokenizer["post_processor"]["single"][-1]["SpecialToken"]["id"]
-        pooling = _content(folder / "1_Pooling" / "config.json")
+        pooling = read_json(folder / "1_Pooling" / "config.json")
         return (
-            _content(folder / "config.json")["model_type"] == "qwen3"
+            read_json(folder / "config.json")["model_type"] == "qwen3"
             and modules == _MODULES_OF_OURS
             and bool(pooling["pooling_mode_lasttoken"])
             and closing == settings["eos_token"]
@@ -107,7 +107,3 @@ class SentenceTokenizer:
     def cuts(self, text: str) -> bool:
         """Whether `encode` leaves the end of this text out."""
         return len(self._tokenizer(text, verbose=False)["input_ids"]) > self.max_tokens
-
-
-def _content(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ def render_study(found: StudyResults, records: Mapping[str, RunRecord]) -> str:
     measures = list(dict.fromkeys(name for variant in found.variants for name in variant.spreads))
     return render_page(
         "study.html.j2",
-        {"words": view.words, "measure": measure_words, "number": _number, "signed": _signed, "value": _value},
+        {"words": view.words, "measure": measure_words, "number": view.number, "signed": _signed, "value": _value},
         study=found,
         measures=[*(m for m in measures if m == found.metric), *(m for m in measures if m != found.metric)],
         plots=_plots(found, measures),
@@ -146,10 +146,6 @@ def _mean_curve(variant: VariantResult, records: Mapping[str, RunRecord], pick: 
         if len(values) == len(steps) and together[0] is not None:
             found.append((together[0].step, sum(values) / len(values)))
     return found
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
 
 
 def _signed(value: float | None, digits: int = 4) -> str:
