@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data_io.storage import open_store
 from tests.support.command import Running, f2llm
+from tests.support.operator import wait_for
 from tests.support.runs import events, losses, saved_step
 from tests.support.small_training import small_document, write_document, write_small_dataset
 
@@ -54,13 +53,6 @@ def drivers(runs: Path) -> list[int]:
     return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
 
 
-def until(condition: Callable[[], bool], timeout: float = 20) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s"
-        time.sleep(0.05)
-
-
 def test_a_study_that_was_killed_ends_as_an_undisturbed_one_and_trains_no_run_twice(data: str, tmp_path: Path) -> None:
     straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"
     for folder in (straight, disturbed):
@@ -74,7 +66,7 @@ def test_a_study_that_was_killed_ends_as_an_undisturbed_one_and_trains_no_run_tw
     job.wait_until(lambda: (runs.parent / "results.json").exists() and saved_step(runs / RUNS[1]))
     job.send(signal.SIGKILL)
     job.wait()
-    until(lambda: not drivers(runs))
+    wait_for(lambda: not drivers(runs), "the runs end with their study", seconds=20)
     finished = [name for name, found in measures(disturbed).items() if found]
     begun = [name for name in RUNS if name not in finished and saved_step(runs / name)]
     written = {name: (runs / name / "metrics.jsonl").stat().st_mtime_ns for name in finished}

@@ -9,6 +9,7 @@ import pytest
 from data_io.storage import open_store
 from ray_app.lease import read_driver
 from tests.support.command import Running, f2llm
+from tests.support.runs import finished_steps
 from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
 
 pytestmark = pytest.mark.integration
@@ -21,12 +22,8 @@ def test_a_run_has_one_driver_whatever_happens_to_it(tmp_path: Path) -> None:
     document["spec"] |= {"evaluation": {"enabled": False}, "checkpoint": {"every": "20 steps", "keep": 2}}
     job = write_document(tmp_path / "job.yaml", document)
 
-    def steps() -> int:
-        path = run / "metrics.jsonl"
-        return path.read_bytes().count(b"\n") if path.exists() else 0
-
     first = Running("run", job, "--workers", "1", log=tmp_path / "first.log")
-    first.wait_until(lambda: steps() > 25)
+    first.wait_until(lambda: finished_steps(run) > 25)
     refused = f2llm("run", job, "--workers", "1", "--quiet")
     assert refused.returncode == 6
     assert "has another driver: process" in refused.stderr
@@ -37,12 +34,12 @@ def test_a_run_has_one_driver_whatever_happens_to_it(tmp_path: Path) -> None:
     second = Running("run", job, "--workers", "1", log=tmp_path / "second.log")
     second.wait_until(lambda: read_driver(open_store(str(run))) != paused)
     second.wait_until(lambda: [event["event"] for event in read_lines(run / "events.jsonl")].count("Resumed") == 1)
-    resumed_at = steps()
+    resumed_at = finished_steps(run)
     first.send(signal.SIGCONT)
     assert first.wait() == 6
     assert "has another driver" in first.output()
 
-    second.wait_until(lambda: steps() > resumed_at + 50)
+    second.wait_until(lambda: finished_steps(run) > resumed_at + 50)
     assert second.terminate() == 143
     lines = read_lines(run / "metrics.jsonl")
     assert all(after["step"] == before["step"] + 1 for before, after in pairwise(lines))

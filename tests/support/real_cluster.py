@@ -21,6 +21,8 @@ SCRIPTS = ROOT / "tests" / "cluster"
 KUBECONFIG = Path("/run/f2llm-lab/kubeconfig")
 NAMESPACE, SYSTEM = "team", "f2llm-system"
 IMAGE = "localhost/f2llm-ray:test"
+PLACE = (f"--kubeconfig={KUBECONFIG}", f"--namespace={SYSTEM}")
+"""Of Helm's releases."""
 _BRIDGE = "10.244.0.1"  # this machine, as pods see it
 _S3_PORT = 7070
 _PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns")
@@ -97,8 +99,8 @@ def install_operator(**values: str | int) -> None:
     needed = {"image": IMAGE, "imagePullPolicy": "Never", "replicas": 1, "resources.requests.cpu": "10m"}
     jobs = {"jobs.image": IMAGE, "jobs.imagePullPolicy": "Never", "jobs.retrySeconds": 2}
     sets = [f"--set={name}={value}" for name, value in {**needed, **jobs, **values}.items()]
-    place = (f"--kubeconfig={KUBECONFIG}", f"--namespace={SYSTEM}", "--create-namespace")
-    run_program("helm", "upgrade", "--install", "f2llm", str(OPERATOR_CHART), *place, *sets, "--wait")
+    chart = ("f2llm", str(OPERATOR_CHART), "--create-namespace")
+    run_program("helm", "upgrade", "--install", *chart, *PLACE, *sets, "--wait")
 
 
 def pod_program(program: Path) -> Path:

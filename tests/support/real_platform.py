@@ -12,12 +12,11 @@ from data_io.config import S3Options
 from data_io.storage import Store, open_store
 from tests.support.helm import PLATFORM_CHART, run_program
 from tests.support.kubectl import Kubectl
-from tests.support.real_cluster import IMAGE, KUBECONFIG, SYSTEM, pod_program
+from tests.support.real_cluster import IMAGE, KUBECONFIG, PLACE, SYSTEM, pod_program
 from tests.support.s3_server import find_server
 
 TEAM = "f2llm-trial"  # as values-trial.yaml has it
 CLAIM = "persistentvolumeclaim/f2llm-store"
-_PLACE = (f"--kubeconfig={KUBECONFIG}", f"--namespace={SYSTEM}")
 
 
 @contextmanager
@@ -62,14 +61,12 @@ def install_platform(**values: str | int) -> None:
     sets = [f"--set=storage.store.{name}={value}" for name, value in store.items()]
     sets += [f"--set={name}={value}" for name, value in values.items()]
     profile = f"--values={PLATFORM_CHART / 'values-trial.yaml'}"
-    run_program(
-        "helm", "install", "platform", str(PLATFORM_CHART), *_PLACE, profile, *sets, "--wait", "--wait-for-jobs"
-    )
+    run_program("helm", "install", "platform", str(PLATFORM_CHART), *PLACE, profile, *sets, "--wait", "--wait-for-jobs")
 
 
 def uninstall(*releases: str) -> None:
     for release in releases:
-        run_program("helm", "uninstall", release, *_PLACE, "--ignore-not-found", "--wait")
+        run_program("helm", "uninstall", release, *PLACE, "--ignore-not-found", "--wait")
 
 
 def team_store(monkeypatch: pytest.MonkeyPatch, prefix: str, *, team: str = TEAM) -> Store:

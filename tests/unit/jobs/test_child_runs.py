@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobs.child_runs import Command, Ended, run_commands
 from tests.support.documents import document
+from tests.support.operator import wait_for
 
 # A pipe that nobody writes into is a document that is never read to its end.
 STARTS_ONE_THAT_WAITS = """
@@ -27,13 +26,6 @@ def pipe(tmp_path: Path) -> Path:
     path = tmp_path / "job.yaml"
     os.mkfifo(path)
     return path
-
-
-def until(condition: Callable[[], bool], timeout: float = 60) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s"
-        time.sleep(0.05)
 
 
 def waiting(pipe: Path) -> list[int]:
@@ -66,19 +58,19 @@ def test_every_command_is_run_and_what_it_said_is_told_with_no_more_at_once_than
 
 def test_kill_9_of_who_started_a_command_ends_the_command(pipe: Path) -> None:
     starter = subprocess.Popen([sys.executable, "-c", STARTS_ONE_THAT_WAITS, str(pipe)])
-    until(lambda: len(waiting(pipe)) == 1)
+    wait_for(lambda: len(waiting(pipe)) == 1, "one waits")
 
     starter.kill()
     starter.wait()
 
-    until(lambda: not waiting(pipe))
+    wait_for(lambda: not waiting(pipe), "none waits")
 
 
 def test_a_signal_is_passed_on_and_no_other_command_is_started(pipe: Path) -> None:
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTS_ONE_THAT_WAITS, str(pipe)], stdout=subprocess.PIPE, text=True
     )
-    until(lambda: len(waiting(pipe)) == 1)
+    wait_for(lambda: len(waiting(pipe)) == 1, "one waits")
 
     starter.send_signal(signal.SIGTERM)
     said, _ = starter.communicate(timeout=60)

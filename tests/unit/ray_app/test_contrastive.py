@@ -20,6 +20,7 @@ from ray_app.errors import ModelError
 from ray_app.model import Embedder, build_backbone
 from ray_app.packing import pack
 from tests.support.plain_engine import PlainEngine
+from tests.support.process_group import group_of_one
 from tests.support.reference_loss import ReferenceSlot, reference_distillation, reference_matryoshka_loss
 
 if TYPE_CHECKING:
@@ -35,9 +36,8 @@ WHOLE = {16: 1.0}
 
 @pytest.fixture(autouse=True)
 def _one_process_group(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
+    with group_of_one(tmp_path):
+        yield
 
 
 def _model() -> Embedder:

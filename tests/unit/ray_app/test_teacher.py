@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from sentence_transformers import SentenceTransformer
 
 from data_io.fetch import ReadStats
@@ -23,6 +22,7 @@ from ray_app.metrics import losses_of
 from ray_app.stragglers import Work
 from ray_app.teacher import Teacher
 from tests.support.exported import INSTRUCTION, export_small_model
+from tests.support.process_group import group_of_one
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -31,9 +31,8 @@ TEXTS = [f"Instruct: {INSTRUCTION}\nQuery: how to join paths", "a text about fil
 
 @pytest.fixture
 def _one_process_group(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
+    with group_of_one(tmp_path):
+        yield
 
 
 def test_texts_are_embedded_as_they_are_in_their_order(tmp_path: Path) -> None:
