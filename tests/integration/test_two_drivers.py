@@ -1,5 +1,6 @@
 """Two drivers of one run, as real processes: the second is refused, one that sleeps is replaced and ends on waking."""
 
+import re
 import signal
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +38,8 @@ def test_a_run_has_one_driver_whatever_happens_to_it(tmp_path: Path) -> None:
     resumed_at = finished_steps(run)
     first.send(signal.SIGCONT)
     assert first.wait() == 6
-    assert "has another driver" in first.output()
+    # The driver's heartbeat and the attempt's own watch both look for the other: either may see it first.
+    assert re.search("has another driver|was replaced by attempt 2", first.output())
 
     second.wait_until(lambda: finished_steps(run) > resumed_at + 50)
     assert second.terminate() == 143
