@@ -114,7 +114,7 @@ class JobsClient:
         Raises KubernetesError where the job has not run yet.
         """
         job = self.get(name)
-        pods = [pod for pod in self.pods(name) if pod.is_head == (worker is None)]
+        pods = [pod for pod in self.pods(name) if pod.is_head == (worker is None) and not pod.measures]
         number = worker or 0
         if number < len(pods):
             return self._api.logs(pods[number].name, follow=follow, lines=lines)

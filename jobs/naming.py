@@ -7,6 +7,8 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "f2llm-operator"}
 KUEUE_PREFIX = "kueue.x-k8s.io/"
 QUEUE_LABEL = f"{KUEUE_PREFIX}queue-name"
 WORKER_GROUP = "workers"
+EVALUATION_GROUP = "evaluation"
+GROUP_LABEL = "ray.io/group"
 NODE_TYPE_LABEL = "ray.io/node-type"
 
 
@@ -37,5 +39,5 @@ def job_labels(job: str) -> dict[str, str]:
 
 
 def worker_selector(job: str) -> str:
-    """Label selector of a job's worker pods."""
-    return f"{JOB_LABEL}={job},{NODE_TYPE_LABEL}=worker"
+    """Label selector of the pods that train a job."""
+    return f"{JOB_LABEL}={job},{GROUP_LABEL}={WORKER_GROUP}"

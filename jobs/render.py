@@ -5,6 +5,7 @@ from typing import Any
 from jobs.cluster_spec import ClusterSpec
 from jobs.facts import Facts
 from jobs.naming import (
+    EVALUATION_GROUP,
     JOB_LABEL,
     KUEUE_PREFIX,
     NODE_TYPE_LABEL,
@@ -16,6 +17,7 @@ from jobs.naming import (
 from jobs.render_objects import METRICS_PORT, namespaced, network_policy, ray_cluster
 from jobs.render_pods import DOCUMENT_FILE, DOCUMENT_FOLDER, Attempt, head_template, ray_cpus, worker_template
 from jobs.spec import API_VERSION, EmbeddingJob
+from ray_app.config import EVALUATION_RESOURCE
 
 
 def render(job: EmbeddingJob, facts: Facts, *, attempt: int = 1, uid: str = "") -> list[dict[str, Any]]:
@@ -124,7 +126,23 @@ def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
         replicas=workers.replicas,
         least=0,
         most=attempt_document(attempt.job).spec.workers.highest,
+        others=[_evaluation_group(attempt)] if attempt.job.spec.evaluation.checkpoints else [],
     )
+
+
+def _evaluation_group(attempt: Attempt) -> dict[str, Any]:
+    """One pod like a worker's that measures checkpoints: its Ray has no core to give away, so that nothing trains
+    there, and the resource that ray_app/beside.py asks for.
+    """
+    return {
+        "groupName": EVALUATION_GROUP,
+        "replicas": 1,
+        "minReplicas": 1,
+        "maxReplicas": 1,
+        # KubeRay puts the value into a shell's command as it is.
+        "rayStartParams": {"num-cpus": "0", "resources": f'"{{\\"{EVALUATION_RESOURCE}\\": 1}}"'},
+        "template": worker_template(attempt),
+    }
 
 
 def _progress_rule(name: str) -> dict[str, list[str]]:

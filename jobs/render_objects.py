@@ -49,8 +49,11 @@ def ray_cluster(
     replicas: int,
     least: int,
     most: int,
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The spec of a RayCluster of these pod templates, with one group of workers of so many `cpus` each."""
+    """The spec of a RayCluster of these pod templates, with one group of workers of so many `cpus` each. `others` are
+    groups beside it.
+    """
     return {
         "rayVersion": facts.ray_version,
         "authOptions": {"mode": "token"},
@@ -67,6 +70,7 @@ def ray_cluster(
                 "maxReplicas": most,
                 "rayStartParams": {"num-cpus": ray_cpus(cpus)},
                 "template": worker,
-            }
+            },
+            *others,
         ],
     }

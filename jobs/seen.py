@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.naming import ATTEMPT_LABEL, NODE_TYPE_LABEL
+from jobs.naming import ATTEMPT_LABEL, EVALUATION_GROUP, GROUP_LABEL, NODE_TYPE_LABEL
 from jobs.published import Published
 
 _WAITS_FOR_GOOD = frozenset(
@@ -14,7 +14,9 @@ _WAITS_FOR_GOOD = frozenset(
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod of a job. `trouble` says why it does not come up, empty where nothing is wrong."""
+    """A pod of a job; one that `measures` checkpoints is no worker. `trouble` says why it does not come up, empty where
+    nothing is wrong.
+    """
 
     name: str
     attempt: str
@@ -23,6 +25,7 @@ class Pod:
     terminating: bool = False
     trouble: str = ""
     out_of_memory: bool = False
+    measures: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,11 @@ class Seen:
 
     def workers(self, attempt: int) -> list[Pod]:
         """Worker pods of an attempt that are meant to stay."""
-        return [pod for pod in self.pods if pod.attempt == str(attempt) and not pod.is_head and not pod.terminating]
+        return [
+            pod
+            for pod in self.pods
+            if pod.attempt == str(attempt) and not pod.is_head and not pod.measures and not pod.terminating
+        ]
 
     @property
     def deployment_status(self) -> str:
@@ -84,6 +91,7 @@ def pod_of(body: Mapping[str, Any]) -> Pod:
         name=metadata["name"],
         attempt=labels.get(ATTEMPT_LABEL, ""),
         is_head=labels.get(NODE_TYPE_LABEL) == "head",
+        measures=labels.get(GROUP_LABEL) == EVALUATION_GROUP,
         ready=conditions.get("Ready", {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
         trouble=_trouble(metadata["name"], conditions, containers),

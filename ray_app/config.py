@@ -260,12 +260,19 @@ class CheckpointSpec(Section):
         return 60 * float(self.every.split()[0]) if "min" in self.every else None
 
 
+EVALUATION_RESOURCE = "f2llm_evaluation"
+"""The custom resource of Ray that the node has on which checkpoints are measured beside training."""
+
+
 class EvaluationSpec(Section):
     """What is measured before and after training. Sets are named in the data set's manifest."""
 
     enabled: bool = Field(True, description="Measure the model on the held-out sets after training.")
     before: bool = Field(
         True, description="Also measure the model before its first step, so that the report can compare."
+    )
+    checkpoints: bool = Field(
+        False, description="Measure checkpoints too, beside training, and keep the best of them as the model `best`."
     )
     max_queries: PositiveInt | None = Field(None, description="Use at most this many queries of a set; null means all.")
     batch_tokens: PositiveInt = Field(16384, description="Tokens embedded at once.")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from ray_app.cluster import cluster  # isort: skip - before Ray, which reads what it sets
@@ -26,6 +26,7 @@ from data_io.errors import F2LLMError, StorageError
 from data_io.manifest import load_manifest
 from data_io.storage import Store, open_store
 from data_io.store_probe import probe_store
+from ray_app.beside import CheckpointEvaluation
 from ray_app.causes import cause_of
 from ray_app.checkpoint_manifest import trained_steps
 from ray_app.config import JobSpec
@@ -96,6 +97,7 @@ def run(
         start = {"total_steps": total_steps, "workers": spec.workers.replicas, "message": "", "store": abilities}
         status = status.model_copy(update=start)
         job = _Job(name, spec, data, run_store, status, on_status, lease)
+        job.measures_checkpoints = spec.evaluation.checkpoints and bool(manifest.evaluations)
         return _run(job, why, total_steps, stop_after_steps)
 
 
@@ -138,6 +140,7 @@ class _Job:
     """A run under way, and its status."""
 
     monitor: Any
+    measures_checkpoints = False
 
     def __init__(
         self,
@@ -155,10 +158,38 @@ class _Job:
         self.lease = lease
         self.started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         self._failure: Failure | None = None
+        self._measured: CheckpointEvaluation | None = None
 
     def train(self, interruption: Interruption, stop_after_steps: int | None) -> None:
         """All training under Ray Train; at the end `status` is what rank 0 wrote last."""
         self._enter(Phase.TRAINING)
+        with self._measuring() as measured:
+            self._train(interruption, stop_after_steps, measured)
+            if measured is not None and not interruption.signal:
+                self._say("measuring the last checkpoint")
+                measured.finish(lambda: self._wait(interruption))
+                self._say("")
+
+    @contextmanager
+    def _measuring(self) -> Iterator[CheckpointEvaluation | None]:
+        """What measures checkpoints beside training, where the document asks for it."""
+        if not self.measures_checkpoints:
+            yield None
+            return
+        self._measured = CheckpointEvaluation(self.name, self.spec, self.data, self.run)
+        try:
+            yield self._measured
+        finally:
+            self._measured.end()
+
+    def _wait(self, interruption: Interruption) -> bool:
+        sleep(_POLL_SECONDS)
+        self.lease.refuse_if_lost()
+        return not interruption.signal
+
+    def _train(
+        self, interruption: Interruption, stop_after_steps: int | None, measured: CheckpointEvaluation | None
+    ) -> None:
         begin, seconds_before = monotonic(), dict(self.status.seconds)
         trainer = _trainer(self, stop_after_steps)
         outcome: list[BaseException] = []
@@ -175,6 +206,8 @@ class _Job:
             if view.status is not None and view.status != shown:
                 shown = view.status
                 self._show(shown)
+            if measured is not None and measured.look(shown.last_checkpoint_step):
+                self._show(self.status)
             self._hear_of_the_store()
             self._hear_of(view.failure)
             self.lease.refuse_if_lost()
@@ -270,7 +303,8 @@ class _Job:
         self._show(self.status.model_copy(update={"message": message}))
 
     def _show(self, status: RunStatus) -> None:
-        self.status = status.model_copy(update={"store_silent_since": self.lease.store_silent_since})
+        scores = self._measured.scores if self._measured is not None else {}
+        self.status = status.model_copy(update={"store_silent_since": self.lease.store_silent_since, **scores})
         self._on_status(self.status)
 
     def _add_seconds(self, phase: Phase, spent: float, before: dict[str, float]) -> None:

@@ -57,11 +57,12 @@ def evaluate(
     spec: EvaluationSpec,
     *,
     dims: Sequence[int] = (),
+    with_bm25: bool = True,
     progress: Progress | None = None,
 ) -> EvaluationReport:
     """Measure the model on every evaluation set of a data set; one set at a time is in memory."""
     sets = (load_evaluation(store, entry) for entry in manifest.evaluations)
-    return evaluate_sets(encode, sets, max_queries=spec.max_queries, dims=dims, progress=progress)
+    return evaluate_sets(encode, sets, max_queries=spec.max_queries, dims=dims, with_bm25=with_bm25, progress=progress)
 
 
 def evaluate_sets(

@@ -91,6 +91,14 @@ class EvaluationReport(_Record):
         return tuple(result for result in self.sets if isinstance(result, StsResult))
 
     @property
+    def mean_score(self) -> float | None:
+        """nDCG@10 of retrieval sets and Spearman's correlation of scored pairs, each set counting once; null without
+        sets.
+        """
+        scores = [each.model.ndcg_at_10 for each in self.retrieval] + [each.spearman or 0.0 for each in self.sts]
+        return sum(scores) / len(scores) if scores else None
+
+    @property
     def mean_model(self) -> RankingMetrics | None:
         """The model's means, each set counting once; null without retrieval sets."""
         return _mean([result.model for result in self.retrieval])

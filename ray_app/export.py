@@ -62,7 +62,7 @@ def export_model(
         )
         _write_modules(partial, backbone.config.hidden_size, max_seq_length, prompts)
         rewrite_card(partial, card)
-        _put_in_place(partial, out)
+        put_in_place(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -217,7 +217,7 @@ def _write_modules(folder: Path, dimension: int, max_seq_length: int, prompts: M
         (folder / name).write_text(_json(content), encoding="utf-8")
 
 
-def _put_in_place(partial: Path, out: Path) -> None:
+def put_in_place(partial: Path, out: Path) -> None:
     """Rename `partial` to `out`; a folder that was there stays whole until the moment it is replaced."""
     old = partial.with_name(f"{partial.name}-old")
     if out.exists():

@@ -26,7 +26,7 @@ from ray_app.embedding_model import model_folder
 from ray_app.encoder import load_encoder
 from ray_app.errors import CheckpointError, ModelError
 from ray_app.evaluate import evaluate
-from ray_app.evaluation_report import EvaluationReport, RetrievalResult
+from ray_app.evaluation_report import EvaluationReport
 from ray_app.export import rewrite_card, upload_folder, write_weights
 from ray_app.model_card import AveragedPart, CardFacts, render_merged_card
 from ray_app.weights import AveragedWeights, FolderWeights, OnBytes, Part
@@ -215,7 +215,7 @@ class _Bench:
         self.say(f"measuring {' + '.join(shares)}")
         self.source.write(shares, folder, on_bytes=lambda done, total: None)
         assert self.measure is not None
-        score = mean_score(self.measure.of(folder, say=self.say))
+        score = _score(self.measure.of(folder, say=self.say))
         shutil.rmtree(folder)
         return score
 
@@ -228,21 +228,17 @@ class _Bench:
         report = self.measure.of(folder, say=self.say)
         if card is not None:
             rewrite_card(folder, card.model_copy(update={"after": report}))
-        return mean_score(report)
+        return _score(report)
 
 
-def mean_score(report: EvaluationReport) -> float:
-    """nDCG@10 of retrieval sets and Spearman's correlation of scored pairs, each set counting once."""
-    scores = [
-        result.model.ndcg_at_10 if isinstance(result, RetrievalResult) else result.spearman or 0.0
-        for result in report.sets
-    ]
-    if not scores:
+def _score(report: EvaluationReport) -> float:
+    score = report.mean_score
+    if score is None:
         raise ConfigError(
             "the data set has no held-out set to measure models on",
             remedy="name one that has: --data URI, or merge without --evaluate and --greedy",
         )
-    return sum(scores) / len(scores)
+    return score
 
 
 def _shares(counts: Mapping[str, float]) -> dict[str, float]:

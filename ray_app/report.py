@@ -9,6 +9,7 @@ from data_io.storage import Store, open_store
 from ray_app import report_figures as figures
 from ray_app import report_view as view
 from ray_app import report_workers as workers
+from ray_app.evaluation_curve import best_of
 from ray_app.metrics import StepMetrics
 from ray_app.page import Chart, render_page
 from ray_app.report_record import RunRecord, read_run
@@ -40,6 +41,7 @@ def render_report(record: RunRecord) -> str:
         facts=view.facts_of(record),
         tiles=view.tiles_of(record),
         evaluation_charts=_evaluation_charts(record),
+        checkpoint_charts=_checkpoint_charts(record),
         evaluation_rows=view.retrieval_rows(record),
         sts_rows=view.sts_rows(record),
         comparisons=view.comparisons_of(record.before, record.after),
@@ -62,6 +64,14 @@ def _evaluation_charts(record: RunRecord) -> list[Chart]:
         Chart("nDCG@10", figures.evaluation_chart(record.before, record.after, "ndcg_at_10")),
         Chart("recall@10", figures.evaluation_chart(record.before, record.after, "recall_at_10")),
     ]
+
+
+def _checkpoint_charts(record: RunRecord) -> list[Chart]:
+    best = best_of(record.measured)
+    if best is None:
+        return []
+    note = f"Best: step {best.step} with {best.score:.4f}, kept as the model best/."
+    return [Chart("Checkpoints, measured beside training", figures.checkpoints_chart(record.measured), note)]
 
 
 def _loss_charts(steps: Sequence[StepMetrics]) -> list[Chart]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ray_app.evaluation_curve import MeasuredCheckpoint
 from ray_app.evaluation_report import EvaluationReport
 from ray_app.metrics import StepMetrics
 
@@ -124,6 +125,18 @@ def single_chart(steps: Sequence[StepMetrics], pick: Pick, *, colour: int, smoot
     figure.add_trace(_trace("", points, PALETTE[colour]))
     figure.update_yaxes(**axis)
     return figure_json(figure, height=220, legend=False)
+
+
+def checkpoints_chart(measured: Sequence[MeasuredCheckpoint]) -> str:
+    """nDCG@10 or Spearman's correlation of each held-out set by step, and their mean where there are several."""
+    sets = list(dict.fromkeys(name for each in measured for name in each.sets))[: MOST_SOURCES - 1]
+    curves = [(name, [(each.step, each.sets[name]) for each in measured if name in each.sets]) for name in sets]
+    if len(sets) > 1:
+        curves.insert(0, ("mean", [(each.step, each.score) for each in measured]))
+    figure = go.Figure()
+    for colour, (name, points) in enumerate(curves):
+        figure.add_trace(_trace(name, points, PALETTE[colour]).update(mode="lines+markers"))
+    return figure_json(figure, y_title="score", height=320)
 
 
 def evaluation_chart(before: EvaluationReport | None, after: EvaluationReport | None, metric: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_io.manifest import Manifest
 from data_io.storage import Store
+from ray_app.evaluation_curve import MeasuredCheckpoint, read_curve
 from ray_app.evaluation_report import EvaluationReport
 from ray_app.metrics import StepMetrics
 from ray_app.model_card import CardSource
@@ -56,6 +57,7 @@ class RunRecord:
     events: tuple[dict[str, Any], ...] = ()
     before: EvaluationReport | None = None
     after: EvaluationReport | None = None
+    measured: tuple[MeasuredCheckpoint, ...] = ()
     data: DataFacts | None = None
     notes: tuple[str, ...] = ()
 
@@ -108,6 +110,7 @@ def read_run(run: Store) -> RunRecord:
         events=tuple(_json_lines(run, EVENTS, notes)),
         before=parsed(BEFORE, EvaluationReport.model_validate_json),
         after=parsed(AFTER, EvaluationReport.model_validate_json),
+        measured=read_curve(run),
         data=parsed(DATA, DataFacts.model_validate_json),
         notes=tuple(notes),
     )

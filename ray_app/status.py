@@ -101,6 +101,12 @@ class RunStatus(BaseModel):
     last_checkpoint_time: datetime | None = Field(None, description="When it was complete.")
     checkpoint_stall_seconds: float | None = Field(None, description="For how long its copy held training up.")
     checkpoint_save_seconds: float | None = Field(None, description="How long it was then written, beside training.")
+    score: float | None = Field(
+        None, description="Of the newest measured checkpoint: mean of nDCG@10 and Spearman over the held-out sets."
+    )
+    score_step: int | None = Field(None, description="The step of that checkpoint.")
+    best_score: float | None = Field(None, description="The highest so far; its checkpoint is kept as the model best.")
+    best_step: int | None = Field(None, description="The step of that one.")
     store: str = Field("", description="What the store of the run directory was seen to do when the driver started.")
     store_silent_since: datetime | None = Field(None, description="Since when that store has not answered the driver.")
     message: str = ""

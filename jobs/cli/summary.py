@@ -66,6 +66,8 @@ def print_summary(facts: Mapping[str, Any]) -> None:
         before = "" if ndcg["before"] is None else f"{ndcg['before']:.3f} before, "
         bm25 = "" if ndcg["bm25"] is None else f" (BM25: {ndcg['bm25']:.3f})"
         print(f"nDCG@10 on held-out queries: {before}{ndcg['after']:.3f} after training{bm25}")
+    if status["best_score"] is not None:
+        print(f"best checkpoint: step {status['best_step']}, score {status['best_score']:.3f}: {facts['run']}/best")
     if facts["seconds"]:
         print("time: " + ", ".join(f"{name} {duration(spent)}" for name, spent in facts["seconds"].items()))
     if facts["model"]:

@@ -131,6 +131,10 @@ JOB_GAUGES: Mapping[str, JobGauge] = {
         "Floating-point operations of the model a second, recomputation left out: over the peak of its GPUs, the MFU.",
         "model_flops_per_second",
     ),
+    "f2llm_job_score": _of_run(
+        "Of the newest measured checkpoint: mean of nDCG@10 and Spearman over the held-out sets.", "score"
+    ),
+    "f2llm_job_best_score": _of_run("The highest of these scores so far; its checkpoint is kept.", "best_score"),
     "f2llm_job_store_retries": _of_run(
         "Reads of training data that were repeated since training began.", "store_retries"
     ),

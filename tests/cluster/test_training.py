@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from data_io.folders import local_copy
 from data_io.storage import open_store
 from jobs.job_status import JobPhase, JobStatus
+from ray_app.evaluation_curve import read_curve
 from tests.support.command import f2llm
 from tests.support.kubectl import Refused
 from tests.support.operator import wait_for
@@ -110,6 +111,7 @@ def test_it_succeeds_the_model_loads_and_another_recipe_under_its_name_is_refuse
 ) -> None:
     kubectl, name = cluster.kubectl, "whole"
     document = job(cluster, name, epochs=2)
+    document["spec"].setdefault("evaluation", {})["checkpoints"] = True
     path = write_document(tmp_path / "job.yaml", document)
     run = cluster.bucket / "runs" / name
     shown = f2llm("submit", path, "--watch", "--namespace", NAMESPACE, "--kubeconfig", kubectl.kubeconfig, timeout=600)
@@ -128,10 +130,13 @@ def test_it_succeeds_the_model_loads_and_another_recipe_under_its_name_is_refuse
         assert text
         assert not [key for key in SECRETS if key in text]
     assert state(cluster, name).progress == "100%"
-    with local_copy(open_store(f"s3://bucket/runs/{name}/model", cluster.s3)) as model:
-        vectors = SentenceTransformer(str(model), device="cpu").encode([sentence(1), sentence(2)])
-    assert vectors.shape == (2, 64)
-    assert (vectors**2).sum(axis=1) == pytest.approx([1, 1], rel=1e-3)
+    for folder in ("model", "best"):
+        with local_copy(open_store(f"s3://bucket/runs/{name}/{folder}", cluster.s3)) as model:
+            vectors = SentenceTransformer(str(model), device="cpu").encode([sentence(1), sentence(2)])
+        assert vectors.shape == (2, 64)
+        assert (vectors**2).sum(axis=1) == pytest.approx([1, 1], rel=1e-3)
+    curve = read_curve(open_store(f"s3://bucket/runs/{name}", cluster.s3))
+    assert curve[-1].step == len(read_lines(run / "metrics.jsonl"))
     delete(cluster, name)
 
 

@@ -21,6 +21,7 @@ from data_io.manifest import load_manifest
 from data_io.storage import open_store
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
+from ray_app.evaluation_curve import read_curve
 from tests.support.command import Running, f2llm
 from tests.support.plain_workers import train_in_processes
 from tests.support.runs import finished_steps, losses, saved_step
@@ -51,7 +52,7 @@ def _document_in_a_bucket(folder: Path, s3: S3Server) -> tuple[Path, Path]:
     bucket = s3.make_bucket()
     write_small_dataset(open_store(f"s3://{bucket}/data", s3.options))
     document = small_document(f"s3://{bucket}/data", f"s3://{bucket}/runs")
-    document["spec"]["evaluation"] = {"enabled": False}
+    document["spec"]["evaluation"] = {"enabled": False, "checkpoints": True}
     document["spec"]["storage"]["s3"] = s3.options.model_dump()
     return write_document(folder / "job.yaml", document), s3.folder / bucket / "runs" / "small"
 
@@ -148,6 +149,14 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
     assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
     _assert_whole(run)
     assert [line["slots"] for line in read_lines(run / "examples.jsonl")] == _planned(data)
+    # Its checkpoints were measured beside all that.
+    curve = read_curve(open_store(str(run)))
+    best = max(curve, key=lambda each: each.score)
+    status = json.loads((run / "status.json").read_text())
+    assert curve[-1].step == status["score_step"] == STEPS
+    assert (status["best_step"], status["best_score"]) == (best.step, best.score)
+    assert f"by f2llm-ray: {best.step} steps" in (run / "best" / "README.md").read_text()
+    assert (run / "best" / "files.json").exists()
 
 
 def test_a_killed_worker_costs_a_restart_and_not_the_run(undisturbed: Path, data: str, tmp_path: Path) -> None:

@@ -13,11 +13,16 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from data_io.manifest import load_manifest
 from data_io.storage import Store, open_store
 from ray_app.checkpoint import StoredWeights
-from ray_app.checkpoint_manifest import list_checkpoints, read_manifest
+from ray_app.checkpoint_evaluation import measure_checkpoint, newest_unmeasured
+from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints, read_manifest
 from ray_app.config import EvaluationSpec, JobSpec
 from ray_app.control import Wish
 from ray_app.data_order import make_plan, select_sources
+from ray_app.delivery import export_run
+from ray_app.encoder import load_encoder
 from ray_app.errors import CheckpointError, LossNotFinite
+from ray_app.evaluate import evaluate
+from ray_app.evaluation_curve import MeasuredCheckpoint, read_curve
 from ray_app.loop import Outcome, Worker, train
 from ray_app.merge import Measure, RunCheckpoints, find_checkpoints, merge
 from ray_app.status import RunStatus
@@ -276,6 +281,40 @@ def test_a_run_with_a_teacher_comes_closer_to_it_and_goes_on_in_pieces(data: Sto
     assert whole[-1]["distillation_loss"] < 0.8 * whole[0]["distillation_loss"]
     for line in whole:
         assert line["loss"] > line["hard_negative_loss"] + line["distillation_loss"]
+
+
+def test_every_checkpoint_that_is_measured_is_on_the_curve_and_the_best_of_them_is_kept(
+    finished: Path, data: Store, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    run = open_store(str(tmp_path / "run"))
+
+    def measure(name: CheckpointName) -> MeasuredCheckpoint | None:
+        cpu = torch.device("cpu")
+        return measure_checkpoint("small", _spec(data), name, data=data, run=run, device=cpu, say=lambda text: None)
+
+    late, middle, early = list_checkpoints(run)
+    assert newest_unmeasured(run) == late
+    measured = [found for name in (early, middle, late) if (found := measure(name)) is not None]
+    assert newest_unmeasured(run) is None
+    assert read_curve(run) == tuple(measured)
+    assert [each.step for each in measured] == [4, 8, 10]
+
+    best = max(measured, key=lambda each: each.score)
+    export_run("small", _spec(data), data=data, run=run, out=tmp_path / "model", shares={best.name: 1.0})
+    kept, exported = (load_file(folder / "model.safetensors") for folder in (tmp_path / "run/best", tmp_path / "model"))
+    assert kept.keys() == exported.keys()
+    assert all(torch.equal(kept[name], exported[name]) for name in kept)
+    encoder = load_encoder(tmp_path / "run" / "best", device=torch.device("cpu"), batch_tokens=1024)
+    again = evaluate(encoder.encode, data, load_manifest(data), EvaluationSpec())
+    assert again.mean_score == pytest.approx(best.score, abs=1e-6)
+    assert f"by f2llm-ray: {best.step} steps" in (tmp_path / "run" / "best" / "README.md").read_text()
+    assert not list((tmp_path / "run").glob(".best*"))
+
+    with (tmp_path / "run" / "evaluation" / "checkpoints.jsonl").open("a") as file:
+        file.write('{"step": 12, "atte')  # as a crash leaves it
+    assert read_curve(run) == tuple(measured)
+    assert measure(CheckpointName(9, 1)) is None  # retention was faster
 
 
 def test_a_merge_of_checkpoints_is_the_mean_of_their_weights_and_its_card_says_of_which(

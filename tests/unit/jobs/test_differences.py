@@ -71,6 +71,7 @@ CHANGES = {
     "checkpoint.keep=9": True,
     "evaluation.enabled=false": True,
     "evaluation.before=false": True,
+    "evaluation.checkpoints=true": True,
     "evaluation.max_queries=9": True,
     "evaluation.batch_tokens=9": True,
     "suspend=true": True,

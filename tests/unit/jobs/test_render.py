@@ -1,6 +1,7 @@
 """What a job becomes on Kubernetes."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,21 @@ def test_samples_render_as_they_did(path: Path, request: pytest.FixtureRequest) 
 
     golden = GOLDEN / path.name
     assert made == golden.read_text(), f"if this is meant: f2llm render {path} and look at what changed"
+
+
+def test_checkpoints_are_measured_in_a_pod_where_nothing_trains() -> None:
+    (workers,) = objects()["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    workers_too, group = objects({"evaluation": {"checkpoints": True}})["RayJob"]["spec"]["rayClusterSpec"][
+        "workerGroupSpecs"
+    ]
+
+    assert workers_too == workers
+    assert group["groupName"] == "evaluation"
+    assert {group[count] for count in ("minReplicas", "replicas", "maxReplicas")} == {1}
+    # As a shell gives it to `ray start`.
+    resources, cpus = (shlex.split(group["rayStartParams"][name])[0] for name in ("resources", "num-cpus"))
+    assert (json.loads(resources), cpus) == ({"f2llm_evaluation": 1}, "0")
+    assert group["template"] == workers["template"]
 
 
 @given(specs())

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from jobs.seen import Pod, pod_of
+from jobs.seen import Pod, Seen, pod_of
 
 
 def seen(*, ready: bool = False, scheduled: dict[str, Any] | None = None, **container: Any) -> Pod:
@@ -48,3 +48,13 @@ def test_a_pod_that_does_not_come_up_says_why(pod: Pod, says: str) -> None:
 def test_a_pod_that_ran_out_of_memory_once_is_remembered_while_it_is_there() -> None:
     assert seen(ready=True, state={"running": {}}, lastState=KILLED).out_of_memory
     assert not seen(ready=True, state={"running": {}}).out_of_memory
+
+
+def test_a_pod_that_measures_checkpoints_is_no_worker() -> None:
+    def pod(name: str, kind: str, group: str) -> Pod:
+        labels = {"ray.io/node-type": kind, "ray.io/group": group, "f2llm.dev/attempt": "1"}
+        return pod_of({"metadata": {"name": name, "labels": labels}})
+
+    pods = (pod("a", "head", "headgroup"), pod("b", "worker", "workers"), pod("c", "worker", "evaluation"))
+
+    assert [each.name for each in Seen(pods=pods).workers(1)] == ["b"]

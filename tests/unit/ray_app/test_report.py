@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_io.storage import Store, open_store
+from ray_app.evaluation_curve import MeasuredCheckpoint
 from ray_app.evaluation_report import (
     EvaluationReport,
     QueryExample,
@@ -25,7 +27,7 @@ from ray_app.evaluation_report import (
 )
 from ray_app.metrics import SourceMetrics, StepMetrics
 from ray_app.report import render_report, write_report
-from ray_app.report_figures import MOST_SOURCES, loss_chart, series, smooth, source_loss_chart
+from ray_app.report_figures import MOST_SOURCES, checkpoints_chart, loss_chart, series, smooth, source_loss_chart
 from ray_app.report_record import RunRecord, read_run, save_data_facts
 from ray_app.status import Phase, RunStatus
 from tests.support.datasets import write_example
@@ -301,6 +303,28 @@ def test_values_that_are_not_finite_are_gaps() -> None:
 
     assert series(steps, lambda each: each.loss) == [(1, 3.0), (4, 0.75)]
     assert "NaN" not in loss_chart(steps)
+
+
+def test_checkpoints_measured_beside_training_are_a_curve_of_every_set_and_their_mean() -> None:
+    measured = tuple(
+        MeasuredCheckpoint(
+            step=step,
+            attempt=1,
+            score=score,
+            sets={"held-out": score, "<b>": score},
+            seconds=1.0,
+            time=datetime.now(UTC),
+        )
+        for step, score in ((10, 0.25), (20, 0.75), (30, 0.5))
+    )
+
+    page = render_report(RunRecord(uri="run", before=evaluation(0.2, rank=1), measured=measured))
+
+    assert "Best: step 20 with 0.7500, kept as the model best/." in page
+    curves = json.loads(checkpoints_chart(measured))["data"]
+    assert [(each["name"], each["x"], each["y"]) for each in curves] == [
+        (name, [10, 20, 30], [0.25, 0.75, 0.5]) for name in ("mean", "held-out", "&lt;b&gt;")
+    ]
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=200))

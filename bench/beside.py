@@ -1,0 +1,108 @@
+"""What evaluation beside training costs training: step times with `evaluation.checkpoints` and without, on Ray.
+
+    python -m bench.beside [--rounds 3] [--steps 60] [--every 20] [--data runs/data]
+
+Both train the demo's document for some steps with the same data and checkpoints, turn about; only one of them measures
+each checkpoint, on the demo's held-out sets, in a process of its own on the same machine. The data set is made where it
+is not there.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import fmean, median
+
+from bench._report import machine, table, write_result
+from jobs.demo import demo_document
+from tests.support.command import f2llm
+from tests.support.small_training import read_lines, write_document
+
+FOLDER = Path("build/beside")
+WARM_UP = 5
+WORKERS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run: seconds of its steps after the first, and of each measurement with the step that it is of."""
+
+    steps: list[float]
+    measured: list[tuple[int, float]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--every", type=int, default=20, help="steps between checkpoints")
+    parser.add_argument("--data", type=Path, default=Path("runs/data"))
+    arguments = parser.parse_args()
+    if not (arguments.data / "manifest.json").exists():
+        _do("data", "prepare", str(arguments.data), "--documentation")
+    found: dict[int, dict[bool, list[Seen]]] = {workers: {False: [], True: []} for workers in WORKERS}
+    for number, workers, turn in product(range(arguments.rounds), WORKERS, range(2)):
+        beside = (number + turn) % 2 == 1
+        seen = _train(arguments, workers, beside=beside)
+        found[workers][beside].append(seen)
+        print(f"{workers} workers {'with' if beside else 'without'}: {median(seen.steps):.3f} s a step", flush=True)
+    _report(arguments, found)
+
+
+def _train(arguments: argparse.Namespace, workers: int, *, beside: bool) -> Seen:
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    document = demo_document(FOLDER / "runs")
+    spec = document["spec"]
+    spec["data"]["uri"] = str(arguments.data)
+    spec["evaluation"] = {"enabled": False, "checkpoints": beside}
+    spec["checkpoint"] = {"every": f"{arguments.every} steps", "keep": 2}
+    job = write_document(FOLDER / "job.yaml", document)
+    _do("run", str(job), "--workers", str(workers), "--steps", str(arguments.steps), "--quiet")
+    run = FOLDER / "runs" / document["metadata"]["name"]
+    steps = [line["seconds"] for line in read_lines(run / "metrics.jsonl")]
+    curve = run / "evaluation" / "checkpoints.jsonl"
+    lines = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
+    return Seen(steps[WARM_UP:], [(line["step"], line["seconds"]) for line in lines])
+
+
+def _do(*arguments: str) -> None:
+    done = f2llm(*arguments, timeout=1800)
+    if done.returncode != 0:
+        raise SystemExit(done.stderr)
+
+
+def _report(arguments: argparse.Namespace, found: dict[int, dict[bool, list[Seen]]]) -> None:
+    rows = []
+    for (workers, sides), what in product(found.items(), ("median", "mean")):
+        value = median if what == "median" else fmean
+        without, beside = ([float(value(each.steps)) for each in sides[side]] for side in (False, True))
+        rows.append([f"{workers}, {what} step", _spread(without), _spread(beside), _ratios(without, beside)])
+    measured = [spent for sides in found.values() for each in sides[True] for _, spent in each.measured]
+    command = f"--rounds {arguments.rounds} --steps {arguments.steps} --every {arguments.every}"
+    text = [
+        "# Evaluation beside training\n",
+        f"`python -m bench.beside {command}`: the demo's document on Ray, {arguments.steps} steps, a checkpoint every "
+        f"{arguments.every}, one core a worker. With `evaluation.checkpoints` a process of the lowest priority exports "
+        "and measures checkpoints on the same machine: one worker leaves it a core, two leave it none. Seconds, median "
+        f"of {arguments.rounds} runs, lowest to highest in brackets; the first {WARM_UP} steps are left out.\n",
+        table(["workers", "without", "with", "ratio"], rows),
+        f"\n{len(measured)} checkpoints were measured, {median(measured):.1f} s each "
+        f"({min(measured):.1f}-{max(measured):.1f}); those that a newer one had overtaken were passed over.\n",
+        machine("ray", "torch", "deepspeed"),
+    ]
+    write_result("beside", "\n".join(text))
+
+
+def _ratios(without: list[float], beside: list[float]) -> str:
+    return _spread([b / a for a, b in zip(without, beside, strict=True)], 2)
+
+
+def _spread(values: list[float], digits: int = 3) -> str:
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Checkpoints measured one by one while training goes on: the curve of a run, and its best model.
+
+Works on a run directory alone, in whatever process; `ray_app/beside.py` is what runs it beside training.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+
+import torch
+
+from data_io.manifest import load_manifest
+from data_io.storage import Store
+from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints
+from ray_app.config import JobSpec
+from ray_app.delivery import Say, export_run, step_text
+from ray_app.encoder import load_encoder
+from ray_app.evaluate import evaluate
+from ray_app.evaluation_curve import CURVE, MeasuredCheckpoint, best_of, read_curve
+from ray_app.evaluation_report import EvaluationReport, RetrievalResult
+from ray_app.export import put_in_place, rewrite_card, upload_folder
+from ray_app.run_directory import LineLog
+
+BEST = "best"
+_CANDIDATE = ".best-candidate"
+
+
+def newest_unmeasured(run: Store) -> CheckpointName | None:
+    """The newest complete checkpoint, unless it is measured. Those that newer ones have overtaken are left out: what
+    measures is slower than training, or it would not lag behind.
+    """
+    names = list_checkpoints(run)
+    measured = {each.name for each in read_curve(run)}
+    return names[0] if names and names[0] not in measured else None
+
+
+def measure_checkpoint(
+    job: str, spec: JobSpec, name: CheckpointName, *, data: Store, run: Store, device: torch.device, say: Say
+) -> MeasuredCheckpoint | None:
+    """Export a checkpoint, measure it as after training, add it to the curve; where it is the best, keep it as best/.
+
+    None where retention removed it meanwhile. The line is written last: a process that dies before leaves a checkpoint
+    that is not measured. Raises ModelError where its embeddings are not finite, StorageError, CheckpointError.
+    """
+    begin = monotonic()
+    with _candidate(run) as folder:
+        try:
+            card = export_run(job, spec, data=data, run=run, out=folder, shares={name: 1.0})
+        except Exception:
+            if name not in list_checkpoints(run):
+                return None
+            raise
+        encoder = load_encoder(folder, device=device, batch_tokens=spec.evaluation.batch_tokens)
+        report = evaluate(
+            encoder.encode,
+            data,
+            load_manifest(data),
+            spec.evaluation,
+            with_bm25=False,
+            progress=lambda each, done, total: say(f"{step_text(name)}: embedding {each}: {done} of {total} texts"),
+        )
+        curve = read_curve(run)
+        measured = MeasuredCheckpoint(
+            step=name.step,
+            attempt=name.attempt,
+            score=report.mean_score or 0.0,
+            sets=_figures(report),
+            seconds=round(monotonic() - begin, 3),
+            time=datetime.now(UTC),
+        )
+        best = best_of([each for each in curve if each.step != name.step])
+        if best is None or (measured.score, -measured.step) > (best.score, -best.step):
+            rewrite_card(folder, card.model_copy(update={"after": report}))
+            if run.is_local:
+                put_in_place(folder, Path(run.child(BEST).uri))
+            else:
+                upload_folder(folder, run.child(BEST))
+    log = LineLog(run, CURVE)
+    log.append(measured.model_dump(mode="json"))
+    log.flush()
+    return measured
+
+
+@contextmanager
+def _candidate(run: Store) -> Iterator[Path]:
+    """Where a checkpoint is exported to: beside best/, which it may then replace by a rename, where the run is a
+    folder. A name of its own, not one a process: what a killed one left is replaced.
+    """
+    if run.is_local:
+        folder = Path(run.uri) / _CANDIDATE
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary) / "model"
+
+
+def _figures(report: EvaluationReport) -> dict[str, float]:
+    return {
+        result.name: result.model.ndcg_at_10 if isinstance(result, RetrievalResult) else result.spearman or 0.0
+        for result in report.sets
+    }
