@@ -59,6 +59,13 @@ JOB = Dashboard(
                 lowest=None,
             ),
             panel(
+                "Score of checkpoints",
+                "With evaluation.checkpoints: mean of nDCG@10 and Spearman over the held-out sets.",
+                (_of("f2llm_job_score"), "newest"),
+                (_of("f2llm_job_best_score"), "best"),
+                width=12,
+            ),
+            panel(
                 "Steps",
                 "Done, and in all.",
                 (_of("f2llm_job_step"), "done"),
@@ -70,7 +77,7 @@ JOB = Dashboard(
                 "Of the last step.",
                 (_of("f2llm_job_learning_rate"), "learning rate"),
                 unit="sci",
-                width=12,
+                width=24,
             ),
         ),
         row(

@@ -39,6 +39,7 @@ EMPTY = {
     "f2llm-job/MFU": "no GPUs",
     "f2llm-job/GPUs": "no GPUs",
     "f2llm-job/GPU memory": "no GPUs",
+    "f2llm-job/Score of checkpoints": "they are not measured",
     "f2llm-fleet/Steps repeated": "there were none",
     "f2llm-fleet/Looks that failed": "there were none",
 }
