@@ -32,6 +32,11 @@ from ray_app.sentence_model import SentenceModel, SentenceTokenizer
 _CPU_BATCH_TOKENS = 2048
 """More at once do not fit a core's cache, and are slower."""
 
+_PASS_TOKENS = 64
+"""What a forward pass costs on CPU beside its tokens, in tokens."""
+_FILLER_SHARE = 0.1
+"""Of a group's tokens, so that large groups of slowly growing lengths stay whole."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -98,11 +103,7 @@ class Encoder:
         """Embeddings float32 [N, D] of tokenised texts, in their order."""
         out = np.empty((len(tokens.lengths), self.dimensions), dtype=np.float32)
         ends = np.cumsum(tokens.lengths, dtype=np.int64)
-        # Like lengths together: rows of a batch are as wide as its longest text.
-        order = np.argsort(tokens.lengths, kind="stable")
-        taken = np.cumsum(tokens.lengths[order], dtype=np.int64)
-        groups = np.split(order, np.flatnonzero(np.diff(taken // self._batch_tokens)) + 1) if len(order) else []
-        for group in groups:
+        for group in group_lengths(tokens.lengths, self._batch_tokens, padded=self._layout == "padded"):
             ids = np.concatenate([tokens.ids[ends[i] - tokens.lengths[i] : ends[i]] for i in group])
             packed = pack(ids, tokens.lengths[group], layout=self._layout, device=self._device)
             out[group] = self._cut_down(self._model(packed)).float().cpu().numpy()
@@ -113,6 +114,25 @@ class Encoder:
             return embeddings_ND
         kept = embeddings_ND[:, : self._cut.dimensions]
         return torch.nn.functional.normalize(kept, dim=-1) if self._cut.normalize else kept
+
+
+def group_lengths(lengths: npt.NDArray[np.int32], most_tokens: int, *, padded: bool) -> list[npt.NDArray[np.int64]]:
+    """Positions of texts that are embedded together, the shortest first: as many as have room in `most_tokens`, at
+    least one.
+
+    Where a group is `padded` to its longest text it also ends before the filler costs more than a forward pass of its
+    own would, and the filler counts towards `most_tokens`.
+    """
+    order = np.argsort(lengths, kind="stable")
+    starts, first, taken = [], 0, 0
+    for place, length in enumerate(lengths[order].tolist()):
+        slots = (place - first + 1) * length if padded else taken + length
+        filler = slots - taken - length
+        if place > first and (slots > most_tokens or filler > max(_PASS_TOKENS, _FILLER_SHARE * taken)):
+            starts.append(place)
+            first, taken = place, 0
+        taken += length
+    return np.split(order, starts) if len(order) else []
 
 
 def initial_encoder(

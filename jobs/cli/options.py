@@ -82,7 +82,8 @@ Processes = Annotated[
 ]
 Gpus = Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Embed on N GPUs.")]
 BatchTokens = Annotated[
-    int, typer.Option("--batch-tokens", min=64, metavar="N", help="Tokens that are embedded at once.")
+    int,
+    typer.Option("--batch-tokens", min=64, metavar="N", help="Tokens that are embedded at once; on CPU at most 2,048."),
 ]
 Set = Annotated[
     list[str] | None,

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_io.sources.tokenizer_training import TokenizerFiles, train_tokenizer
 from data_io.tokenization import TextTokenizer
 from ray_app.config import ModelSpec, Qwen3Architecture
-from ray_app.encoder import Encoder, load_encoder
+from ray_app.encoder import Encoder, group_lengths, load_encoder
 from ray_app.errors import ModelError
 from ray_app.model import Embedder, build_backbone
 from ray_app.packing import PackedBatch
@@ -169,3 +171,25 @@ def test_what_is_no_exported_model_is_refused_with_its_name(folder: Path, damage
 
     assert str(folder) in raised.value.message
     assert raised.value.remedy
+
+
+@given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 4000), st.booleans())
+def test_every_text_is_embedded_once_beside_others_of_like_length(
+    lengths: list[int], most_tokens: int, padded: bool
+) -> None:
+    groups = group_lengths(np.array(lengths, dtype=np.int32), most_tokens, padded=padded)
+
+    order = [place for group in groups for place in group.tolist()]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[place] for place in order] == sorted(lengths)
+    for group in groups:
+        texts = [lengths[place] for place in group.tolist()]
+        slots = len(texts) * max(texts) if padded else sum(texts)
+        assert len(texts) == 1 or slots <= most_tokens
+        assert slots - sum(texts) <= max(64, 0.1 * sum(texts))
+
+
+def test_texts_of_one_length_stay_together() -> None:
+    lengths = np.full(300, 7, dtype=np.int32)
+
+    assert [len(group) for group in group_lengths(lengths, 700, padded=True)] == [100, 100, 100]
