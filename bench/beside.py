@@ -8,15 +8,16 @@ is not there.
 """
 
 import argparse
-import json
 import shutil
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean, median
 
-from bench._report import machine, table, write_result
+from bench._report import machine, spread, table, write_result
+from data_io.storage import open_store
 from jobs.demo import demo_document
+from ray_app.evaluation_curve import read_curve
 from tests.support.command import f2llm
 from tests.support.small_training import read_lines, write_document
 
@@ -27,10 +28,10 @@ WORKERS = (1, 2)
 
 @dataclass(frozen=True)
 class Seen:
-    """A run: seconds of its steps after the first, and of each measurement with the step that it is of."""
+    """A run: seconds of its steps after the first ones, and of each measurement."""
 
     steps: list[float]
-    measured: list[tuple[int, float]]
+    measured: list[float]
 
 
 def main() -> None:
@@ -63,9 +64,7 @@ def _train(arguments: argparse.Namespace, workers: int, *, beside: bool) -> Seen
     _do("run", str(job), "--workers", str(workers), "--steps", str(arguments.steps), "--quiet")
     run = FOLDER / "runs" / document["metadata"]["name"]
     steps = [line["seconds"] for line in read_lines(run / "metrics.jsonl")]
-    curve = run / "evaluation" / "checkpoints.jsonl"
-    lines = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
-    return Seen(steps[WARM_UP:], [(line["step"], line["seconds"]) for line in lines])
+    return Seen(steps[WARM_UP:], [each.seconds for each in read_curve(open_store(str(run)))])
 
 
 def _do(*arguments: str) -> None:
@@ -79,8 +78,8 @@ def _report(arguments: argparse.Namespace, found: dict[int, dict[bool, list[Seen
     for (workers, sides), what in product(found.items(), ("median", "mean")):
         value = median if what == "median" else fmean
         without, beside = ([float(value(each.steps)) for each in sides[side]] for side in (False, True))
-        rows.append([f"{workers}, {what} step", _spread(without), _spread(beside), _ratios(without, beside)])
-    measured = [spent for sides in found.values() for each in sides[True] for _, spent in each.measured]
+        rows.append([f"{workers}, {what} step", spread(without, 3), spread(beside, 3), _ratios(without, beside)])
+    measured = [spent for sides in found.values() for each in sides[True] for spent in each.measured]
     command = f"--rounds {arguments.rounds} --steps {arguments.steps} --every {arguments.every}"
     text = [
         "# Evaluation beside training\n",
@@ -97,11 +96,7 @@ def _report(arguments: argparse.Namespace, found: dict[int, dict[bool, list[Seen
 
 
 def _ratios(without: list[float], beside: list[float]) -> str:
-    return _spread([b / a for a, b in zip(without, beside, strict=True)], 2)
-
-
-def _spread(values: list[float], digits: int = 3) -> str:
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    return spread([b / a for a, b in zip(without, beside, strict=True)], 2)
 
 
 if __name__ == "__main__":

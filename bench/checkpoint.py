@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from bench._report import machine, table, write_result
+from bench._report import machine, spread, table, write_result
 from data_io.config import HardNegatives, S3Options
 from data_io.fingerprint import Fingerprint
 from data_io.storage import Store, open_store
@@ -266,8 +266,8 @@ def _progress(step: int) -> Progress:
 def _page(times: Times, size: int, arguments: argparse.Namespace) -> str:
     def line(what: str, seconds: list[float], peer: list[float] | None = None, *, share: bool = True) -> list[str]:
         rate = f"{size / MB / median(seconds):.0f} MB/s" if share else ""
-        ratio = _spread([b / a for a, b in zip(seconds, peer, strict=True)]) if peer else ""
-        return [what, _spread(seconds), rate, ratio]
+        ratio = spread([b / a for a, b in zip(seconds, peer, strict=True)], 2) if peer else ""
+        return [what, spread(seconds, 2), rate, ratio]
 
     def total(*names: str) -> list[float]:
         return [sum(parts) for parts in zip(*(times[name] for name in names), strict=True)]
@@ -303,10 +303,6 @@ def _page(times: Times, size: int, arguments: argparse.Namespace) -> str:
             machine("torch", "deepspeed", "obstore"),
         ]
     )
-
-
-def _spread(values: list[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
 if __name__ == "__main__":

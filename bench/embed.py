@@ -19,12 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from time import process_time
 from typing import Any
 
 from bench._documentation import documentation
-from bench._report import machine, table, write_result
+from bench._report import machine, spread, table, write_result
 
 KILLS = 3
 SHARD_ROWS = 4096
@@ -254,9 +253,9 @@ def _report(arguments: argparse.Namespace, job: dict[str, Any], speeds: list[Spe
             "x".join(map(str, reversed(MODELS[speed.model]))),
             f"{speed.count:,} {speed.texts}",
             f"{speed.tokens / speed.count:.0f}",
-            _spread([speed.count / seconds for seconds in speed.ours], 0),
-            _spread([speed.count / seconds for seconds in speed.theirs], 0),
-            _spread([theirs / ours for ours, theirs in zip(speed.ours, speed.theirs, strict=True)], 2),
+            spread([speed.count / seconds for seconds in speed.ours], 0),
+            spread([speed.count / seconds for seconds in speed.theirs], 0),
+            spread([theirs / ours for ours, theirs in zip(speed.ours, speed.theirs, strict=True)], 2),
             f"{speed.difference:.0e}",
         ]
         for speed in speeds
@@ -281,10 +280,6 @@ def _report(arguments: argparse.Namespace, job: dict[str, Any], speeds: list[Spe
         "\n" + machine("torch", "sentence-transformers", "transformers", "ray"),
     ]
     write_result("embed", "\n".join(text))
-
-
-def _spread(values: list[float], digits: int) -> str:
-    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
 if __name__ == "__main__":

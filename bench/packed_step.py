@@ -21,7 +21,7 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
-from bench._report import machine, table, write_result
+from bench._report import machine, spread, table, write_result
 
 GOALS = {"padded together (released F2LLM)": 2.5, "per column (sentence-transformers)": 2.0}
 ALLOCATORS = {
@@ -224,11 +224,11 @@ def _table_of(result: Result) -> str:
             [
                 method.method,
                 f"{median(padding):.2f}",
-                _spread(rate, 1),
+                spread(rate, 1),
                 f"{median(tokens):,.0f}",
-                _spread([second * 1000 for second in method.seconds], 0),
-                "" if method is ours else _spread(ratio, 2),
-                "" if method is ours else _spread(cpu_ratio, 2),
+                spread([second * 1000 for second in method.seconds], 0),
+                "" if method is ours else spread(ratio, 2),
+                "" if method is ours else spread(cpu_ratio, 2),
                 "" if goal is None else f"{goal:.1f}",
             ]
         )
@@ -243,10 +243,6 @@ def _table_of(result: Result) -> str:
         "goal",
     ]
     return table(head, rows)
-
-
-def _spread(values: list[float], digits: int) -> str:
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from urllib.request import urlopen
 import aiohttp
 import openai
 
-from bench._report import machine, table, write_result
+from bench._report import machine, spread, table, write_result
 from data_io.sources.docstrings import Deduplicator, Limits, read_package
 from data_io.sources.installed import installed_packages
 from tests.support.exported import export_small_model
@@ -233,7 +233,7 @@ def _page(
                 name,
                 str(clients),
                 *(f"{median(each.texts_per_second for each in side):,.0f}" for side in (ours, theirs)),
-                f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
+                spread(ratios, 2),
                 *(_milliseconds(side) for side in (ours, theirs)),
                 *(f"{sum(e.cpu_seconds for e in s) / sum(e.texts for e in s) * 1000:.1f}" for s in (ours, theirs)),
             ]

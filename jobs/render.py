@@ -14,7 +14,7 @@ from jobs.naming import (
     job_labels,
     progress_name,
 )
-from jobs.render_objects import METRICS_PORT, namespaced, network_policy, ray_cluster
+from jobs.render_objects import METRICS_PORT, namespaced, network_policy, ray_cluster, worker_group
 from jobs.render_pods import DOCUMENT_FILE, DOCUMENT_FOLDER, Attempt, head_template, ray_cpus, worker_template
 from jobs.spec import API_VERSION, EmbeddingJob
 from ray_app.config import EVALUATION_RESOURCE
@@ -134,15 +134,9 @@ def _evaluation_group(attempt: Attempt) -> dict[str, Any]:
     """One pod like a worker's that measures checkpoints: its Ray has no core to give away, so that nothing trains
     there, and the resource that ray_app/beside.py asks for.
     """
-    return {
-        "groupName": EVALUATION_GROUP,
-        "replicas": 1,
-        "minReplicas": 1,
-        "maxReplicas": 1,
-        # KubeRay puts the value into a shell's command as it is.
-        "rayStartParams": {"num-cpus": "0", "resources": f'"{{\\"{EVALUATION_RESOURCE}\\": 1}}"'},
-        "template": worker_template(attempt),
-    }
+    # KubeRay puts the value into a shell's command as it is.
+    start = {"num-cpus": "0", "resources": f'"{{\\"{EVALUATION_RESOURCE}\\": 1}}"'}
+    return worker_group(EVALUATION_GROUP, worker_template(attempt), start, replicas=1, least=1, most=1)
 
 
 def _progress_rule(name: str) -> dict[str, list[str]]:

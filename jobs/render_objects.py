@@ -63,14 +63,21 @@ def ray_cluster(
             "template": head,
         },
         "workerGroupSpecs": [
-            {
-                "groupName": WORKER_GROUP,
-                "replicas": replicas,
-                "minReplicas": least,
-                "maxReplicas": most,
-                "rayStartParams": {"num-cpus": ray_cpus(cpus)},
-                "template": worker,
-            },
+            worker_group(WORKER_GROUP, worker, {"num-cpus": ray_cpus(cpus)}, replicas=replicas, least=least, most=most),
             *others,
         ],
+    }
+
+
+def worker_group(
+    name: str, template: Mapping[str, Any], start: Mapping[str, str], *, replicas: int, least: int, most: int
+) -> dict[str, Any]:
+    """Pods of a RayCluster that are alike; `start` are options of `ray start` in them."""
+    return {
+        "groupName": name,
+        "replicas": replicas,
+        "minReplicas": least,
+        "maxReplicas": most,
+        "rayStartParams": dict(start),
+        "template": template,
     }

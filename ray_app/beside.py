@@ -23,8 +23,6 @@ from ray_app.run_directory import append_event
 _PLACE_SECONDS = 60.0
 """How long a run whose training is done waits for an actor that never got a place."""
 _LOWEST_PRIORITY = 19
-_LAST = -1
-"""Asks for the newest checkpoint whatever its step is."""
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +50,7 @@ class Examiner:
         name = newest_unmeasured(self._run)
         if name is not None and name not in self._tried:
             self._tried.add(name)
-            measure_checkpoint(
-                self._job,
-                self._spec,
-                name,
-                data=self._data,
-                run=self._run,
-                device=self._device,
-                say=lambda message: None,
-            )
+            measure_checkpoint(self._job, self._spec, name, data=self._data, run=self._run, device=self._device)
         return read_curve(self._run)
 
 
@@ -83,7 +73,7 @@ class CheckpointEvaluation:
         changed = self._hear() if self._pending is not None else False
         if self._pending is None and checkpoint_step is not None and checkpoint_step != self._asked_at:
             self._asked_at = checkpoint_step
-            self._pending = self._examiner.measure_newest.remote()
+            self._ask()
         return changed
 
     @property
@@ -112,12 +102,11 @@ class CheckpointEvaluation:
             if not wait():
                 return
         else:
-            for step in (None, _LAST):
-                self.look(step)
-                while self._pending is not None:
-                    if not wait():
-                        return
-                    self.look(None)
+            if not self._heard(wait):
+                return
+            self._ask()
+            if not self._heard(wait):
+                return
         for why in self._problems:
             append_event(self._run, "CheckpointNotMeasured", message=why)
 
@@ -125,7 +114,19 @@ class CheckpointEvaluation:
         """Give up what is under way."""
         ray.kill(self._examiner)
 
+    def _ask(self) -> None:
+        self._pending = self._examiner.measure_newest.remote()
+
+    def _heard(self, wait: Callable[[], bool]) -> bool:
+        """Wait for what is under way; False where `wait` says that there is no time."""
+        while self._pending is not None:
+            self._hear()
+            if self._pending is not None and not wait():
+                return False
+        return True
+
     def _hear(self) -> bool:
+        """Take the answer, if it is there; whether `curve` has changed."""
         if not ray.wait([self._pending], timeout=0)[0]:
             return False
         pending, self._pending, before = self._pending, None, self.curve

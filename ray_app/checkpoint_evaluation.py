@@ -17,11 +17,10 @@ from data_io.manifest import load_manifest
 from data_io.storage import Store
 from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints
 from ray_app.config import JobSpec
-from ray_app.delivery import Say, export_run, step_text
+from ray_app.delivery import export_run
 from ray_app.encoder import load_encoder
 from ray_app.evaluate import evaluate
 from ray_app.evaluation_curve import CURVE, MeasuredCheckpoint, best_of, read_curve
-from ray_app.evaluation_report import EvaluationReport, RetrievalResult
 from ray_app.export import put_in_place, rewrite_card, upload_folder
 from ray_app.run_directory import LineLog
 
@@ -39,7 +38,7 @@ def newest_unmeasured(run: Store) -> CheckpointName | None:
 
 
 def measure_checkpoint(
-    job: str, spec: JobSpec, name: CheckpointName, *, data: Store, run: Store, device: torch.device, say: Say
+    job: str, spec: JobSpec, name: CheckpointName, *, data: Store, run: Store, device: torch.device
 ) -> MeasuredCheckpoint | None:
     """Export a checkpoint, measure it as after training, add it to the curve; where it is the best, keep it as best/.
 
@@ -61,19 +60,17 @@ def measure_checkpoint(
             load_manifest(data),
             spec.evaluation,
             with_bm25=False,
-            progress=lambda each, done, total: say(f"{step_text(name)}: embedding {each}: {done} of {total} texts"),
         )
         curve = read_curve(run)
         measured = MeasuredCheckpoint(
             step=name.step,
             attempt=name.attempt,
             score=report.mean_score or 0.0,
-            sets=_figures(report),
+            sets=report.scores,
             seconds=round(monotonic() - begin, 3),
             time=datetime.now(UTC),
         )
-        best = best_of([each for each in curve if each.step != name.step])
-        if best is None or (measured.score, -measured.step) > (best.score, -best.step):
+        if best_of([*(each for each in curve if each.step != name.step), measured]) is measured:
             rewrite_card(folder, card.model_copy(update={"after": report}))
             if run.is_local:
                 put_in_place(folder, Path(run.child(BEST).uri))
@@ -99,10 +96,3 @@ def _candidate(run: Store) -> Iterator[Path]:
     else:
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary) / "model"
-
-
-def _figures(report: EvaluationReport) -> dict[str, float]:
-    return {
-        result.name: result.model.ndcg_at_10 if isinstance(result, RetrievalResult) else result.spearman or 0.0
-        for result in report.sets
-    }

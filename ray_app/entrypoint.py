@@ -96,8 +96,8 @@ def run(
         abilities = ", ".join(probe_store(run_store))
         start = {"total_steps": total_steps, "workers": spec.workers.replicas, "message": "", "store": abilities}
         status = status.model_copy(update=start)
-        job = _Job(name, spec, data, run_store, status, on_status, lease)
-        job.measures_checkpoints = spec.evaluation.checkpoints and bool(manifest.evaluations)
+        measures = spec.evaluation.checkpoints and bool(manifest.evaluations)
+        job = _Job(name, spec, data, run_store, status, on_status, lease, measures_checkpoints=measures)
         return _run(job, why, total_steps, stop_after_steps)
 
 
@@ -140,7 +140,6 @@ class _Job:
     """A run under way, and its status."""
 
     monitor: Any
-    measures_checkpoints = False
 
     def __init__(
         self,
@@ -151,6 +150,8 @@ class _Job:
         status: RunStatus,
         on_status: Callable[[RunStatus], None],
         lease: Lease,
+        *,
+        measures_checkpoints: bool,
     ) -> None:
         self.name, self.spec, self.data, self.run = name, spec, data, run_store
         self.status = status
@@ -158,27 +159,28 @@ class _Job:
         self.lease = lease
         self.started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         self._failure: Failure | None = None
+        self._measures_checkpoints = measures_checkpoints
         self._measured: CheckpointEvaluation | None = None
 
     def train(self, interruption: Interruption, stop_after_steps: int | None) -> None:
         """All training under Ray Train; at the end `status` is what rank 0 wrote last."""
         self._enter(Phase.TRAINING)
-        with self._measuring() as measured:
-            self._train(interruption, stop_after_steps, measured)
-            if measured is not None and not interruption.signal:
+        with self._measuring():
+            self._train(interruption, stop_after_steps)
+            if self._measured is not None and not interruption.signal:
                 self._say("measuring the last checkpoint")
-                measured.finish(lambda: self._wait(interruption))
+                self._measured.finish(lambda: self._wait(interruption))
                 self._say("")
 
     @contextmanager
-    def _measuring(self) -> Iterator[CheckpointEvaluation | None]:
-        """What measures checkpoints beside training, where the document asks for it."""
-        if not self.measures_checkpoints:
-            yield None
+    def _measuring(self) -> Iterator[None]:
+        """Checkpoints are measured beside the block, where the document asks for it."""
+        if not self._measures_checkpoints:
+            yield
             return
         self._measured = CheckpointEvaluation(self.name, self.spec, self.data, self.run)
         try:
-            yield self._measured
+            yield
         finally:
             self._measured.end()
 
@@ -187,9 +189,7 @@ class _Job:
         self.lease.refuse_if_lost()
         return not interruption.signal
 
-    def _train(
-        self, interruption: Interruption, stop_after_steps: int | None, measured: CheckpointEvaluation | None
-    ) -> None:
+    def _train(self, interruption: Interruption, stop_after_steps: int | None) -> None:
         begin, seconds_before = monotonic(), dict(self.status.seconds)
         trainer = _trainer(self, stop_after_steps)
         outcome: list[BaseException] = []
@@ -206,7 +206,7 @@ class _Job:
             if view.status is not None and view.status != shown:
                 shown = view.status
                 self._show(shown)
-            if measured is not None and measured.look(shown.last_checkpoint_step):
+            if self._measured is not None and self._measured.look(shown.last_checkpoint_step):
                 self._show(self.status)
             self._hear_of_the_store()
             self._hear_of(view.failure)

@@ -91,11 +91,17 @@ class EvaluationReport(_Record):
         return tuple(result for result in self.sets if isinstance(result, StsResult))
 
     @property
+    def scores(self) -> dict[str, float]:
+        """By set, nDCG@10 of a retrieval set, Spearman's correlation of scored pairs."""
+        return {
+            each.name: each.model.ndcg_at_10 if isinstance(each, RetrievalResult) else each.spearman or 0.0
+            for each in self.sets
+        }
+
+    @property
     def mean_score(self) -> float | None:
-        """nDCG@10 of retrieval sets and Spearman's correlation of scored pairs, each set counting once; null without
-        sets.
-        """
-        scores = [each.model.ndcg_at_10 for each in self.retrieval] + [each.spearman or 0.0 for each in self.sts]
+        """The mean of `scores`, each set counting once; null without sets."""
+        scores = self.scores.values()
         return sum(scores) / len(scores) if scores else None
 
     @property

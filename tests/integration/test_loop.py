@@ -291,7 +291,7 @@ def test_every_checkpoint_that_is_measured_is_on_the_curve_and_the_best_of_them_
 
     def measure(name: CheckpointName) -> MeasuredCheckpoint | None:
         cpu = torch.device("cpu")
-        return measure_checkpoint("small", _spec(data), name, data=data, run=run, device=cpu, say=lambda text: None)
+        return measure_checkpoint("small", _spec(data), name, data=data, run=run, device=cpu)
 
     late, middle, early = list_checkpoints(run)
     assert newest_unmeasured(run) == late
