@@ -22,8 +22,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from bench._texts import DemoTexts, Row
-from data_io.loader import LoadedStep, MicroBatch
-from data_io.plan import Slot, Step
+from data_io.loader import LoadedStep, MicroBatch, PartRows
+from data_io.plan import Part, Slot, Step
 from data_io.schema import text_hash
 from data_io.task import Kind, format_query
 from data_io.tokenization import TextTokenizer
@@ -136,7 +136,7 @@ class Packed:
 
     def step(self, rows: Sequence[Row]) -> Work:
         self._engine.slots = 0
-        step = Step(index=0, epoch=0, first_slot=0, slots=(Slot(source=0, occurrence=0, rows=len(rows)),))
+        step = Step(index=0, epoch=0, first_slot=0, slots=(Slot(0, (Part(source=0, first=0, rows=len(rows)),)),))
         loaded = LoadedStep(step=step, micro_batches=(self._micro_batch(rows),), wait_seconds=0.0)
         (result,) = self._contrastive.run(loaded)
         self._update()
@@ -147,19 +147,22 @@ class Packed:
     def embed(self, rows: Sequence[Row]) -> Tensor:
         batch = self._micro_batch(rows)
         embeddings = self.model(pack(batch.texts.ids, batch.texts.lengths, layout=self.model.layout))
-        places = np.concatenate([batch.query_B[:, None], batch.positive_B[:, None], batch.negatives_BH], axis=1)
+        (part,) = batch.parts
+        places = np.concatenate([part.query_B[:, None], part.positive_B[:, None], part.negatives_BH], axis=1)
         return embeddings[torch.from_numpy(places.ravel())]
 
     def _micro_batch(self, rows: Sequence[Row]) -> MicroBatch:
         """As data_io.loader makes it: every distinct text once, and rows that point at texts."""
         index: dict[str, int] = {}
         places = np.array([[index.setdefault(t, len(index)) for t in self._setting.texts_of(row)] for row in rows])
-        return MicroBatch(
-            position=0, source="docs", kind=Kind.RETRIEVAL, texts=self._tokenizer.encode(list(index)),
+        texts = self._tokenizer.encode(list(index))
+        part = PartRows(
+            source="docs", kind=Kind.RETRIEVAL, tokens=len(texts.ids),
             query_B=places[:, 0], positive_B=places[:, 1], negatives_BH=places[:, 2:],
             query_hash_B=np.array([text_hash(row.query) for row in rows], dtype=np.uint64),
             positive_hash_B=np.array([text_hash(row.positive) for row in rows], dtype=np.uint64),
         )  # fmt: skip
+        return MicroBatch(position=0, texts=texts, parts=(part,))
 
 
 class PaddedTogether:

@@ -72,8 +72,8 @@ def _measure(rows: int, sources: int, micro_batch: int) -> dict[str, float]:
     peak = _peak_megabytes()
     start = perf_counter()
     for index in range(1, 51):
-        for slot in plan.step(index).slots:
-            plan.select_rows(epoch=0, source=slot.source, occurrence=slot.occurrence)
+        for part in plan.step(index).parts:
+            plan.select_rows(epoch=0, part=part)
     return {
         "seconds": seconds,
         "megabytes": peak - before,

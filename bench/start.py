@@ -101,8 +101,8 @@ def _measure(uri: str) -> dict[str, float]:
         seed=0,
     )
     seconds.append(perf_counter())
-    for slot in plan.step(0).slots:
-        plan.select_rows(epoch=0, source=slot.source, occurrence=slot.occurrence)
+    for part in plan.step(0).parts:
+        plan.select_rows(epoch=0, part=part)
     seconds.append(perf_counter())
     spent = {what: end - start for what, start, end in zip(WHAT, seconds[:-1], seconds[1:], strict=True)}
     return {**spent, "mb": _peak_megabytes() - before}

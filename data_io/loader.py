@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from threading import Lock
 from time import monotonic
 from typing import Protocol
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from data_io.config import HardNegatives
 from data_io.manifest import SourceEntry
-from data_io.plan import DataPlan, Slot, Step, slots_of_worker
+from data_io.plan import DataPlan, Part, Step, slots_of_worker
 from data_io.row_groups import Key, RowGroup, RowGroupCache, row_group_of
 from data_io.schema import negative_columns
 from data_io.task import Kind
@@ -28,29 +29,43 @@ from data_io.tokenization import TextTokenizer, TokenTexts
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """B rows of one source. Every distinct text is held and embedded once; rows point at texts by index.
+class PartRows:
+    """B rows of one source in a micro-batch, which point at its texts by index.
 
-    `strings` are the texts themselves, where the loader was asked to keep them.
-
-    `position` is the slot's place in its step; query_B, positive_B int64 [B] and negatives_BH int64 [B, H] index
-    `texts`; the hashes, uint64 [B], are those of the stored texts.
+    query_B, positive_B int64 [B] and negatives_BH int64 [B, H]; the hashes, uint64 [B], are those of the stored texts.
+    `tokens` are those of the texts that no part before it has.
     """
 
-    position: int
     source: str
     kind: Kind
-    texts: TokenTexts
     query_B: npt.NDArray[np.int64]
     positive_B: npt.NDArray[np.int64]
     negatives_BH: npt.NDArray[np.int64]
     query_hash_B: npt.NDArray[np.uint64]
     positive_hash_B: npt.NDArray[np.uint64]
-    strings: tuple[str, ...] = ()
+    tokens: int
 
     @property
     def rows(self) -> int:
         return len(self.query_B)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What is embedded together: every distinct text once, and for each part of the slot its rows.
+
+    `position` is the slot's place in its step; `strings` are the texts themselves, where the loader was asked to keep
+    them.
+    """
+
+    position: int
+    texts: TokenTexts
+    parts: tuple[PartRows, ...]
+    strings: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -156,8 +171,9 @@ class Loader:
                 if not self._row_groups.may_pin(work.keys):
                     return
                 self._unread.popleft()
-                reads = [self._pin(work, key) for key in work.keys]
-                self._finish_before(work)
+                reads = [self._pin(part, key) for part in work.parts for key in part.keys]
+                for part in work.parts:
+                    self._finish_before(part)
             for read in reads:
                 read.add_done_callback(partial(self._arrived, work))
 
@@ -176,26 +192,23 @@ class Loader:
         return True
 
     def _work(self, step: Step, position: int) -> "_Work":
-        slot = step.slots[position]
-        chosen = self._plan.select_rows(epoch=step.epoch, source=slot.source, occurrence=slot.occurrence)
-        return _Work(
-            step=step.index,
-            position=position,
-            slot=slot,
-            keys=[(step.epoch, slot.source, part.row_group) for part in chosen],
-            rows=[part.rows for part in chosen],
-            unread=len(chosen),
-        )
+        parts = [self._part(step.epoch, part) for part in step.slots[position].parts]
+        return _Work(step.index, position, parts, unread=sum(len(part.keys) for part in parts))
 
-    def _pin(self, work: "_Work", key: Key) -> Future[RowGroup]:
+    def _part(self, epoch: int, part: Part) -> "_PartWork":
+        chosen = self._plan.select_rows(epoch=epoch, part=part)
+        keys = [(epoch, part.source, selection.row_group) for selection in chosen]
+        return _PartWork(part.source, keys, [selection.rows for selection in chosen])
+
+    def _pin(self, part: "_PartWork", key: Key) -> Future[RowGroup]:
         row_group = self._row_groups.pin(key, lambda: self._read(key))
-        work.row_groups.append(row_group)
+        part.row_groups.append(row_group)
         return row_group
 
-    def _finish_before(self, work: "_Work") -> None:
-        """A source's row groups are used one after another: those before the last of this work are needed no more."""
-        *before, last = dict.fromkeys([self._open.get(work.slot.source, work.keys[0]), *work.keys])
-        self._open[work.slot.source] = last
+    def _finish_before(self, part: "_PartWork") -> None:
+        """A source's row groups are used one after another: those before the last of this part are needed no more."""
+        *before, last = dict.fromkeys([self._open.get(part.source, part.keys[0]), *part.keys])
+        self._open[part.source] = last
         for key in before:
             self._row_groups.finish(key)
 
@@ -239,8 +252,9 @@ class Loader:
 
     def _build(self, work: "_Work") -> None:
         try:
-            row_groups = [future.result() for future in work.row_groups]
-            work.row_groups.clear()
+            row_groups = [[future.result() for future in part.row_groups] for part in work.parts]
+            for part in work.parts:
+                part.row_groups.clear()
             micro_batch = self._micro_batch(work, row_groups)
         except BaseException as error:
             work.micro_batch.set_exception(error)
@@ -251,35 +265,59 @@ class Loader:
         work.micro_batch.set_result(micro_batch)
         self._advance()
 
-    def _micro_batch(self, work: "_Work", row_groups: list[RowGroup]) -> MicroBatch:
-        source, parts = self._sources[work.slot.source], list(zip(row_groups, work.rows, strict=True))
-        texts_CB = np.hstack([group.texts_CR[:, rows] for group, rows in parts])
+    def _micro_batch(self, work: "_Work", row_groups: list[list[RowGroup]]) -> MicroBatch:
         distinct: dict[str, int] = {}
-        index = [distinct.setdefault(text, len(distinct)) for text in texts_CB.ravel().tolist()]
-        index_CB = np.array(index, dtype=np.int64).reshape(texts_CB.shape)
+        chosen, indices, ends = [], [], [0]
+        for part, groups in zip(work.parts, row_groups, strict=True):
+            rows_of = list(zip(groups, part.rows, strict=True))
+            texts_CB = np.hstack([group.texts_CR[:, rows] for group, rows in rows_of])
+            index = [distinct.setdefault(text, len(distinct)) for text in texts_CB.ravel().tolist()]
+            chosen.append(rows_of)
+            indices.append(np.array(index, dtype=np.int64).reshape(texts_CB.shape))
+            ends.append(len(distinct))
+        texts = self._tokenizer.encode(list(distinct))
         return MicroBatch(
             position=work.position,
-            source=source.name,
-            kind=source.kind,
-            texts=self._tokenizer.encode(list(distinct)),
-            query_B=index_CB[0],
-            positive_B=index_CB[1],
-            negatives_BH=index_CB[2:].T,
-            query_hash_B=np.concatenate([group.query_hash[rows] for group, rows in parts]),
-            positive_hash_B=np.concatenate([group.positive_hash[rows] for group, rows in parts]),
+            texts=texts,
+            parts=tuple(
+                PartRows(
+                    source=self._sources[part.source].name,
+                    kind=self._sources[part.source].kind,
+                    query_B=index_CB[0],
+                    positive_B=index_CB[1],
+                    negatives_BH=index_CB[2:].T,
+                    query_hash_B=np.concatenate([group.query_hash[rows] for group, rows in rows_of]),
+                    positive_hash_B=np.concatenate([group.positive_hash[rows] for group, rows in rows_of]),
+                    tokens=int(texts.lengths[first:end].sum()),
+                )
+                for part, rows_of, index_CB, (first, end) in zip(
+                    work.parts, chosen, indices, pairwise(ends), strict=True
+                )
+            ),
             strings=tuple(distinct) if self._keep_strings else (),
         )
 
 
 @dataclass(eq=False)
+class _PartWork:
+    """One part of a micro-batch to be: which rows of which row groups of a source, in the order of use."""
+
+    source: int
+    keys: list[Key]
+    rows: list[npt.NDArray[np.int64]]
+    row_groups: list[Future[RowGroup]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
 class _Work:
-    """A micro-batch to be: which rows of which row groups, in the order of use, and how far it is."""
+    """A micro-batch to be, and how far it is."""
 
     step: int
     position: int
-    slot: Slot
-    keys: list[Key]
-    rows: list[npt.NDArray[np.int64]]
+    parts: list[_PartWork]
     unread: int
-    row_groups: list[Future[RowGroup]] = field(default_factory=list)
     micro_batch: "Future[MicroBatch]" = field(default_factory=Future)
+
+    @property
+    def keys(self) -> list[Key]:
+        return [key for part in self.parts for key in part.keys]

@@ -11,6 +11,9 @@ source.
 Drawing the next source with probability proportional to what is left of it, as each worker of the recipe does on its
 own (arXiv 2510.02294, section 3), is the same law as that permutation. Nothing here depends on W. With `uniform`
 sampling the permutation is one of rounds instead: in each, every source that has a micro-batch left has one.
+
+With `mixed` step sources it is the rows of all sources that are permuted, {s repeated N_s times}, and slot k of the
+epoch is the rows [kB, (k+1)B) of that permutation, divided into one part a source.
 """
 
 from collections.abc import Sequence, Set
@@ -30,7 +33,7 @@ PLANNER_VERSION = 1
 # Each use of a key gets its own tag, so that no two draws share a stream.
 _SOURCES, _ROW_GROUPS, _ROWS, _NEGATIVES = range(1, 5)
 
-StepSource = Literal["independent", "same"]
+StepSource = Literal["independent", "same", "mixed"]
 SourceSampling = Literal["proportional", "uniform"]
 
 
@@ -47,15 +50,29 @@ class SourceRows:
 
 
 @dataclass(frozen=True)
-class Slot:
-    """One micro-batch of a step: the `occurrence`-th micro-batch of source number `source`, with `rows` rows. One that
-    is `skipped` is consumed and weighs nothing.
-    """
+class Part:
+    """`rows` rows of source number `source`, from position `first` of the order on that the source has in an epoch."""
 
     source: int
-    occurrence: int
+    first: int
     rows: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One micro-batch of a step: one part, or one of each of its sources where they are mixed.
+
+    `occurrence` counts, from 0, the micro-batches of its source in the epoch; all of the epoch where they are mixed.
+    One that is `skipped` is consumed and weighs nothing.
+    """
+
+    occurrence: int
+    parts: tuple[Part, ...]
     skipped: bool = False
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,11 @@ class Step:
     epoch: int
     first_slot: int
     slots: tuple[Slot, ...]
+
+    @property
+    def parts(self) -> list[Part]:
+        """Those of all slots, in order: what is said of a step's rows source by source is said part by part."""
+        return [part for slot in self.slots for part in slot.parts]
 
     @property
     def rows(self) -> int:
@@ -91,8 +113,8 @@ def slots_of_worker(slots: int, *, rank: int, world_size: int) -> range:
 
 
 class DataPlan:
-    """The order of all epochs. Cheap to build; an epoch's arrays (about 10 bytes a micro-batch) are made when first
-    used.
+    """The order of all epochs. Cheap to build; an epoch's arrays (about 10 bytes a micro-batch, or a row where sources
+    are mixed) are made when first used.
     """
 
     def __init__(
@@ -104,10 +126,10 @@ class DataPlan:
         seed: int,
         step_source: StepSource = "independent",
         source_sampling: SourceSampling = "proportional",
-        skipped: Set[tuple[int, int, int]] = frozenset(),
+        skipped: Set[tuple[int, int | None, int]] = frozenset(),
     ) -> None:
-        """`skipped` holds the epoch, source and occurrence of slots that are to weigh nothing. Raises DataError where
-        there is no source, or one without rows.
+        """`skipped` holds the epoch, source and occurrence of slots that are to weigh nothing, the source None where
+        they are mixed. Raises DataError where there is no source, or one without rows.
         """
         if not sources:
             raise DataError("no source to train on", remedy="name at least one source of the manifest in data.sources")
@@ -137,6 +159,8 @@ class DataPlan:
 
     @property
     def micro_batches_per_epoch(self) -> int:
+        if self.step_source == "mixed":
+            return -(-int(self._source_rows.sum()) // self.micro_batch_size)
         return int(self._source_batches.sum())
 
     @property
@@ -151,16 +175,26 @@ class DataPlan:
         epoch, step_in_epoch = divmod(index, self.steps_per_epoch)
         order = self._epoch(epoch)
         first, end = int(order.step_bounds[step_in_epoch]), int(order.step_bounds[step_in_epoch + 1])
-        slots = tuple(
-            Slot(
-                source=int(s),
-                occurrence=int(k),
-                rows=self.rows_of_micro_batch(int(s), int(k)),
-                skipped=(epoch, int(s), int(k)) in self._skipped,
-            )
-            for s, k in zip(order.source[first:end], order.occurrence[first:end], strict=True)
+        slot = self._mixed_slot if self.step_source == "mixed" else self._slot
+        return Step(
+            index=index,
+            epoch=epoch,
+            first_slot=epoch * self.micro_batches_per_epoch + first,
+            slots=tuple(slot(epoch, order, number) for number in range(first, end)),
         )
-        return Step(index=index, epoch=epoch, first_slot=epoch * self.micro_batches_per_epoch + first, slots=slots)
+
+    def _slot(self, epoch: int, order: "_EpochOrder", number: int) -> Slot:
+        source, occurrence = int(order.source[number]), int(order.occurrence[number])
+        first = occurrence * self.micro_batch_size
+        rows = min(self.micro_batch_size, int(self._source_rows[source]) - first)
+        return Slot(occurrence, (Part(source, first, rows),), (epoch, source, occurrence) in self._skipped)
+
+    def _mixed_slot(self, epoch: int, order: "_EpochOrder", number: int) -> Slot:
+        rows = slice(number * self.micro_batch_size, (number + 1) * self.micro_batch_size)
+        sources, index, counts = np.unique(order.source[rows], return_index=True, return_counts=True)
+        firsts = order.occurrence[rows][index]
+        parts = tuple(Part(int(s), int(first), int(n)) for s, first, n in zip(sources, firsts, counts, strict=True))
+        return Slot(number, parts, (epoch, None, number) in self._skipped)
 
     def step_after(self, micro_batches_consumed: int) -> int:
         """The step that comes next once so many micro-batches are consumed: all that a checkpoint has to remember.
@@ -179,22 +213,17 @@ class DataPlan:
         return epoch * self.steps_per_epoch + step_in_epoch
 
     def sources_of_epoch(self, epoch: int) -> npt.NDArray[np.uint16]:
-        """Source number of every slot of an epoch, uint16 [M]."""
+        """Source number of every slot of an epoch, in order, uint16 [M]; of every row where sources are mixed."""
         return self._epoch(epoch).source
 
-    def rows_of_micro_batch(self, source: int, occurrence: int) -> int:
-        """True size of a micro-batch: B, less for the last of a source."""
-        return min(self.micro_batch_size, int(self._source_rows[source]) - occurrence * self.micro_batch_size)
+    def select_rows(self, *, epoch: int, part: Part) -> list[RowSelection]:
+        """Where the rows of a part are: consecutive positions of the source's own order in this epoch, most often in
+        one row group.
 
-    def select_rows(self, *, epoch: int, source: int, occurrence: int) -> list[RowSelection]:
-        """Where the rows of a micro-batch are: consecutive positions of the source's own order in this epoch, most
-        often in one row group.
-
-        Row groups are permuted and rows are permuted inside each, so that neighbouring occurrences share a row group.
+        Row groups are permuted and rows are permuted inside each, so that a source's next part shares its row group.
         """
+        source, at, end = part.source, part.first, part.first + part.rows
         groups, ends = self._row_groups(epoch, source)
-        at = occurrence * self.micro_batch_size
-        end = at + self.rows_of_micro_batch(source, occurrence)
         place = int(np.searchsorted(ends, at, side="right"))
         found = []
         while at < end:
@@ -223,10 +252,11 @@ class DataPlan:
         key = mix(self.seed, _SOURCES, epoch)
         if self.step_source == "same":
             return self._draw_epoch_of_uniform_steps(key)
-        source = _permuted_multiset(key, self._source_batches, self.source_sampling)
-        total, width = len(source), self.micro_batches_per_step
+        members = self._source_rows if self.step_source == "mixed" else self._source_batches
+        source = _permuted_multiset(key, members, self.source_sampling)
+        total, width = self.micro_batches_per_epoch, self.micro_batches_per_step
         bounds = np.minimum(np.arange(self.steps_per_epoch + 1, dtype=np.int64) * width, total)
-        return _EpochOrder(source=source, occurrence=_occurrences(source, self._source_batches), step_bounds=bounds)
+        return _EpochOrder(source=source, occurrence=_occurrences(source, members), step_bounds=bounds)
 
     def _draw_epoch_of_uniform_steps(self, key: int) -> "_EpochOrder":
         """One source a step: the same law, with steps in the place of micro-batches."""
@@ -252,9 +282,11 @@ class DataPlan:
 
 @dataclass(frozen=True)
 class _EpochOrder:
+    """M slots, or M rows where sources are mixed."""
+
     source: npt.NDArray[np.uint16]  # [M]
-    occurrence: npt.NDArray[np.int32]  # [M]: how many slots of this source came before
-    step_bounds: npt.NDArray[np.int64]  # [steps + 1]
+    occurrence: npt.NDArray[np.int32]  # [M]: how many of this source came before
+    step_bounds: npt.NDArray[np.int64]  # [steps + 1], in slots
 
 
 def _permuted_multiset(key: int, counts: npt.NDArray[np.int64], sampling: SourceSampling) -> npt.NDArray[np.uint16]:
@@ -272,7 +304,7 @@ def _permuted_multiset(key: int, counts: npt.NDArray[np.int64], sampling: Source
 
 
 def _occurrences(source: npt.NDArray[np.uint16], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """For each slot, how many earlier slots hold the same source, int32 [M]."""
+    """For each place, how many earlier ones hold the same source, int32 [M]."""
     by_source = np.argsort(source, kind="stable")
     starts = np.repeat(np.cumsum(counts) - counts, counts)
     occurrence = np.empty(len(source), dtype=np.int32)

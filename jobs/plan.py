@@ -121,6 +121,8 @@ def make_plan(spec: JobSpec, data: DataSize, architecture: Architecture | None) 
     train, workers = spec.train, spec.workers.replicas
     slots = train.micro_batches_per_step
     micro_batches = [-(-source.rows // train.micro_batch_size) for source in sources]
+    if train.step_source == "mixed":
+        micro_batches = [-(-sum(source.rows for source in sources) // train.micro_batch_size)]
     if train.step_source == "same":
         steps = sum(-(-count // slots) for count in micro_batches)
     else:

@@ -76,8 +76,10 @@ class SkippedMicroBatch(Section):
     """One micro-batch by its place in the data order, as the error of a step that is not finite names it."""
 
     epoch: Annotated[int, Field(ge=0)] = Field(description="Epoch, counted from 0.")
-    source: str = Field(description="Name of the source.")
-    micro_batch: Annotated[int, Field(ge=0)] = Field(description="Micro-batch of the source in that epoch, from 0.")
+    source: str | None = Field(None, description="Name of the source; left out where step_source is mixed.")
+    micro_batch: Annotated[int, Field(ge=0)] = Field(
+        description="Micro-batch of the source in that epoch, from 0; of the epoch where step_source is mixed."
+    )
 
 
 class TeacherSpec(Section):
@@ -95,7 +97,9 @@ class TrainSpec(Section):
     global_batch_size: PositiveInt = Field(
         512, description="Examples per optimiser step, whatever the number of workers."
     )
-    micro_batch_size: PositiveInt = Field(32, description="Examples of one source that are embedded together.")
+    micro_batch_size: PositiveInt = Field(
+        32, description="Examples that are embedded together; of one source unless step_source is mixed."
+    )
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(1e-5, description="Learning rate at the end of warm-up.")
     min_learning_rate: Annotated[float, Field(ge=0, le=1)] = Field(
         1e-7, description="Floor of the learning rate after warm-up; at most learning_rate."
@@ -132,8 +136,10 @@ class TrainSpec(Section):
     teacher: TeacherSpec | None = Field(
         None, description="A larger embedding model to learn from, besides the losses; null learns from none."
     )
-    step_source: Literal["independent", "same"] = Field(
-        "independent", description="Whether the micro-batches of a step draw their sources one by one or share one."
+    step_source: Literal["independent", "same", "mixed"] = Field(
+        "independent",
+        description="Whether the micro-batches of a step draw their sources one by one, share one, or are mixed: every "
+        "example is then drawn by itself, so that a micro-batch has examples of many sources.",
     )
     source_sampling: Literal["proportional", "uniform"] = Field(
         "proportional",
@@ -171,6 +177,17 @@ class TrainSpec(Section):
                 f"global_batch_size={self.global_batch_size} is not a multiple of "
                 f"micro_batch_size={self.micro_batch_size}; set global_batch_size: {lower}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _skips_fit_the_step_source(self) -> Self:
+        mixed = self.step_source == "mixed"
+        for skip in self.skip_micro_batches:
+            if (skip.source is None) != mixed:
+                raise ValueError(
+                    f"skip_micro_batches has source={skip.source} where step_source is {self.step_source}; "
+                    + ("leave source out: a mixed micro-batch has many" if mixed else "name the micro-batch's source")
+                )
         return self
 
     @model_validator(mode="after")

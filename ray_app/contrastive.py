@@ -1,12 +1,13 @@
 """One optimiser step's forward and backward passes: from micro-batches to the two losses (DESIGN sections 1 and 2).
 
-Shapes: G slots in the step, n_g rows of slot g, P = sum(n_g) rows of the step, B rows of one micro-batch, H negatives,
-D dims.
+Shapes: G slots in the step, n_g rows of slot g, P = sum(n_g) rows of the step, B rows of one source in a micro-batch,
+H negatives, D dims.
 
-The step's loss is the mean over its P rows: slot g weighs n_g / P. A slot that the document skips weighs nothing, is
-not in P and not in the pool, and its texts are not embedded: what comes of them may be no number.
+The step's loss is the mean over its P rows: slot g weighs n_g / P, and in it each part, the rows of one source, by its
+rows. A slot that the document skips weighs nothing, is not in P and not in the pool, and its texts are not embedded:
+what comes of them may be no number.
 
-The in-batch pool is the positives of all retrieval slots, laid out in slot order, so it is the same for any number of
+The in-batch pool is the positives of all retrieval rows, laid out in slot order, so it is the same for any number of
 workers. A worker with several slots embeds its positives once without gradient to fill the pool; a micro-batch's own
 positives keep their gradient, the others are constants.
 
@@ -15,7 +16,7 @@ several d (ray_app.matryoshka).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from data_io.loader import LoadedStep, MicroBatch
+from data_io.loader import LoadedStep, MicroBatch, PartRows
 from data_io.task import Kind
 from ray_app.config import TrainSpec
 from ray_app.losses import distillation_loss, hard_negative_loss, in_batch_loss
@@ -37,12 +38,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SlotLoss:
-    """What one micro-batch gave: mean losses over its rows; `in_batch` is None where its kind has no such loss,
-    `distillation`, its weight included, where there is no teacher.
+class PartLoss:
+    """What the rows of one source in a micro-batch gave: mean losses over them; `in_batch` is None where their kind has
+    no such loss, `distillation`, its weight included, where there is no teacher. `rows` is 0 where they were skipped.
     """
 
-    source: str
     rows: int
     tokens: int
     hard_negative: float
@@ -58,16 +58,13 @@ class Embeds(Protocol):
         ...
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pool:
-    """The step's in-batch pool: embeddings float32 [P, D], text hashes int64 [P], and which entries take part, bool
-    [P].
-    """
+    """An in-batch pool: embeddings float32 [P, D], text hashes int64 [P], and which entries take part, bool [P]."""
 
     embeddings_PD: Tensor
     hashes_P: Tensor
     valid_P: Tensor
-    first_row: dict[int, int] = field(default_factory=dict)  # slot -> its first row in the pool
 
 
 class ContrastiveStep:
@@ -100,8 +97,11 @@ class ContrastiveStep:
         tokens, self._tokens = self._tokens, 0
         return Work(self._stopwatch.take(), tokens)
 
-    def run(self, loaded: LoadedStep) -> list[SlotLoss]:
-        """Forward and backward of every slot of this rank; the gradients are left in the engine."""
+    def run(self, loaded: LoadedStep) -> list[PartLoss]:
+        """Forward and backward of every slot of this rank; the gradients are left in the engine.
+
+        Returns the losses of all parts of its micro-batches, in order.
+        """
         step = loaded.step
         passes = -(-len(step.slots) // self._world_size)
         pool: Pool | None = None
@@ -111,7 +111,8 @@ class ContrastiveStep:
                 # The only micro-batch of this rank is embedded once, with its gradient, for the pool and for the loss.
                 first = self._embed(loaded.micro_batches[0])
             pool = self._gather_pool(loaded, first)
-        results = []
+        first_row_of_slot = _starts([slot.rows for slot in step.slots])
+        results: list[PartLoss] = []
         for index in range(passes):
             last = index == passes - 1
             if index >= len(loaded.micro_batches):
@@ -120,103 +121,123 @@ class ContrastiveStep:
             micro_batch = loaded.micro_batches[index]
             if step.slots[micro_batch.position].skipped:
                 self._empty_pass(last=last)
-                results.append(SlotLoss(micro_batch.source, rows=0, tokens=0, hard_negative=0.0, in_batch=None))
+                results += [PartLoss(rows=0, tokens=0, hard_negative=0.0, in_batch=None) for _ in micro_batch.parts]
                 continue
             embeddings_ND = first if first is not None else self._embed(micro_batch)
-            hard, in_batch = self._losses(micro_batch, embeddings_ND, pool)
-            distillation = self._distillation(micro_batch, embeddings_ND)
+            first_row = int(first_row_of_slot[micro_batch.position])
+            total, losses = self._losses(micro_batch, embeddings_ND, pool, first_row=first_row)
+            self._engine.backward(total * (micro_batch.rows / step.weighed_rows), last=last)
+            results += losses
+        return results
+
+    def _losses(
+        self, batch: MicroBatch, embeddings_ND: Tensor, pool: Pool | None, *, first_row: int
+    ) -> tuple[Tensor, list[PartLoss]]:
+        """The mean loss of a micro-batch's rows, to be minimised, and what each part has in it.
+
+        `pool` is the step's, in which the micro-batch's rows begin at `first_row`; None for its own pool.
+        """
+        device = embeddings_ND.device
+        positives_RD = embeddings_ND[_index(np.concatenate([part.positive_B for part in batch.parts]), device)]
+        if pool is None:
+            valid_R = torch.from_numpy(_in_pool(batch.parts)).to(device)
+            first_row, pool = 0, Pool(positives_RD, _hashes(batch.parts, device), valid_R)
+        elif any(part.kind.uses_in_batch_negatives for part in batch.parts):
+            # Out of place: the pool itself stays constant, this micro-batch's own rows carry their gradient.
+            own_R = torch.arange(first_row, first_row + batch.rows, device=device)
+            pool = replace(pool, embeddings_PD=pool.embeddings_PD.index_copy(0, own_R, positives_RD))
+        teacher_ND = None if self._teacher is None else self._teacher.embed(batch.strings).to(embeddings_ND.dtype)
+
+        weighed, losses = [], []
+        for part, start in zip(batch.parts, _starts([part.rows for part in batch.parts]), strict=False):
+            p_BD = positives_RD[start : start + part.rows]
+            q_BD = embeddings_ND[_index(part.query_B, device)]
+            hard = self._hard_negative_loss(part, embeddings_ND, q_BD, p_BD)
+            in_batch = self._in_batch_loss(part, q_BD, pool, first_row=first_row + int(start))
+            distillation = None if teacher_ND is None else self._distillation_loss(part, embeddings_ND, teacher_ND)
             total = hard if in_batch is None else hard + in_batch
             total = total if distillation is None else total + distillation
-            self._engine.backward(total * (micro_batch.rows / step.weighed_rows), last=last)
-            results.append(
-                SlotLoss(
-                    source=micro_batch.source,
-                    rows=micro_batch.rows,
-                    tokens=len(micro_batch.texts.ids),
+            weighed.append(total * (part.rows / batch.rows))
+            losses.append(
+                PartLoss(
+                    rows=part.rows,
+                    tokens=part.tokens,
                     hard_negative=float(hard.detach()),
                     in_batch=None if in_batch is None else float(in_batch.detach()),
                     distillation=None if distillation is None else float(distillation.detach()),
                 )
             )
-        return results
+        return torch.stack(weighed).sum(), losses
 
-    def _losses(self, batch: MicroBatch, embeddings_ND: Tensor, pool: Pool | None) -> tuple[Tensor, Tensor | None]:
-        device = embeddings_ND.device
-        q_BD = embeddings_ND[_index(batch.query_B, device)]
-        p_BD = embeddings_ND[_index(batch.positive_B, device)]
-        n_BHD = embeddings_ND[_index(batch.negatives_BH, device)]
+    def _hard_negative_loss(self, part: PartRows, embeddings_ND: Tensor, q_BD: Tensor, p_BD: Tensor) -> Tensor:
+        n_BHD = embeddings_ND[_index(part.negatives_BH, embeddings_ND.device)]
         t = self._train.temperature
-        hard = weighed_sum(
-            self._terms,
-            lambda d: hard_negative_loss(cut(q_BD, d), cut(p_BD, d), cut(n_BHD, d), temperature=t),
+        return weighed_sum(
+            self._terms, lambda d: hard_negative_loss(cut(q_BD, d), cut(p_BD, d), cut(n_BHD, d), temperature=t)
         )
-        if self._train.in_batch == "off" or not batch.kind.uses_in_batch_negatives:
-            return hard, None
-        hashes_B = _as_int64(batch.positive_hash_B, device)
-        rows = torch.arange(batch.rows, device=device)
-        if pool is None:
-            valid_B = torch.ones(batch.rows, dtype=torch.bool, device=device)
-            pool_PD, pool_hash_P, valid_P, target_B = p_BD, hashes_B, valid_B, rows
-        else:
-            target_B = rows + pool.first_row[batch.position]
-            # Out of place: the pool itself stays constant, this micro-batch's own rows carry their gradient.
-            pool_PD = pool.embeddings_PD.index_copy(0, target_B, p_BD)
-            pool_hash_P, valid_P = pool.hashes_P, pool.valid_P
-        in_batch = weighed_sum(
+
+    def _in_batch_loss(self, part: PartRows, q_BD: Tensor, pool: Pool, *, first_row: int) -> Tensor | None:
+        """None where the part has no such loss. Its own positives are in the pool from `first_row` on."""
+        if self._train.in_batch == "off" or not part.kind.uses_in_batch_negatives:
+            return None
+        target_B = torch.arange(first_row, first_row + part.rows, device=q_BD.device)
+        return weighed_sum(
             self._terms,
             lambda d: in_batch_loss(
                 cut(q_BD, d),
-                cut(pool_PD, d),
+                cut(pool.embeddings_PD, d),
                 target_B=target_B,
-                query_positive_hash_B=hashes_B,
-                pool_hash_P=pool_hash_P,
-                pool_valid_P=valid_P,
-                temperature=t,
+                query_positive_hash_B=_hashes([part], q_BD.device),
+                pool_hash_P=pool.hashes_P,
+                pool_valid_P=pool.valid_P,
+                temperature=self._train.temperature,
             ),
         )
-        return hard, in_batch
 
-    def _distillation(self, batch: MicroBatch, embeddings_ND: Tensor) -> Tensor | None:
+    def _distillation_loss(self, part: PartRows, embeddings_ND: Tensor, teacher_ND: Tensor) -> Tensor:
         """The weighed distance to the teacher's embeddings, in as many first dimensions as both have."""
-        if self._teacher is None or self._train.teacher is None:
-            return None
+        assert self._train.teacher is not None
         device = embeddings_ND.device
-        teacher_ND = self._teacher.embed(batch.strings).to(embeddings_ND.dtype)
         dims = min(embeddings_ND.shape[1], teacher_ND.shape[1])
         return self._train.teacher.weight * distillation_loss(
             cut(embeddings_ND, dims),
             cut(teacher_ND, dims),
-            query_B=_index(batch.query_B, device),
-            positive_B=_index(batch.positive_B, device),
-            negatives_BH=_index(batch.negatives_BH, device),
+            query_B=_index(part.query_B, device),
+            positive_B=_index(part.positive_B, device),
+            negatives_BH=_index(part.negatives_BH, device),
         )
 
     def _gather_pool(self, loaded: LoadedStep, first: Tensor | None) -> Pool:
         """Every rank fills in its own rows of the pool; the sum with the others' zeros is exact and needs no order."""
         device = self._engine.device
-        slots = loaded.step.slots
-        starts = np.concatenate([[0], np.cumsum([slot.rows for slot in slots])])
-        retrieval = [self._kinds[slot.source].uses_in_batch_negatives and not slot.skipped for slot in slots]
-        valid_P = torch.from_numpy(np.repeat(retrieval, [slot.rows for slot in slots])).to(device)
-        mine = [batch for batch in loaded.micro_batches if retrieval[batch.position]]
-        hashes_P = torch.zeros(loaded.step.rows, dtype=torch.int64, device=device)
+        step = loaded.step
+        valid = [
+            self._kinds[part.source].uses_in_batch_negatives and not s.skipped for s in step.slots for part in s.parts
+        ]
+        valid_P = torch.from_numpy(np.repeat(valid, [part.rows for part in step.parts])).to(device)
+        hashes_P = torch.zeros(step.rows, dtype=torch.int64, device=device)
         model = self._engine.model
-        pool_PD = torch.zeros(loaded.step.rows, model.dimensions, dtype=model.embedding_dtype, device=device)
-        for batch in mine:
-            rows = slice(int(starts[batch.position]), int(starts[batch.position]) + batch.rows)
-            hashes_P[rows] = _as_int64(batch.positive_hash_B, device)
+        pool_PD = torch.zeros(step.rows, model.dimensions, dtype=model.embedding_dtype, device=device)
+        first_row_of_slot = _starts([slot.rows for slot in step.slots])
+        for batch in loaded.micro_batches:
+            parts = [part for part in batch.parts if part.kind.uses_in_batch_negatives]
+            if step.slots[batch.position].skipped or not parts:
+                continue
+            rows = _index(first_row_of_slot[batch.position] + np.flatnonzero(_in_pool(batch.parts)), device)
+            texts_B = np.concatenate([part.positive_B for part in parts])
+            hashes_P[rows] = _hashes(parts, device)
             pool_PD[rows] = (
-                self._positives(batch) if first is None else first.detach()[_index(batch.positive_B, device)]
+                self._embed_constant(batch, texts_B) if first is None else first.detach()[_index(texts_B, device)]
             )
-        if any(retrieval) and self._world_size > 1:
+        if any(valid) and self._world_size > 1:
             dist.all_reduce(pool_PD)
             dist.all_reduce(hashes_P)
-        return Pool(pool_PD, hashes_P, valid_P, first_row={slot: int(starts[slot]) for slot in range(len(slots))})
+        return Pool(pool_PD, hashes_P, valid_P)
 
     @torch.no_grad()
-    def _positives(self, batch: MicroBatch) -> Tensor:
-        """Embeddings of a micro-batch's positives alone, without gradient, float32 [B, D]."""
-        wanted, place_B = np.unique(batch.positive_B, return_inverse=True)
+    def _embed_constant(self, batch: MicroBatch, texts_B: npt.NDArray[np.int64]) -> Tensor:
+        """Embeddings of some of a micro-batch's texts, without gradient, float32 [B, D]."""
+        wanted, place_B = np.unique(texts_B, return_inverse=True)
         ends = np.cumsum(batch.texts.lengths, dtype=np.int64)
         parts = [batch.texts.ids[ends[text] - batch.texts.lengths[text] : ends[text]] for text in wanted]
         packed = self._pack(np.concatenate(parts), batch.texts.lengths[wanted])
@@ -241,6 +262,16 @@ def _index(array: npt.NDArray[np.int64], device: torch.device) -> Tensor:
     return torch.from_numpy(array).to(device)
 
 
-def _as_int64(hashes_B: npt.NDArray[np.uint64], device: torch.device) -> Tensor:
-    """The same 64 bits as a type that every device compares."""
-    return torch.from_numpy(hashes_B.view(np.int64)).to(device)
+def _hashes(parts: Sequence[PartRows], device: torch.device) -> Tensor:
+    """Of the rows' positives; the same 64 bits as a type that every device compares, int64 [rows]."""
+    return torch.from_numpy(np.concatenate([part.positive_hash_B for part in parts]).view(np.int64)).to(device)
+
+
+def _in_pool(parts: Sequence[PartRows]) -> npt.NDArray[np.bool_]:
+    """Which rows' positives are negatives of others, bool [rows]."""
+    return np.repeat([part.kind.uses_in_batch_negatives for part in parts], [part.rows for part in parts])
+
+
+def _starts(counts: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Where each of several runs of rows begins, and where the last ends, int64 [len(counts) + 1]."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

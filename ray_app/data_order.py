@@ -17,12 +17,15 @@ def make_plan(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpe
     """The data order of a job. Raises ConfigError where it skips a micro-batch that is not there."""
     names = [source.name for source in sources]
     for wanted in spec.train.skip_micro_batches:
-        if wanted.source not in names:
+        if wanted.source is not None and wanted.source not in names:
             raise ConfigError(
                 f"train.skip_micro_batches names the source {wanted.source!r}, which the run does not train on",
                 remedy=f"name one of {', '.join(names)}",
             )
-    skipped = {(skip.epoch, names.index(skip.source), skip.micro_batch) for skip in spec.train.skip_micro_batches}
+    skipped = {
+        (skip.epoch, None if skip.source is None else names.index(skip.source), skip.micro_batch)
+        for skip in spec.train.skip_micro_batches
+    }
     plan = DataPlan(
         [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in sources],
         micro_batch_size=spec.train.micro_batch_size,
@@ -33,11 +36,12 @@ def make_plan(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpe
         skipped=skipped,
     )
     for epoch, source, micro_batch in skipped:
-        there = plan.micro_batches_of_sources[source]
+        there = plan.micro_batches_per_epoch if source is None else plan.micro_batches_of_sources[source]
         if epoch >= spec.train.epochs or micro_batch >= there:
+            what = "micro-batch" if source is None else f"micro-batch of {names[source]}"
             raise ConfigError(
-                f"train.skip_micro_batches names micro-batch {micro_batch} of {names[source]} in epoch {epoch}; there "
-                f"are {spec.train.epochs} epochs with {there} micro-batches of it, both counted from 0",
+                f"train.skip_micro_batches names {what} {micro_batch} in epoch {epoch}; there are {spec.train.epochs} "
+                f"epochs with {there} of them each, both counted from 0",
                 remedy="copy the lines that the error of the step printed",
             )
     return plan

@@ -6,7 +6,7 @@ A sum with zeros is exact and has no order, so every rank knows the same numbers
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ import torch.distributed as dist
 
 from data_io.fetch import ReadStats
 from data_io.loader import LoadedStep
-from ray_app.contrastive import SlotLoss
+from ray_app.contrastive import PartLoss
 from ray_app.control import Wish
-from ray_app.metrics import SlotMetrics
+from ray_app.metrics import PartMetrics
 from ray_app.stragglers import Work
 
 
@@ -24,7 +24,8 @@ from ray_app.stragglers import Work
 class SharedStep:
     """What all ranks know of a step once they have exchanged it."""
 
-    slots: list[SlotMetrics]
+    parts: list[PartMetrics]
+    """One for each part of each slot, in order."""
     wait_seconds: float
     wish: Wish
     read: ReadStats
@@ -35,7 +36,7 @@ class SharedStep:
 
 def share_step(
     loaded: LoadedStep,
-    losses: Sequence[SlotLoss],
+    losses: Sequence[PartLoss],
     read: ReadStats,
     work: Work,
     *,
@@ -45,30 +46,32 @@ def share_step(
 ) -> SharedStep:
     """Everybody's losses. What is wished of any rank is wished of all; the longest wait for data counts.
 
-    `names` are the plan's sources by number; `read` is what this rank asked of the store since the step before, `work`
-    its forward passes.
+    `losses` are those of the parts of this rank's micro-batches, in order; `names` are the plan's sources by number;
+    `read` is what this rank asked of the store since the step before, `work` its forward passes.
     """
-    slots, world_size = loaded.step.slots, dist.get_world_size()
-    table = torch.zeros(len(slots) + world_size, 7, dtype=torch.float64)
-    for batch, loss in zip(loaded.micro_batches, losses, strict=True):
-        parts = [*_perhaps(loss.in_batch), *_perhaps(loss.distillation)]
-        table[batch.position] = torch.tensor([loss.tokens, loss.hard_negative, *parts, 0], dtype=torch.float64)
+    step, world_size = loaded.step, dist.get_world_size()
+    table = torch.zeros(len(step.parts) + world_size, 7, dtype=torch.float64)
+    starts = np.concatenate([[0], np.cumsum([len(slot.parts) for slot in step.slots])])
+    places = [int(starts[batch.position]) + at for batch in loaded.micro_batches for at in range(len(batch.parts))]
+    for place, loss in zip(places, losses, strict=True):
+        values = [loss.rows, loss.tokens, loss.hard_negative, *_perhaps(loss.in_batch), *_perhaps(loss.distillation)]
+        table[place] = torch.tensor(values, dtype=torch.float64)
     mine = [loaded.wait_seconds, wish, read.requests, read.bytes, read.retries, work.seconds, work.tokens]
-    table[len(slots) + dist.get_rank()] = torch.tensor(mine, dtype=torch.float64)
+    table[len(step.parts) + dist.get_rank()] = torch.tensor(mine, dtype=torch.float64)
     rows = _sum_over_ranks(table.to(device)).tolist()
-    ranks = rows[len(slots) :]
+    ranks = rows[len(step.parts) :]
     return SharedStep(
-        slots=[
-            SlotMetrics(
-                names[slot.source],
-                0 if slot.skipped else slot.rows,
+        parts=[
+            PartMetrics(
+                names[part.source],
+                int(examples),
                 int(tokens),
                 hard,
                 in_batch if has_in_batch else None,
                 distillation if has_distillation else None,
             )
-            for slot, (tokens, hard, in_batch, has_in_batch, distillation, has_distillation, _) in zip(
-                slots, rows, strict=False
+            for part, (examples, tokens, hard, in_batch, has_in_batch, distillation, has_distillation) in zip(
+                step.parts, rows, strict=False
             )
         ],
         wait_seconds=max(row[0] for row in ranks),
@@ -93,15 +96,16 @@ def share_reads(mine: dict[str, ReadStats]) -> list[dict[str, ReadStats]]:
 
 
 def share_examples(loaded: LoadedStep, device: torch.device) -> list[list[str]]:
-    """Hashes of the query texts that were read, 16 hex digits each, by slot and in the order of use."""
-    slots = loaded.step.slots
-    starts = np.concatenate([[0], np.cumsum([slot.rows for slot in slots])])
-    hashes = torch.zeros(loaded.step.rows, dtype=torch.int64)
+    """Hashes of the query texts that were read, 16 hex digits each, by part and in the order of use."""
+    step = loaded.step
+    starts = np.concatenate([[0], np.cumsum([slot.rows for slot in step.slots])])
+    hashes = torch.zeros(step.rows, dtype=torch.int64)
     for batch in loaded.micro_batches:
         first = int(starts[batch.position])
-        hashes[first : first + batch.rows] = torch.from_numpy(batch.query_hash_B.view(np.int64))
-    texts = [f"{h & (2**64 - 1):016x}" for h in _sum_over_ranks(hashes.to(device)).tolist()]
-    return [texts[start:end] for start, end in pairwise(starts)]
+        read = np.concatenate([part.query_hash_B for part in batch.parts])
+        hashes[first : first + batch.rows] = torch.from_numpy(read.view(np.int64))
+    texts = iter([f"{h & (2**64 - 1):016x}" for h in _sum_over_ranks(hashes.to(device)).tolist()])
+    return [list(islice(texts, part.rows)) for part in step.parts]
 
 
 def _sum_over_ranks(table: torch.Tensor) -> torch.Tensor:

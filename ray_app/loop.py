@@ -168,7 +168,7 @@ def train(
             shared = share_step(
                 loaded, losses, read, contrastive.take_work(), names=names, wish=wish, device=engine.device
             )
-            refuse_loss(loaded, shared, spec.train.skip_micro_batches)
+            refuse_loss(loaded, shared, spec.train)
             rate = learning_rate(
                 loaded.step.index,
                 peak=spec.train.learning_rate,
@@ -178,7 +178,7 @@ def train(
             )
             control.at(under_way, Stage.UPDATING)
             norm = engine.update(rate)
-            refuse_gradient(loaded, shared, spec.train.skip_micro_batches, norm=norm)
+            refuse_gradient(loaded, shared, spec.train, norm=norm)
             step = under_way
             consumed = loaded.step.first_slot + len(loaded.step.slots)
             hashes = share_examples(loaded, engine.device) if spec.train.record_examples else []

@@ -53,8 +53,8 @@ class StepMetrics(BaseModel):
 
 
 @dataclass(frozen=True)
-class SlotMetrics:
-    """One slot of a step, gathered from the rank that ran it; `in_batch` is None where its kind has no such loss,
+class PartMetrics:
+    """One part of a slot, gathered from the rank that ran it; `in_batch` is None where its kind has no such loss,
     `distillation` where there is no teacher, `rows` is 0 where it was skipped.
     """
 
@@ -70,17 +70,17 @@ class SlotMetrics:
         return self.hard_negative + (self.in_batch or 0.0) + (self.distillation or 0.0)
 
 
-def losses_of(slots: Sequence[SlotMetrics]) -> SourceMetrics | None:
-    """Means over the rows of `slots`; None where they have none."""
-    rows = sum(slot.rows for slot in slots)
+def losses_of(parts: Sequence[PartMetrics]) -> SourceMetrics | None:
+    """Means over the rows of `parts`; None where they have none."""
+    rows = sum(part.rows for part in parts)
     if not rows:
         return None
     return SourceMetrics(
         examples=rows,
-        loss=sum(slot.loss * slot.rows for slot in slots) / rows,
-        hard_negative_loss=sum(slot.hard_negative * slot.rows for slot in slots) / rows,
-        in_batch_loss=_mean([(slot.in_batch, slot.rows) for slot in slots]),
-        distillation_loss=_mean([(slot.distillation, slot.rows) for slot in slots]),
+        loss=sum(part.loss * part.rows for part in parts) / rows,
+        hard_negative_loss=sum(part.hard_negative * part.rows for part in parts) / rows,
+        in_batch_loss=_mean([(part.in_batch, part.rows) for part in parts]),
+        distillation_loss=_mean([(part.distillation, part.rows) for part in parts]),
     )
 
 
@@ -91,10 +91,10 @@ def _mean(losses: Iterable[tuple[float | None, int]]) -> float | None:
     return sum(loss * rows for loss, rows in found) / total if total else None
 
 
-def losses_by_source(slots: Sequence[SlotMetrics]) -> dict[str, SourceMetrics]:
+def losses_by_source(parts: Sequence[PartMetrics]) -> dict[str, SourceMetrics]:
     """The same, source by source, in alphabetical order."""
-    names = sorted({slot.source for slot in slots})
-    means = {name: losses_of([slot for slot in slots if slot.source == name]) for name in names}
+    names = sorted({part.source for part in parts})
+    means = {name: losses_of([part for part in parts if part.source == name]) for name in names}
     return {name: metrics for name, metrics in means.items() if metrics is not None}
 
 

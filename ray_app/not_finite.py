@@ -10,34 +10,33 @@ from collections.abc import Sequence
 
 from data_io.loader import LoadedStep
 from data_io.plan import Slot
-from ray_app.config import SkippedMicroBatch
+from ray_app.config import SkippedMicroBatch, TrainSpec
 from ray_app.errors import LossNotFinite
 from ray_app.exchange import SharedStep
-from ray_app.metrics import SlotMetrics
+from ray_app.metrics import PartMetrics
 
 
-def refuse_loss(loaded: LoadedStep, shared: SharedStep, skipped: Sequence[SkippedMicroBatch]) -> None:
+def refuse_loss(loaded: LoadedStep, shared: SharedStep, train: TrainSpec) -> None:
     """Raises LossNotFinite with the micro-batches whose loss is no number, before the update spoils the weights."""
-    bad = [pair for pair in _pairs(loaded, shared) if not math.isfinite(pair[1].loss)]
+    bad = [(slot, part) for slot, part in _pairs(loaded, shared) if not math.isfinite(part.loss)]
     if bad:
-        places = ", ".join(f"{found.source} micro-batch {slot.occurrence} (loss {found.loss})" for slot, found in bad)
-        raise _error(f"the loss is not finite in {_place(loaded)}: {places}", loaded, bad, skipped)
+        places = ", ".join(f"{part.source} micro-batch {slot.occurrence} (loss {part.loss})" for slot, part in bad)
+        raise _error(f"the loss is not finite in {_place(loaded)}: {places}", loaded, bad, train)
 
 
-def refuse_gradient(
-    loaded: LoadedStep, shared: SharedStep, skipped: Sequence[SkippedMicroBatch], *, norm: float
-) -> None:
+def refuse_gradient(loaded: LoadedStep, shared: SharedStep, train: TrainSpec, *, norm: float) -> None:
     """Raises LossNotFinite with all micro-batches of the step where the norm of its gradient is no number: nothing says
     which of them did it.
     """
     if not math.isfinite(norm):
-        used = [pair for pair in _pairs(loaded, shared) if not pair[0].skipped]
-        places = ", ".join(f"{found.source} micro-batch {slot.occurrence}" for slot, found in used)
-        raise _error(f"the gradient is not finite in {_place(loaded)}: {places}", loaded, used, skipped)
+        used = [(slot, part) for slot, part in _pairs(loaded, shared) if not slot.skipped]
+        places = ", ".join(f"{part.source} micro-batch {slot.occurrence}" for slot, part in used)
+        raise _error(f"the gradient is not finite in {_place(loaded)}: {places}", loaded, used, train)
 
 
-def _pairs(loaded: LoadedStep, shared: SharedStep) -> list[tuple[Slot, SlotMetrics]]:
-    return list(zip(loaded.step.slots, shared.slots, strict=True))
+def _pairs(loaded: LoadedStep, shared: SharedStep) -> list[tuple[Slot, PartMetrics]]:
+    slots = [slot for slot in loaded.step.slots for _ in slot.parts]
+    return list(zip(slots, shared.parts, strict=True))
 
 
 def _place(loaded: LoadedStep) -> str:
@@ -45,18 +44,14 @@ def _place(loaded: LoadedStep) -> str:
 
 
 def _error(
-    message: str,
-    loaded: LoadedStep,
-    bad: Sequence[tuple[Slot, SlotMetrics]],
-    skipped: Sequence[SkippedMicroBatch],
+    message: str, loaded: LoadedStep, bad: Sequence[tuple[Slot, PartMetrics]], train: TrainSpec
 ) -> LossNotFinite:
-    new = [
-        SkippedMicroBatch(epoch=loaded.step.epoch, source=found.source, micro_batch=slot.occurrence)
-        for slot, found in bad
-    ]
+    epoch, mixed = loaded.step.epoch, train.step_source == "mixed"
+    places = dict.fromkeys((None if mixed else part.source, slot.occurrence) for slot, part in bad)
+    new = [SkippedMicroBatch(epoch=epoch, source=source, micro_batch=number) for source, number in places]
     lines = [
         f"    - {{epoch: {each.epoch}, source: {json.dumps(each.source)}, micro_batch: {each.micro_batch}}}"
-        for each in (*skipped, *new)
+        for each in (*train.skip_micro_batches, *new)
     ]
     return LossNotFinite(
         message,

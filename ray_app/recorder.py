@@ -104,7 +104,7 @@ class Recorder:
         consumed: int,
     ) -> RunStatus:
         """Write the step's line; returns the status after it."""
-        means = losses_of(shared.slots)
+        means = losses_of(shared.parts)
         metrics = StepMetrics(
             step=loaded.step.index + 1,
             epoch=loaded.step.epoch,
@@ -115,7 +115,7 @@ class Recorder:
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             examples=means.examples if means else 0,
-            tokens=sum(slot.tokens for slot in shared.slots),
+            tokens=sum(part.tokens for part in shared.parts),
             micro_batches_consumed=consumed,
             micro_batches_skipped=sum(slot.skipped for slot in loaded.step.slots),
             workers=self.status.workers,
@@ -124,7 +124,7 @@ class Recorder:
             data_requests=shared.read.requests,
             data_bytes=shared.read.bytes,
             data_retries=shared.read.retries,
-            sources=losses_by_source(shared.slots),
+            sources=losses_by_source(shared.parts),
         )
         self._metrics.append(metrics.model_dump(mode="json"))
         self._rates.add(metrics)
@@ -161,13 +161,13 @@ class Recorder:
         return self.status
 
     def examples(self, loaded: LoadedStep, names: list[str], hashes: list[list[str]]) -> None:
-        """Which examples the step used: per slot its source and the hashes of the query texts that were read."""
+        """Which examples the step used: per part its source and the hashes of the query texts that were read."""
         if self._examples is not None:
-            slots = [
-                {"source": names[slot.source], "queries": queries}
-                for slot, queries in zip(loaded.step.slots, hashes, strict=True)
+            parts = [
+                {"source": names[part.source], "queries": queries}
+                for part, queries in zip(loaded.step.parts, hashes, strict=True)
             ]
-            self._examples.append({"step": loaded.step.index + 1, "epoch": loaded.step.epoch, "slots": slots})
+            self._examples.append({"step": loaded.step.index + 1, "epoch": loaded.step.epoch, "parts": parts})
 
     def saved(self, checkpoint: SavedCheckpoint | None) -> None:
         """A save that was under way is complete."""

@@ -87,8 +87,9 @@ def read_epoch(
         for index, loaded in enumerate(loader):
             before_step(index + 1)
             for batch in loaded.micro_batches:
-                numbers = (batch.query_hash_B, batch.positive_hash_B, batch.texts.ids, batch.negatives_BH.ravel())
-                seen.append((loaded.step.index, batch.position, batch.source, *(n.tolist() for n in numbers)))
+                (part,) = batch.parts
+                numbers = (part.query_hash_B, part.positive_hash_B, batch.texts.ids, part.negatives_BH.ravel())
+                seen.append((loaded.step.index, batch.position, part.source, *(n.tolist() for n in numbers)))
     finally:
         reader.close()
         loader.close()

@@ -75,13 +75,13 @@ def _planned(data: str) -> list[list[dict[str, Any]]]:
     record = []
     for index in range(STEPS):
         step = plan.step(index)
-        slots = []
-        for slot in step.slots:
-            chosen = plan.select_rows(epoch=step.epoch, source=slot.source, occurrence=slot.occurrence)
-            places = [(part.row_group, row) for part in chosen for row in part.rows]
-            queries = [f"{hashes[slot.source][group][row]:016x}" for group, row in places]
-            slots.append({"source": sources[slot.source].name, "queries": queries})
-        record.append(slots)
+        parts = []
+        for part in step.parts:
+            chosen = plan.select_rows(epoch=step.epoch, part=part)
+            places = [(selection.row_group, row) for selection in chosen for row in selection.rows]
+            queries = [f"{hashes[part.source][group][row]:016x}" for group, row in places]
+            parts.append({"source": sources[part.source].name, "queries": queries})
+        record.append(parts)
     return record
 
 
@@ -97,7 +97,7 @@ def _assert_whole(run: Path) -> None:
     epochs: dict[int, Counter[str]] = {}
     for line in read_lines(run / "examples.jsonl"):
         used = epochs.setdefault(line["epoch"], Counter())
-        used.update(query for slot in line["slots"] for query in slot["queries"])
+        used.update(query for part in line["parts"] for query in part["queries"])
     assert len(epochs) == 8
     assert all(len(used) == ROWS and set(used.values()) == {1} for used in epochs.values())
 
@@ -148,7 +148,7 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
     assert used == [1] * resumed[0] + [2] * (resumed[1] - resumed[0]) + [1] * (STEPS - resumed[1])
     assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
     _assert_whole(run)
-    assert [line["slots"] for line in read_lines(run / "examples.jsonl")] == _planned(data)
+    assert [line["parts"] for line in read_lines(run / "examples.jsonl")] == _planned(data)
     # Its checkpoints were measured beside all that.
     curve = read_curve(open_store(str(run)))
     best = max(curve, key=lambda each: each.score)

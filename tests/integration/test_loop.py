@@ -113,7 +113,7 @@ def test_every_example_is_used_once_an_epoch(finished: Path, data: Store) -> Non
     lines = read_lines(finished / "examples.jsonl")
 
     for epoch in (0, 1):
-        used = [q for line in lines if line["epoch"] == epoch for slot in line["slots"] for q in slot["queries"]]
+        used = [q for line in lines if line["epoch"] == epoch for part in line["parts"] for q in part["queries"]]
         assert len(used) == len(set(used)) == 60 + 21 + 33 + 17
 
 
@@ -168,6 +168,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(finished: Path, data
         ("micro_batch_size", 4),
         ("global_batch_size", 16),
         ("step_source", "same"),
+        ("step_source", "mixed"),
         ("source_sampling", "uniform"),
     ],
 )
@@ -179,6 +180,30 @@ def test_another_data_order_is_refused_by_its_field(
 
     with pytest.raises(CheckpointError, match=rf"made with another data order: .*{named}"):
         _train(data, tmp_path, **{field: value})
+
+
+def test_mixed_micro_batches_visit_every_row_once_an_epoch_and_resume_to_the_same_losses(
+    finished: Path, data: Store, tmp_path: Path
+) -> None:
+    _train(data, tmp_path / "whole", step_source="mixed")
+    for steps in (3, 5, None):
+        _train(data, tmp_path / "pieces", step_source="mixed", stop_after_steps=steps)
+
+    whole, pieces = read_lines(tmp_path / "whole" / "metrics.jsonl"), read_lines(tmp_path / "pieces" / "metrics.jsonl")
+    assert [line["loss"] for line in pieces] == pytest.approx([line["loss"] for line in whole], rel=1e-6)
+    assert max(len(line["sources"]) for line in whole) == len(load_manifest(data).sources)
+    used, others = (_queries_of_epochs(folder) for folder in (tmp_path / "pieces", finished))
+    assert used == others
+
+
+def _queries_of_epochs(run: Path) -> dict[int, list[str]]:
+    lines = read_lines(run / "examples.jsonl")
+    return {
+        epoch: sorted(
+            query for line in lines if line["epoch"] == epoch for part in line["parts"] for query in part["queries"]
+        )
+        for epoch in {line["epoch"] for line in lines}
+    }
 
 
 @pytest.mark.parametrize("wish", [Wish.STOP, Wish.REGROUP])
@@ -209,7 +234,8 @@ def test_skipped_micro_batches_weigh_nothing_and_all_others_are_what_they_were(
     plan = make_plan(manifest, sources, spec)
     skipped = [(plan.step(index).epoch, slot) for index in (1, 4) for slot in plan.step(index).slots][:5]
     skips = [
-        {"epoch": epoch, "source": sources[slot.source].name, "micro_batch": slot.occurrence} for epoch, slot in skipped
+        {"epoch": epoch, "source": sources[slot.parts[0].source].name, "micro_batch": slot.occurrence}
+        for epoch, slot in skipped
     ]
 
     assert _train(data, tmp_path, stop_after_steps=1).step == 1
@@ -235,7 +261,10 @@ def test_a_resume_with_skipped_micro_batches_is_the_run_that_skipped_them_from_t
     spec, manifest = _spec(data), load_manifest(data)
     sources = select_sources(manifest, spec)
     step = make_plan(manifest, sources, spec).step(1)
-    skips = [{"epoch": 0, "source": sources[s.source].name, "micro_batch": s.occurrence} for s in step.slots]
+    skips = [
+        {"epoch": 0, "source": sources[slot.parts[0].source].name, "micro_batch": slot.occurrence}
+        for slot in step.slots
+    ]
 
     _train(data, tmp_path / "whole", skip_micro_batches=skips)
     for steps in (1, 2, 6, None):

@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class ReferenceSlot:
-    """One micro-batch: embeddings of its texts, one vector each, float64 [D]; `retrieval` says whether it has an
-    in-batch loss.
+class ReferencePart:
+    """The rows of one source in a micro-batch: embeddings of their texts, one vector each, float64 [D]; `retrieval`
+    says whether they have an in-batch loss, `micro_batch` is a number that parts of one micro-batch share.
     """
 
     queries: Sequence[Tensor]
@@ -20,6 +20,7 @@ class ReferenceSlot:
     negatives: Sequence[Sequence[Tensor]]
     positive_texts: Sequence[str]
     retrieval: bool
+    micro_batch: int
 
 
 def similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -29,26 +30,27 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def reference_matryoshka_loss(
-    slots: Sequence[ReferenceSlot], weights: Mapping[int, float], *, temperature: float, in_batch: str
+    parts: Sequence[ReferencePart], weights: Mapping[int, float], *, temperature: float, in_batch: str
 ) -> Tensor:
     """The loss as if the model gave only the first d values of each vector, for every d, times its weight, added up."""
     total = torch.zeros((), dtype=torch.float64)
     for dims, weight in weights.items():
         shorter = [
-            ReferenceSlot(
-                queries=[query[:dims] for query in slot.queries],
-                positives=[positive[:dims] for positive in slot.positives],
-                negatives=[[negative[:dims] for negative in row] for row in slot.negatives],
-                positive_texts=slot.positive_texts,
-                retrieval=slot.retrieval,
+            ReferencePart(
+                queries=[query[:dims] for query in part.queries],
+                positives=[positive[:dims] for positive in part.positives],
+                negatives=[[negative[:dims] for negative in row] for row in part.negatives],
+                positive_texts=part.positive_texts,
+                retrieval=part.retrieval,
+                micro_batch=part.micro_batch,
             )
-            for slot in slots
+            for part in parts
         ]
         total = total + weight * reference_step_loss(shorter, temperature=temperature, in_batch=in_batch)
     return total
 
 
-def reference_distillation(slots: Sequence[ReferenceSlot], taught: Sequence[ReferenceSlot], dims: int) -> Tensor:
+def reference_distillation(parts: Sequence[ReferencePart], taught: Sequence[ReferencePart], dims: int) -> Tensor:
     """The mean over all queries of the squared distances of a query, its positive and, on average, its negatives to the
     teacher's vectors of the same texts; of the first `dims` values, each one unit long.
     """
@@ -59,38 +61,39 @@ def reference_distillation(slots: Sequence[ReferenceSlot], taught: Sequence[Refe
         return torch.stack([(x - y) ** 2 for x, y in zip(a, b, strict=True)]).sum()
 
     total = torch.zeros((), dtype=torch.float64)
-    for slot, teacher in zip(slots, taught, strict=True):
-        for i in range(len(slot.queries)):
-            total = total + distance(slot.queries[i], teacher.queries[i])
-            total = total + distance(slot.positives[i], teacher.positives[i])
-            pairs = list(zip(slot.negatives[i], teacher.negatives[i], strict=True))
+    for part, teacher in zip(parts, taught, strict=True):
+        for i in range(len(part.queries)):
+            total = total + distance(part.queries[i], teacher.queries[i])
+            total = total + distance(part.positives[i], teacher.positives[i])
+            pairs = list(zip(part.negatives[i], teacher.negatives[i], strict=True))
             if pairs:
                 total = total + torch.stack([distance(mine, theirs) for mine, theirs in pairs]).mean()
-    return total / sum(len(slot.queries) for slot in slots)
+    return total / sum(len(part.queries) for part in parts)
 
 
-def reference_step_loss(slots: Sequence[ReferenceSlot], *, temperature: float, in_batch: str) -> Tensor:
+def reference_step_loss(parts: Sequence[ReferencePart], *, temperature: float, in_batch: str) -> Tensor:
     """The loss of a step: the mean over all its queries of l_hard + l_in-batch.
 
-    `in_batch`: "step" takes the positives of all retrieval slots, those of other slots as constants; "micro_batch" the
-    slot's own; "off" leaves the term out. Positives whose text equals the query's own positive are left out of the
-    denominator.
+    `in_batch`: "step" takes the positives of all retrieval parts, those of other micro-batches as constants;
+    "micro_batch" those of the own micro-batch; "off" leaves the term out. Positives whose text equals the query's own
+    positive are left out of the denominator.
     """
     total = torch.zeros((), dtype=torch.float64)
-    for number, slot in enumerate(slots):
-        for i, query in enumerate(slot.queries):
-            own = torch.exp(similarity(query, slot.positives[i]) / temperature)
-            others = [torch.exp(similarity(query, negative) / temperature) for negative in slot.negatives[i]]
+    for part in parts:
+        for i, query in enumerate(part.queries):
+            own = torch.exp(similarity(query, part.positives[i]) / temperature)
+            others = [torch.exp(similarity(query, negative) / temperature) for negative in part.negatives[i]]
             total = total - torch.log(own / (own + sum(others)))
-            if slot.retrieval and in_batch != "off":
+            if part.retrieval and in_batch != "off":
                 denominator = own
-                for other_number, other in enumerate(slots):
-                    if not other.retrieval or (in_batch == "micro_batch" and other_number != number):
+                for other in parts:
+                    near = other.micro_batch == part.micro_batch
+                    if not other.retrieval or (in_batch == "micro_batch" and not near):
                         continue
                     for j, positive in enumerate(other.positives):
-                        if other.positive_texts[j] == slot.positive_texts[i]:
+                        if other.positive_texts[j] == part.positive_texts[i]:
                             continue
-                        document = positive if other_number == number else positive.detach()
+                        document = positive if near else positive.detach()
                         denominator = denominator + torch.exp(similarity(query, document) / temperature)
                 total = total - torch.log(own / denominator)
-    return total / sum(len(slot.queries) for slot in slots)
+    return total / sum(len(part.queries) for part in parts)

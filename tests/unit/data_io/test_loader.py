@@ -43,13 +43,14 @@ def tokenizer(store: Store) -> TextTokenizer:
     return TextTokenizer(content, eos_token="<|endoftext|>", max_tokens=200)
 
 
-@pytest.fixture
-def plan(manifest: Manifest) -> DataPlan:
+@pytest.fixture(params=["independent", "mixed"])
+def plan(manifest: Manifest, request: pytest.FixtureRequest) -> DataPlan:
     return DataPlan(
         [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in manifest.sources],
         micro_batch_size=8,
         micro_batches_per_step=4,
         seed=3,
+        step_source=request.param,
     )
 
 
@@ -104,6 +105,10 @@ def _texts(batch: MicroBatch, tokenizer: TextTokenizer) -> list[str]:
     return tokenizer._tokenizer.decode_batch(ids)
 
 
+def _hashes(batch: MicroBatch) -> list[int]:
+    return [int(h) for part in batch.parts for h in part.query_hash_B]
+
+
 def _micro_batches(steps: list[LoadedStep]) -> Iterator[tuple[int, MicroBatch]]:
     return ((loaded.step.index, batch) for loaded in steps for batch in loaded.micro_batches)
 
@@ -113,7 +118,7 @@ def test_an_epoch_holds_every_stored_row_once(
 ) -> None:
     steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
 
-    seen = sorted(int(h) for _, batch in _micro_batches(steps) for h in batch.query_hash_B)
+    seen = sorted(h for _, batch in _micro_batches(steps) for h in _hashes(batch))
     reader = Reader(store, manifest)
     stored = sorted(
         int(h)
@@ -145,14 +150,30 @@ def test_texts_belong_together_as_they_were_stored(
 
     for _, batch in _micro_batches(steps):
         texts = _texts(batch, tokenizer)
-        instruction = manifest.source(batch.source).instruction
-        assert batch.negatives_BH.shape == (batch.rows, NEGATIVES.of(batch.kind))
         assert len(set(texts)) == len(texts)
-        for row in range(batch.rows):
-            query = texts[batch.query_B[row]].removeprefix(f"Instruct: {instruction}\nQuery: ")
-            assert text_hash(query) == batch.query_hash_B[row]
-            assert text_hash(texts[batch.positive_B[row]]) == batch.positive_hash_B[row]
-            assert batch.positive_B[row] not in batch.negatives_BH[row]
+        assert sum(part.tokens for part in batch.parts) == len(batch.texts.ids)
+        for part in batch.parts:
+            source = manifest.source(part.source)
+            assert part.kind is source.kind
+            assert part.negatives_BH.shape == (part.rows, NEGATIVES.of(part.kind))
+            for row in range(part.rows):
+                query = texts[part.query_B[row]].removeprefix(f"Instruct: {source.instruction}\nQuery: ")
+                assert text_hash(query) == part.query_hash_B[row]
+                assert text_hash(texts[part.positive_B[row]]) == part.positive_hash_B[row]
+                assert part.positive_B[row] not in part.negatives_BH[row]
+
+
+def test_a_micro_batch_has_the_parts_of_its_slot(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
+
+    for loaded in steps:
+        for batch in loaded.micro_batches:
+            planned = loaded.step.slots[batch.position].parts
+            assert [(part.source, part.rows) for part in batch.parts] == [
+                (manifest.sources[part.source].name, part.rows) for part in planned
+            ]
 
 
 def test_labels_are_embedded_once_a_micro_batch(
@@ -160,9 +181,11 @@ def test_labels_are_embedded_once_a_micro_batch(
 ) -> None:
     steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
 
-    batches = [batch for _, batch in _micro_batches(steps) if batch.kind is Kind.CLASSIFICATION]
-    assert batches
-    assert all(len(batch.texts.lengths) == batch.rows + 2 for batch in batches if batch.rows > 1)
+    parts = [part for _, batch in _micro_batches(steps) for part in batch.parts if part.kind is Kind.CLASSIFICATION]
+    assert parts
+    for part in parts:
+        texts = np.unique(np.concatenate([part.query_B, part.positive_B, part.negatives_BH.ravel()]))
+        assert len(texts) == part.rows + 2
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
@@ -183,7 +206,7 @@ def test_workers_together_get_what_one_worker_gets(
         )
         assert [batch.position for batch in together] == list(range(len(loaded.step.slots)))
         for mine, theirs in zip(loaded.micro_batches, together, strict=True):
-            assert np.array_equal(mine.query_hash_B, theirs.query_hash_B)
+            assert _hashes(mine) == _hashes(theirs)
             assert np.array_equal(mine.texts.ids, theirs.texts.ids)
 
 
@@ -195,8 +218,8 @@ def test_a_start_in_the_middle_loads_what_a_start_from_the_beginning_would(
 
     late = _load(plan, manifest, reader, tokenizer, range(4, 2 * plan.steps_per_epoch))
 
-    assert [batch.query_hash_B.tolist() for _, batch in _micro_batches(late)] == [
-        batch.query_hash_B.tolist() for index, batch in _micro_batches(whole) if index >= 4
+    assert [_hashes(batch) for _, batch in _micro_batches(late)] == [
+        _hashes(batch) for index, batch in _micro_batches(whole) if index >= 4
     ]
 
 
@@ -241,9 +264,7 @@ def test_a_full_cache_costs_reads_and_changes_nothing(
     with_much = _load(plan, manifest, large, tokenizer, range(plan.steps_per_epoch))
 
     assert len(small.reads) > len(large.reads)
-    assert [b.query_hash_B.tolist() for _, b in _micro_batches(with_little)] == [
-        b.query_hash_B.tolist() for _, b in _micro_batches(with_much)
-    ]
+    assert [_hashes(b) for _, b in _micro_batches(with_little)] == [_hashes(b) for _, b in _micro_batches(with_much)]
 
 
 @pytest.mark.timeout(60)

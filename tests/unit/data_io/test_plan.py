@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_io.errors import DataError
-from data_io.plan import PLANNER_VERSION, DataPlan, SourceRows, StepSource, slots_of_worker
+from data_io.plan import PLANNER_VERSION, DataPlan, Part, SourceRows, StepSource, slots_of_worker
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "plan.json"
 
@@ -26,7 +27,7 @@ def plans(draw: st.DrawFn) -> DataPlan:
         micro_batch_size=draw(st.integers(1, 17)),
         micro_batches_per_step=draw(st.integers(1, 9)),
         seed=draw(st.integers(0, 2**63 - 1)),
-        step_source=draw(st.sampled_from(["independent", "same"])),
+        step_source=draw(st.sampled_from(["independent", "same", "mixed"])),
         source_sampling=draw(st.sampled_from(["proportional", "uniform"])),
     )
 
@@ -40,9 +41,9 @@ def _plan(sizes: list[int], *, b: int, g: int, seed: int = 0, step_source: StepS
     return DataPlan(sources, micro_batch_size=b, micro_batches_per_step=g, seed=seed, step_source=step_source)
 
 
-def _rows_of(plan: DataPlan, epoch: int, source: int, occurrence: int) -> list[tuple[int, int, int]]:
-    chosen = plan.select_rows(epoch=epoch, source=source, occurrence=occurrence)
-    return [(source, part.row_group, int(row)) for part in chosen for row in part.rows]
+def _rows_of(plan: DataPlan, epoch: int, part: Part) -> list[tuple[int, int, int]]:
+    chosen = plan.select_rows(epoch=epoch, part=part)
+    return [(part.source, selection.row_group, int(row)) for selection in chosen for row in selection.rows]
 
 
 def _all_rows(plan: DataPlan) -> list[tuple[int, int, int]]:
@@ -58,7 +59,7 @@ def _all_rows(plan: DataPlan) -> list[tuple[int, int, int]]:
 def test_an_epoch_visits_every_row_once(plan: DataPlan, epoch: int) -> None:
     steps = [plan.step(epoch * plan.steps_per_epoch + i) for i in range(plan.steps_per_epoch)]
 
-    visited = [row for step in steps for s in step.slots for row in _rows_of(plan, epoch, s.source, s.occurrence)]
+    visited = [row for step in steps for part in step.parts for row in _rows_of(plan, epoch, part)]
 
     assert sorted(visited) == _all_rows(plan)
 
@@ -67,8 +68,40 @@ def test_an_epoch_visits_every_row_once(plan: DataPlan, epoch: int) -> None:
 def test_a_slot_says_how_many_rows_its_micro_batch_has(plan: DataPlan) -> None:
     for index in range(plan.steps_per_epoch):
         for slot in plan.step(index).slots:
-            assert len(_rows_of(plan, 0, slot.source, slot.occurrence)) == slot.rows
+            assert all(len(_rows_of(plan, 0, part)) == part.rows >= 1 for part in slot.parts)
+            assert len({part.source for part in slot.parts}) == len(slot.parts)
             assert 1 <= slot.rows <= plan.micro_batch_size
+            assert len(slot.parts) == 1 or plan.step_source == "mixed"
+
+
+@given(plans())
+def test_only_the_last_micro_batch_of_an_epoch_is_short_where_sources_are_mixed(plan: DataPlan) -> None:
+    if plan.step_source != "mixed":
+        return
+    sizes = [slot.rows for index in range(plan.steps_per_epoch) for slot in plan.step(index).slots]
+
+    assert set(sizes[:-1]) <= {plan.micro_batch_size}
+    assert len(sizes) == plan.micro_batches_per_epoch
+
+
+@given(plans(), st.data())
+def test_the_slots_that_are_named_are_skipped_and_no_others(plan: DataPlan, data: st.DataObject) -> None:
+    step = plan.step(data.draw(st.integers(0, 2 * plan.steps_per_epoch - 1)))
+    slot = data.draw(st.sampled_from(step.slots))
+    named = (step.epoch, None if plan.step_source == "mixed" else slot.parts[0].source, slot.occurrence)
+
+    again = DataPlan(
+        plan.sources,
+        micro_batch_size=plan.micro_batch_size,
+        micro_batches_per_step=plan.micro_batches_per_step,
+        seed=plan.seed,
+        step_source=plan.step_source,
+        source_sampling=plan.source_sampling,
+        skipped={named},
+    )
+
+    found = [(i, s) for i in range(2 * plan.steps_per_epoch) for s in again.step(i).slots if s.skipped]
+    assert found == [(step.index, replace(slot, skipped=True))]
 
 
 @given(plans(), st.integers(1, 8))
@@ -100,12 +133,12 @@ def test_only_the_last_step_of_an_epoch_is_short_and_none_wraps(plan: DataPlan) 
 
 @given(plans())
 def test_same_step_source_gives_each_step_one_source(plan: DataPlan) -> None:
-    if plan.step_source == "independent":
+    if plan.step_source != "same":
         return
     for index in range(plan.steps_per_epoch):
         slots = plan.step(index).slots
 
-        assert len({slot.source for slot in slots}) == 1
+        assert len({part.source for slot in slots for part in slot.parts}) == 1
         assert 1 <= len(slots) <= plan.micro_batches_per_step
 
 
@@ -126,12 +159,15 @@ def test_a_number_between_two_steps_is_refused() -> None:
 
 
 @given(plans())
-def test_a_source_uses_its_micro_batches_in_order(plan: DataPlan) -> None:
+def test_a_source_uses_its_rows_and_its_micro_batches_in_order(plan: DataPlan) -> None:
     slots = [slot for index in range(plan.steps_per_epoch) for slot in plan.step(index).slots]
 
-    for number in range(len(plan.sources)):
-        mine = [slot.occurrence for slot in slots if slot.source == number]
-        assert mine == list(range(len(mine)))
+    for number, source in enumerate(plan.sources):
+        mine = [(slot.occurrence, part) for slot in slots for part in slot.parts if part.source == number]
+        rows = [row for _, part in mine for row in range(part.first, part.first + part.rows)]
+        assert rows == list(range(source.rows))
+        if plan.step_source != "mixed":
+            assert [occurrence for occurrence, _ in mine] == list(range(len(mine)))
 
 
 def test_neighbouring_micro_batches_share_row_groups() -> None:
@@ -139,8 +175,8 @@ def test_neighbouring_micro_batches_share_row_groups() -> None:
 
     entered = [
         part.row_group
-        for occurrence in range(200)
-        for part in plan.select_rows(epoch=0, source=0, occurrence=occurrence)
+        for first in range(0, 16 * 50, 4)
+        for part in plan.select_rows(epoch=0, part=Part(source=0, first=first, rows=4))
     ]
 
     assert len([group for group, _ in groupby(entered)]) == 50  # each of the 50 row groups is entered exactly once
@@ -176,9 +212,10 @@ def test_each_sources_share_of_a_window_is_that_of_a_uniform_permutation(seed: i
         assert abs(counts[number] - expected) <= 6 * deviation + 1
 
 
-def test_every_order_of_a_small_multiset_is_equally_likely() -> None:
+@pytest.mark.parametrize(("sizes", "mode"), [([32, 16, 16], "independent"), ([2, 1, 1], "mixed")])
+def test_every_order_of_a_small_multiset_is_equally_likely(sizes: list[int], mode: StepSource) -> None:
     counts = Counter(
-        tuple(_plan([32, 16, 16], b=16, g=1, seed=seed).sources_of_epoch(0).tolist()) for seed in range(6000)
+        tuple(_plan(sizes, b=16, g=1, seed=seed, step_source=mode).sources_of_epoch(0).tolist()) for seed in range(6000)
     )
 
     # 4! / 2! = 12 orders, 500 expected each; five standard deviations are 107.
@@ -211,7 +248,8 @@ def test_windows_start_at_every_column_equally_often() -> None:
 def test_uniform_sampling_takes_every_source_once_before_any_comes_again_while_it_has_rows(plan: DataPlan) -> None:
     if plan.source_sampling == "proportional" or plan.step_source == "same":
         return
-    counts = np.array(plan.micro_batches_of_sources)
+    mixed = plan.step_source == "mixed"
+    counts = np.array([source.rows for source in plan.sources] if mixed else plan.micro_batches_of_sources)
     order = plan.sources_of_epoch(0).tolist()
 
     begin = 0
@@ -250,16 +288,23 @@ def test_an_empty_source_is_refused_by_name() -> None:
 def golden_vectors() -> dict[str, object]:
     """What must never change while PLANNER_VERSION stays: run this file to write it."""
     cases: list[dict[str, object]] = []
-    modes: tuple[StepSource, ...] = ("independent", "same")
+    modes: tuple[StepSource, ...] = ("independent", "same", "mixed")
     for mode in modes:
         plan = _plan([70, 33, 9], b=8, g=3, seed=20251002, step_source=mode)
         cases.append(
             {
                 "step_source": mode,
                 "sources": [plan.sources_of_epoch(epoch).tolist() for epoch in (0, 1)],
-                "rows": [_rows_of(plan, 1, 0, 3), _rows_of(plan, 1, 0, 8), _rows_of(plan, 0, 2, 1)],
+                "rows": [
+                    _rows_of(plan, 1, Part(0, 24, 8)),
+                    _rows_of(plan, 1, Part(0, 64, 6)),
+                    _rows_of(plan, 0, Part(2, 8, 1)),
+                ],
                 "negatives": plan.select_negatives(epoch=1, source=1, row_group=2, stored=24, used=7).tolist(),
-                "steps": [[[s.source, s.occurrence, s.rows] for s in plan.step(i).slots] for i in (0, 4, 5, 9)],
+                "steps": [
+                    [[part.source, slot.occurrence, part.rows] for slot in plan.step(i).slots for part in slot.parts]
+                    for i in (0, 4, 5, 9)
+                ],
             }
         )
     return {"planner_version": PLANNER_VERSION, "cases": cases}

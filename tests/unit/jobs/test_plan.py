@@ -33,7 +33,7 @@ def spec(*overrides: str, **sections: Any) -> JobSpec:
     micro_batch_size=st.integers(1, 40),
     slots=st.integers(1, 9),
     epochs=st.integers(1, 3),
-    step_source=st.sampled_from(["independent", "same"]),
+    step_source=st.sampled_from(["independent", "same", "mixed"]),
 )
 def test_steps_are_those_of_the_data_order(
     rows: list[int], micro_batch_size: int, slots: int, epochs: int, step_source: Any

@@ -40,5 +40,6 @@ def test_the_recipes_ablations_change_one_field_or_the_negatives_of_all_kinds(
         "no-in-batch": ["train.in_batch"],
         "in-batch-of-micro-batch": ["train.in_batch"],
         "one-source-a-step": ["train.step_source"],
+        "mixed-micro-batches": ["train.step_source"],
         "uniform-sampling": ["train.source_sampling"],
     }

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from data_io.loader import LoadedStep, MicroBatch
-from data_io.plan import Slot, Step, slots_of_worker
+from data_io.loader import LoadedStep, MicroBatch, PartRows
+from data_io.plan import Part, Slot, Step, slots_of_worker
 from data_io.task import Kind
 from data_io.tokenization import TokenTexts
 from ray_app.config import ModelSpec, Qwen3Architecture, TrainSpec
@@ -21,14 +21,18 @@ from ray_app.model import Embedder, build_backbone
 from ray_app.packing import pack
 from tests.support.plain_engine import PlainEngine
 from tests.support.process_group import group_of_one
-from tests.support.reference_loss import ReferenceSlot, reference_distillation, reference_matryoshka_loss
+from tests.support.reference_loss import ReferencePart, reference_distillation, reference_matryoshka_loss
 
 if TYPE_CHECKING:
     from ray_app.engine import Engine
 
 KINDS = (Kind.RETRIEVAL, Kind.CLUSTERING, Kind.CLASSIFICATION, Kind.RETRIEVAL)
-# source, rows, hard negatives: two retrieval slots of different size, one of one row, all kinds.
-SLOTS = ((0, 4, 3), (1, 3, 2), (3, 2, 3), (2, 3, 1), (0, 1, 0))
+# source, rows, hard negatives: retrieval parts of different size, one of one row, all kinds.
+PARTS = ((0, 4, 3), (1, 3, 2), (3, 2, 3), (2, 3, 1), (0, 1, 0))
+# Which of them are micro-batches: each by itself, or several together, one of them without a retrieval part.
+ALONE = ((0,), (1,), (2,), (3,), (4,))
+MIXED = ((0, 1, 2), (3,), (4,))
+SLOTS = (ALONE, MIXED)
 VOCABULARY = 60
 WHOLE = {16: 1.0}
 """What the losses of so many values weigh: those of the whole embedding alone."""
@@ -54,47 +58,63 @@ def _text(rng: np.random.Generator) -> tuple[int, ...]:
     return tuple(int(token) for token in rng.integers(0, VOCABULARY, int(rng.integers(1, 9))))
 
 
-def _batches() -> list[tuple[MicroBatch, list[list[tuple[int, ...]]]]]:
-    """Each slot as a micro-batch and as plain rows of texts: [query, positive, *negatives]."""
-    shared = (7, 7, 7)  # one positive text in several rows and slots
-    out = []
-    for position, (source, rows, negatives) in enumerate(SLOTS):
-        rng = np.random.default_rng([5, position])
+def _tables() -> list[list[list[tuple[int, ...]]]]:
+    """Each part as plain rows of texts: [query, positive, *negatives]."""
+    shared = (7, 7, 7)  # one positive text in several rows and parts
+    tables = []
+    for number, (source, rows, negatives) in enumerate(PARTS):
+        rng = np.random.default_rng([5, number])
         table = [[_text(rng) for _ in range(2 + negatives)] for _ in range(rows)]
         if KINDS[source] is Kind.RETRIEVAL:
             table[0][1] = shared
-        if position == 0:
+        if number == 0:
             table[1][1] = shared
             table[3][2] = table[2][1]  # another row's positive is a hard negative here
-        index: dict[tuple[int, ...], int] = {}
-        places = [[index.setdefault(text, len(index)) for text in row] for row in table]
-        ids = np.array([token for text in index for token in text], dtype=np.int32)
-        lengths = np.array([len(text) for text in index], dtype=np.int32)
-        hashes = np.array([hash(row[1]) % 2**64 for row in table], dtype=np.uint64)
-        batch = MicroBatch(
-            position=position,
-            source=f"s{source}",
-            kind=KINDS[source],
-            texts=TokenTexts(ids, lengths),
-            query_B=np.array([row[0] for row in places]),
-            positive_B=np.array([row[1] for row in places]),
-            negatives_BH=np.array([row[2:] for row in places], dtype=np.int64).reshape(rows, negatives),
-            query_hash_B=np.arange(rows, dtype=np.uint64),
-            positive_hash_B=hashes,
-            strings=tuple(map(str, index)),
+        tables.append(table)
+    return tables
+
+
+def _micro_batch(position: int, parts: Sequence[int]) -> MicroBatch:
+    index: dict[tuple[int, ...], int] = {}
+    tables = _tables()
+    places = {part: [[index.setdefault(text, len(index)) for text in row] for row in tables[part]] for part in parts}
+    ids = np.array([token for text in index for token in text], dtype=np.int32)
+    lengths = np.array([len(text) for text in index], dtype=np.int32)
+    return MicroBatch(
+        position=position,
+        texts=TokenTexts(ids, lengths),
+        parts=tuple(_part_rows(part, places[part]) for part in parts),
+        strings=tuple(map(str, index)),
+    )
+
+
+def _part_rows(number: int, places: list[list[int]]) -> PartRows:
+    source, rows, negatives = PARTS[number]
+    return PartRows(
+        source=f"s{source}",
+        kind=KINDS[source],
+        query_B=np.array([row[0] for row in places]),
+        positive_B=np.array([row[1] for row in places]),
+        negatives_BH=np.array([row[2:] for row in places], dtype=np.int64).reshape(rows, negatives),
+        query_hash_B=np.arange(rows, dtype=np.uint64),
+        positive_hash_B=np.array([hash(row[1]) % 2**64 for row in _tables()[number]], dtype=np.uint64),
+        tokens=0,
+    )
+
+
+def _loaded(
+    rank: int = 0, world_size: int = 1, skipped: Collection[int] = (), slots: Sequence[Sequence[int]] = ALONE
+) -> LoadedStep:
+    step = tuple(
+        Slot(
+            occurrence=0,
+            parts=tuple(Part(source=PARTS[part][0], first=0, rows=PARTS[part][1]) for part in parts),
+            skipped=position in skipped,
         )
-        out.append((batch, table))
-    return out
-
-
-def _loaded(rank: int = 0, world_size: int = 1, skipped: Collection[int] = ()) -> LoadedStep:
-    slots = tuple(
-        Slot(source=source, occurrence=0, rows=rows, skipped=position in skipped)
-        for position, (source, rows, _) in enumerate(SLOTS)
+        for position, parts in enumerate(slots)
     )
     mine = slots_of_worker(len(slots), rank=rank, world_size=world_size)
-    batches = [batch for batch, _ in _batches()]
-    return LoadedStep(Step(0, 0, 0, slots), tuple(batches[position] for position in mine), 0.0)
+    return LoadedStep(Step(0, 0, 0, step), tuple(_micro_batch(position, slots[position]) for position in mine), 0.0)
 
 
 class _Teacher:
@@ -112,7 +132,12 @@ class _Teacher:
 
 
 def _run(
-    in_batch: str, rank: int = 0, world_size: int = 1, skipped: Collection[int] = (), **fields: Any
+    in_batch: str,
+    rank: int = 0,
+    world_size: int = 1,
+    skipped: Collection[int] = (),
+    slots: Sequence[Sequence[int]] = ALONE,
+    **fields: Any,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The step's loss as this rank's share of it, and the summed gradients; `fields` are further ones of TrainSpec."""
     teacher = None
@@ -122,7 +147,7 @@ def _run(
     engine = PlainEngine(_model())
     train = TrainSpec.model_validate({"in_batch": in_batch, **fields})
     step = ContrastiveStep(cast("Engine", engine), train, KINDS, rank=rank, world_size=world_size, teacher=teacher)
-    loaded = _loaded(rank, world_size, skipped)
+    loaded = _loaded(rank, world_size, skipped, slots)
     results = step.run(loaded)
     losses = [(r.hard_negative + (r.in_batch or 0.0) + (r.distillation or 0.0), r.rows) for r in results]
     loss = sum(each * rows for each, rows in losses) / max(1, loaded.step.weighed_rows)
@@ -130,7 +155,11 @@ def _run(
 
 
 def _reference(
-    in_batch: str, skipped: Collection[int] = (), weights: Mapping[int, float] = WHOLE, teacher_dims: int = 0
+    in_batch: str,
+    skipped: Collection[int] = (),
+    weights: Mapping[int, float] = WHOLE,
+    teacher_dims: int = 0,
+    slots: Sequence[Sequence[int]] = ALONE,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """`weights` by number of values."""
     model = _model()
@@ -140,27 +169,32 @@ def _reference(
         hidden = model.backbone(input_ids=alone.input_ids, position_ids=alone.position_ids, use_cache=False)
         return cast(torch.Tensor, hidden.last_hidden_state[0, -1])
 
-    slots = _reference_slots(embed, skipped)
-    loss = reference_matryoshka_loss(slots, weights, temperature=0.05, in_batch=in_batch)
+    parts = _reference_parts(embed, skipped, slots)
+    loss = reference_matryoshka_loss(parts, weights, temperature=0.05, in_batch=in_batch)
     if teacher_dims:
         teacher = _Teacher(teacher_dims)
-        taught = _reference_slots(lambda text: teacher.vector(str(text)), skipped)
-        loss = loss + 0.7 * reference_distillation(slots, taught, min(16, teacher_dims))
+        taught = _reference_parts(lambda text: teacher.vector(str(text)), skipped, slots)
+        loss = loss + 0.7 * reference_distillation(parts, taught, min(16, teacher_dims))
     loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach()), PlainEngine(model).gradients()
 
 
-def _reference_slots(embed: Callable[[tuple[int, ...]], torch.Tensor], skipped: Collection[int]) -> list[ReferenceSlot]:
+def _reference_parts(
+    embed: Callable[[tuple[int, ...]], torch.Tensor], skipped: Collection[int], slots: Sequence[Sequence[int]]
+) -> list[ReferencePart]:
+    tables = _tables()
     return [
-        ReferenceSlot(
-            queries=[embed(row[0]) for row in table],
-            positives=[embed(row[1]) for row in table],
-            negatives=[[embed(text) for text in row[2:]] for row in table],
-            positive_texts=[str(row[1]) for row in table],
-            retrieval=batch.kind is Kind.RETRIEVAL,
+        ReferencePart(
+            queries=[embed(row[0]) for row in tables[part]],
+            positives=[embed(row[1]) for row in tables[part]],
+            negatives=[[embed(text) for text in row[2:]] for row in tables[part]],
+            positive_texts=[str(row[1]) for row in tables[part]],
+            retrieval=KINDS[PARTS[part][0]] is Kind.RETRIEVAL,
+            micro_batch=position,
         )
-        for batch, table in _batches()
-        if batch.position not in skipped
+        for position, parts in enumerate(slots)
+        for part in parts
+        if position not in skipped
     ]
 
 
@@ -173,11 +207,12 @@ def _assert_equal_gradients(
     assert worst <= tolerance * scale
 
 
+@pytest.mark.parametrize("slots", SLOTS)
 @pytest.mark.parametrize("in_batch", ["step", "micro_batch", "off"])
-def test_loss_and_gradients_are_those_of_the_papers_equations(in_batch: str) -> None:
-    loss, gradients = _run(in_batch)
+def test_loss_and_gradients_are_those_of_the_papers_equations(in_batch: str, slots: Sequence[Sequence[int]]) -> None:
+    loss, gradients = _run(in_batch, slots=slots)
 
-    expected_loss, expected_gradients = _reference(in_batch)
+    expected_loss, expected_gradients = _reference(in_batch, slots=slots)
 
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     _assert_equal_gradients(gradients, expected_gradients, 1e-6)
@@ -207,14 +242,16 @@ def test_with_matryoshka_dims_it_is_the_sum_of_the_losses_of_shorter_embeddings(
 
 
 @pytest.mark.parametrize("teacher_dims", [8, 16, 40])
-@pytest.mark.parametrize("skipped", [(), (1, 4)])
-def test_with_a_teacher_it_has_the_distance_to_the_teachers_embeddings(teacher_dims: int, skipped: tuple[int]) -> None:
-    loss, gradients = _run("step", skipped=skipped, teacher_dims=teacher_dims)
+@pytest.mark.parametrize(("skipped", "slots"), [((), ALONE), ((1, 4), ALONE), ((1,), MIXED)])
+def test_with_a_teacher_it_has_the_distance_to_the_teachers_embeddings(
+    teacher_dims: int, skipped: tuple[int], slots: Sequence[Sequence[int]]
+) -> None:
+    loss, gradients = _run("step", skipped=skipped, slots=slots, teacher_dims=teacher_dims)
 
-    expected_loss, expected_gradients = _reference("step", skipped, teacher_dims=teacher_dims)
+    expected_loss, expected_gradients = _reference("step", skipped, teacher_dims=teacher_dims, slots=slots)
 
     assert loss == pytest.approx(expected_loss, rel=1e-6)
-    assert loss > _run("step", skipped=skipped)[0]
+    assert loss > _run("step", skipped=skipped, slots=slots)[0]
     _assert_equal_gradients(gradients, expected_gradients, 1e-6)
 
 
@@ -226,18 +263,23 @@ def test_an_embedding_is_refused_that_has_fewer_values_than_are_asked_for() -> N
 
 
 @pytest.mark.parametrize("in_batch", ["step", "micro_batch"])
-@pytest.mark.parametrize("skipped", [{0}, {1}, {2, 3}, {0, 2, 4}])
-def test_a_step_with_skipped_slots_is_the_step_that_never_had_them(in_batch: str, skipped: set[int]) -> None:
-    loss, gradients = _run(in_batch, skipped=skipped)
+@pytest.mark.parametrize(
+    ("skipped", "slots"),
+    [({0}, ALONE), ({1}, ALONE), ({2, 3}, ALONE), ({0, 2, 4}, ALONE), ({0}, MIXED), ({1, 2}, MIXED)],
+)
+def test_a_step_with_skipped_slots_is_the_step_that_never_had_them(
+    in_batch: str, skipped: set[int], slots: Sequence[Sequence[int]]
+) -> None:
+    loss, gradients = _run(in_batch, skipped=skipped, slots=slots)
 
-    expected_loss, expected_gradients = _reference(in_batch, skipped)
+    expected_loss, expected_gradients = _reference(in_batch, skipped, slots=slots)
 
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     _assert_equal_gradients(gradients, expected_gradients, 1e-6)
 
 
 def test_a_step_of_skipped_slots_alone_has_a_gradient_of_zero() -> None:
-    loss, gradients = _run("step", skipped=range(len(SLOTS)))
+    loss, gradients = _run("step", skipped=range(len(PARTS)))
 
     assert loss == 0
     assert all(not gradient.any() for gradient in gradients.values())
@@ -259,7 +301,14 @@ def _worker(rank: int, world_size: int, folder: str, skipped: Collection[int], f
 
 @pytest.mark.parametrize(
     ("world_size", "skipped", "fields"),
-    [(2, (), {}), (6, (), {}), (6, (0, 3), {}), (3, (3,), {"matryoshka_dims": (2, 8), "teacher_dims": 12})],
+    [
+        (2, (), {}),
+        (6, (), {}),
+        (6, (0, 3), {}),
+        (3, (3,), {"matryoshka_dims": (2, 8), "teacher_dims": 12}),
+        (2, (), {"slots": MIXED}),
+        (3, (), {"slots": MIXED}),
+    ],
 )
 def test_the_step_pool_gives_the_same_gradients_for_any_number_of_workers(
     world_size: int, skipped: Collection[int], fields: dict[str, Any], tmp_path: Path

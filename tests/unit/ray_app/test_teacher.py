@@ -9,12 +9,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from data_io.fetch import ReadStats
-from data_io.loader import LoadedStep, MicroBatch
-from data_io.plan import Slot, Step
+from data_io.loader import LoadedStep, MicroBatch, PartRows
+from data_io.plan import Part, Slot, Step
 from data_io.task import Kind
 from data_io.tokenization import TokenTexts
 from ray_app.config import TeacherSpec
-from ray_app.contrastive import SlotLoss
+from ray_app.contrastive import PartLoss
 from ray_app.control import Wish
 from ray_app.errors import ModelError
 from ray_app.exchange import share_step
@@ -54,17 +54,17 @@ def test_a_teacher_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_one_process_group")
 def test_its_loss_is_a_part_of_the_steps() -> None:
-    slots = (Slot(source=0, occurrence=0, rows=3, skipped=False), Slot(source=0, occurrence=1, rows=1, skipped=False))
+    slots = (Slot(occurrence=0, parts=(Part(0, 0, 3),)), Slot(occurrence=1, parts=(Part(0, 3, 1),)))
     batches = tuple(_batch(position, slot.rows) for position, slot in enumerate(slots))
-    losses = [SlotLoss("docs", 3, 7, 0.5, 0.25, 0.125), SlotLoss("docs", 1, 7, 1.5, None, 1.0)]
+    losses = [PartLoss(3, 7, 0.5, 0.25, 0.125), PartLoss(1, 7, 1.5, None, 1.0)]
 
     shared = share_step(
         LoadedStep(Step(0, 0, 0, slots), batches, 0.0), losses, ReadStats(), Work(),
         names=["docs"], wish=Wish.GO_ON, device=torch.device("cpu"),
     )  # fmt: skip
 
-    assert [(slot.in_batch, slot.distillation) for slot in shared.slots] == [(0.25, 0.125), (None, 1.0)]
-    means = losses_of(shared.slots)
+    assert [(part.in_batch, part.distillation) for part in shared.parts] == [(0.25, 0.125), (None, 1.0)]
+    means = losses_of(shared.parts)
     assert means is not None
     assert means.distillation_loss == pytest.approx((3 * 0.125 + 1.0) / 4)
     assert means.in_batch_loss == 0.25
@@ -75,4 +75,5 @@ def _batch(position: int, rows: int) -> MicroBatch:
     places = np.zeros(rows, dtype=np.int64)
     hashes = np.zeros(rows, dtype=np.uint64)
     texts = TokenTexts(np.zeros(1, dtype=np.int32), np.ones(1, dtype=np.int32))
-    return MicroBatch(position, "docs", Kind.RETRIEVAL, texts, places, places, places[:, None], hashes, hashes)
+    part = PartRows("docs", Kind.RETRIEVAL, places, places, places[:, None], hashes, hashes, tokens=1)
+    return MicroBatch(position, texts, (part,))
