@@ -258,6 +258,7 @@ def _progress(step: int) -> Progress:
         source_sampling="proportional",
         seed=1,
         hard_negatives=HardNegatives(),
+        token_deletion=0.0,
         tokenizer="bench",
     )
     return Progress(step=step, micro_batches_consumed=16 * step, fingerprint=fingerprint)

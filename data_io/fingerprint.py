@@ -19,6 +19,7 @@ class Fingerprint(BaseModel):
     source_sampling: str
     seed: int
     hard_negatives: HardNegatives
+    token_deletion: float
     tokenizer: str
 
     def differences(self, other: "Fingerprint") -> list[str]:

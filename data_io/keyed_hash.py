@@ -24,10 +24,18 @@ def mix(*parts: int) -> int:
 
 def hashes(key: int, count: int) -> npt.NDArray[np.uint64]:
     """`count` 64-bit hashes, uint64 [count]: the splitmix64 stream that starts at `key`."""
+    return stream_at(np.uint64(key), np.arange(count))
+
+
+def stream_at(key: np.uint64 | npt.NDArray[np.uint64], place: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """The hash at each `place` of a stream, counted from 0, uint64 of the shape of `place`; `key` is one for all places
+    or one for each.
+    """
     with np.errstate(over="ignore"):
-        z = np.arange(1, count + 1, dtype=np.uint64)
+        z = place.astype(np.uint64)
+        z += np.uint64(1)
         z *= np.uint64(_GAMMA)
-        z += np.uint64(key)
+        z += key
         z ^= z >> np.uint64(30)
         z *= np.uint64(_MIX_1)
         z ^= z >> np.uint64(27)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data_io.augmentation import delete_tokens
 from data_io.config import HardNegatives
 from data_io.manifest import SourceEntry
 from data_io.plan import DataPlan, Part, Step, slots_of_worker
@@ -107,19 +108,23 @@ class Loader:
         end_step: int,
         rank: int,
         world_size: int,
+        token_deletion: float = 0.0,
         prefetch_steps: int = 4,
         threads: int = 2,
         cache_bytes: int = 256 * 2**20,
         keep_strings: bool = False,
     ) -> None:
-        """`sources` in the order of the plan's. Memory: `cache_bytes` of decoded row groups, plus the steps ahead.
-        A row group that is larger than that is read all the same, alone.
+        """`sources` in the order of the plan's; `token_deletion` is the share of tokens to leave out.
+
+        Memory: `cache_bytes` of decoded row groups, plus the steps ahead. A row group that is larger than that is read
+        all the same, alone.
         """
         self._plan = plan
         self._sources = sources
         self._reader = reader
         self._tokenizer = tokenizer
         self._hard_negatives = hard_negatives
+        self._token_deletion = token_deletion
         self._unplanned = iter(range(first_step, end_step))
         self._rank, self._world_size = rank, world_size
         self._prefetch_steps = prefetch_steps
@@ -193,7 +198,7 @@ class Loader:
 
     def _work(self, step: Step, position: int) -> "_Work":
         parts = [self._part(step.epoch, part) for part in step.slots[position].parts]
-        return _Work(step.index, position, parts, unread=sum(len(part.keys) for part in parts))
+        return _Work(step.index, step.epoch, position, parts, unread=sum(len(part.keys) for part in parts))
 
     def _part(self, epoch: int, part: Part) -> "_PartWork":
         chosen = self._plan.select_rows(epoch=epoch, part=part)
@@ -276,6 +281,9 @@ class Loader:
             indices.append(np.array(index, dtype=np.int64).reshape(texts_CB.shape))
             ends.append(len(distinct))
         texts = self._tokenizer.encode(list(distinct))
+        if self._token_deletion:
+            share, seed = self._token_deletion, self._plan.seed
+            texts = delete_tokens(texts, list(distinct), share=share, seed=seed, epoch=work.epoch)
         return MicroBatch(
             position=work.position,
             texts=texts,
@@ -313,6 +321,7 @@ class _Work:
     """A micro-batch to be, and how far it is."""
 
     step: int
+    epoch: int
     position: int
     parts: list[_PartWork]
     unread: int

@@ -136,6 +136,11 @@ class TrainSpec(Section):
     teacher: TeacherSpec | None = Field(
         None, description="A larger embedding model to learn from, besides the losses; null learns from none."
     )
+    token_deletion: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="Share of the tokens of every text that training leaves out at random, others in each epoch "
+        "(augmentation); 0 leaves texts whole.",
+    )
     step_source: Literal["independent", "same", "mixed"] = Field(
         "independent",
         description="Whether the micro-batches of a step draw their sources one by one, share one, or are mixed: every "

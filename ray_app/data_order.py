@@ -58,5 +58,6 @@ def fingerprint_of(manifest: Manifest, plan: DataPlan, tokenizer: TextTokenizer,
         source_sampling=plan.source_sampling,
         seed=plan.seed,
         hard_negatives=spec.data.hard_negatives,
+        token_deletion=spec.train.token_deletion,
         tokenizer=tokenizer.fingerprint,
     )

@@ -145,6 +145,7 @@ def train(
         reader,
         tokenizer,
         hard_negatives=spec.data.hard_negatives,
+        token_deletion=spec.train.token_deletion,
         first_step=step,
         end_step=end_step,
         rank=worker.rank,

@@ -169,6 +169,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(finished: Path, data
         ("global_batch_size", 16),
         ("step_source", "same"),
         ("step_source", "mixed"),
+        ("token_deletion", 0.1),
         ("source_sampling", "uniform"),
     ],
 )

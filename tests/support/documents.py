@@ -71,6 +71,7 @@ def specs() -> st.SearchStrategy[dict[str, Any]]:
             "weight_decay": st.floats(0, 1),
             "temperature": st.floats(0.001, 10),
             "in_batch": st.sampled_from(["step", "micro_batch", "off"]),
+            "token_deletion": st.floats(0, 0.5),
             "step_source": st.sampled_from(["independent", "same", "mixed"]),
             "source_sampling": st.sampled_from(["proportional", "uniform"]),
             "precision": st.sampled_from(["bf16", "fp32"]),

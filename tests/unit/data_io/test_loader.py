@@ -79,6 +79,7 @@ def _load(
     world_size: int = 1,
     cache_bytes: int = 2**28,
     keep_strings: bool = False,
+    token_deletion: float = 0.0,
 ) -> list[LoadedStep]:
     loader = Loader(
         plan,
@@ -92,6 +93,7 @@ def _load(
         world_size=world_size,
         cache_bytes=cache_bytes,
         keep_strings=keep_strings,
+        token_deletion=token_deletion,
     )
     try:
         return list(loader)
@@ -141,6 +143,29 @@ def test_texts_are_kept_as_they_are_tokenised_where_that_is_asked_for(
         np.testing.assert_array_equal(again.ids, batch.texts.ids)
         np.testing.assert_array_equal(again.lengths, batch.texts.lengths)
     assert all(batch.strings == () for _, batch in _micro_batches(not_kept))
+
+
+def test_with_token_deletion_each_epoch_loses_other_tokens_and_all_workers_the_same(
+    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+) -> None:
+    reader, steps = _CountingReader(store, manifest), range(2 * plan.steps_per_epoch)
+
+    whole = _load(plan, manifest, reader, tokenizer, steps)
+    alone = _load(plan, manifest, reader, tokenizer, steps, token_deletion=0.3)
+    shared = [
+        _load(plan, manifest, reader, tokenizer, steps, rank=rank, world_size=2, token_deletion=0.3) for rank in (0, 1)
+    ]
+
+    def ids(loaded: list[LoadedStep]) -> dict[tuple[int, int], list[int]]:
+        return {(index, batch.position): batch.texts.ids.tolist() for index, batch in _micro_batches(loaded)}
+
+    assert ids(alone) == ids(shared[0]) | ids(shared[1])
+    tokens = [sum(map(len, ids(loaded).values())) for loaded in (alone, whole)]
+    assert 0.65 < tokens[0] / tokens[1] < 0.85
+    assert all(
+        sum(part.tokens for part in batch.parts) == len(batch.texts.ids) == batch.texts.lengths.sum()
+        for _, batch in _micro_batches(alone)
+    )
 
 
 def test_texts_belong_together_as_they_were_stored(

@@ -63,7 +63,9 @@ def test_training_uses_none_of_them(store: Store) -> None:
     batches = [batch for loaded in loader for batch in loaded.micro_batches]
     loader.close()
 
-    assert [batch.negatives_BH.shape for batch in batches] == [(batch.rows, 0) for batch in batches]
+    assert [part.negatives_BH.shape for batch in batches for part in batch.parts] == [
+        (batch.rows, 0) for batch in batches
+    ]
     assert sum(batch.rows for batch in batches) == len(ROWS)
     assert all(batch.texts.lengths.min() > 1 for batch in batches), "a missing negative is no text"
 

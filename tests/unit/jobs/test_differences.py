@@ -48,6 +48,7 @@ CHANGES = {
     "train.in_batch=off": False,
     "train.matryoshka_dims=[64, 128]": False,
     "train.matryoshka_weights=[]": False,
+    "train.token_deletion=0.1": False,
     "train.step_source=same": False,
     "train.source_sampling=uniform": False,
     "train.precision=fp32": False,

@@ -41,5 +41,6 @@ def test_the_recipes_ablations_change_one_field_or_the_negatives_of_all_kinds(
         "in-batch-of-micro-batch": ["train.in_batch"],
         "one-source-a-step": ["train.step_source"],
         "mixed-micro-batches": ["train.step_source"],
+        "token-deletion": ["train.token_deletion"],
         "uniform-sampling": ["train.source_sampling"],
     }
