@@ -181,13 +181,14 @@ class ContrastiveStep:
         if self._train.in_batch == "off" or not part.kind.uses_in_batch_negatives:
             return None
         target_B = torch.arange(first_row, first_row + part.rows, device=q_BD.device)
+        positive_hash_B = _hashes([part], q_BD.device)
         return weighed_sum(
             self._terms,
             lambda d: in_batch_loss(
                 cut(q_BD, d),
                 cut(pool.embeddings_PD, d),
                 target_B=target_B,
-                query_positive_hash_B=_hashes([part], q_BD.device),
+                query_positive_hash_B=positive_hash_B,
                 pool_hash_P=pool.hashes_P,
                 pool_valid_P=pool.valid_P,
                 temperature=self._train.temperature,

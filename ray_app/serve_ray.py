@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from threading import Event
 from time import monotonic
@@ -102,7 +103,8 @@ def build(arguments: Mapping[str, Any]) -> serve.Application:
 
 
 def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[str], None]) -> int:
-    """Serve until SIGTERM or SIGINT, whose number is given back; what was accepted is answered first.
+    """Serve until SIGTERM or SIGINT, whose number is given back; what was accepted is answered first, unless a second
+    one comes.
 
     Joins the cluster that RAY_ADDRESS names, or starts an embedded one. Raises ModelError where there is no model,
     ConfigError where the port is taken, and CapacityError where the replicas do not come up.
@@ -113,7 +115,7 @@ def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     env = {API_KEY: os.environ[API_KEY]} if API_KEY in os.environ else {}
     # Ray sets handlers of its own when it starts: these come after.
-    with cluster(cpus=settings.replicas * settings.cpus, env=env), _signals() as (asked, number):
+    with cluster(cpus=settings.replicas * settings.cpus, env=env), _signals() as heard:
         try:
             where = "HeadOnly" if EMBEDDED else "EveryNode"
             serve.start(proxy_location=where, http_options={"host": host, "port": port}, logging_config=_QUIET)
@@ -124,12 +126,12 @@ def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[
                 remedy="see whether the machine has the cores, GPUs and memory for them (`f2llm doctor`)",
             ) from error
         say(f"serving {name} at http://{host}:{port}/v1, {settings.replicas} x {settings.cpus} cores")
-        asked.wait()
-        say("stopping: no new requests; those under way are answered")
-        _drain(handle, settings.limits.timeout_seconds)
+        heard.once.wait()
+        say("stopping: no new requests; those under way are answered (again to end at once)")
+        _drain(handle, settings.limits.timeout_seconds, at_once=heard.twice)
         if not EMBEDDED:  # an embedded one ends whole, without answering 404 for a while
             serve.delete(APP)
-    return number[0]
+    return heard.numbers[0]
 
 
 def _check_address(host: str, port: int) -> None:
@@ -142,27 +144,34 @@ def _check_address(host: str, port: int) -> None:
         ) from error
 
 
-def _drain(handle: Any, seconds: float) -> None:
+def _drain(handle: Any, seconds: float, *, at_once: Event) -> None:
     """Wait until nothing is under way; a request that the proxy had when it began may still come to a replica."""
     deadline = monotonic() + seconds
-    pause, quiet = Event(), 0
-    while quiet < _QUIET_POLLS and monotonic() < deadline:
+    quiet = 0
+    while quiet < _QUIET_POLLS and monotonic() < deadline and not at_once.is_set():
         quiet = 0 if sum(handle.broadcast("refuse_new").results()) else quiet + 1
-        pause.wait(_POLL_SECONDS)
+        at_once.wait(_POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """Which of SIGTERM and SIGINT have come."""
+
+    numbers: list[int] = field(default_factory=list)
+    once: Event = field(default_factory=Event)
+    twice: Event = field(default_factory=Event)
+
+    def hear(self, number: int, _frame: object) -> None:
+        (self.twice if self.numbers else self.once).set()
+        self.numbers.append(number)
 
 
 @contextmanager
-def _signals() -> Iterator[tuple[Event, list[int]]]:
-    """An event that SIGTERM and SIGINT set, and the first one's number."""
-    asked, number = Event(), list[int]()
-
-    def hear(received: int, _frame: object) -> None:
-        number.append(received)
-        asked.set()
-
-    before = {each: signal.signal(each, hear) for each in (signal.SIGTERM, signal.SIGINT)}
+def _signals() -> Iterator[_Heard]:
+    heard = _Heard()
+    before = {each: signal.signal(each, heard.hear) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield asked, number
+        yield heard
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

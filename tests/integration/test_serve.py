@@ -1,5 +1,7 @@
 """A served model on real Ray Serve, asked over real HTTP: right vectors, clear refusals, nothing lost when it stops."""
 
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -196,6 +198,32 @@ def test_a_request_that_was_sent_before_a_stop_is_answered_and_later_ones_are_to
             np.testing.assert_allclose(answer["data"][0]["embedding"], expected[place], atol=1e-5)
         else:
             assert answer["error"]["code"] == "stopping"
+
+
+def test_a_second_signal_ends_the_wait_for_what_is_under_way() -> None:
+    """A real signal, and replicas that are never done."""
+    from ray_app.serve_ray import _drain, _signals
+
+    class Busy:
+        asked = 0
+
+        def broadcast(self, _method: str) -> "Busy":
+            self.asked += 1
+            if self.asked == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return self
+
+        def results(self) -> list[int]:
+            return [1]
+
+    replicas = Busy()
+    with _signals() as heard:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert heard.once.wait(10)
+        _drain(replicas, 1e6, at_once=heard.twice)
+
+    assert replicas.asked == 3
+    assert heard.numbers == [signal.SIGINT, signal.SIGTERM]
 
 
 def test_a_port_that_is_taken_and_a_model_that_is_not_there_are_told_before_anything_starts(
