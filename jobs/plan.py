@@ -198,7 +198,7 @@ def _tokens(spec: JobSpec, sources: Iterable[SourceSize]) -> tuple[int, int, boo
         per_row = _texts_per_row(spec, source)
         texts += source.rows * per_row
         tokens += source.rows * (query + (per_row - 1) * document)
-    return texts, round(tokens), counted
+    return texts, round(tokens * (1 - spec.train.token_deletion)), counted
 
 
 def _assumptions(spec: JobSpec, data: DataSize, architecture: Architecture | None, *, counted: bool) -> Iterable[str]:

@@ -138,6 +138,13 @@ def test_tokens_are_counted_with_the_manifests_means_and_cut_at_the_longest_text
     assert plan.texts_per_epoch == 100 * 9
 
 
+def test_tokens_that_training_leaves_out_are_not_counted() -> None:
+    whole, half = (make_plan(spec(f"train.token_deletion={share}"), DATA, None) for share in (0, 0.5))
+
+    assert half.tokens_per_epoch * 2 == whole.tokens_per_epoch
+    assert half.texts_per_epoch == whole.texts_per_epoch
+
+
 def test_without_token_counts_every_text_is_the_longest_and_the_plan_says_so() -> None:
     plan = make_plan(spec(), DATA, None)
 
