@@ -11,7 +11,7 @@ COPY data_io data_io
 COPY ray_app ray_app
 COPY applications applications
 COPY jobs jobs
-RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[train,cluster,serve]'
+RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[train,cluster,serve,benchmark]'
 RUN useradd --uid 1000 --create-home f2llm
 USER 1000
 WORKDIR /tmp

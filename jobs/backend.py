@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ray_app.report_record import RunRecord
     from ray_app.run_figures import RunFigures
     from ray_app.status import RunStatus
+    from ray_app.task_report import TaskReport
 
 Target = Literal[
     "open_store",
@@ -586,6 +587,14 @@ def read_evaluation(run_uri: str, s3: "S3Options", *, moment: Literal["before", 
 
     text = function("read_text")(function("open_store")(run_uri, s3), f"evaluation/{moment}.json")
     return EvaluationReport.model_validate_json(text) if text else None
+
+
+def read_task_report(run_uri: str, s3: "S3Options") -> "TaskReport | None":
+    """The last evaluation on tasks, None where there was none."""
+    from ray_app.task_report import RESULTS, SUMMARY, TaskReport
+
+    text = function("read_text")(function("open_store")(run_uri, s3), f"{RESULTS}/{SUMMARY}")
+    return TaskReport.model_validate_json(text) if text else None
 
 
 def _data_store(spec: "JobSpec") -> Any:

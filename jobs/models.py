@@ -10,6 +10,7 @@ from jobs.errors import UsageError
 from jobs.spec import EmbeddingJob, apply_overrides, parse_document
 from jobs.yaml_text import read_yaml
 from ray_app.config import EvaluationSpec
+from ray_app.task_report import RESULTS
 
 if TYPE_CHECKING:
     from data_io.config import S3Options
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from ray_app.merge import Merged
     from ray_app.task_evaluation import OnProgress
     from ray_app.task_report import TaskReport
-
-RESULTS = "evaluation/mteb"
 
 
 def document_of(run: str, data: str | None, s3: "S3Options") -> EmbeddingJob:

@@ -6,9 +6,12 @@ Field names follow transformers' TrainingArguments where it has one. Defaults ar
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_io.config import DataSpec, S3Options, Section
+from data_io.errors import ConfigError
+from data_io.evaluation_task import parse_task
+from data_io.store_address import without_credentials
 from ray_app.dims import out_of_order, too_wide
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -296,8 +299,31 @@ class EvaluationSpec(Section):
     checkpoints: bool = Field(
         False, description="Measure checkpoints too, beside training, and keep the best of them as the model `best`."
     )
+    tasks: Annotated[tuple[str, ...], Field(max_length=100)] = Field(
+        (),
+        description="Measure the model on these too, with mteb: its tasks and benchmarks by name, and tasks of your "
+        "own as NAME:KIND=FILE, as for `f2llm evaluate --task`.",
+    )
     max_queries: PositiveInt | None = Field(None, description="Use at most this many queries of a set; null means all.")
     batch_tokens: PositiveInt = Field(16384, description="Tokens embedded at once.")
+
+    @property
+    def measures_tasks(self) -> bool:
+        return self.enabled and bool(self.tasks)
+
+    @field_validator("tasks")
+    @classmethod
+    def _known_forms(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        for text in tasks:
+            if without_credentials(text) != text:
+                raise ValueError(
+                    f"{without_credentials(text)!r} has credentials in its address; put them into the environment"
+                )
+            try:
+                parse_task(text)
+            except ConfigError as error:
+                raise ValueError(f"{error.message}; write it {error.remedy}") from error
+        return tasks
 
 
 class JobSpec(Section):

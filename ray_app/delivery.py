@@ -16,6 +16,7 @@ from data_io.storage import Store
 from ray_app.checkpoint_manifest import FOLDER, CheckpointName, list_checkpoints
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
+from ray_app.document_tasks import measure_before, measure_exported
 from ray_app.embedding_model import model_prompts
 from ray_app.encoder import Encoder, initial_encoder, load_encoder
 from ray_app.errors import CheckpointError
@@ -31,10 +32,13 @@ Moment = Literal["before", "after"]
 Say = Callable[[str], None]
 
 
-def evaluate_initial(spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> EvaluationReport:
-    """Measure the model as it is before its first step, and keep the result in evaluation/before.json."""
+def evaluate_initial(name: str, spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> None:
+    """Measure the model as it is before its first step, on the document's tasks, then on the held-out sets into
+    evaluation/before.json, which says that all of it is done.
+    """
+    measure_before(name, spec, data=data, run=run, say=say)
     encoder = initial_encoder(spec, data, device=device)
-    return _evaluate(encoder, spec, data=data, run=run, moment="before", say=say)
+    _evaluate(encoder, spec, data=data, run=run, moment="before", say=say)
 
 
 def evaluate_exported(
@@ -62,7 +66,8 @@ def deliver(name: str, spec: JobSpec, *, data: Store, run: Store, device: torch.
         if spec.evaluation.enabled:
             encoder = load_encoder(folder, device=device, batch_tokens=spec.evaluation.batch_tokens)
             after = _evaluate(encoder, spec, data=data, run=run, moment="after", say=say)
-            rewrite_card(folder, card.model_copy(update={"after": after}))
+            tasks = measure_exported(name, folder, spec, data=data, run=run, say=say)
+            rewrite_card(folder, card.model_copy(update={"after": after, "tasks": tasks}))
 
 
 def export_run(

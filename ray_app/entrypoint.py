@@ -31,6 +31,7 @@ from ray_app.causes import cause_of
 from ray_app.checkpoint_manifest import trained_steps
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
+from ray_app.document_tasks import refuse_unknown_tasks
 from ray_app.exit_record import EXIT, Failure, exit_record, write_exit_record
 from ray_app.failure_watch import FailureWatch
 from ray_app.interruption import Interruption, listening
@@ -84,6 +85,7 @@ def run(
     run_store = open_store(spec.storage.uri, spec.storage.s3).child(name)
     manifest = load_manifest(data)
     plan = make_plan(manifest, select_sources(manifest, spec), spec)
+    refuse_unknown_tasks(spec, data)
     with Lease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
         claim(run_store, document_yaml, differences, changes)
         save_data_facts(run_store, manifest)

@@ -14,6 +14,7 @@ from data_io.folders import read_json
 from data_io.task import Kind, format_query
 from ray_app.config import JobSpec, TrainSpec
 from ray_app.evaluation_report import EvaluationReport, RetrievalResult, StsResult
+from ray_app.task_report import TaskReport, TaskScore
 
 # "owner/name" as the hub spells it; a local folder is no address that a reader of the card can follow.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -68,6 +69,7 @@ class CardFacts(BaseModel):
     )
     before: EvaluationReport | None = None
     after: EvaluationReport | None = None
+    tasks: TaskReport | None = None
 
     @property
     def base_model(self) -> str | None:
@@ -138,11 +140,13 @@ def recipe_rows(job: JobSpec) -> list[tuple[str, str]]:
         "micro_batch": f"positives of the micro-batch ({train.micro_batch_size})",
         "off": "off",
     }[train.in_batch]
+    sources = "from all sources" if train.step_source == "mixed" else "from one source"
     negatives = ", ".join(f"{data.hard_negatives.of(kind)} ({kind})" for kind in Kind)
     return [
         ("Epochs", f"{train.epochs}"),
-        ("Examples a step", f"{train.global_batch_size}, in micro-batches of {train.micro_batch_size} from one source"),
+        ("Examples a step", f"{train.global_batch_size}, in micro-batches of {train.micro_batch_size} {sources}"),
         ("Tokens a text", f"at most {job.model.max_seq_length}, the closing EOS included"),
+        *([("Tokens left out", f"{train.token_deletion:g} of each text")] if train.token_deletion else []),
         ("Hard negatives a query", negatives),
         ("In-batch loss", f"{in_batch}, retrieval sources only"),
         ("Temperature", f"{train.temperature:g}"),
@@ -175,8 +179,9 @@ def _front_matter(facts: CardFacts) -> dict[str, object]:
     datasets = sorted({name for source in facts.sources if (name := _hub_dataset(source.origin)) is not None})
     if datasets:
         matter["datasets"] = datasets
-    if facts.after is not None and facts.after.sets:
-        results = [_index_entry(result) for result in facts.after.sets]
+    results = [_index_entry(result) for result in (facts.after.sets if facts.after else ())]
+    results += [_task_entry(task) for task in (facts.tasks.measured if facts.tasks else ())]
+    if results:
         matter["model-index"] = [{"name": facts.name, "results": results}]
     return matter
 
@@ -197,6 +202,16 @@ def _index_entry(result: RetrievalResult | StsResult) -> dict[str, object]:
         "task": {"type": task},
         "dataset": {"name": result.name, "type": result.name},
         "metrics": [{"type": name, "value": round(value, 4)} for name, value in figures.items()],
+    }
+
+
+def _task_entry(task: TaskScore) -> dict[str, object]:
+    """As mteb writes its results into cards, but for the names of subsets."""
+    assert task.score is not None
+    return {
+        "task": {"type": task.type},
+        "dataset": {"name": f"MTEB {task.name}" if task.benchmark else task.name, "type": task.name},
+        "metrics": [{"type": task.metric, "value": round(task.score, 4)}],
     }
 
 

@@ -16,6 +16,7 @@ from ray_app.metrics import StepMetrics
 from ray_app.model_card import CardSource
 from ray_app.run_directory import BEFORE, DOCUMENT, EVENTS, METRICS, STATUS, read_text
 from ray_app.status import RunStatus
+from ray_app.task_report import RESULTS, SUMMARY, TaskReport
 
 AFTER = "evaluation/after.json"
 DATA = "data.json"
@@ -58,6 +59,7 @@ class RunRecord:
     before: EvaluationReport | None = None
     after: EvaluationReport | None = None
     measured: tuple[MeasuredCheckpoint, ...] = ()
+    tasks: TaskReport | None = None
     data: DataFacts | None = None
     notes: tuple[str, ...] = ()
 
@@ -111,6 +113,7 @@ def read_run(run: Store) -> RunRecord:
         before=parsed(BEFORE, EvaluationReport.model_validate_json),
         after=parsed(AFTER, EvaluationReport.model_validate_json),
         measured=read_curve(run),
+        tasks=parsed(f"{RESULTS}/{SUMMARY}", TaskReport.model_validate_json),
         data=parsed(DATA, DataFacts.model_validate_json),
         notes=tuple(notes),
     )

@@ -34,9 +34,7 @@ from ray_app.mteb_tasks import (
     measure_task,
     result_folder,
 )
-from ray_app.task_report import TaskReport, TaskScore
-
-SUMMARY = "summary.json"
+from ray_app.task_report import SUMMARY, TaskReport, TaskScore
 
 
 @dataclass(frozen=True)

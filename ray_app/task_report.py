@@ -5,6 +5,10 @@ from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict, Field
 
+RESULTS = "evaluation/mteb"
+"""Where in a run directory the results on tasks are."""
+SUMMARY = "summary.json"
+"""In the results, the last evaluation: a TaskReport."""
 ENGLISH_V2 = "MTEB(eng, v2)"
 """The benchmark that the published figures are of."""
 PUBLISHED_SOURCE = "arXiv 2510.02294, Table 2"

@@ -172,6 +172,6 @@ def run_task(task: Task, name: str, spec: JobSpec, data: Store, run: Store, thre
         monitor.say.remote(message)
 
     if task == "evaluate_before":
-        delivery.evaluate_initial(spec, data=data, run=run, device=device, say=say)
+        delivery.evaluate_initial(name, spec, data=data, run=run, device=device, say=say)
     else:
         delivery.deliver(name, spec, data=data, run=run, device=device, say=say)

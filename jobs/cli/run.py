@@ -111,6 +111,7 @@ def _train(
         run_uri=document.run_uri,
         before=backend.read_evaluation(document.run_uri, s3, moment="before"),
         after=backend.read_evaluation(document.run_uri, s3, moment="after"),
+        tasks=backend.read_task_report(document.run_uri, s3) if document.job_spec.evaluation.measures_tasks else None,
         split=time_split(result.status.seconds, data_seconds=data_seconds),
     )
     if json:

@@ -1,7 +1,8 @@
 """What is said at the end of a run: how far it came, what it measured, where the time went and where things are."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from jobs.progress import duration
@@ -9,6 +10,7 @@ from jobs.progress import duration
 if TYPE_CHECKING:
     from ray_app.evaluation_report import EvaluationReport
     from ray_app.status import RunStatus
+    from ray_app.task_report import TaskReport
 
 # Phases of status.json under the names of the time split; what is not here counts as other.
 _GROUPS = {"Training": "training", "EvaluatingBefore": "evaluation", "EvaluatingAfter": "evaluation"}
@@ -37,6 +39,7 @@ def summary(
     run_uri: str,
     before: "EvaluationReport | None",
     after: "EvaluationReport | None",
+    tasks: "TaskReport | None" = None,
     split: Mapping[str, float],
 ) -> dict[str, Any]:
     """The end of a run as plain values; what was not measured is None."""
@@ -49,6 +52,7 @@ def summary(
         "status": status.model_dump(mode="json"),
         "run": run_uri,
         "ndcg_at_10": {moment: metrics and metrics.ndcg_at_10 for moment, metrics in means.items()},
+        "tasks": tasks and tasks.model_dump(mode="json"),
         "recall_at_10": {moment: metrics and metrics.recall_at_10 for moment, metrics in means.items()},
         "seconds": dict(split),
         "model": f"{run_uri}/model" if status.phase.value == "Succeeded" else None,
@@ -66,6 +70,8 @@ def print_summary(facts: Mapping[str, Any]) -> None:
         before = "" if ndcg["before"] is None else f"{ndcg['before']:.3f} before, "
         bm25 = "" if ndcg["bm25"] is None else f" (BM25: {ndcg['bm25']:.3f})"
         print(f"nDCG@10 on held-out queries: {before}{ndcg['after']:.3f} after training{bm25}")
+    if facts["tasks"]:
+        print(_tasks_line(facts["tasks"]["tasks"]))
     if status["best_score"] is not None:
         print(f"best checkpoint: step {status['best_step']}, score {status['best_score']:.3f}: {facts['run']}/best")
     if facts["seconds"]:
@@ -73,3 +79,14 @@ def print_summary(facts: Mapping[str, Any]) -> None:
     if facts["model"]:
         print(f"model:  {facts['model']}")
     print(f"report: {facts['report']}")
+
+
+def _tasks_line(tasks: Sequence[Mapping[str, Any]]) -> str:
+    """The mean over the tasks that were measured, times 100 as mteb's tables have it."""
+    measured = [task for task in tasks if task["score"] is not None]
+    line = f"tasks: {len(measured)} of {len(tasks)} measured"
+    if not measured:
+        return line
+    before = [task["before"] for task in measured if task["before"] is not None]
+    earlier = f"{100 * fmean(before):.2f} before, " if len(before) == len(measured) else ""
+    return f"{line}, mean {earlier}{100 * fmean(task['score'] for task in measured):.2f} after training"

@@ -21,6 +21,7 @@ from ray_app.task_report import TaskReport
 from tests.support.command import Running, f2llm
 from tests.support.exported import export_small_model
 from tests.support.own_tasks import write_tasks
+from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
 
 pytestmark = [
     pytest.mark.integration,
@@ -98,6 +99,52 @@ def plain_scores(model: Path, names: list[str], instructions: dict[str, str]) ->
         own = own_task(read_own(task), task.kind, origin=task.address)
         (result,) = mteb.evaluate(plain, own, cache=None, co2_tracker=False, show_progress_bar=False).task_results
         yield task.name, float(result.get_score())
+
+
+def test_tasks_that_the_document_names_are_measured_before_and_after_training(
+    folder: Path, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one that needs a network: the run ends all the same, and says what it lacks."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    data, runs = tmp_path / "data", tmp_path / "runs"
+    write_small_dataset(open_store(str(data)))
+    document = small_document(str(data), str(runs), epochs=1)
+    document["spec"]["evaluation"] = {"tasks": [names[0], "STS12", "held-out"]}
+
+    done = f2llm("run", write_document(tmp_path / "job.yaml", document), "--quiet")
+
+    assert done.returncode == 0, done.stderr
+    assert "tasks: 3 of 4 measured, mean " in done.stdout
+    run = runs / "small"
+    found = TaskReport.model_validate_json((run / "evaluation" / "mteb" / "summary.json").read_text())
+    assert [task.name for task in found.failed] == ["STS12"]
+    assert any(task.before != task.score for task in found.measured)
+    assert all(task.before is not None for task in found.measured)
+    (event,) = [line for line in read_lines(run / "events.jsonl") if line["event"] == "TasksNotMeasured"]
+    assert list(event["tasks"]) == ["STS12"]
+    own = parse_task(names[0])
+    assert isinstance(own, OwnTask)
+    assert f"| {own.name}" in (run / "model" / "README.md").read_text().replace("\\_", "_")
+    assert f"<td>{own.name}</td>" in (run / "report.html").read_text()
+    # The command finds them as they are.
+    again = evaluate_tasks(
+        find_exported(open_store(str(run))), [names[0]], results=open_store(str(run / "evaluation" / "mteb"))
+    )
+    assert again.tasks[0].score == next(task.score for task in found.tasks if task.name == own.name)
+    assert len(result_files(run / "evaluation" / "mteb")) == 3
+
+
+def test_a_task_that_does_not_exist_ends_a_run_before_it_begins(names: list[str], tmp_path: Path) -> None:
+    data, runs = tmp_path / "data", tmp_path / "runs"
+    write_small_dataset(open_store(str(data)))
+    document = small_document(str(data), str(runs))
+    document["spec"]["evaluation"] = {"tasks": [names[0], "NoSuchTask"]}
+
+    done = f2llm("run", write_document(tmp_path / "job.yaml", document))
+
+    assert done.returncode == 3
+    assert "NoSuchTask" in done.stderr
+    assert not (runs / "small").exists()
 
 
 def test_results_are_mtebs_own_files(folder: Path, report: TaskReport) -> None:

@@ -102,7 +102,15 @@ def specs() -> st.SearchStrategy[dict[str, Any]]:
         optional={
             "preset": st.sampled_from(PRESET_NAMES),
             "workers": workers,
-            "evaluation": st.fixed_dictionaries({}, optional={"max_queries": st.none() | st.integers(1, 100)}),
+            "evaluation": st.fixed_dictionaries(
+                {},
+                optional={
+                    "max_queries": st.none() | st.integers(1, 100),
+                    "tasks": st.lists(
+                        st.sampled_from(["STSBenchmark", "MTEB(eng, v2)", "faq:sts=faq.parquet"]), max_size=2
+                    ),
+                },
+            ),
         },
     ).filter(_workers_fit)
 

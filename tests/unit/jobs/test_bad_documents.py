@@ -39,6 +39,14 @@ BAD = {
         train("microbatch_size: 8"),
         ("{file}:11:5: spec.train.microbatch_size: unknown field", "did you mean `micro_batch_size`?"),
     ),
+    "a task of an unknown kind": Bad(
+        f"{VALID}  evaluation:\n    tasks: ['faq:search=faq.parquet']\n",
+        ("{file}:11", "spec.evaluation.tasks", "expected NAME:KIND=ADDRESS", "for example faq:retrieval=faq.parquet"),
+    ),
+    "a task with a password": Bad(
+        f"{VALID}  evaluation:\n    tasks: ['faq:sts=https://me:secret@example.org/faq.parquet']\n",
+        ("{file}:11", "spec.evaluation.tasks", "has credentials in its address", "put them into the environment"),
+    ),
     "a field of the wrong section": Bad(
         f"{VALID}  temperature: 0.05\n",
         ("{file}:10:3: spec.temperature: unknown field", "did you mean `spec.train.temperature`?"),

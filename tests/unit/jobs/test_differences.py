@@ -73,6 +73,7 @@ CHANGES = {
     "evaluation.enabled=false": True,
     "evaluation.before=false": True,
     "evaluation.checkpoints=true": True,
+    "evaluation.tasks=[STSBenchmark]": True,
     "evaluation.max_queries=9": True,
     "evaluation.batch_tokens=9": True,
     "suspend=true": True,

@@ -74,6 +74,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "spec.train.min_learning_rate": {"train.min_learning_rate": 1e-9},
     "spec.train.matryoshka_dims": {"train.matryoshka_dims": [64, 128]},
     "spec.train.matryoshka_weights": {"train.matryoshka_dims": [64, 128], "train.matryoshka_weights": [0.5, 1.0]},
+    "spec.evaluation.tasks": {"evaluation.tasks": ["faq:sts=faq.parquet"]},
     "spec.train.token_deletion": {"train.token_deletion": 0.1},
     "spec.train.teacher": {"train.teacher": {"name_or_path": "other"}},
     "spec.workers.max": {"workers.max": 64},

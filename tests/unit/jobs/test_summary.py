@@ -12,6 +12,7 @@ from jobs.cli.summary import print_summary, summary, time_split
 from jobs.demo import demo_job
 from ray_app.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult
 from ray_app.status import Phase, RunStatus
+from ray_app.task_report import TaskReport, TaskScore
 
 DONE = RunStatus(
     name="demo",
@@ -52,6 +53,26 @@ def test_a_set_up_time_that_is_none_is_left_out(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("F2LLM_SETUP_SECONDS", value)
 
     assert "set-up" not in time_split(DONE.seconds, data_seconds=None)
+
+
+def scores(**others: float | None) -> TaskReport:
+    found = tuple(
+        TaskScore(name=name, type="STS", metric="cosine_spearman", benchmark=None, score=score, before=0.2)
+        for name, score in others.items()
+    )
+    return TaskReport(model="demo", revision="1", dimensions=None, results="", tasks=found)
+
+
+def test_tasks_are_summed_up_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for tasks in (scores(a=0.5, b=0.25), scores(a=0.5, b=None), scores(b=None)):
+        print_summary(summary(DONE, run_uri="runs/demo", before=None, after=None, tasks=tasks, split={}))
+
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tasks:")]
+    assert lines == [
+        "tasks: 2 of 2 measured, mean 20.00 before, 37.50 after training",
+        "tasks: 1 of 2 measured, mean 20.00 before, 50.00 after training",
+        "tasks: 0 of 1 measured",
+    ]
 
 
 def test_the_figures_stand_beside_each_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from data_io.task import Kind
 from ray_app.config import JobSpec, TrainSpec
 from ray_app.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult, StsResult
 from ray_app.model_card import CardFacts, make_prompts, render_card
+from ray_app.task_report import TaskReport, TaskScore
 
 
 def spec(**model: Any) -> JobSpec:
@@ -89,6 +90,35 @@ def test_a_local_base_model_is_not_named_by_its_path(folder: str) -> None:
 
     assert "base_model" not in front_matter(text)
     assert folder not in text
+
+
+def tasks() -> TaskReport:
+    measured = TaskScore(name="faq", type="STS", metric="cosine_spearman", benchmark=None, score=0.81234, before=0.5)
+    of_mteb = TaskScore(name="SciFact", type="Retrieval", metric="ndcg_at_10", benchmark="MTEB(eng, v2)", score=0.7)
+    missing = TaskScore(name="Gone", type="", metric="", benchmark=None, failure="no network")
+    return TaskReport(model="demo", revision="1", dimensions=None, results="", tasks=(measured, of_mteb, missing))
+
+
+def test_tasks_that_were_measured_are_in_the_text_and_for_the_hub() -> None:
+    text = card(facts(tasks=tasks()))
+
+    assert "| faq | STS | cosine\\_spearman | 0.5000 | **0.8123** |" in text
+    assert "Gone" not in text
+    assert "was not evaluated" not in text
+    found = {(each.dataset_name, each.metric_type): each.metric_value for each in ModelCard(text).data.eval_results}
+    assert found == {("faq", "cosine_spearman"): 0.8123, ("MTEB SciFact", "ndcg_at_10"): 0.7}
+
+
+def test_what_differs_from_one_source_a_micro_batch_and_whole_texts_is_said() -> None:
+    usual = card(facts())
+    job = JobSpec.model_validate({**spec().model_dump(), "train": {"step_source": "mixed", "token_deletion": 0.1}})
+
+    other = card(facts(job=job))
+
+    assert "from one source" in usual
+    assert "Tokens left out" not in usual
+    assert "from all sources" in other
+    assert "| Tokens left out | 0.1 of each text |" in other
 
 
 def test_before_after_and_bm25_stand_in_one_row() -> None:
