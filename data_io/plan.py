@@ -19,6 +19,7 @@ epoch is the rows [kB, (k+1)B) of that permutation, divided into one part a sour
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -92,6 +93,11 @@ class Step:
     @property
     def rows(self) -> int:
         return sum(slot.rows for slot in self.slots)
+
+    @property
+    def first_rows(self) -> list[int]:
+        """Where each slot's rows begin among those of the step."""
+        return list(accumulate((slot.rows for slot in self.slots[:-1]), initial=0))
 
     @property
     def weighed_rows(self) -> int:

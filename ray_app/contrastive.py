@@ -111,7 +111,7 @@ class ContrastiveStep:
                 # The only micro-batch of this rank is embedded once, with its gradient, for the pool and for the loss.
                 first = self._embed(loaded.micro_batches[0])
             pool = self._gather_pool(loaded, first)
-        first_row_of_slot = _starts([slot.rows for slot in step.slots])
+        first_rows = step.first_rows
         results: list[PartLoss] = []
         for index in range(passes):
             last = index == passes - 1
@@ -124,7 +124,7 @@ class ContrastiveStep:
                 results += [PartLoss(rows=0, tokens=0, hard_negative=0.0, in_batch=None) for _ in micro_batch.parts]
                 continue
             embeddings_ND = first if first is not None else self._embed(micro_batch)
-            first_row = int(first_row_of_slot[micro_batch.position])
+            first_row = first_rows[micro_batch.position]
             total, losses = self._losses(micro_batch, embeddings_ND, pool, first_row=first_row)
             self._engine.backward(total * (micro_batch.rows / step.weighed_rows), last=last)
             results += losses
@@ -148,16 +148,17 @@ class ContrastiveStep:
             pool = replace(pool, embeddings_PD=pool.embeddings_PD.index_copy(0, own_R, positives_RD))
         teacher_ND = None if self._teacher is None else self._teacher.embed(batch.strings).to(embeddings_ND.dtype)
 
-        weighed, losses = [], []
-        for part, start in zip(batch.parts, _starts([part.rows for part in batch.parts]), strict=False):
+        weighed, losses, start = [], [], 0
+        for part in batch.parts:
             p_BD = positives_RD[start : start + part.rows]
             q_BD = embeddings_ND[_index(part.query_B, device)]
             hard = self._hard_negative_loss(part, embeddings_ND, q_BD, p_BD)
-            in_batch = self._in_batch_loss(part, q_BD, pool, first_row=first_row + int(start))
+            in_batch = self._in_batch_loss(part, q_BD, pool, first_row=first_row + start)
             distillation = None if teacher_ND is None else self._distillation_loss(part, embeddings_ND, teacher_ND)
             total = hard if in_batch is None else hard + in_batch
             total = total if distillation is None else total + distillation
             weighed.append(total * (part.rows / batch.rows))
+            start += part.rows
             losses.append(
                 PartLoss(
                     rows=part.rows,
@@ -219,12 +220,12 @@ class ContrastiveStep:
         hashes_P = torch.zeros(step.rows, dtype=torch.int64, device=device)
         model = self._engine.model
         pool_PD = torch.zeros(step.rows, model.dimensions, dtype=model.embedding_dtype, device=device)
-        first_row_of_slot = _starts([slot.rows for slot in step.slots])
+        first_rows = step.first_rows
         for batch in loaded.micro_batches:
             parts = [part for part in batch.parts if part.kind.uses_in_batch_negatives]
             if step.slots[batch.position].skipped or not parts:
                 continue
-            rows = _index(first_row_of_slot[batch.position] + np.flatnonzero(_in_pool(batch.parts)), device)
+            rows = _index(first_rows[batch.position] + np.flatnonzero(_in_pool(batch.parts)), device)
             texts_B = np.concatenate([part.positive_B for part in parts])
             hashes_P[rows] = _hashes(parts, device)
             pool_PD[rows] = (
@@ -271,8 +272,3 @@ def _hashes(parts: Sequence[PartRows], device: torch.device) -> Tensor:
 def _in_pool(parts: Sequence[PartRows]) -> npt.NDArray[np.bool_]:
     """Which rows' positives are negatives of others, bool [rows]."""
     return np.repeat([part.kind.uses_in_batch_negatives for part in parts], [part.rows for part in parts])
-
-
-def _starts(counts: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Where each of several runs of rows begins, and where the last ends, int64 [len(counts) + 1]."""
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])

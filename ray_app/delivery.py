@@ -64,8 +64,10 @@ def deliver(name: str, spec: JobSpec, *, data: Store, run: Store, device: torch.
         say("exporting the model")
         card = export_run(name, spec, data=data, run=run, out=folder)
         if spec.evaluation.enabled:
-            encoder = load_encoder(folder, device=device, batch_tokens=spec.evaluation.batch_tokens)
-            after = _evaluate(encoder, spec, data=data, run=run, moment="after", say=say)
+            after = _evaluate(
+                load_encoder(folder, device=device, batch_tokens=spec.evaluation.batch_tokens),
+                spec, data=data, run=run, moment="after", say=say,
+            )  # fmt: skip
             tasks = measure_exported(name, folder, spec, data=data, run=run, say=say)
             rewrite_card(folder, card.model_copy(update={"after": after, "tasks": tasks}))
 

@@ -4,18 +4,16 @@ trained. `f2llm evaluate RUN --task` measures the same way into the same place.
 mteb is an extra and takes seconds to import: only a run with tasks does.
 """
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from data_io.errors import ConfigError
 from data_io.storage import Store, open_store
+from data_io.work import Say
 from ray_app.config import JobSpec
-from ray_app.embedding_model import EmbeddingModel, find_exported, initial_model
+from ray_app.embedding_model import EmbeddingModel, find_exported, initial_model, open_encoder
 from ray_app.run_directory import append_event
 from ray_app.task_report import RESULTS, TaskReport, TaskScore
-
-Say = Callable[[str], None]
 
 
 def refuse_unknown_tasks(spec: JobSpec, data: Store) -> None:
@@ -63,14 +61,17 @@ def _measure(
 ) -> TaskReport:
     from ray_app.task_evaluation import evaluate_tasks
 
-    return evaluate_tasks(
-        model,
-        spec.evaluation.tasks,
-        results=run.child(RESULTS),
-        data=data,
-        before=before,
-        on_progress=lambda found: say(f"task {found.done} of {found.total}, {_outcome(found.task)}"),
-    )
+    try:
+        return evaluate_tasks(
+            model,
+            spec.evaluation.tasks,
+            results=run.child(RESULTS),
+            data=data,
+            before=before,
+            on_progress=lambda found: say(f"task {found.done} of {found.total}, {_outcome(found.task)}"),
+        )
+    finally:
+        open_encoder.cache_clear()  # the held-out sets are measured with an encoder of their own: not two at a time
 
 
 def _outcome(task: TaskScore) -> str:

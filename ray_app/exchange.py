@@ -98,10 +98,10 @@ def share_reads(mine: dict[str, ReadStats]) -> list[dict[str, ReadStats]]:
 def share_examples(loaded: LoadedStep, device: torch.device) -> list[list[str]]:
     """Hashes of the query texts that were read, 16 hex digits each, by part and in the order of use."""
     step = loaded.step
-    starts = np.concatenate([[0], np.cumsum([slot.rows for slot in step.slots])])
+    first_rows = step.first_rows
     hashes = torch.zeros(step.rows, dtype=torch.int64)
     for batch in loaded.micro_batches:
-        first = int(starts[batch.position])
+        first = first_rows[batch.position]
         read = np.concatenate([part.query_hash_B for part in batch.parts])
         hashes[first : first + batch.rows] = torch.from_numpy(read.view(np.int64))
     texts = iter([f"{h & (2**64 - 1):016x}" for h in _sum_over_ranks(hashes.to(device)).tolist()])
