@@ -257,10 +257,7 @@ class Loader:
 
     def _build(self, work: "_Work") -> None:
         try:
-            row_groups = [[future.result() for future in part.row_groups] for part in work.parts]
-            for part in work.parts:
-                part.row_groups.clear()
-            micro_batch = self._micro_batch(work, row_groups)
+            micro_batch = self._micro_batch(work)
         except BaseException as error:
             work.micro_batch.set_exception(error)
             return
@@ -270,11 +267,12 @@ class Loader:
         work.micro_batch.set_result(micro_batch)
         self._advance()
 
-    def _micro_batch(self, work: "_Work", row_groups: list[list[RowGroup]]) -> MicroBatch:
+    def _micro_batch(self, work: "_Work") -> MicroBatch:
         distinct: dict[str, int] = {}
         chosen, indices, ends = [], [], [0]
-        for part, groups in zip(work.parts, row_groups, strict=True):
-            rows_of = list(zip(groups, part.rows, strict=True))
+        for part in work.parts:
+            rows_of = list(zip((future.result() for future in part.row_groups), part.rows, strict=True))
+            part.row_groups.clear()
             texts_CB = np.hstack([group.texts_CR[:, rows] for group, rows in rows_of])
             index = [distinct.setdefault(text, len(distinct)) for text in texts_CB.ravel().tolist()]
             chosen.append(rows_of)

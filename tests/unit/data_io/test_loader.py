@@ -78,6 +78,7 @@ def _load(
     rank: int = 0,
     world_size: int = 1,
     cache_bytes: int = 2**28,
+    threads: int = 2,
     keep_strings: bool = False,
     token_deletion: float = 0.0,
 ) -> list[LoadedStep]:
@@ -92,6 +93,7 @@ def _load(
         rank=rank,
         world_size=world_size,
         cache_bytes=cache_bytes,
+        threads=threads,
         keep_strings=keep_strings,
         token_deletion=token_deletion,
     )
@@ -273,11 +275,15 @@ def test_row_groups_whose_rows_were_all_used_are_let_go(
 
     monkeypatch.setattr("data_io.loader.row_group_of", remembered)
 
-    _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(4 * plan.steps_per_epoch))
+    epochs = 8
+    _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(epochs * plan.steps_per_epoch), threads=2)
 
     row_groups = sum(len(manifest.row_groups(source.name)) for source in manifest.sources)
-    assert len(most) == 4 * row_groups
-    assert max(most) <= READ_AHEAD + len(manifest.sources) < len(most)
+    assert len(most) == epochs * row_groups
+    slots = [slot for step in range(plan.steps_per_epoch) for slot in plan.step(step).slots]
+    at_hand = max(sum(len(plan.select_rows(epoch=0, part=part)) for part in slot.parts) for slot in slots)
+    # Those that were never used, the last one of each source, and those that each of three threads is at.
+    assert max(most) <= READ_AHEAD + len(manifest.sources) + (2 + 1) * at_hand < len(most)
 
 
 def test_a_full_cache_costs_reads_and_changes_nothing(
