@@ -14,8 +14,8 @@ from typing import Any
 
 from tests.support.command import F2LLM
 from tests.support.ray_nodes import RayNodes
+from tests.support.runs import events
 from tests.support.s3_server import S3Server
-from tests.support.small_training import read_lines
 
 MOST_NODES = 3
 MOST_SECONDS = 300.0
@@ -93,8 +93,7 @@ class Disturbed:
         return int(shown[-1]) if shown else 0
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        path = self.folder / "events.jsonl"
-        return [event for event in read_lines(path) if event["event"] == name] if path.exists() else []
+        return events(self.folder, name)
 
     def starts(self) -> list[dict[str, Any]]:
         """One for each group of workers that has made a step."""

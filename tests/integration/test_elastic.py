@@ -11,7 +11,7 @@ from data_io.storage import open_store
 from tests.support.command import Running
 from tests.support.plain_workers import train_in_processes
 from tests.support.ray_nodes import RayNodes, ray_nodes
-from tests.support.runs import events, finished_steps, losses
+from tests.support.runs import events, finished_steps, lines_so_far, losses
 from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
@@ -40,9 +40,7 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
     }
 
     def sizes() -> list[int]:
-        path = run / "metrics.jsonl"
-        lines = read_lines(path) if path.exists() else []
-        return [size for size, _ in groupby(line["workers"] for line in lines)]
+        return [size for size, _ in groupby(line["workers"] for line in lines_so_far(run / "metrics.jsonl"))]
 
     nodes.add()
     job = write_document(tmp_path / "job.yaml", document)

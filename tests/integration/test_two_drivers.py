@@ -10,7 +10,7 @@ import pytest
 from data_io.storage import open_store
 from ray_app.lease import read_driver
 from tests.support.command import Running, f2llm
-from tests.support.runs import finished_steps
+from tests.support.runs import events, finished_steps
 from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
 
 pytestmark = pytest.mark.integration
@@ -34,7 +34,7 @@ def test_a_run_has_one_driver_whatever_happens_to_it(tmp_path: Path) -> None:
     paused = read_driver(open_store(str(run)))
     second = Running("run", job, "--workers", "1", log=tmp_path / "second.log")
     second.wait_until(lambda: read_driver(open_store(str(run))) != paused)
-    second.wait_until(lambda: [event["event"] for event in read_lines(run / "events.jsonl")].count("Resumed") == 1)
+    second.wait_until(lambda: len(events(run, "Resumed")) == 1)
     resumed_at = finished_steps(run)
     first.send(signal.SIGCONT)
     assert first.wait() == 6

@@ -1,5 +1,6 @@
 """What a run directory in a local folder says, for tests that wait for it or compare it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,12 @@ from tests.support.small_training import read_lines
 def losses(run: Path) -> dict[int, float]:
     """The loss of each step of the surviving trajectory."""
     return {line["step"]: line["loss"] for line in read_lines(run / "metrics.jsonl")}
+
+
+def lines_so_far(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a .jsonl file that a run is writing to, none without one: the last may be half there."""
+    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in whole]
 
 
 def finished_steps(run: Path) -> int:
@@ -24,5 +31,5 @@ def saved_step(run: Path) -> int:
 
 
 def events(run: Path, name: str) -> list[dict[str, Any]]:
-    """The run's events of that name, in order."""
-    return [event for event in read_lines(run / "events.jsonl") if event["event"] == name]
+    """The run's events of that name so far, in order."""
+    return [event for event in lines_so_far(run / "events.jsonl") if event["event"] == name]
