@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
 
 from data_io.tokenization import TokenTexts
 from ray_app.config import ModelSpec, Qwen3Architecture
@@ -51,6 +52,17 @@ def _model(
 ) -> Embedder:
     backbone = build_backbone(SPEC, vocabulary_size=VOCABULARY, dtype=dtype, seed=1)
     return Embedder(backbone, attention=attention, gradient_checkpointing=gradient_checkpointing).train()
+
+
+def _of_another_kind(attention: Attention) -> Embedder:
+    """A decoder that is no Qwen3."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=48, initializer_range=0.15,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        return Embedder(LlamaModel(config), attention=attention).train()
 
 
 def _embed(model: Embedder, texts: TokenTexts) -> Tensor:
@@ -106,6 +118,36 @@ def test_gradients_are_those_of_each_text_alone(
     actual = _gradients(model, _embed(model, texts))
 
     _assert_equal_gradients(actual, expected, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS[:2])  # transformers looks for the kernel's package in the third
+def test_a_decoder_that_is_no_qwen3_is_embedded_by_the_same_law(kernels: Calls, attention: Attention) -> None:
+    reference, model = _of_another_kind("sdpa"), _of_another_kind(attention)
+
+    expected, embeddings = _alone(reference, MIXED), _embed(model, MIXED)
+
+    torch.testing.assert_close(embeddings, expected, atol=1e-5, rtol=0)
+    _assert_equal_gradients(_gradients(model, embeddings), _gradients(reference, expected), tolerance=1e-6)
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_last_feed_forward_part_sees_the_embedded_tokens_alone(
+    kernels: Calls, attention: Attention, gradient_checkpointing: bool
+) -> None:
+    model = _model(attention, gradient_checkpointing=gradient_checkpointing)
+    seen: dict[str, set[int]] = {}
+    for name, module in model.named_modules():
+        if name.endswith(".mlp"):
+            module.register_forward_pre_hook(
+                lambda _, inputs, name=name: seen.setdefault(name, set()).add(inputs[0][..., 0].numel())
+            )
+    batch = pack(MIXED.ids, MIXED.lengths, layout=model.layout)
+
+    model(batch).sum().backward()
+
+    assert seen == {"backbone.layers.0.mlp": {batch.slots}, "backbone.layers.1.mlp": {len(MIXED.lengths)}}
+    assert len(MIXED.lengths) < batch.slots
 
 
 @DTYPES
@@ -248,11 +290,13 @@ def test_a_gpu_kernel_is_refused_on_a_cpu(wanted: Any) -> None:
     assert "auto" in str(raised.value.remedy)
 
 
-def test_operations_are_six_a_weight_outside_the_table_of_embeddings() -> None:
-    model = _model()
+def test_operations_are_six_for_each_weight_that_a_token_meets() -> None:
+    qwen3, other = _model(), _of_another_kind("sdpa")
 
-    layers = sum(
-        each.numel() for name, each in model.backbone.named_parameters() if not name.startswith("embed_tokens")
-    )
-    assert model.flops_per_token == 6 * layers
-    assert any(name.startswith("embed_tokens") for name, _ in model.backbone.named_parameters())
+    table, layers, feed_forward = 128 * 32, _weights(qwen3.backbone), 3 * 32 * 48
+    assert qwen3.flops_per_token == 6 * (layers - table - feed_forward)
+    assert other.flops_per_token == 6 * (_weights(other.backbone) - VOCABULARY * 32)
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
