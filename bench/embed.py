@@ -177,7 +177,8 @@ def _killed(arguments: argparse.Namespace, out: Path, *, parts: int) -> Iterator
     """Start the job and kill it at a random moment, three times; yields how many parts there were each time."""
     from tests.support.command import Running
 
-    for number, moment in enumerate(sorted(random.sample(range(1, parts), KILLS))):
+    # Not so late that the job might end before it is killed.
+    for number, moment in enumerate(sorted(random.sample(range(1, 3 * parts // 4), KILLS))):
         program, *rest = _command(arguments, out)
         job = Running(*rest, log=arguments.folder / f"killed-{number}.log", program=(program,))
         job.wait_until(lambda moment=moment: _parts(out) >= moment, timeout=3600)  # type: ignore[misc]
