@@ -2,8 +2,9 @@
 
     python -m bench.serve [--seconds 4] [--rounds 3] [--width 384] [--layers 6]
 
-Both serve the same model, a Qwen3 with random weights and a tokenizer trained on the texts, each as one process that
-embeds with all cores. Both stay up for the whole run, and the clients share their cores. The texts are documentation
+All serve the same model, a Qwen3 with random weights and a tokenizer trained on the texts: one process that embeds with
+all cores, and `f2llm serve` on Ray Serve as well, a copy a core. All stay up for the whole run, and the clients share
+their cores. The texts are documentation
 that is on this machine: `short` are summaries of one line, `mixed` are summaries and bodies of all lengths, `batch` is
 16 of those a request. Each text is asked for once a round by plain HTTP, and the `openai` package does one row.
 """
@@ -37,7 +38,8 @@ BATCH = 16
 LOADS = (
     ("short", 1), ("short", 8), ("short", 32), ("mixed", 1), ("mixed", 8), ("mixed", 32), ("batch", 8), ("openai", 8),
 )  # fmt: skip
-SIDES = ("f2llm serve", "FastAPI")
+COPIES = 2
+ALONE, ON_RAY, PLAIN = SIDES = ("f2llm serve", "on Ray Serve", "FastAPI")
 _TICKS = sysconf("SC_CLK_TCK")
 
 
@@ -119,11 +121,13 @@ def _texts() -> dict[str, list[str]]:
 
 @contextmanager
 def _servers(model: Path) -> Iterator[dict[str, Server]]:
-    """Both, up and warm."""
+    """All of them, up and warm."""
     ports = {side: free_port() for side in SIDES}
+    serve = ["-m", "jobs.cli", "serve", str(model), "--name", "m", "--port"]
     commands = {
-        "f2llm serve": ["-m", "jobs.cli", "serve", str(model), "--name", "m", "--port", str(ports["f2llm serve"])],
-        "FastAPI": ["-m", "bench._serve_plain", str(model), str(ports["FastAPI"])],
+        ALONE: [*serve, str(ports[ALONE])],
+        ON_RAY: [*serve, str(ports[ON_RAY]), "--replicas", str(COPIES)],
+        PLAIN: ["-m", "bench._serve_plain", str(model), str(ports[PLAIN])],
     }
     servers = {
         side: Server(
@@ -171,7 +175,7 @@ def _measure(
         asyncio.run(_load(server, "mixed", 4, texts["mixed"], 1.0))
     for turn in range(arguments.rounds):
         for load in loads:
-            for side in SIDES if turn % 2 else SIDES[::-1]:
+            for side in SIDES[turn % len(SIDES) :] + SIDES[: turn % len(SIDES)]:
                 asked = texts["short" if load[0] == "short" else "mixed"]
                 measured = asyncio.run(_load(servers[side], *load, asked, arguments.seconds))
                 found[load][side].append(measured)
@@ -223,38 +227,46 @@ def _page(
     idle: Mapping[str, float],
     arguments: argparse.Namespace,
 ) -> str:
-    rows = []
+    rates, costs = [], []
     for (kind, clients), sides in found.items():
-        ours, theirs = (sides[side] for side in SIDES)
-        ratios = [a.texts_per_second / b.texts_per_second for a, b in zip(ours, theirs, strict=True)]
         name = {"openai": "mixed, openai package", "batch": f"mixed, {BATCH} a request"}.get(kind, kind)
-        rows.append(
+        load = [name, str(clients)]
+        rates.append(
             [
-                name,
-                str(clients),
-                *(f"{median(each.texts_per_second for each in side):,.0f}" for side in (ours, theirs)),
-                spread(ratios, 2),
-                *(_milliseconds(side) for side in (ours, theirs)),
-                *(f"{sum(e.cpu_seconds for e in s) / sum(e.texts for e in s) * 1000:.1f}" for s in (ours, theirs)),
+                *load,
+                *(f"{median(each.texts_per_second for each in sides[side]):,.0f}" for side in SIDES),
+                *(_ratio(sides[side], sides[PLAIN]) for side in (ALONE, ON_RAY)),
             ]
         )
-    pairs = [f"{side}, {what}" for what in ("texts/s", "p50 / p99 ms", "CPU ms a text") for side in SIDES]
-    head = ["texts", "clients", *pairs[:2], "ratio", *pairs[2:]]
+        costs.append(
+            [
+                *load,
+                *(_milliseconds(sides[side]) for side in SIDES),
+                *(f"{sum(e.cpu_seconds for e in s) / sum(e.texts for e in s) * 1000:.1f}" for s in sides.values()),
+            ]
+        )
+    load = ["texts", "clients"]
     return "\n".join(
         [
             "# Serving, against sentence-transformers behind FastAPI\n",
             f"`python -m bench.serve --seconds {arguments.seconds:g} --rounds {arguments.rounds} --width "
-            f"{arguments.width} --layers {arguments.layers}`: {arguments.rounds} turns of "
-            f"{arguments.seconds:g} s each, "
-            "the two servers in turn, clients on the same cores. Medians; the ratio is that of texts/s in each turn, "
-            "lowest to highest in brackets.\n",
-            table(head, rows),
-            "\nWith nobody asking, "
-            + " and ".join(f"{side} takes {share:.0%}" for side, share in idle.items())
+            f"{arguments.width} --layers {arguments.layers}`: {arguments.rounds} turns of {arguments.seconds:g} s, the "
+            "servers one after another, clients on the same cores. `f2llm serve` and FastAPI are one process on all "
+            f"cores; on Ray Serve there are {COPIES} copies (`--replicas {COPIES}`). Medians.\n",
+            "Texts a second; the ratios are those of each turn, lowest to highest in brackets:\n",
+            table([*load, *SIDES, *(f"{side} / {PLAIN}" for side in (ALONE, ON_RAY))], rates),
+            "\np50 / p99 of a request in ms, and CPU ms a text:\n",
+            table([*load, *SIDES, *(f"{side}, CPU" for side in SIDES)], costs),
+            "\nWith nobody asking they take "
+            + ", ".join(f"{share:.0%} ({side})" for side, share in idle.items())
             + " of a core.\n",
             machine("ray", "torch", "sentence-transformers", "fastapi", "openai"),
         ]
     )
+
+
+def _ratio(ours: Sequence[Measured], theirs: Sequence[Measured]) -> str:
+    return spread([a.texts_per_second / b.texts_per_second for a, b in zip(ours, theirs, strict=True)], 2)
 
 
 def _milliseconds(turns: Sequence[Measured]) -> str:

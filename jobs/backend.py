@@ -159,7 +159,7 @@ TARGETS: Mapping[Target, str] = {
     "save_results": "ray_app.study_results",
     "render_study": "ray_app.study_page",
     "Lease": "ray_app.lease",
-    "serve_here": "ray_app.serve_ray",
+    "serve_here": "ray_app.serve_here",
 }
 
 LONGEST_MEASURED_TOKENS = 32_768

@@ -63,8 +63,9 @@ def serve(
 ) -> None:
     """Answer requests for embeddings as OpenAI's API does, with a trained model, until Ctrl-C or SIGTERM.
 
-    What was accepted is answered before it ends, with exit code 130 or 143. With F2LLM_API_KEY in the environment
-    clients need that key.
+    One copy is served by this process, several by Ray Serve, here or on the cluster that RAY_ADDRESS names. What was
+    accepted is answered before it ends, with exit code 130 or 143. With F2LLM_API_KEY in the environment clients need
+    that key.
     """
     from jobs.backend import function, quiet_libraries
     from ray_app.serve_settings import ServeLimits, ServeSettings

@@ -1,7 +1,8 @@
-"""A served model on real Ray Serve, asked over real HTTP: right vectors, clear refusals, nothing lost when it stops."""
+"""A served model, one copy alone and two on real Ray Serve, asked over real HTTP: right vectors, clear refusals, and
+nothing lost when it stops.
+"""
 
-import os
-import signal
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,9 +47,10 @@ def plain(model: Path) -> SentenceTransformer:
     return SentenceTransformer(str(model), device="cpu")
 
 
-@pytest.fixture(scope="module")
-def service(model: Path) -> Iterator[Service]:
-    with serving(model, *LIMITS, log=model.parent / "log") as running:
+@pytest.fixture(scope="module", params=[1, 2], ids=["alone", "on Ray"])
+def service(model: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
+    copies = str(request.param)
+    with serving(model, *LIMITS, "--replicas", copies, log=model.parent / f"log-{copies}") as running:
         yield running
 
 
@@ -154,7 +156,10 @@ def test_concurrent_clients_get_their_own_vectors(
     for place, each in enumerate(found):
         np.testing.assert_allclose(each, expected[place : place + 1 + place % 5], atol=1e-5)
     status, metrics = service.get("/metrics")
-    samples = {line.partition("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if line[0] != "#"}
+    samples = Counter[str]()
+    for line in metrics.splitlines():
+        if line[0] != "#":
+            samples[line.partition("{")[0]] += float(line.split()[-1])  # type: ignore[assignment]
     assert status == 200
     assert 'f2llm_serve_requests_total{replica="' in metrics
     assert samples["f2llm_serve_texts_total"] >= sum(map(len, found))
@@ -162,14 +167,15 @@ def test_concurrent_clients_get_their_own_vectors(
     assert samples["f2llm_serve_batch_seconds_count"] < len(found)
 
 
+@pytest.mark.parametrize("copies", ["1", "2"], ids=["alone", "on Ray"])
 def test_a_request_that_was_sent_before_a_stop_is_answered_and_later_ones_are_told(
-    model: Path, plain: SentenceTransformer, texts: list[str], tmp_path: Path
+    model: Path, plain: SentenceTransformer, texts: list[str], tmp_path: Path, copies: str
 ) -> None:
     """Clients go on asking until nobody listens any more."""
     expected = plain.encode(texts)
     answers: list[tuple[int, int, Any]] = []
     lost: list[tuple[float, OSError]] = []
-    with serving(model, *LIMITS, "--replicas", "2", log=tmp_path / "log") as service:
+    with serving(model, *LIMITS, "--replicas", copies, log=tmp_path / "log") as service:
 
         def ask(place: int) -> None:
             while True:
@@ -198,32 +204,6 @@ def test_a_request_that_was_sent_before_a_stop_is_answered_and_later_ones_are_to
             np.testing.assert_allclose(answer["data"][0]["embedding"], expected[place], atol=1e-5)
         else:
             assert answer["error"]["code"] == "stopping"
-
-
-def test_a_second_signal_ends_the_wait_for_what_is_under_way() -> None:
-    """A real signal, and replicas that are never done."""
-    from ray_app.serve_ray import _drain, _signals
-
-    class Busy:
-        asked = 0
-
-        def broadcast(self, _method: str) -> "Busy":
-            self.asked += 1
-            if self.asked == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return self
-
-        def results(self) -> list[int]:
-            return [1]
-
-    replicas = Busy()
-    with _signals() as heard:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert heard.once.wait(10)
-        _drain(replicas, 1e6, at_once=heard.twice)
-
-    assert replicas.asked == 3
-    assert heard.numbers == [signal.SIGINT, signal.SIGTERM]
 
 
 def test_a_port_that_is_taken_and_a_model_that_is_not_there_are_told_before_anything_starts(
