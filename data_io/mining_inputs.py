@@ -22,7 +22,7 @@ from data_io.reader import Reader
 from data_io.rows import NO_NEGATIVE
 from data_io.schema import text_columns
 from data_io.sources.raw_file_errors import readable_errors
-from data_io.sources.raw_files import RawFile, column_names, find_files, read_records
+from data_io.sources.raw_files import COMPRESSIONS, RawFile, column_names, find_files, read_records
 from data_io.sources.split import text_key
 from data_io.storage import Store
 
@@ -264,7 +264,7 @@ def text_column(file: RawFile) -> str:
 
 def _is_plain(address: str) -> bool:
     name = address.lower()
-    for compression in (".gz", ".bz2", ".xz"):
+    for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
     return name.endswith(_TXT)
 

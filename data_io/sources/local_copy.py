@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from data_io.errors import DataError
 from data_io.sources.public import FILE_FIELD, LINE_FIELD, Placed, PublicSource, Table
 from data_io.sources.raw_file_errors import readable_errors
-from data_io.sources.raw_files import RawFile, column_names, find_files, read_records
+from data_io.sources.raw_files import COMPRESSIONS, RawFile, column_names, find_files, read_records
 
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation",
            "dev": "validation"}  # fmt: skip
@@ -83,7 +83,7 @@ def _lines(file: RawFile) -> Iterator[tuple[str, str]]:
 
 def _stem(file: RawFile) -> str:
     name = PurePosixPath(file.address).name
-    for ending in (".gz", ".bz2", ".xz", ".jsonl", ".json", ".parquet", ".csv", ".tsv", ".txt"):
+    for ending in (*COMPRESSIONS, ".jsonl", ".json", ".parquet", ".csv", ".tsv", ".txt"):
         name = name.removesuffix(ending)
     return name
 

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from data_io.errors import DataError, F2LLMError, StorageError, StoreAccessError
 
+_BZ2, _ZSTD, _CUT_ZSTD = "Invalid data stream", "ZSTD decompress failed", "Truncated compressed stream"
+"""What an OSError says that is a decoder's and not the file system's."""
 _UNDECODABLE = (pa.ArrowInvalid, pa.ArrowNotImplementedError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 # Errors of these libraries come through fsspec as they are; importing them to name the classes would take a second.
 _NETWORK_LIBRARIES = ("botocore", "aiobotocore", "aiohttp")
@@ -40,10 +42,10 @@ def _translate(error: Exception, address: str) -> F2LLMError | None:
             f"reading {address} was refused",
             remedy="check the credentials in the environment, or the file's permissions",
         )
-    if isinstance(error, _UNDECODABLE) or "Invalid data stream" in str(error):  # the latter is bz2's OSError
+    if isinstance(error, _UNDECODABLE) or any(text in str(error) for text in (_BZ2, _ZSTD)):
         reason = str(error).splitlines()[0]
         return DataError(f"{address} cannot be decoded: {reason}", remedy="write the file again, or fetch it again")
-    if isinstance(error, EOFError):
+    if isinstance(error, EOFError) or _CUT_ZSTD in str(error):
         return DataError(f"{address} is cut short: its compressed data end too early", remedy="fetch it again")
     if isinstance(error, OSError) or library in _NETWORK_LIBRARIES:
         return StorageError(

@@ -14,6 +14,7 @@ from typing import IO, Any
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.compression import register_compression
 from fsspec.core import url_to_fs
 
 from data_io.errors import ConfigError, DataError
@@ -26,7 +27,8 @@ Placed = tuple[str, Record]
 _LARGEST_FIELD = 2**31 - 1
 _BATCH_ROWS = 1024
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq")
-_COMPRESSIONS = (".gz", ".bz2", ".xz")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+"""Endings of compressed files that can be read."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def read_json_lines(file: RawFile, data: bytes, *, first_line: int) -> Iterator[
 
 def _format(name: str) -> str | None:
     lowered = name.lower()
-    for compression in _COMPRESSIONS:
+    for compression in COMPRESSIONS:
         lowered = lowered.removesuffix(compression)
     for suffix in _SUFFIXES:
         if lowered.endswith(suffix):
@@ -157,12 +159,20 @@ def _known_format(name: str) -> str:
 
 def is_compressed(file: RawFile) -> bool:
     """Whether the file as a whole can only be read from its front."""
-    return file.format != "parquet" and file.address.lower().endswith(_COMPRESSIONS)
+    return file.format != "parquet" and file.address.lower().endswith(COMPRESSIONS)
 
 
 def open_raw(file: RawFile) -> Any:
     """The file's bytes, decompressed unless it is Parquet, as fsspec's context manager."""
     return fsspec.open(file.address, "rb", compression=None if file.format == "parquet" else "infer")
+
+
+def _zstd(stream: IO[bytes], mode: str = "rb", **_: Any) -> io.BufferedReader:
+    return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"))
+
+
+# fsspec's own reader, where there is one, takes a file that was cut short for whole.
+register_compression("zstd", _zstd, "zst", force=True)
 
 
 def _decode(line: bytes, place: str) -> str:

@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,28 @@ def flipped(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 16]) + data[middle + 1 :]
 
 
+def zstd(data: bytes) -> bytes:
+    """One frame."""
+    return bytes(pa.compress(data, codec="zstd", asbytes=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl", GOOD * 2),
+        ("rows.jsonl.gz", gzip.compress(GOOD) * 2),
+        ("rows.jsonl.bz2", bz2.compress(GOOD) * 2),
+        ("rows.jsonl.xz", lzma.compress(GOOD) * 2),
+        ("rows.jsonl.zst", zstd(GOOD) * 2),
+    ],
+)
+def test_compressed_files_are_read_to_the_end_of_their_last_frame(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+
+    assert [row.query for row in open_rows(str(path))] == ["q", "q"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -224,7 +248,10 @@ def flipped(data: bytes) -> bytes:
         ("rows.jsonl.gz", flipped(gzip.compress(GOOD * 9, mtime=0)), r"rows.jsonl.gz cannot be decoded"),
         ("rows.jsonl.bz2", GOOD, r"rows.jsonl.bz2 cannot be decoded: Invalid data stream"),
         ("rows.jsonl.xz", GOOD, r"rows.jsonl.xz cannot be decoded: Input format not supported"),
-        ("rows.jsonl.zst", GOOD, r"rows.jsonl.zst: the ending says no known format"),
+        ("rows.jsonl.zst", GOOD, r"rows.jsonl.zst cannot be decoded: ZSTD decompress failed"),
+        ("rows.jsonl.zst", zstd(GOOD)[:-3], r"rows.jsonl.zst is cut short"),
+        ("rows.jsonl.zst", zstd(GOOD) + zstd(GOOD)[:9], r"rows.jsonl.zst is cut short"),
+        ("rows.jsonl.lz4", GOOD, r"rows.jsonl.lz4: the ending says no known format"),
         ("rows.jsonl", GOOD + b'{"query": "q", ', r"rows.jsonl, line 2, column \d+: not valid JSON"),
         ("rows.jsonl", b'[{"query": "q"}]', r"line 1: the file is one JSON array"),
         ("rows.jsonl", b'[\n{"query": "q"}\n]', r"line 1: the file is one JSON array"),
