@@ -90,6 +90,9 @@ class TeacherSpec(Section):
 
     name_or_path: str = Field(description="A sentence-transformers model: hub id, or a folder such as model/ of a run.")
     revision: str | None = Field(None, description="Hub revision; pin it for a run that must be repeatable.")
+    max_seq_length: PositiveInt | None = Field(
+        None, description="Tokens of a text that it reads, counted by its own tokenizer; null means its own limit."
+    )
     weight: PositiveFloat = Field(1.0, description="What the distance to its embeddings counts beside the losses.")
 
 

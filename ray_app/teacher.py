@@ -21,7 +21,12 @@ class Teacher:
     def __init__(self, spec: TeacherSpec, device: torch.device) -> None:
         """Raises ModelError where it cannot be loaded."""
         model = MiningModel(
-            spec.name_or_path, spec.revision, "", query_prompt=None, max_tokens=None, batch_tokens=_BATCH_TOKENS
+            spec.name_or_path,
+            spec.revision,
+            "",
+            query_prompt=None,
+            max_tokens=spec.max_seq_length,
+            batch_tokens=_BATCH_TOKENS,
         )
         self._embedder = Embedder(model, device=device)
         self._device = device

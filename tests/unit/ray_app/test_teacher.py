@@ -47,6 +47,18 @@ def test_texts_are_embedded_as_they_are_in_their_order(tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_texts_are_cut_where_the_document_says(tmp_path: Path) -> None:
+    folder = str(export_small_model(tmp_path / "teacher", TEXTS))
+
+    found = Teacher(TeacherSpec(name_or_path=folder, max_seq_length=8), torch.device("cpu")).embed(TEXTS)
+
+    reference = SentenceTransformer(folder, device="cpu")
+    whole = reference.encode(TEXTS)
+    reference.max_seq_length = 8
+    np.testing.assert_allclose(found.numpy(), reference.encode(TEXTS), atol=1e-5)
+    assert np.abs(found.numpy() - whole).max() > 0.01
+
+
 def test_a_teacher_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nowhere is no model that sentence-transformers can load"):
         Teacher(TeacherSpec(name_or_path=f"{tmp_path}/nowhere"), torch.device("cpu"))
