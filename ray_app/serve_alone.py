@@ -15,6 +15,10 @@ from ray_app.serve_settings import ServeSettings
 from ray_app.serve_stop import Stop, stop_signals
 
 _GOODBYE_SECONDS = 5
+_IDLE_SECONDS = 90
+"""How long a connection stays open without a request: Ray Serve's, and longer than load balancers' own, which must be
+the ones to close it.
+"""
 
 
 def serve_alone(settings: ServeSettings, *, host: str, port: int, say: Callable[[str], None], ready: str) -> int:
@@ -42,6 +46,7 @@ def _listening(app: Starlette, host: str, port: int, stop: Stop) -> Iterator[Non
             log_level="warning",
             access_log=False,
             server_header=False,
+            timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_GOODBYE_SECONDS,
         )
     )
