@@ -2,7 +2,7 @@
 against.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,16 +98,21 @@ class Encoder:
         """Whether the end of this text is left out when it is embedded."""
         return self._tokenizer.cuts(text)
 
-    @torch.inference_mode()
     def embed(self, tokens: TokenTexts) -> npt.NDArray[np.float32]:
         """Embeddings float32 [N, D] of tokenised texts, in their order."""
         out = np.empty((len(tokens.lengths), self.dimensions), dtype=np.float32)
+        for group, vectors in self.embed_in_groups(tokens):
+            out[group] = vectors
+        return out
+
+    @torch.inference_mode()
+    def embed_in_groups(self, tokens: TokenTexts) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """The same as they are made, short texts first: positions [n] of texts, and their embeddings [n, D]."""
         ends = np.cumsum(tokens.lengths, dtype=np.int64)
         for group in group_lengths(tokens.lengths, self._batch_tokens, padded=self._layout == "padded"):
             ids = np.concatenate([tokens.ids[ends[i] - tokens.lengths[i] : ends[i]] for i in group])
             packed = pack(ids, tokens.lengths[group], layout=self._layout, device=self._device)
-            out[group] = self._cut_down(self._model(packed)).float().cpu().numpy()
-        return out
+            yield group, self._cut_down(self._model(packed)).float().cpu().numpy()
 
     def _cut_down(self, embeddings_ND: torch.Tensor) -> torch.Tensor:
         if self._cut.dimensions is None:

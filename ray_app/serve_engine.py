@@ -6,11 +6,10 @@ is no timer that a lone request would wait for.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,6 @@ from ray_app.serve_batcher import TokenBatcher
 from ray_app.serve_errors import Refusal, overloaded
 from ray_app.serve_metrics import ServeMetrics
 
-R = TypeVar("R")
 _LONGEST_RETRY_SECONDS = 60
 _FIRST_GUESS_TOKENS_PER_SECOND = 1000.0
 
@@ -88,13 +86,14 @@ class Engine:
         A call that is cancelled leaves no work behind.
         """
         self._check_room(0)
-        tokens = await self._in_thread(self._tokenising, self._tokenise, texts, truncate)
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(self._tokenising, self._tokenise, texts, truncate)
         self._check_room(len(tokens.ids))
         asked = _Asked(
             rows=np.split(tokens.ids, np.cumsum(tokens.lengths)[:-1]),
             vectors=np.empty((len(texts), self.dimensions), dtype=np.float32),
             left=len(texts),
-            done=asyncio.get_running_loop().create_future(),
+            done=loop.create_future(),
         )
         if not self._batcher.offer(asked, tokens.lengths.tolist()):
             raise self._overloaded()
@@ -148,8 +147,14 @@ class Engine:
         self._metrics.queued_tokens.set(self._batcher.queued_tokens)
         rows = [asked.rows[place] for asked, place in batch]
         tokens = TokenTexts(np.concatenate(rows), np.array([len(row) for row in rows], dtype=np.int32))
+        loop = asyncio.get_running_loop()
+
+        def embed() -> None:
+            for group, vectors in self._encoder.embed_in_groups(tokens):
+                loop.call_soon_threadsafe(self._hand_out, [batch[place] for place in group.tolist()], vectors)
+
         try:
-            vectors = await self._in_thread(self._embedding, self._encoder.embed, tokens)
+            await loop.run_in_executor(self._embedding, embed)
         except Exception as error:  # one batch that fails, as for want of memory, must not end the server
             logging.getLogger(__name__).exception("a batch of %s tokens failed", len(tokens.ids))
             failure = Refusal(500, f"The texts could not be embedded: {type(error).__name__}: {error}", code="failed")
@@ -161,13 +166,12 @@ class Engine:
         self._tokens_per_second += 0.1 * (len(tokens.ids) / max(seconds, 1e-6) - self._tokens_per_second)
         self._metrics.batch_seconds.observe(seconds)
         self._metrics.batch_tokens.observe(len(tokens.ids))
-        self._metrics.texts.inc(len(batch))
-        for (asked, place), vector in zip(batch, vectors, strict=True):
+
+    def _hand_out(self, texts: Sequence[tuple[_Asked, int]], vectors: npt.NDArray[np.float32]) -> None:
+        """A request is answered with its last text: short ones do not wait for the long ones of their batch."""
+        self._metrics.texts.inc(len(texts))
+        for (asked, place), vector in zip(texts, vectors, strict=True):
             asked.vectors[place] = vector
             asked.left -= 1
             if not asked.left and not asked.done.done():
                 asked.done.set_result(None)
-
-    @staticmethod
-    async def _in_thread(threads: ThreadPoolExecutor, function: Callable[..., R], *arguments: object) -> R:
-        return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)

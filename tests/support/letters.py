@@ -1,7 +1,7 @@
 """An encoder that is quick to follow: a token a letter, at most ten; a text's vector is its length and first letter."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,14 @@ class Letters:
     def cuts(self, text: str) -> bool:
         return len(text) > LIMIT
 
-    def embed(self, tokens: TokenTexts) -> npt.NDArray[np.float32]:
-        assert self.may_go_on.wait(30)
+    def embed_in_groups(self, tokens: TokenTexts) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Texts of one length after those of another, the shortest first."""
         self.batches.append(int(tokens.lengths.sum()))
-        if ord("!") in tokens.ids:
-            raise RuntimeError("out of memory")
         starts = np.cumsum(tokens.lengths) - tokens.lengths
-        return np.stack([tokens.lengths, tokens.ids[starts]], axis=1).astype(np.float32)
+        vectors = np.stack([tokens.lengths, tokens.ids[starts]], axis=1).astype(np.float32)
+        for length in np.unique(tokens.lengths):
+            assert self.may_go_on.wait(30)
+            if ord("!") in tokens.ids:
+                raise RuntimeError("out of memory")
+            (group,) = np.nonzero(tokens.lengths == length)
+            yield group, vectors[group]

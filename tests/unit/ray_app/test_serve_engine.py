@@ -1,11 +1,13 @@
 """Concurrent requests share batches and each gets its own vectors; what fails or leaves takes nobody along."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pytest
 
+from data_io.tokenization import TokenTexts
 from ray_app.serve_engine import Engine
 from ray_app.serve_errors import Refusal
 from ray_app.serve_metrics import ServeMetrics
@@ -43,6 +45,37 @@ def test_every_request_gets_the_vectors_of_its_own_texts_in_their_order() -> Non
         assert tokens == sum(map(len, texts))
     assert max(encoder.batches) <= 20
     assert len(encoder.batches) < sum(map(len, requests)) / 2
+
+
+def test_a_short_text_is_answered_before_the_long_one_of_its_batch_is_embedded() -> None:
+    class HeldUpByLongTexts(Letters):
+        long_may_go_on = threading.Event()
+
+        def embed_in_groups(self, tokens: TokenTexts) -> Iterator[tuple[Any, Any]]:
+            for group, found in super().embed_in_groups(tokens):
+                assert found[0, 0] < 5 or self.long_may_go_on.wait(30)
+                yield group, found
+
+    encoder = HeldUpByLongTexts()
+
+    async def work(engine: Engine) -> tuple[Any, Any]:
+        encoder.may_go_on.clear()
+        first = asyncio.ensure_future(engine.embed(["a"], truncate=False))
+        while not encoder.batches:
+            await asyncio.sleep(0.001)
+        long, short = (asyncio.ensure_future(engine.embed([text], truncate=False)) for text in ("bcdefghij", "kl"))
+        while engine.queued_tokens < 11:
+            await asyncio.sleep(0.001)
+        encoder.may_go_on.set()
+        short_found, _ = await short
+        assert first.done()
+        assert not long.done()
+        encoder.long_may_go_on.set()
+        long_found, _ = await long
+        return short_found.tolist(), long_found.tolist()
+
+    assert run(work, encoder) == (vectors(["kl"]), vectors(["bcdefghij"]))
+    assert encoder.batches == [1, 11]
 
 
 def test_a_text_beyond_the_limit_is_refused_by_its_place_and_cut_where_that_is_asked_for() -> None:
