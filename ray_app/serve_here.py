@@ -19,7 +19,8 @@ def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[
     name = find_served(settings).name
     if EMBEDDED:
         _check_address(host, port)
-    ready = f"serving {name} at http://{host}:{port}/v1, {settings.replicas} x {settings.cpus} cores"
+    shown = f"[{host}]" if ":" in host else host
+    ready = f"serving {name} at http://{shown}:{port}/v1, {settings.replicas} x {settings.cpus} cores"
     if EMBEDDED and settings.replicas == 1:
         from ray_app.serve_alone import serve_alone
 
