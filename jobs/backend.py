@@ -57,6 +57,7 @@ Target = Literal[
     "Workers",
     "quantile",
     "read_status",
+    "read_scores",
     "read_exit_record",
     "read_text",
     "run",
@@ -119,6 +120,7 @@ TARGETS: Mapping[Target, str] = {
     "Workers": "ray_app.mining_job",
     "quantile": "ray_app.mining_report",
     "read_status": "ray_app.run_directory",
+    "read_scores": "ray_app.evaluation_curve",
     "read_exit_record": "ray_app.exit_record",
     "read_text": "ray_app.run_directory",
     "run": "ray_app.entrypoint",
@@ -551,7 +553,8 @@ def read_status(run_uri: str, s3: "S3Options") -> "RunStatus":
         )
     if status is None:
         raise NotFoundInStore(f"no run at {run_uri}: it has no status.json", remedy=RUN_HINT)
-    return status
+    # While a run trains, its workers write the status, and checkpoints are measured elsewhere.
+    return status.model_copy(update=function("read_scores")(run))
 
 
 def read_exit_record(run_uri: str, s3: "S3Options") -> "ExitRecord | None":

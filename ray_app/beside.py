@@ -17,7 +17,7 @@ import ray
 from data_io.storage import Store
 from ray_app.causes import cause_of
 from ray_app.config import EVALUATION_RESOURCE, JobSpec
-from ray_app.evaluation_curve import MeasuredCheckpoint, best_of, read_curve
+from ray_app.evaluation_curve import MeasuredCheckpoint, read_curve, scores_of
 from ray_app.run_directory import append_event
 
 _PLACE_SECONDS = 60.0
@@ -66,7 +66,7 @@ class CheckpointEvaluation:
         self._pending: Any = None
         self._asked_at: int | None = None
         self._problems: list[str] = []
-        self.curve: tuple[MeasuredCheckpoint, ...] = ()
+        self.curve = read_curve(run)
 
     def look(self, checkpoint_step: int | None) -> bool:
         """Hear of what was measured and ask for the checkpoint of that step; whether `curve` has changed."""
@@ -78,17 +78,8 @@ class CheckpointEvaluation:
 
     @property
     def scores(self) -> dict[str, Any]:
-        """Fields of RunStatus; empty while nothing is measured."""
-        best = best_of(self.curve)
-        if best is None:
-            return {}
-        newest = self.curve[-1]
-        return {
-            "score": newest.score,
-            "score_step": newest.step,
-            "best_score": best.score,
-            "best_step": best.step,
-        }
+        """Fields of RunStatus, what earlier starts of the run have measured included."""
+        return scores_of(self.curve)
 
     def finish(self, wait: Callable[[], bool]) -> None:
         """Measure the last checkpoint too, calling `wait` again and again meanwhile until it says False. What was not

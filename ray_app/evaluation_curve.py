@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -43,6 +44,20 @@ def read_curve(run: Store) -> tuple[MeasuredCheckpoint, ...]:
             continue
         by_step[measured.step] = measured
     return tuple(by_step[step] for step in sorted(by_step))
+
+
+def read_scores(run: Store) -> dict[str, Any]:
+    """`scores_of` what was measured of this run so far."""
+    return scores_of(read_curve(run))
+
+
+def scores_of(curve: Sequence[MeasuredCheckpoint]) -> dict[str, Any]:
+    """Fields of RunStatus: of the newest and of the best measured checkpoint; empty while nothing is measured."""
+    best = best_of(curve)
+    if best is None:
+        return {}
+    newest = curve[-1]
+    return {"score": newest.score, "score_step": newest.step, "best_score": best.score, "best_step": best.step}
 
 
 def best_of(curve: Sequence[MeasuredCheckpoint]) -> MeasuredCheckpoint | None:

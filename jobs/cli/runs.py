@@ -132,6 +132,9 @@ def _status_lines(found: "RunStatus") -> list[tuple[str, str]]:
     if found.goodput is not None:
         lines.append(("goodput", f"{found.goodput:.0%} of {duration(found.training_seconds)} of training"))
     lines.append(("checkpoint", _checkpoint_text(found)))
+    if found.score is not None and found.best_score is not None:
+        best = f"best {found.best_score:.4f} at step {found.best_step}"
+        lines.append(("score", f"{found.score:.4f} at step {found.score_step}, {best}"))
     if found.seconds:
         lines.append(("time", ", ".join(f"{phase} {duration(spent)}" for phase, spent in found.seconds.items())))
     return [*lines, ("updated", f"{found.updated:%Y-%m-%d %H:%M:%S} UTC")]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jobs.demo import demo_document
 from jobs.presets import PRESET_NAMES
 from jobs.spec import load_document, parse_document
 from jobs.yaml_text import RawDocument
+from ray_app.evaluation_curve import CURVE, MeasuredCheckpoint
 from ray_app.exit_record import Failure, exit_record, write_exit_record
 from ray_app.run_directory import write_status
 from ray_app.status import Phase, RunStatus
@@ -216,6 +218,23 @@ def test_status_says_where_a_run_stands(f2llm: Run, tmp_path: Path) -> None:
     assert "step 3/10  loss 1.500" in out
     assert "attempt 2" in out
     assert json.loads(as_json)["step"] == 3
+
+
+def test_status_of_a_run_under_way_has_the_scores_of_its_checkpoints(f2llm: Run, tmp_path: Path) -> None:
+    run = open_store(str(tmp_path / "run"))
+    write_status(run, RunStatus(name="job", phase=Phase.TRAINING, step=30, total_steps=40))
+    measured = [
+        MeasuredCheckpoint(step=step, attempt=1, score=score, sets={}, seconds=1.0, time=datetime.now(UTC))
+        for step, score in ((10, 0.25), (20, 0.5), (30, 0.375))
+    ]
+    run.put(CURVE, "\n".join(each.model_dump_json() for each in measured).encode())
+
+    _, out, _ = f2llm("status", "run")
+    _, as_json, _ = f2llm("status", "run", "--json")
+
+    assert "score       0.3750 at step 30, best 0.5000 at step 20" in out
+    found = json.loads(as_json)
+    assert [found[key] for key in ("score", "score_step", "best_score", "best_step")] == [0.375, 30, 0.5, 20]
 
 
 def test_status_of_a_failed_run_says_why_where_and_what_to_do(f2llm: Run, tmp_path: Path) -> None:
