@@ -61,8 +61,8 @@ def render_service(
             "RayService",
             name,
             spec={
+                # The head stays in the Service: its proxy answers while pods take turns to replace their copies.
                 "serveConfigV2": Block(write_yaml(_serve_config(settings))),
-                "excludeHeadPodFromServeSvc": True,
                 "rayClusterConfig": ray_cluster(
                     facts,
                     _template(pods, "ray-head", cluster, workers),
@@ -108,8 +108,8 @@ def _template(pods: Pods, container: str, cluster: ClusterSpec, workers: Workers
         env={},
     )
     keep_from_kubernetes(template, cluster)
-    # By this name KubeRay finds the port of its service; requests reach workers only.
-    template["spec"]["containers"][0]["ports"] = [{"name": "serve", "containerPort": PORT}]
+    if not head:  # of a head KubeRay knows all ports, this one included, as long as none is named
+        template["spec"]["containers"][0]["ports"] = [{"name": "serve", "containerPort": PORT}]
     return template
 
 

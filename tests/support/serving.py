@@ -17,7 +17,7 @@ def serving(model: Path, *options: str, log: Path, environment: dict[str, str] |
     """`f2llm serve` until the block ends, its health good when the block begins."""
     port = free_port()
     running = Running("serve", model, "--port", str(port), *options, log=log, environment=environment)
-    service = Service(running, f"http://127.0.0.1:{port}")
+    service = Service(f"http://127.0.0.1:{port}", running)
     try:
         running.wait_until(service.is_healthy)
         yield service
@@ -25,11 +25,11 @@ def serving(model: Path, *options: str, log: Path, environment: dict[str, str] |
         running.terminate()
 
 
-class Service:
-    """Where it answers, and its process."""
+class Site:
+    """Where a model is served."""
 
-    def __init__(self, running: Running, url: str) -> None:
-        self.running, self.url = running, url
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     def is_healthy(self) -> bool:
         try:
@@ -54,3 +54,11 @@ class Service:
                 return answer.status, json.load(answer)
         except HTTPError as error:
             return error.code, json.load(error)
+
+
+class Service(Site):
+    """Where it is served, and its process."""
+
+    def __init__(self, url: str, running: Running) -> None:
+        super().__init__(url)
+        self.running = running

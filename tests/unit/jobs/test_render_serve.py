@@ -97,8 +97,19 @@ def test_every_pod_has_room_for_one_replica_and_the_head_for_none(cpus: str) -> 
     assert group["rayStartParams"]["num-cpus"] == str(application["args"]["cpus"])
     assert (group["replicas"], group["minReplicas"], group["maxReplicas"]) == (3, 3, 3)
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    assert spec["excludeHeadPodFromServeSvc"] is True
     assert cluster["authOptions"] == {"mode": "token"}
+
+
+def test_kuberay_gives_the_head_its_ports_and_its_place_in_the_service() -> None:
+    """Of a head that names a port itself, KubeRay knows no other, and does not find its dashboard. Where the head is
+    not in the Service, nobody is while pods take turns to replace their copies (seen in tests/cluster/test_serving.py).
+    """
+    rendered = objects()
+
+    head, worker = pods(rendered)
+    assert "ports" not in head["containers"][0]
+    assert worker["containers"][0]["ports"] == [{"name": "serve", "containerPort": 8000}]
+    assert "excludeHeadPodFromServeSvc" not in rendered["RayService"]["spec"]
 
 
 def test_the_port_of_requests_is_open_and_that_of_the_control_plane_to_kuberay_only() -> None:
