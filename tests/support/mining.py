@@ -59,8 +59,9 @@ def mine_documented(data: str, out: str, *, workers: int = 2) -> MiningReport:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file below a folder that a store lists."""
+    store = open_store(str(folder))  # which does not list what a killed writer had begun
+    return {info.key: store.get(info.key) for info in store.list()}
 
 
 if __name__ == "__main__":
