@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT as a wish to end in good order. Standard library only."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,9 +21,16 @@ class Interruption:
 def listening() -> Iterator[Interruption]:
     """Hear both signals until the block ends; in the main thread only."""
     interruption = Interruption()
-    before = {number: signal.signal(number, interruption.hear) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with hearing(interruption.hear):
         yield interruption
+
+
+@contextmanager
+def hearing(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Both signals go to `handler` until the block ends, and nowhere else; in the main thread only."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handled in before.items():
+            signal.signal(number, handled)

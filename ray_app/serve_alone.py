@@ -10,6 +10,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from data_io.errors import ConfigError
+from ray_app.embedding_model import ExportedModel
 from ray_app.serve_copy import Copy
 from ray_app.serve_settings import ServeSettings
 from ray_app.serve_stop import Stop, stop_signals
@@ -21,14 +22,16 @@ the ones to close it.
 """
 
 
-def serve_alone(settings: ServeSettings, *, host: str, port: int, say: Callable[[str], None], ready: str) -> int:
+def serve_alone(
+    model: ExportedModel, settings: ServeSettings, *, host: str, port: int, say: Callable[[str], None], ready: str
+) -> int:
     """Serve until SIGTERM or SIGINT and give its number; `ready` is said once requests are answered.
 
-    Raises ModelError where there is no model, ConfigError where the port is taken.
+    Raises ConfigError where the port is taken.
     """
     if not settings.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as Ray does for what has asked for none
-    copy = Copy(settings)
+    copy = Copy(model, settings)
     with stop_signals() as stop, _listening(copy.app, host, port, stop):
         say(ready)
         return stop.wait(copy.refuse_new, seconds=settings.limits.timeout_seconds, say=say)

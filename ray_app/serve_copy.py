@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from prometheus_client.core import Metric
 from starlette.applications import Starlette
 
+from ray_app.embedding_model import ExportedModel
 from ray_app.serve_engine import Engine
 from ray_app.serve_http import EmbeddingServer
 from ray_app.serve_metrics import ServeMetrics, exposition
@@ -16,11 +17,17 @@ API_KEY = "F2LLM_API_KEY"
 
 
 class Copy:
-    """A model that answers HTTP and embeds. Raises ModelError where there is no model."""
+    """A model that answers HTTP and embeds."""
 
-    def __init__(self, settings: ServeSettings, *, expose: Callable[[], Awaitable[bytes]] | None = None) -> None:
+    def __init__(
+        self,
+        model: ExportedModel,
+        settings: ServeSettings,
+        *,
+        expose: Callable[[], Awaitable[bytes]] | None = None,
+    ) -> None:
         """`expose` gives the text of /metrics where there are other copies as well."""
-        encoder, served = open_served(settings)
+        encoder, served = open_served(model, settings)
         limits = settings.limits
         self._metrics = ServeMetrics()
         self._engine = Engine(

@@ -16,15 +16,15 @@ def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[
     More than one copy is served by an embedded Ray, any number by the cluster that RAY_ADDRESS names. Raises ModelError
     where there is no model, ConfigError where the port is taken, and CapacityError where the copies do not come up.
     """
-    name = find_served(settings).name
+    model = find_served(settings)
     if EMBEDDED:
         _check_address(host, port)
     shown = f"[{host}]" if ":" in host else host
-    ready = f"serving {name} at http://{shown}:{port}/v1, {settings.replicas} x {settings.cpus} cores"
+    ready = f"serving {model.name} at http://{shown}:{port}/v1, {settings.replicas} x {settings.cpus} cores"
     if EMBEDDED and settings.replicas == 1:
         from ray_app.serve_alone import serve_alone
 
-        return serve_alone(settings, host=host, port=port, say=say, ready=ready)
+        return serve_alone(model, settings, host=host, port=port, say=say, ready=ready)
     from ray_app.serve_ray import serve_on_ray  # Ray takes seconds to import
 
     return serve_on_ray(settings, host=host, port=port, say=say, ready=ready)

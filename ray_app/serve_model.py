@@ -23,9 +23,8 @@ def find_served(settings: ServeSettings) -> ExportedModel:
     return find_exported(open_store(place, settings.s3), name=name, batch_tokens=settings.tokens_at_once)
 
 
-def open_served(settings: ServeSettings) -> tuple[Encoder, Served]:
+def open_served(model: ExportedModel, settings: ServeSettings) -> tuple[Encoder, Served]:
     """The model in this process, warm, and what it takes."""
-    model = find_served(settings)
     if not settings.gpus:
         torch.set_num_threads(settings.cpus)
     encoder = open_encoder(model, Cut())

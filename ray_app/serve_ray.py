@@ -20,6 +20,7 @@ from ray_app.errors import CapacityError
 from ray_app.ray_environment import EMBEDDED
 from ray_app.serve_copy import API_KEY, Copy
 from ray_app.serve_metrics import exposition
+from ray_app.serve_model import find_served
 from ray_app.serve_settings import ServeSettings
 from ray_app.serve_stop import stop_signals
 
@@ -31,7 +32,8 @@ _QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
 @serve.ingress()
 class _Replica:
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._copy = Copy(ServeSettings.model_validate(settings), expose=_expose)
+        checked = ServeSettings.model_validate(settings)
+        self._copy = Copy(find_served(checked), checked, expose=_expose)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self._copy.app

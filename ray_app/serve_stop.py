@@ -1,11 +1,13 @@
 """How a server ends: at the first SIGTERM or SIGINT when what it accepted is answered, at the second one at once."""
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
 from time import monotonic
+from types import FrameType
+
+from ray_app.interruption import hearing
 
 _POLL_SECONDS = 0.05
 _QUIET_POLLS = 4
@@ -35,7 +37,7 @@ class Stop:
             self.twice.wait(_POLL_SECONDS)
         return self.numbers[0]
 
-    def _hear(self, number: int, _frame: object) -> None:
+    def _hear(self, number: int, _: FrameType | None) -> None:
         (self.twice if self.numbers else self.once).set()
         self.numbers.append(number)
 
@@ -44,9 +46,5 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Inside the block the two signals are heard and do nothing else. From the main thread only."""
     stop = Stop()
-    before = {each: signal.signal(each, stop._hear) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with hearing(stop._hear):
         yield stop
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

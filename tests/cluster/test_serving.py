@@ -15,6 +15,7 @@ import yaml
 from sentence_transformers import SentenceTransformer
 
 from data_io.storage import open_store
+from ray_app.export import upload_folder
 from tests.support.command import f2llm
 from tests.support.exported import export_small_model
 from tests.support.operator import wait_for
@@ -70,10 +71,7 @@ def test_two_pods_serve_a_model_and_then_another_without_a_request_that_is_lost(
 def _model(cluster: RealCluster, folder: Path, name: str, *, width: int) -> Any:
     """Export a model into the bucket; gives its vectors of TEXTS."""
     exported = export_small_model(folder / name, TEXTS, max_tokens=48, width=width)
-    store = open_store(f"s3://bucket/models/{name}", cluster.s3)
-    for each in exported.rglob("*"):
-        if each.is_file():
-            store.put(str(each.relative_to(exported)), each.read_bytes())
+    upload_folder(exported, open_store(f"s3://bucket/models/{name}", cluster.s3))
     return SentenceTransformer(str(exported), device="cpu").encode(TEXTS)
 
 

@@ -14,6 +14,7 @@ from data_io.sources.installed import installed_packages
 from data_io.storage import open_store
 from tests.support.command import Running, f2llm
 from tests.support.exported import export_small_model
+from tests.support.stored import stored
 
 pytestmark = [
     pytest.mark.integration,
@@ -44,11 +45,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
 def arguments(folder: Path, out: Path, workers: int) -> list[str]:
     asked = ("embed", folder / "model", folder / "texts.parquet", out, "--shard-rows", SHARD_ROWS, "--workers", workers)
     return [str(argument) for argument in asked]
-
-
-def files_of(out: Path) -> dict[str, bytes]:
-    store = open_store(str(out))  # which does not list what a killed writer had begun
-    return {info.key: store.get(info.key) for info in store.list()}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +85,6 @@ def test_a_job_that_is_killed_three_times_leaves_the_bytes_of_one_that_was_not(
     done = f2llm(*command)
 
     assert done.returncode == 0, done.stderr
-    assert files_of(out) == files_of(straight), moments
+    assert stored(open_store(str(out))) == stored(open_store(str(straight))), moments
     again = [path for path, changed in kept.items() if path.stat().st_mtime_ns != changed]
     assert len(again) <= 2, "only what a worker had under way is done again"

@@ -14,7 +14,8 @@ from data_io.verify import verify_dataset
 from ray_app.mining_report import MiningReport
 from tests.support.command import Running
 from tests.support.datasets import example_rows
-from tests.support.mining import MODEL, contents, documented, mine_documented, write_documented
+from tests.support.mining import MODEL, documented, mine_documented, write_documented
+from tests.support.stored import stored
 
 pytestmark = [
     pytest.mark.integration,
@@ -61,7 +62,7 @@ def test_the_mined_data_set_is_whole_and_carries_everything_else_over(folder: Pa
     assert {(r.query, r.positive, tuple(r.negatives)) for r in rows_of(folder / "mined", "labels")} == {
         (r.query, r.positive, tuple(r.negatives)) for r in example_rows(40, negatives=1)
     }
-    assert [key for key in contents(folder / "mined") if key.startswith(("mining", "tokenizer"))] == [
+    assert [key for key in stored(open_store(str(folder / "mined"))) if key.startswith(("mining", "tokenizer"))] == [
         "mining/report.json",
         "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
@@ -83,11 +84,11 @@ def test_the_report_counts_every_row_and_query(folder: Path, report: MiningRepor
 
 
 def test_the_same_call_leaves_a_mined_data_set_as_it_is(folder: Path, report: MiningReport) -> None:
-    before = contents(folder / "mined")
+    before = stored(open_store(str(folder / "mined")))
 
     assert mine_documented(str(folder / "data"), str(folder / "mined")) == report
 
-    assert contents(folder / "mined") == before
+    assert stored(open_store(str(folder / "mined"))) == before
 
 
 def test_a_job_killed_again_and_again_leaves_the_same_bytes_with_any_number_of_workers(
@@ -118,7 +119,11 @@ def test_a_job_killed_again_and_again_leaves_the_same_bytes_with_any_number_of_w
 
 def without_etags(folder: Path) -> dict[str, bytes]:
     """All files but the two that hold ETags, which a local folder makes of inode and time; the version covers them."""
-    return {key: data for key, data in contents(folder).items() if key not in ("manifest.json", "manifest.arrow")}
+    return {
+        key: data
+        for key, data in stored(open_store(str(folder))).items()
+        if key not in ("manifest.json", "manifest.arrow")
+    }
 
 
 def rows_of(folder: Path, source: str) -> list[Any]:

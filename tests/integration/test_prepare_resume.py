@@ -19,6 +19,7 @@ from data_io.task import Kind
 from data_io.verify import verify_dataset
 from tests.support.command import F2LLM
 from tests.support.s3_server import S3Server
+from tests.support.stored import stored
 
 pytestmark = [
     pytest.mark.integration,
@@ -148,9 +149,7 @@ def test_killed_and_resumed_on_an_object_store_it_leaves_the_same_bytes(
 
     store = open_store(f"s3://{bucket}/data", s3.options)
     assert kills > 3
-    assert {info.key: store.get(info.key) for info in store.list()} == {
-        info.key: whole.get(info.key) for info in whole.list()
-    }
+    assert stored(store) == stored(whole)
     assert content(folder) == content(undisturbed)
 
 

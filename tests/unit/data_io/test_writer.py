@@ -18,6 +18,7 @@ from data_io.storage import Store, open_store
 from data_io.task import Kind
 from data_io.writer import write_dataset, write_source
 from tests.support.datasets import example_rows, write_example
+from tests.support.stored import stored
 
 
 def info(negatives: int = 3, name: str = "facts") -> SourceInfo:
@@ -72,7 +73,7 @@ def test_the_same_rows_in_any_order_give_the_same_bytes_and_names() -> None:
     )
 
     assert [shard.sha256 for shard in first.shards] == [shard.sha256 for shard in second.shards]
-    assert {o.key: one.get(o.key) for o in one.list()} == {o.key: other.get(o.key) for o in other.list()}
+    assert stored(one) == stored(other)
 
 
 def test_another_row_gives_another_name() -> None:
