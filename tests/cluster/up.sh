@@ -4,6 +4,7 @@
 # $LAB (default /run/f2llm-lab) is a tmpfs: overlayfs may not keep its upper layer inside its own lower layer, and the
 # image "localhost/f2llm-ray:test" has this machine's own root as its lower layer.
 set -euo pipefail
+trap 'echo "$0: line $LINENO: failed: $BASH_COMMAND" >&2' ERR
 here=$(cd "$(dirname "$0")" && pwd)
 bin=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-1.36.3/bin
 lab=${LAB:-/run/f2llm-lab}
@@ -11,7 +12,8 @@ pods_path=${LAB_POD_PATH:-$PATH} # PATH inside the pods: put the project's virtu
 port=${LAB_PORT:-16443}
 ip=$(hostname -I | cut -d' ' -f1)
 
-mountpoint -q "$lab" || { mkdir -p "$lab" && mount -t tmpfs -o size=10g f2llm-lab "$lab"; }
+mountpoint -q "$lab" && "$here/down.sh" # what a run that was killed left there
+mkdir -p "$lab" && mount -t tmpfs -o size=10g f2llm-lab "$lab"
 mkdir -p "$lab"/{pki,logs,pids,etcd,cni,images}
 start() { # name, command...
   local name=$1; shift

@@ -1,5 +1,6 @@
 """A whole Kubernetes on this machine for tests: nodes, pods, KubeRay, the operator and an S3 server that pods reach."""
 
+import fcntl
 import os
 import shutil
 import stat
@@ -25,6 +26,7 @@ PLACE = (f"--kubeconfig={KUBECONFIG}", f"--namespace={SYSTEM}")
 """Of Helm's releases."""
 _BRIDGE = "10.244.0.1"  # this machine, as pods see it
 _S3_PORT = 7070
+_LOCK = Path("/run/f2llm-lab.lock")
 _PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns")
 _SYS_ADMIN, _NET_ADMIN = 21, 12  # linux/capability.h
 _SYSTEM_PYTHON = "/usr/bin/python{}.{}".format(*sys.version_info)  # as tests/cluster/pod_python.sh asks for
@@ -55,7 +57,8 @@ def what_is_missing() -> str:
         return "a cluster with nodes needs mounts, networks and cgroups of its own, which this machine does not allow"
     if closed := [each for each in (ROOT, *ROOT.parents) if not each.stat().st_mode & stat.S_IXOTH]:
         return f"pods that are not root cannot read this checkout, for {closed[-1]} is closed to them"
-    tools = [name for name in ("containerd", "runc", "ip", "nft", "conntrack", "kubectl") if not shutil.which(name)]
+    needed = ("containerd", "runc", "ip", "nft", "conntrack", "setpriv", "kubectl")
+    tools = [name for name in needed if not shutil.which(name)]
     tools += missing_programs((*_PROGRAMS, "kuberay-manifests", "kuberay-operator", "helm", "pause"))
     if not Path(_SYSTEM_PYTHON).exists():
         tools.append(_SYSTEM_PYTHON)
@@ -73,17 +76,29 @@ def _capabilities() -> set[int]:
 
 @contextmanager
 def run_real_cluster(folder: Path) -> Iterator[RealCluster]:
-    """Start everything; stop it at the end, whatever happens. Raises CalledProcessError where a part does not start."""
+    """Start everything; stop it at the end, whatever happens. Raises AssertionError where a part does not start."""
     pods_path = _script("pod_python.sh").strip().splitlines()[-1]
     system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    try:
-        _script("up.sh", LAB_POD_PATH=f"{pods_path}:{system}")
-        _script("kuberay.sh")
-        install_operator()
-        with _s3_server(folder) as bucket:
-            yield RealCluster(_namespace(), _s3_options(), bucket)
-    finally:
-        _script("down.sh")
+    with _only_one():
+        try:
+            _script("up.sh", LAB_POD_PATH=f"{pods_path}:{system}")
+            _script("kuberay.sh")
+            install_operator()
+            with _s3_server(folder) as bucket:
+                yield RealCluster(_namespace(), _s3_options(), bucket)
+        finally:
+            _script("down.sh")
+
+
+@contextmanager
+def _only_one() -> Iterator[None]:
+    """One run at a time has the cluster's folder, ports and network; what a killed one left, up.sh clears away."""
+    with _LOCK.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AssertionError(f"another run of these tests has the cluster ({_LOCK}): wait for its end") from None
+        yield
 
 
 def _script(name: str, **environment: str) -> str:
@@ -130,7 +145,8 @@ def _s3_server(folder: Path) -> Iterator[Path]:
     bucket = folder / "objects" / "bucket"
     bucket.mkdir(parents=True)
     (folder / "attributes").mkdir()
-    command = [str(find_server()), "--port", f"{_BRIDGE}:{_S3_PORT}", "--quiet", "posix"]
+    command = ["setpriv", "--pdeathsig", "KILL"]  # no server of a killed run answers the next one's requests
+    command += [str(find_server()), "--port", f"{_BRIDGE}:{_S3_PORT}", "--quiet", "posix"]
     command += ["--sidecar", str(folder / "attributes"), str(bucket.parent)]
     keys = {"ROOT_ACCESS_KEY": _KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": _KEYS["AWS_SECRET_ACCESS_KEY"]}
     before = {name: os.environ.get(name) for name in _KEYS}
