@@ -12,17 +12,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-import fsspec
 import pyarrow as pa
 
 from data_io.errors import DataError
 from data_io.manifest import Manifest, load_manifest
 from data_io.mining_files import Chunk, Mark, PartRef, table_chunks, write_mark, write_part
 from data_io.reader import Reader
-from data_io.rows import NO_NEGATIVE
+from data_io.rows import NO_NEGATIVE, check_text
 from data_io.schema import text_columns
-from data_io.sources.raw_file_errors import readable_errors
-from data_io.sources.raw_files import COMPRESSIONS, RawFile, column_names, find_files, read_records
+from data_io.sources.raw_files import (
+    RawFile,
+    column_names,
+    find_files,
+    find_text_files,
+    is_text_file_name,
+    read_records,
+    read_text_lines,
+)
 from data_io.sources.split import text_key
 from data_io.storage import Store
 
@@ -40,7 +46,6 @@ CORPUS_COLUMNS = ("text", "document", "passage", "content", "contents", "positiv
 """Names by which the column of texts of a corpus file is recognised; a file with one column needs none of them."""
 _COMPRESSION_RATIO = 4
 """About what zstd makes of text: pieces are cut by stored sizes, which the manifest has."""
-_TXT = ".txt"
 
 
 @dataclass(frozen=True)
@@ -125,14 +130,8 @@ def find_corpus(address: str) -> list[RawFile]:
 
     Raises DataError where there is none, or one without a column that can be recognised.
     """
-    if _is_plain(address):
-        with readable_errors(address):
-            fs, path = fsspec.core.url_to_fs(address)
-            names = sorted(fs.glob(path)) if any(c in path for c in "*?[") else [path] * fs.exists(path)
-        if not names:
-            raise DataError(f"no corpus file at {address}", remedy="give the path of a file of texts")
-        plain = [address] if names == [path] else [fs.unstrip_protocol(name).removeprefix("file://") for name in names]
-        return [RawFile(name, "txt") for name in plain]
+    if is_text_file_name(address):
+        return find_text_files(address, remedy="give the path of a file of texts")
     files = find_files(address)
     for file in files:
         text_column(file)
@@ -140,26 +139,22 @@ def find_corpus(address: str) -> list[RawFile]:
 
 
 def corpus_texts(file: RawFile) -> Iterator[str]:
-    """Texts of a file; blank lines of plain text are none. Raises DataError with the place of what is not a text."""
+    """Texts of a file; blank lines of plain text are none. Raises DataError with the place of what cannot be stored."""
     if file.format == "txt":
-        with readable_errors(file.address), fsspec.open(file.address, "rb", compression="infer") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    text = line.decode().strip()
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{file.address}, line {number}: not valid UTF-8", remedy="convert the file to UTF-8"
-                    ) from error
-                if text:
-                    yield text
+        for place, line in read_text_lines(file):
+            if line:
+                check_text(line, "the text", place)
+                yield line
         return
     column = text_column(file)
     for place, record in read_records(file, (column,)):
-        text = record.get(column)
-        if not isinstance(text, str) or not text.strip():
-            found = "blank" if isinstance(text, str) else "missing or null" if text is None else type(text).__name__
-            raise DataError(f"{place}: {column!r} is {found}", remedy="remove the row or fill the field")
-        yield text
+        if column not in record:
+            raise DataError(
+                f"{place}: no {column!r}; the row has {', '.join(record) or 'no fields'}",
+                remedy="add it or remove the row",
+            )
+        check_text(record[column], repr(column), place)
+        yield record[column]
 
 
 def merge_documents(tables: Iterable[pa.Table], first: int, last: int) -> pa.Table:
@@ -260,13 +255,6 @@ def text_column(file: RawFile) -> str:
         f"{file.address} has no column of texts: found {', '.join(names)}; expected one of {', '.join(CORPUS_COLUMNS)}",
         remedy="rename the column, or leave the file with that one column",
     )
-
-
-def _is_plain(address: str) -> bool:
-    name = address.lower()
-    for compression in COMPRESSIONS:
-        name = name.removesuffix(compression)
-    return name.endswith(_TXT)
 
 
 # A worker's tasks are of one data set; its manifest is read once a process.

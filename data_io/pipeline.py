@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_io.errors import DataError
 from data_io.manifest import Shard, SourceData, SourceInfo
 from data_io.rows import Row
 from data_io.shards import ShardSize, WrittenShard, find_shard, source_data, write_shards
-from data_io.sources.split import SplitCounts
+from data_io.sources.split import SplitCounts, no_rows
 from data_io.spill import Spill, SpillWriter, bucket_count, count_unique, is_whole, sorted_buckets
 from data_io.work import Pace, Run, Say, Work
 
@@ -116,11 +115,10 @@ def write_sources(
         spilled[task.source][task.number] = spill, counts
         pace(counts.kept, task.size)
     spills = [tuple(found[number][0] for number in sorted(found)) for found in spilled]
-    for source, found in zip(sources, spills, strict=True):
+    totals = [_total(counts for _, counts in found.values()) for found in spilled]
+    for source, found, total in zip(sources, spills, totals, strict=True):
         if not any(spill.rows for spill in found):
-            raise DataError(
-                f"source {source.info.name!r} has no rows", remedy="leave it out, or look at the files it is made of"
-            )
+            raise no_rows(source.info.name, total)
 
     counting = (_CountTask(work, s, sources[s].info.name, spills[s], buckets[s]) for s in range(len(sources)))
     unique = {task.source: found for task, found in run(_count, counting)}
@@ -138,13 +136,17 @@ def write_sources(
         pace(task.part.rows, task.part.rows)
 
     finished = []
-    for source, done, parts in zip(sources, spilled, written, strict=True):
+    for source, total, parts in zip(sources, totals, written, strict=True):
         data = source_data(source.info, [shard for first in sorted(parts) for shard in parts[first]])
-        total = SplitCounts()
-        for _, counts in done.values():
-            total.add(counts)
         finished.append(WrittenSource(data, total, total.kept - data.entry.rows))
     return finished
+
+
+def _total(parts: Iterable[SplitCounts]) -> SplitCounts:
+    total = SplitCounts()
+    for counts in parts:
+        total.add(counts)
+    return total
 
 
 def shard_ranges(rows_of_bucket: npt.NDArray[np.int64], rows_per_shard: int) -> list[ShardRange]:

@@ -5,7 +5,7 @@ left as it is.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal
@@ -13,11 +13,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from data_io.config import S3Options
-from data_io.errors import ConfigError
+from data_io.errors import ConfigError, DataError
 from data_io.evaluation_sets import RetrievalSet, StsSet
 from data_io.manifest import Manifest, SourceInfo
 from data_io.pipeline import SourcePieces, write_sources
-from data_io.rows import Row
+from data_io.rows import Row, check_text
 from data_io.scan import ScanTask, scan
 from data_io.shards import ShardSize
 from data_io.sources import tokenizer_training
@@ -26,9 +26,10 @@ from data_io.sources.convert import Columns, InputRows, open_rows, read_scored_p
 from data_io.sources.documentation import PACKAGES, DemoSizes, build_demo, read_documentation
 from data_io.sources.installed import installed_packages
 from data_io.sources.lexical import mine_negatives
+from data_io.sources.raw_addresses import holds_address
 from data_io.sources.raw_files import find_files, fingerprint, pieces_of, size_of
-from data_io.sources.recipe import record, reuse
-from data_io.sources.split import HeldOut, SplitCounts, retrieval_set, text_key, training_rows
+from data_io.sources.recipe import record, remove_recorded_files, reuse
+from data_io.sources.split import HeldOut, SplitCounts, no_rows, retrieval_set, text_key, training_rows
 from data_io.spill import MEMORY_BYTES
 from data_io.storage import Store
 from data_io.task import Kind
@@ -126,6 +127,7 @@ def prepare_files(
     """
     say, began = progress or _silent, time.time()
     _check(inputs, heldout_fraction)
+    _check_apart(store, inputs)
     keys = () if tokenizer_vocabulary is None else TOKENIZER_KEYS
     files = [find_files(each.address) for each in inputs]
     excluded = read_excluded(exclude, s3, say)
@@ -152,6 +154,14 @@ def prepare_files(
         work = begin_work(store, recipe, memory_bytes, say=say)
     sources = _scanned(opened, pairs, excluded, work, heldout_fraction, max_heldout_queries, run, say)
     evaluations: list[RetrievalSet | StsSet] = [*_heldout_sets(sources), *pairs]
+    remove_recorded_files(store)
+    if tokenizer_vocabulary is not None:
+        say("training the tokenizer")
+        texts = (text for row in _all_rows(sources) for text in (row.query, row.positive))
+        trained = tokenizer_training.train_tokenizer(
+            islice(texts, _TOKENIZER_TEXTS), vocabulary_size=tokenizer_vocabulary
+        )
+        tokenizer_training.save_tokenizer(store, trained)
     if work is None:
         manifest, counts = _write_small(store, sources, evaluations, seed, memory_bytes)
     else:
@@ -167,14 +177,8 @@ def prepare_files(
             f"{count['held_out']:,} left out for their held-out texts, {count['dropped']:,} for their negatives, "
             f"{count['repeated']:,} as repeated; {count['replaced_negatives']:,} negatives replaced"
         )
+        _say_lost(each, count, say)
         say_excluded(each.info.name, excluded, count["left_out"], say)
-    if tokenizer_vocabulary is not None:
-        say("training the tokenizer")
-        texts = (text for row in _all_rows(sources) for text in (row.query, row.positive))
-        trained = tokenizer_training.train_tokenizer(
-            islice(texts, _TOKENIZER_TEXTS), vocabulary_size=tokenizer_vocabulary
-        )
-        tokenizer_training.save_tokenizer(store, trained)
     by_name = {each.info.name: count for each, count in zip(sources, counts, strict=True)}
     record(store, recipe, manifest, files=keys, counts=by_name)
     end_work(store, began=began)
@@ -224,7 +228,9 @@ class _TrainingRows:
     def __call__(self, counts: SplitCounts) -> Iterator[Row]:
         held_out = HeldOut((), self.held_out)
         allowed = without_excluded(self.rows, self.kind, self.excluded, counts)
-        rows = training_rows(allowed, held_out, negatives=self.own_negatives, spares=self.spares, counts=counts)
+        rows = training_rows(
+            allowed, held_out, negatives=self.own_negatives, kind=self.kind, spares=self.spares, counts=counts
+        )
         return rows if self.negatives == self.own_negatives else _mined(list(rows), self.negatives)
 
 
@@ -328,23 +334,46 @@ def _write_small(
 
 
 def _rows_of(source: _Source, counts: SplitCounts) -> Iterator[Row]:
-    return chain.from_iterable(piece(counts) for piece in source.pieces.pieces)
+    yield from chain.from_iterable(piece(counts) for piece in source.pieces.pieces)
+    if not counts.kept:
+        raise no_rows(source.info.name, counts)
 
 
 def _all_rows(sources: Sequence[_Source]) -> Iterator[Row]:
     return chain.from_iterable(_rows_of(each, SplitCounts()) for each in sources)
 
 
+def _say_lost(source: _Source, count: Mapping[str, Any], say: Progress) -> None:
+    """Queries that share answers lose more rows to the held-out ones than were asked for."""
+    held_out = len(source.held_out.rows)
+    beside = count["held_out"] - held_out
+    if held_out and beside > max(2 * held_out, count["kept"] // 10):
+        say(
+            f"{source.info.name}: warning: {beside:,} rows are left out because their answer is one of a held-out "
+            "query's; lower heldout_fraction or max_heldout_queries to train on more of them"
+        )
+
+
 def _mined(rows: list[Row], negatives: int) -> Iterator[Row]:
     candidates = mine_negatives([row.query for row in rows], [row.positive for row in rows], negatives=negatives)
-    for row, mined in zip(rows, candidates, strict=True):
-        own = set(row.negatives)
-        together = (*row.negatives, *(text for text in mined if text not in own))
-        yield Row(row.query, row.positive, together[:negatives], row.place)
+    together = [tuple(dict.fromkeys((*row.negatives, *mined))) for row, mined in zip(rows, candidates, strict=True)]
+    fewest = min(range(len(rows)), key=lambda i: len(together[i]), default=0)
+    if rows and (found := len(together[fewest])) < negatives:
+        raise DataError(
+            f"{rows[fewest].place}: {negatives} hard negatives are asked for (mine_lexical), and with those that BM25 "
+            f"finds among the other answers of the source it has {found}",
+            remedy=f"ask for {found}" if found else "give more rows, or do not mine",
+        )
+    for row, texts in zip(rows, together, strict=True):
+        yield Row(row.query, row.positive, texts[:negatives], row.place)
 
 
 def _scored_set(given: FileInput, say: Progress) -> StsSet:
-    pairs = list(read_scored_pairs(given.address, given.columns))
+    pairs = []
+    for pair in read_scored_pairs(given.address, given.columns):
+        check_text(pair.text_a, "the first text", pair.place)
+        check_text(pair.text_b, "the second text", pair.place)
+        pairs.append(pair)
     say(f"{given.name}: {len(pairs)} scored pairs")
     return StsSet(
         given.name, given.instruction or "",
@@ -381,6 +410,17 @@ def _check(inputs: Sequence[FileInput], heldout_fraction: float) -> None:
             raise ConfigError(
                 f"source {each.name!r} has negatives={each.negatives}, but mine_lexical={each.mine_lexical} in all",
                 remedy=f"set mine_lexical to {each.negatives} or more, or negatives to {each.mine_lexical} or less",
+            )
+
+
+def _check_apart(store: Store, inputs: Sequence[FileInput]) -> None:
+    for each in inputs:
+        if holds_address(each.address, store.uri):
+            raise ConfigError(
+                f"source {each.name!r} is {each.address}, which holds the data set that is made, {store.uri}; "
+                "the next preparation would read it as a source",
+                remedy="make the data set elsewhere, or give a pattern of files, such as "
+                f"'{each.address.rstrip('/')}/*.jsonl'",
             )
 
 

@@ -15,7 +15,7 @@ from data_io.sources.benchmark import ExcludedTexts, read_excluded, say_excluded
 from data_io.sources.catalogue import LicenceRule, check_licences, choose, public_source
 from data_io.sources.public import Counts, PublicSource
 from data_io.sources.public_rows import PublicRows
-from data_io.sources.recipe import record, reuse
+from data_io.sources.recipe import record, remove_recorded_files, reuse
 from data_io.sources.released import ReleasedSource, released_sources
 from data_io.sources.split import SplitCounts
 from data_io.spill import MEMORY_BYTES
@@ -190,6 +190,7 @@ def _prepare(
         if each.repeated:
             left_out[_REPEATED] = left_out.get(_REPEATED, 0) + each.repeated
         say(f"{name}: {each.data.entry.rows} rows" + _reasons(left_out))
+    remove_recorded_files(store)
     manifest = publish(store, [each.data for each in written], ())
     counts = {each.data.entry.name: asdict(each.counts) | {"repeated": each.repeated} for each in written}
     record(store, recipe, manifest, counts=counts)

@@ -123,9 +123,9 @@ def check_row(row: Row, negatives: int, place: str) -> int:
             f"{place}: has {len(row.negatives)} hard negatives, the source needs {negatives}",
             remedy=f"give the row more negatives, or set the source's negatives to {len(row.negatives)}",
         )
-    size = _check_text(row.query, "query", place) + _check_text(row.positive, "positive", place)
+    size = check_text(row.query, "query", place) + check_text(row.positive, "positive", place)
     for number, text in enumerate(row.negatives[:negatives], start=1):
-        size += _check_text(text, f"negative {number}", place)
+        size += check_text(text, f"negative {number}", place)
         if text == row.positive:
             raise DataError(
                 f"{place}: negative {number} is the same text as the positive", remedy="remove that negative"
@@ -133,7 +133,8 @@ def check_row(row: Row, negatives: int, place: str) -> int:
     return size
 
 
-def _check_text(text: object, what: str, place: str) -> int:
+def check_text(text: object, what: str, place: str) -> int:
+    """The bytes of a text. Raises DataError, which calls it `what`, for one that is none, is blank or too long."""
     if text is None:
         raise DataError(f"{place}: {what} is null", remedy="remove the row or fill the field")
     if not isinstance(text, str):

@@ -16,8 +16,10 @@ from data_io.manifest import Manifest, RowGroups, Shard, SourceEntry, load_manif
 from data_io.parquet_footer import Chunk, decode
 from data_io.rows import NO_NEGATIVE
 from data_io.schema import HASH_COLUMNS, column_names, columns, text_hash
+from data_io.sources.recipe import damaged_files
 from data_io.storage import Blob, Store
 from data_io.storage_errors import ObjectTooShort
+from data_io.task import Kind
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -84,6 +86,8 @@ def verify_dataset(store: Store, *, progress: Callable[[int, int], None] | None 
     total = sum(shard.size for source in manifest.sources for shard in manifest.shards(source.name))
     work = _Work(store, manifest, progress or (lambda done, total: None), total)
     _verify_evaluations(work)
+    for key in damaged_files(store):
+        work.report(key, "is missing, or another one than the data set was made with")
     for source in manifest.sources:
         _verify_source(work, source)
     return VerifyReport(
@@ -130,7 +134,9 @@ def _verify_source(work: _Work, source: SourceEntry) -> None:
         work.shards += 1
         for row_group, table in _verify_shard(work, source, shard, groups, np.flatnonzero(groups.shard == index)):
             _verify_rows(work, source, f"{place}, shard {shard.key}, row group {row_group}", table)
-            hashes = np.concatenate([table.column(name).to_numpy() for name in HASH_COLUMNS])
+            # A classification's positives are the words of its labels, which may recur.
+            checked = HASH_COLUMNS[:1] if source.kind is Kind.CLASSIFICATION else HASH_COLUMNS
+            hashes = np.concatenate([table.column(name).to_numpy() for name in checked])
             for name, held_out in work.held_out.items():
                 shared[name] += int(np.isin(hashes, held_out).sum())
     for name, count in shared.items():

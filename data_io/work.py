@@ -1,4 +1,4 @@
-"""What an unfinished preparation keeps under OUT's work/, so that it can go on after a kill, on another machine too.
+"""What an unfinished job keeps under OUT's .f2llm-work/, so that it can go on after a kill, on another machine too.
 
 Its folder is named after everything that decides what is in it: a preparation of another recipe, or of files that
 have changed, starts over and removes what it finds. Every record holds its own checksum and names objects with theirs.
@@ -8,9 +8,11 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +26,12 @@ Say = Callable[[str], None]
 Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
 """Applies a function to independent pieces in any order, yields each piece with its result. All of it must pickle."""
 
-WORK_PREFIX = "work"
+WORK_PREFIX = ".f2llm-work"
+"""Ours alone: whatever else is in the place, a user's own files too, is left as it is."""
 _FORMAT_VERSION = 2
 _LINE_SECONDS = 5.0
-_STAGED = re.compile(r"#\d+$")
+_WRITTEN_INTO = ("sources", "evaluation", "tokenizer")
+_STAGED = re.compile(r"\.(parquet|json)#\d+$")
 
 
 def in_process(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[tuple[P, R]]:
@@ -81,16 +85,15 @@ def end_work(store: Store, *, began: float) -> None:
     store.delete([info.key for info in store.list(WORK_PREFIX)])
     if not store.is_local:
         return
+    folder = Path(store.uri)
+    shutil.rmtree(folder / WORK_PREFIX, ignore_errors=True)
     # A local store writes beside the object and renames; a kill leaves such a file, which no listing shows. One that is
     # younger may belong to another process.
-    folder = Path(store.uri)
-    for path in [p for p in folder.rglob("*") if _STAGED.search(p.name)]:
+    beside = chain(folder.glob("*#*"), *((folder / each).rglob("*#*") for each in _WRITTEN_INTO))
+    for path in [path for path in beside if _STAGED.search(path.name)]:
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < began:
                 path.unlink()
-    for path in [*sorted((folder / WORK_PREFIX).rglob("*"), reverse=True), folder / WORK_PREFIX]:
-        with contextlib.suppress(OSError):
-            path.rmdir()
 
 
 class Pace:

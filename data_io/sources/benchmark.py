@@ -12,8 +12,15 @@ from data_io.errors import DataError
 from data_io.evaluation_sets import RetrievalSet, load_evaluation
 from data_io.manifest import MANIFEST_KEY, load_manifest
 from data_io.sources.mteb_tasks import MTEB, mteb_texts
-from data_io.sources.raw_file_errors import readable_errors
-from data_io.sources.raw_files import column_names, find_files, is_file_name, read_records
+from data_io.sources.raw_files import (
+    column_names,
+    find_files,
+    find_text_files,
+    is_file_name,
+    is_text_file_name,
+    read_records,
+    read_text_lines,
+)
 from data_io.sources.split import SplitCounts, text_key
 from data_io.storage import open_store
 from data_io.task import Kind
@@ -61,8 +68,9 @@ def benchmark_texts(given: str, s3: S3Options | None = None) -> Iterator[str]:
     """
     if given == MTEB:
         yield from mteb_texts()
-    elif given.lower().endswith(".txt"):
-        yield from _lines(given)
+    elif is_text_file_name(given):
+        for file in find_text_files(given, remedy="check the path for a typing error"):
+            yield from (line for _, line in read_text_lines(file))
     elif not is_file_name(given) and (store := open_store(given, s3)).exists(MANIFEST_KEY):
         for entry in load_manifest(store).evaluations:
             yield from _evaluation(load_evaluation(store, entry))
@@ -125,16 +133,3 @@ def strings(value: Any) -> Iterator[str]:
     elif isinstance(value, Sequence):
         for item in value:
             yield from strings(item)
-
-
-def _lines(address: str) -> Iterator[str]:
-    import fsspec
-
-    with readable_errors(address), fsspec.open(address, "rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{address}, line {number}: not valid UTF-8", remedy="convert the file to UTF-8"
-                ) from error

@@ -5,8 +5,15 @@ from pathlib import PurePosixPath
 
 from data_io.errors import DataError
 from data_io.sources.public import FILE_FIELD, LINE_FIELD, Placed, PublicSource, Table
-from data_io.sources.raw_file_errors import readable_errors
-from data_io.sources.raw_files import COMPRESSIONS, RawFile, column_names, find_files, read_records
+from data_io.sources.raw_files import (
+    COMPRESSIONS,
+    RawFile,
+    column_names,
+    find_files,
+    find_text_files,
+    read_records,
+    read_text_lines,
+)
 
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation",
            "dev": "validation"}  # fmt: skip
@@ -21,7 +28,10 @@ def files_of(folder: str, source: PublicSource, role: str) -> list[RawFile]:
     """
     base = f"{folder.rstrip('/')}/{source.name}"
     tables = [table for table in source.tables if table.role == role]
-    found = _plain_text(base) if any(map(_is_plain_text, tables)) else find_files(base)
+    if any(map(_is_plain_text, tables)):
+        found = find_text_files(base, remedy="put the data set's .txt files there, one for each class")
+    else:
+        found = find_files(base)
     several = len({table.role for table in source.tables}) > 1
     if several:
         found = [file for file in found if _has(file, source, role)]
@@ -48,7 +58,7 @@ def local_records(folder: str, source: PublicSource, role: str) -> Iterator[Plac
     for file in files_of(folder, source, role):
         stem = _stem(file)
         if file.format == "txt":
-            yield from ((place, {LINE_FIELD: line, FILE_FIELD: stem}) for place, line in _lines(file))
+            yield from ((place, {LINE_FIELD: line, FILE_FIELD: stem}) for place, line in read_text_lines(file))
             continue
         for place, record in read_records(file, column_names(file)):
             yield place, {**record, FILE_FIELD: stem}
@@ -56,29 +66,6 @@ def local_records(folder: str, source: PublicSource, role: str) -> Iterator[Plac
 
 def _is_plain_text(table: Table) -> bool:
     return table.files is not None and table.files.endswith(".txt")
-
-
-def _plain_text(base: str) -> list[RawFile]:
-    from fsspec.core import url_to_fs
-
-    with readable_errors(base):
-        fs, path = url_to_fs(base)
-        names = [p for p in sorted(fs.find(path)) if p.endswith(".txt")] if fs.exists(path) else []
-    if not names:
-        raise DataError(f"no text file at {base}", remedy="put the data set's .txt files there, one for each class")
-    return [RawFile(fs.unstrip_protocol(name).removeprefix("file://"), "txt") for name in names]
-
-
-def _lines(file: RawFile) -> Iterator[tuple[str, str]]:
-    import fsspec
-
-    with readable_errors(file.address), fsspec.open(file.address, "rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            place = f"{file.address}, line {number}"
-            try:
-                yield place, line.decode("utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{place}: not valid UTF-8", remedy="convert the file to UTF-8") from error
 
 
 def _stem(file: RawFile) -> str:

@@ -5,11 +5,13 @@ with a file ends in one DataError that names the file and the line or row, count
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
+from uuid import uuid4
 
 import fsspec
 import pyarrow as pa
@@ -17,15 +19,16 @@ import pyarrow.parquet as pq
 from fsspec.compression import register_compression
 from fsspec.core import url_to_fs
 
-from data_io.errors import ConfigError, DataError
+from data_io.errors import DataError
+from data_io.sources.raw_addresses import files_at
 from data_io.sources.raw_file_errors import readable_errors
-from data_io.store_address import without_credentials
 
 Record = dict[str, Any]
 Placed = tuple[str, Record]
 
 _LARGEST_FIELD = 2**31 - 1
 _BATCH_ROWS = 1024
+_WEB_VERSION = ("ETag", "Last-Modified", "Content-MD5", "Digest")
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 """Endings of compressed files that can be read."""
@@ -33,7 +36,7 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file: `address` as it is shown to the user, and its format: jsonl, csv, tsv or parquet.
+    """One file: `address` as it is shown to the user, and its format: jsonl, csv, tsv, parquet or txt.
 
     `row_groups` is the first and the one behind the last row group of a part of a Parquet file; None: all of it.
     """
@@ -49,20 +52,8 @@ def find_files(address: str) -> list[RawFile]:
     Raises DataError where there is none, or one whose name has no known ending; StorageError where the store refuses;
     ConfigError for an address with credentials, which would end up in messages and in the manifest.
     """
-    if "://" in address and without_credentials(address) != address:
-        raise ConfigError(
-            f"the address {without_credentials(address)} has credentials in it", remedy="put them into the environment"
-        )
-    with readable_errors(address):
-        fs, path = url_to_fs(address)
-        if any(c in path for c in "*?["):
-            found = [p for p in sorted(fs.glob(path)) if fs.isfile(p)]
-        elif fs.isdir(path):
-            found = [p for p in sorted(fs.find(path)) if _format(p) is not None]
-        else:
-            found = [path] if fs.exists(path) else []
-        names = [address] if found == [path] else [fs.unstrip_protocol(p).removeprefix("file://") for p in found]
-    if not found:
+    names = files_at(address, is_file_name)
+    if not names:
         raise DataError(
             f"no data file at {address}",
             remedy="give the path of a file, a folder with files or a quoted pattern such as 'data/*.jsonl'",
@@ -70,16 +61,39 @@ def find_files(address: str) -> list[RawFile]:
     return [RawFile(name, _known_format(name)) for name in names]
 
 
+def find_text_files(address: str, *, remedy: str) -> list[RawFile]:
+    """The same for files of plain text, whose format is txt; the DataError for there being none has this remedy."""
+    names = files_at(address, is_text_file_name)
+    if not names:
+        raise DataError(f"no text file at {address}", remedy=remedy)
+    return [RawFile(name, "txt") for name in names]
+
+
 def is_file_name(address: str) -> bool:
     """Whether the address ends as a data file's name does."""
     return _format(address) is not None
 
 
+def is_text_file_name(address: str) -> bool:
+    """Whether the address ends as the name of a file of plain text does, compressed or not."""
+    return _uncompressed(address).endswith(".txt")
+
+
 def fingerprint(address: str) -> str:
-    """A text that changes when the file behind `address` does (size and time, or ETag), without reading it."""
+    """A text that changes when the file behind `address` does (size and time, or ETag), without reading it.
+
+    Where a web server tells neither ETag, time nor checksum, the text is another at every call: that a file has its old
+    size does not say that it is the old one.
+    """
     with readable_errors(address):
         fs, path = url_to_fs(address)
-        return str(fs.ukey(path))
+        if not path.startswith(("http://", "https://")):
+            return str(fs.ukey(path))
+        told = fs.info(path)  # the ukey of a web address is a hash of the address
+    version = {name: told[name] for name in _WEB_VERSION if name in told}
+    if not version:
+        return uuid4().hex
+    return hashlib.sha256(json.dumps([path, told["size"], version]).encode()).hexdigest()
 
 
 def size_of(address: str) -> int:
@@ -137,14 +151,26 @@ def read_json_lines(file: RawFile, data: bytes, *, first_line: int) -> Iterator[
     yield from _jsonl(file, io.BytesIO(data), first_line)
 
 
+def read_text_lines(file: RawFile) -> Iterator[tuple[str, str]]:
+    """Lines of a file of plain text, blank ones too, without the white space around them; each with its place."""
+    with readable_errors(file.address), open_raw(file) as stream:
+        for number, line in _lines(file, stream):
+            yield f"{file.address}, line {number}", line.strip()
+
+
 def _format(name: str) -> str | None:
-    lowered = name.lower()
-    for compression in COMPRESSIONS:
-        lowered = lowered.removesuffix(compression)
+    lowered = _uncompressed(name)
     for suffix in _SUFFIXES:
         if lowered.endswith(suffix):
             return {".ndjson": "jsonl", ".json": "jsonl", ".pq": "parquet"}.get(suffix, suffix[1:])
     return None
+
+
+def _uncompressed(name: str) -> str:
+    lowered = name.lower()
+    for compression in COMPRESSIONS:
+        lowered = lowered.removesuffix(compression)
+    return lowered
 
 
 def _known_format(name: str) -> str:
@@ -256,7 +282,9 @@ def _csv_header(file: RawFile, rows: Iterator[tuple[int, list[str]]]) -> list[st
     _, header = next(rows, (0, None))
     if header is None:
         raise _no_rows(file)
-    return [name.strip() for name in header]
+    names = [name.strip() for name in header]
+    _check_names(file, [name for name in names if name])
+    return names
 
 
 def _csv_records(file: RawFile, stream: IO[bytes]) -> Iterator[Placed]:
@@ -277,7 +305,7 @@ def _csv_records(file: RawFile, stream: IO[bytes]) -> Iterator[Placed]:
 
 
 def open_parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
-    """Raises DataError for what is no Parquet."""
+    """Raises DataError for what is no Parquet, and for columns of one name."""
     head = stream.read(4)
     stream.seek(0)
     if head != b"PAR1":
@@ -290,7 +318,18 @@ def open_parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
             f"{file.address}: expected Parquet (it begins with PAR1), found {found}",
             remedy="unpack or convert it; where git-lfs is used, run git lfs pull",
         )
-    return pq.ParquetFile(stream)
+    parquet = pq.ParquetFile(stream)
+    _check_names(file, parquet.schema_arrow.names)
+    return parquet
+
+
+def _check_names(file: RawFile, names: Sequence[str]) -> None:
+    for name in names:
+        if (count := names.count(name)) > 1:
+            raise DataError(
+                f"{file.address} has {count} columns called {name!r}; expected one of each name",
+                remedy="rename them; number hard negatives: negative_1, negative_2, ...",
+            )
 
 
 def _parquet_records(file: RawFile, stream: IO[bytes], columns: Sequence[str]) -> Iterator[Placed]:

@@ -55,6 +55,24 @@ def record(
     store.put(RECIPE_KEY, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n")
 
 
+def remove_recorded_files(store: Store) -> None:
+    """Remove what an earlier data set here left behind beside its rows: another one's tokenizer is not this one's."""
+    store.delete(_recorded_files(store))
+
+
+def damaged_files(store: Store) -> list[str]:
+    """Keys of the recorded files that are missing, or not what `record` saw; none where nothing is recorded."""
+    return [key for key, sha256 in _recorded_files(store).items() if _sha256(store, key) != sha256]
+
+
+def _recorded_files(store: Store) -> dict[str, str]:
+    try:
+        recorded = json.loads(store.get(RECIPE_KEY))
+        return dict(recorded["files"])
+    except (NotFoundInStore, ValueError, KeyError, TypeError):
+        return {}
+
+
 def read_counts(store: Store, manifest: Manifest) -> Counts:
     """What `record` was told of each source of this very data set; empty where nothing is known."""
     try:

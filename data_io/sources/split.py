@@ -13,9 +13,11 @@ from itertools import count
 
 import xxhash
 
+from data_io.errors import DataError
 from data_io.evaluation_sets import RetrievalSet
 from data_io.keyed_hash import mix
 from data_io.rows import Row
+from data_io.task import Kind
 
 _HASHES = 2**64
 _QUERY_SEED, _SPARE_SEED = 0x5E1D_0071, 0x5E1D_0072
@@ -135,10 +137,13 @@ def training_rows(
     held_out: HeldOut,
     *,
     negatives: int,
+    kind: Kind = Kind.RETRIEVAL,
     spares: Sequence[str] = (),
     counts: SplitCounts | None = None,
 ) -> Iterator[Row]:
     """The rows that training may see: none of their texts is a held-out query or a held-out document.
+
+    A classification's positives and negatives are the words of its labels, which may recur: of it the query counts.
 
     A row whose query or positive is held out is left out. A held-out negative is left out too; where fewer than
     `negatives` are left, `spares` take their place (positives of other rows: wrong answers in retrieval, but elsewhere
@@ -149,8 +154,12 @@ def training_rows(
     clean_spares = [(key, text) for text in spares if (key := text_key(text)) not in held_out.texts]
     for row in rows:
         query, positive = text_key(row.query), text_key(row.positive)
-        if query in held_out.texts or positive in held_out.texts:
+        if query in held_out.texts or (kind is not Kind.CLASSIFICATION and positive in held_out.texts):
             counts.held_out += 1
+            continue
+        if kind is Kind.CLASSIFICATION:
+            counts.kept += 1
+            yield row
             continue
         clean = [text for text in row.negatives if text_key(text) not in held_out.texts]
         if len(clean) < negatives <= len(row.negatives):
@@ -164,6 +173,18 @@ def training_rows(
             clean += found
         counts.kept += 1
         yield row if clean == list(row.negatives) else replace(row, negatives=tuple(clean))
+
+
+def no_rows(name: str, counts: SplitCounts) -> DataError:
+    """Why a source has no row to train on, and what to do."""
+    if counts.held_out + counts.dropped:
+        return DataError(
+            f"source {name!r} has no rows to train on: {counts.held_out:,} have a held-out query or document, and "
+            f"{counts.dropped:,} too few negatives without one",
+            remedy="lower heldout_fraction or max_heldout_queries: an answer that many queries share takes all their "
+            "rows with it when one of them is held out",
+        )
+    return DataError(f"source {name!r} has no rows", remedy="leave it out, or look at the files it is made of")
 
 
 def retrieval_set(

@@ -1,5 +1,6 @@
 """`f2llm data`: make, check and describe data sets."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +58,7 @@ def prepare(
     mine_lexical: Annotated[
         int,
         typer.Option(
-            "--mine-lexical", min=0, metavar="N", help="Mine up to N hard negatives for a retrieval --source."
+            "--mine-lexical", min=0, metavar="N", help="Mine hard negatives for a retrieval --source until a row has N."
         ),
     ] = 0,
     tokenizer_vocabulary: Annotated[
@@ -105,19 +106,38 @@ def prepare(
     """
     from jobs.sources_file import SourcesFile, load_sources_file, parse_source
 
-    if sum((documentation, sources_file is not None, bool(source), bool(recipe), released is not None)) != 1:
-        raise UsageError(
-            "expected exactly one of SOURCES.yaml, --source, --recipe, --released and --documentation",
-            remedy="for example: f2llm data prepare my-data --source faq:retrieval=faq.jsonl",
-        )
+    way = _way(
+        {
+            "SOURCES.yaml": sources_file is not None,
+            "--source": bool(source),
+            "--recipe": bool(recipe),
+            "--released": released is not None,
+            "--documentation": documentation,
+        }
+    )
+    _refuse_idle(
+        way,
+        {
+            "--instruction": instruction is not None,
+            "--source-licence": bool(source_licence),
+            "--min-score": min_score is not None,
+            "--mine-lexical": bool(mine_lexical),
+            "--tokenizer-vocabulary": tokenizer_vocabulary is not None,
+            "--from": folder is not None,
+            "--revision": bool(revision),
+            "--max-rows": max_rows is not None,
+            "--licence": licence != "any",
+            "--exclude-benchmark": bool(exclude_benchmark),
+            "--workers": workers is not None,
+            "--memory": memory is not None,
+        },
+    )
     s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
-    public = sources.PublicOptions(recipe, released, folder, revision, max_rows, licence, exclude_benchmark)
-    if public.asked:
-        made = public.prepare(data, s3, workers=workers, memory_mib=memory, say=tell)
-    elif documentation:
-        if exclude_benchmark:
-            raise UsageError("--exclude-benchmark has no effect on --documentation", remedy="leave one of them out")
+    if way == "--documentation":
         made = backend.prepare_documentation(data, s3, say=tell)
+    elif way in ("--recipe", "--released"):
+        public = sources.PublicOptions(recipe, released, folder, revision, max_rows, licence, exclude_benchmark)
+        made = public.prepare(data, s3, workers=workers, memory_mib=memory, say=tell)
     else:
         if sources_file is not None:
             files = load_sources_file(sources_file)
@@ -202,6 +222,50 @@ def stats(
         print_json(found.to_dict())
     else:
         print_statistics(found)
+
+
+_FILES = ("SOURCES.yaml", "--source")
+_PUBLIC = ("--recipe", "--released")
+_ACTS_ON = {
+    "--instruction": ("--source",),
+    "--source-licence": ("--source",),
+    "--min-score": ("--source",),
+    "--mine-lexical": ("--source",),
+    "--tokenizer-vocabulary": _FILES,
+    "--from": ("--recipe",),
+    "--revision": ("--recipe",),
+    "--max-rows": _PUBLIC,
+    "--licence": _PUBLIC,
+    "--exclude-benchmark": _FILES + _PUBLIC,
+    "--workers": _FILES + _PUBLIC,
+    "--memory": _FILES + _PUBLIC,
+}
+
+
+def _way(ways: Mapping[str, bool]) -> str:
+    """The one way of making a data set that is asked for."""
+    asked = [way for way, given in ways.items() if given]
+    if len(asked) != 1:
+        raise UsageError(
+            f"expected exactly one of SOURCES.yaml, --source, --recipe, --released and --documentation, "
+            f"found {' and '.join(asked) or 'none'}",
+            remedy="for example: f2llm data prepare my-data --source faq:retrieval=faq.jsonl",
+        )
+    return asked[0]
+
+
+def _refuse_idle(way: str, options: Mapping[str, bool]) -> None:
+    """An option that would change nothing is a misunderstanding: the data set would not be the one that was meant."""
+    for option, given in options.items():
+        if not given or way in _ACTS_ON[option]:
+            continue
+        remedy = f"leave {option} out"
+        if way == "SOURCES.yaml" and option in ("--instruction", "--source-licence", "--min-score", "--mine-lexical"):
+            field = {"--source-licence": "licence"}.get(option, option.strip("-").replace("-", "_"))
+            remedy = f"write {field} beside the source in SOURCES.yaml"
+        if way in _FILES and option == "--licence":
+            remedy = "give the licence of a --source with --source-licence, or leave --licence out"
+        raise UsageError(f"{option} has no effect on {way}; it needs {' or '.join(_ACTS_ON[option])}", remedy=remedy)
 
 
 def _print_contents(uri: str, data: "DataSize", *, json: bool) -> None:

@@ -82,20 +82,6 @@ class PublicOptions:
     licence: LicenceRule
     exclude: list[str] | None
 
-    @property
-    def asked(self) -> bool:
-        """Whether the data set is one of public sources. Raises UsageError for an option that has nothing to act on."""
-        for option, given, needs in (
-            ("--from", self.folder, ("--recipe",)),
-            ("--revision", self.revision, ("--recipe",)),
-            ("--max-rows", self.max_rows, ("--recipe", "--released")),
-            ("--licence", self.licence != "any", ("--recipe", "--released")),
-        ):
-            if given and not (self.recipe or (self.released is not None and "--released" in needs)):
-                mend = "; the licence of a --source is given with --source-licence" if option == "--licence" else ""
-                raise UsageError(f"{option} needs {' or '.join(needs)}", remedy=f"add it, or leave {option} out{mend}")
-        return bool(self.recipe) or self.released is not None
-
     def prepare(
         self, data: str, s3: "S3Options", *, workers: int | None, memory_mib: int | None, say: Callable[[str], None]
     ) -> "DataSize":

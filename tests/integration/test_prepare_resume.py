@@ -166,7 +166,7 @@ def test_a_file_that_changed_in_between_starts_over(files: Path, tmp_path: Path)
     folder, own = tmp_path / "out", tmp_path / "files"
     subprocess.run(["cp", "-r", str(files), str(own)], check=True)
     next(interrupted(own, str(folder), folder, random.Random(7)))
-    stale = {key for key in objects(folder) if key.startswith("work/")}
+    stale = {key for key in objects(folder) if key.startswith(".f2llm-work/")}
     with own.joinpath("faq", "4.jsonl").open("a") as out:
         out.write(json.dumps({"query": "one more", "positive": "answer", "negative": "no answer"}) + "\n")
     os.utime(own / "faq" / "4.jsonl", (1, 1))

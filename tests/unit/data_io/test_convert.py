@@ -263,6 +263,7 @@ def test_compressed_files_are_read_to_the_end_of_their_last_frame(tmp_path: Path
             r"line 1: not valid UTF-8 \(the file seems to be UTF-16",
         ),
         ("rows.csv", b"query,positive\nq,p\nq,p,more\n", r"line 3: 3 fields; the header has 2 \(query, positive\)"),
+        ("rows.csv", b"query,positive,negative, negative\nq,p,n,m\n", r"rows.csv has 2 columns called 'negative'"),
         ("rows.csv", b'query,positive\nq,"p\n', r"line 2: not valid CSV \(unexpected end of data\)"),
         ("rows.csv", b"title,body\na,b\n", r"has no query column: found title, body; expected one of query, anchor"),
         ("rows.jsonl", b'{"query": "q", "text": "p"}\n', r"has no positive column: found query, text"),
@@ -326,6 +327,26 @@ def test_a_null_and_bytes_that_are_no_text_in_parquet_are_named_by_row(tmp_path:
         read(str(null))
     with pytest.raises(DataError, match=r"broken\.parquet, row 1501: not valid UTF-8"):
         read(str(broken))
+
+
+def test_columns_of_one_name_are_refused_and_can_be_numbered(tmp_path: Path) -> None:
+    texts = [pa.array([text]) for text in "qpnm"]
+    twice, numbered = tmp_path / "twice.parquet", tmp_path / "numbered.parquet"
+    pq.write_table(pa.table(texts, ["query", "positive", "negative", "negative"]), twice)
+    pq.write_table(pa.table(texts, ["query", "positive", "negative_1", "negative_2"]), numbered)
+
+    with pytest.raises(DataError, match=r"twice\.parquet has 2 columns called 'negative'") as caught:
+        read(str(twice))
+
+    assert "negative_1, negative_2" in str(caught.value.remedy)
+    assert read(str(numbered)) == [("q", "p", ("n", "m"))]
+
+
+def test_columns_without_a_name_are_no_ones(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("query,positive,,\nq,p,,\n")
+
+    assert read(str(path)) == [("q", "p", ())]
 
 
 def test_files_of_a_source_agree_in_their_columns(tmp_path: Path) -> None:

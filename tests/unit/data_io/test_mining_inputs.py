@@ -19,6 +19,7 @@ from data_io.mining_inputs import (
     scan,
     source_rows,
 )
+from data_io.rows import MAX_TEXT_BYTES
 from data_io.sources.split import text_key
 from data_io.storage import Store, open_store
 from data_io.task import Kind
@@ -27,6 +28,7 @@ from data_io.writer import Row, write_dataset
 ROWS = [
     Row(f"query {i % 40}", f"Answer  {i}", [f"wrong {i % 7}", f"WRONG {i % 7} ", f"wrong too {i}"]) for i in range(100)
 ]
+LONG = "x" * (MAX_TEXT_BYTES + 1)
 
 
 def data_set(name: str) -> Store:
@@ -94,7 +96,7 @@ def test_a_stretch_of_row_groups_has_the_numbers_of_its_rows() -> None:
 
 
 def test_a_corpus_is_read_in_every_format(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("first\n\n second \n")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbffirst\n\n second \n")
     (tmp_path / "b.jsonl").write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate("xy")))
     pq.write_table(pa.table({"anything": ["only column"]}), tmp_path / "c.parquet")
 
@@ -110,11 +112,16 @@ def test_a_corpus_is_read_in_every_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nowhere.txt", None, "no corpus file at"),
+        ("nowhere.txt", None, "no text file at"),
         ("nowhere.jsonl", None, "no data file at"),
         ("a.jsonl", '{"id": 1, "name": "x"}\n', "no column of texts: found id, name; expected one of text"),
-        ("a.jsonl", '{"text": "x"}\n{"text": null}\n', "a.jsonl, line 2: 'text' is missing or null"),
+        ("a.jsonl", '{"text": "x"}\n{"text": null}\n', "a.jsonl, line 2: 'text' is null"),
         ("a.jsonl", '{"text": "x"}\n{"text": " "}\n', "a.jsonl, line 2: 'text' is blank"),
+        ("a.jsonl", '{"text": "x"}\n{"body": "y"}\n', "a.jsonl, line 2: no 'text'; the row has body"),
+        ("a.jsonl", '{"text": "x"}\n{"text": 5}\n', "a.jsonl, line 2: 'text' is int, not text"),
+        ("a.jsonl", '{"text": "x"}\n{"text": "\\ud83d"}\n', r"a.jsonl, line 2: 'text' .* lone surrogate U\+D83D"),
+        ("a.jsonl", f'{{"text": "{LONG}"}}', f"a.jsonl, line 1: 'text' has {len(LONG)} bytes, at most"),
+        ("a.txt", f"good\n{LONG}\n", f"a.txt, line 2: the text has {len(LONG)} bytes, at most"),
         ("a.txt", b"good\nbad \xff\n", "a.txt, line 2: not valid UTF-8"),
     ],
 )

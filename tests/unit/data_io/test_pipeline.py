@@ -19,7 +19,7 @@ from data_io.sources.raw_files import find_files, pieces_of, read_records
 from data_io.spill import bucket_count
 from data_io.storage import Store, open_store
 from data_io.task import Kind
-from data_io.work import Pace, Work, begin_work, end_work
+from data_io.work import WORK_PREFIX, Pace, Work, begin_work, end_work
 
 MEMORY = 20_000
 _names = count()
@@ -166,7 +166,7 @@ def test_work_that_is_damaged_while_it_is_used_is_named_and_made_again_by_the_sa
     def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for task in tasks:
             if hasattr(task, "part"):
-                key = next(info.key for info in store.list("work") if info.key.endswith("spill/faq/00002"))
+                key = next(info.key for info in store.list(WORK_PREFIX) if info.key.endswith("spill/faq/00002"))
                 store.put(key, bytes(len(store.get(key))))
             yield task, function(task)
 
@@ -187,12 +187,12 @@ def test_a_failed_preparation_leaves_no_manifest_and_the_next_one_no_work(store:
     with pytest.raises(DataError, match=r"2\.jsonl, line 101: 'positive' is null"):
         prepare_files(store, [given], memory_bytes=MEMORY)
     assert not store.exists("manifest.json")
-    assert store.list("work")
+    assert store.list(WORK_PREFIX)
     third.write_text(good)
     prepare_files(store, [given], memory_bytes=MEMORY)
 
-    assert store.list("work") == []
-    assert not Path(store.uri, "work").exists()
+    assert store.list(WORK_PREFIX) == []
+    assert not Path(store.uri, WORK_PREFIX).exists()
 
 
 def test_work_of_another_recipe_is_removed(store: Store) -> None:
@@ -205,7 +205,7 @@ def test_work_of_another_recipe_is_removed(store: Store) -> None:
     mine = begin_work(store, {"seed": 1}, say=said.append)
 
     assert mine.load("done.json") is None
-    assert store.list("work") == []
+    assert store.list(WORK_PREFIX) == []
     assert said == [
         "going on with a preparation that did not end",
         "another preparation did not end here: starting over",
@@ -215,7 +215,7 @@ def test_work_of_another_recipe_is_removed(store: Store) -> None:
 def test_a_record_that_was_changed_does_not_count(store: Store) -> None:
     work = Work(store, "name")
     work.save("done.json", {"rows": 3})
-    store.put("work/name/done.json", store.get("work/name/done.json").replace(b"3", b"4"))
+    store.put(".f2llm-work/name/done.json", store.get(".f2llm-work/name/done.json").replace(b"3", b"4"))
 
     assert work.load("done.json") is None
 

@@ -1,4 +1,6 @@
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from data_io.evaluation_sets import RetrievalSet, StsSet, load_evaluation
 from data_io.manifest import Manifest, load_manifest
 from data_io.prepare import FileInput, prepare_documentation, prepare_files
 from data_io.reader import Reader
+from data_io.rows import MAX_TEXT_BYTES
 from data_io.schema import text_columns
 from data_io.sources.convert import Columns
 from data_io.sources.docstrings import Limits
@@ -99,6 +102,63 @@ def test_preparing_elsewhere_gives_the_same_version(documented: Store, store: St
     assert manifest.version == load_manifest(documented).version
     assert all(store.get(key) == documented.get(key) for key in TOKENIZER_KEYS)
     assert any("pydantic" in line for line in said)
+
+
+def test_a_users_own_files_beside_a_data_set_stay(tmp_path: Path) -> None:
+    own = {name: tmp_path / name for name in ("work/faq.jsonl", "work/thesis/one.md", "sub/issue#12", "mining/notes")}
+    for path in own.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+        os.utime(path, (1, 1))
+    given = write_pairs(tmp_path / "work" / "faq.jsonl", 40)
+
+    for _ in range(2):
+        prepare_files(open_store(str(tmp_path)), [given], memory_bytes=1)
+
+    assert all(path.exists() for path in own.values())
+
+
+def test_a_data_set_has_the_tokenizer_that_was_made_with_it_or_none(store: Store, tmp_path: Path) -> None:
+    given = [write_pairs(tmp_path / "faq.jsonl", 40)]
+    prepare_files(store, given, tokenizer_vocabulary=300)
+    whole = store.get(TOKENIZER_KEYS[0])
+    store.put(TOKENIZER_KEYS[0], whole[:-9])
+
+    problems = verify_dataset(store).problems
+    assert [problem.place for problem in problems] == [TOKENIZER_KEYS[0]]
+    prepare_files(store, given, tokenizer_vocabulary=300)
+    assert (store.get(TOKENIZER_KEYS[0]), verify_dataset(store).ok) == (whole, True)
+    prepare_files(store, given)
+
+    assert not any(store.exists(key) for key in TOKENIZER_KEYS)
+    assert verify_dataset(store).ok
+
+
+def test_a_preparation_that_is_cut_off_leaves_no_data_set_without_its_tokenizer(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(*_: object, **__: object) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data_io.prepare.tokenizer_training.train_tokenizer", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], tokenizer_vocabulary=300)
+
+    assert not store.exists("manifest.json")
+
+
+def test_queries_that_share_few_answers_lose_rows_and_it_is_said(store: Store, tmp_path: Path) -> None:
+    path, said = tmp_path / "faq.jsonl", list[str]()
+    path.write_text("".join(json.dumps({"query": f"q{i}", "positive": f"answer {i % 9}"}) + "\n" for i in range(400)))
+    given = FileInput("faq", str(path), Kind.RETRIEVAL)
+
+    prepare_files(store, [given], heldout_fraction=0.005, progress=said.append)
+    with pytest.raises(DataError, match=r"'faq' has no rows to train on: 400 have a held-out query or document"):
+        prepare_files(store, [given], heldout_fraction=0.3)
+
+    warnings = [line for line in said if "warning" in line]
+    assert len(warnings) == 1
+    assert "lower heldout_fraction" in warnings[0]
 
 
 def test_another_recipe_makes_another_data_set(store: Store, tmp_path: Path) -> None:
@@ -305,12 +365,31 @@ def test_a_bad_row_is_named_with_its_line(
 
 
 @pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ({"sentence1": " "}, r"sts\.jsonl, line 2: the first text is blank"),
+        ({"sentence2": "\ud83d"}, r"sts\.jsonl, line 2: the second text is not valid Unicode: lone surrogate U\+D83D"),
+        ({"sentence2": "x" * (MAX_TEXT_BYTES + 1)}, r"sts\.jsonl, line 2: the second text has 4194305 bytes, at most"),
+    ],
+)
+def test_a_bad_scored_pair_is_named_with_its_line(
+    store: Store, tmp_path: Path, pair: dict[str, str], message: str
+) -> None:
+    path = tmp_path / "sts.jsonl"
+    pairs = [{"sentence1": "a", "sentence2": "b", "score": 1} | change for change in ({}, pair)]
+    path.write_text("".join(json.dumps(each) + "\n" for each in pairs))
+
+    with pytest.raises(DataError, match=message):
+        prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 3), FileInput("similar", str(path), "sts")])
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"name": "no spaces"}, ConfigError, r"input 'no spaces': name is 'no spaces'"),
         ({"negatives": 999}, ConfigError, r"input 'rows': negatives is 999"),
         ({"negatives": 3}, DataError, r"line 1: has 1 hard negatives, the source needs 3"),
-        ({"mine_lexical": 3}, DataError, r"line 1: has 1 hard negatives, the source needs 3"),
+        ({"mine_lexical": 3}, DataError, r"line 1: 3 hard negatives are asked for .* it has 1\n.*: ask for 1"),
         ({"mine_lexical": 1, "negatives": 2}, ConfigError, r"negatives=2, but mine_lexical=1 in all"),
         ({"kind": Kind.CLUSTERING, "mine_lexical": 3}, ConfigError, r"of kind clustering, its rows share labels"),
         ({"instruction": "Mine."}, ConfigError, r"given the instruction 'Mine\.', its files have 'Theirs\.'"),
@@ -328,6 +407,29 @@ def test_settings_that_cannot_be_are_refused_with_both_values(
     with pytest.raises(error, match=message):
         prepare_files(store, [given], heldout_fraction=0.0)
     assert not store.exists("manifest.json")
+
+
+@pytest.mark.parametrize("source", ["io", "io/", "io/../io", ".", "file://{}/io", "linked"])
+def test_a_folder_that_holds_the_data_set_is_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "io").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "io")
+    write_pairs(tmp_path / "io" / "faq.jsonl", 3)
+    given = FileInput("faq", source.format(tmp_path), Kind.RETRIEVAL)
+
+    with pytest.raises(ConfigError, match=r"source 'faq' is .*, which holds the data set"):
+        prepare_files(open_store("io"), [given])
+
+
+def test_files_beside_the_data_set_are_a_source(tmp_path: Path) -> None:
+    given = replace(write_pairs(tmp_path / "faq.jsonl", 40), address=str(tmp_path / "*.jsonl"))
+    store = open_store(str(tmp_path))
+
+    made = prepare_files(store, [given])
+
+    assert prepare_files(store, [given], seed=1).source("faq").rows == made.source("faq").rows
 
 
 def test_two_inputs_do_not_share_a_name(store: Store, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from data_io.sources.public_rows import PublicRows
 from data_io.storage import Store, open_store
 from data_io.task import Kind
 from data_io.verify import verify_dataset
-from data_io.work import in_process
+from data_io.work import WORK_PREFIX, in_process
 from data_io.writer import Row, write_dataset
 
 
@@ -113,13 +113,13 @@ def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
 
     with pytest.raises(KeyboardInterrupt):
         prepare_recipe(store, NAMES, folder=copies, run=killed)
-    spilled = {info.key: info.modified for info in store.list("work") if "/spill/" in info.key}
+    spilled = {info.key: info.modified for info in store.list(WORK_PREFIX) if "/spill/" in info.key}
     said: list[str] = []
     again: list[Any] = []
 
     def watched(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for found in in_process(function, pieces):
-            again.append({info.key: info.modified for info in store.list("work") if info.key in spilled})
+            again.append({info.key: info.modified for info in store.list(WORK_PREFIX) if info.key in spilled})
             yield found
 
     manifest = prepare_recipe(store, NAMES, folder=copies, run=watched, progress=said.append)
@@ -128,7 +128,7 @@ def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
     assert all(seen == spilled for seen in again)
     assert "going on with a preparation that did not end" in said
     assert manifest.version == undisturbed.version
-    assert store.list("work") == []
+    assert store.list(WORK_PREFIX) == []
 
 
 def test_at_most_max_rows_of_each_source_are_kept(store: Store, copies: str) -> None:
@@ -338,7 +338,7 @@ def test_rows_with_a_benchmarks_texts_are_dropped_and_counted_for_each_source(
 
 
 def test_texts_to_exclude_may_be_lines_tables_and_a_data_sets_evaluation_sets(tmp_path: Path) -> None:
-    (tmp_path / "texts.txt").write_text("One\n\ntwo\n")
+    (tmp_path / "texts.txt").write_text("One\n\ntwo\n", encoding="utf-8-sig")
     pq.write_table(pa.table({"text": ["one"], "number": [2]}), tmp_path / "texts.parquet")
     store = open_store(str(tmp_path / "set"))
     info = SourceInfo(name="faq", kind=Kind.RETRIEVAL, negatives=0)

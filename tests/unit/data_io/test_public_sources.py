@@ -342,7 +342,7 @@ def test_a_line_of_a_text_file_is_a_text_of_the_class_that_the_file_is_named_aft
     for topic in ("Python", "Art"):
         path = tmp_path / name / "data" / "train" / f"{topic}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{topic} question {n}\n" for n in range(30)) + "\n")
+        path.write_text("".join(f"{topic} question {n}\n" for n in range(30)) + "\n", encoding="utf-8-sig")
 
     rows = triples(tmp_path, name)
 

@@ -15,6 +15,7 @@ from data_io.sources.split import (
     text_key,
     training_rows,
 )
+from data_io.task import Kind
 from data_io.writer import Row
 
 # Many rows of few distinct texts, so that they share them in every way there is.
@@ -147,6 +148,15 @@ def test_what_was_left_out_is_counted() -> None:
 
     assert [row.query for row in train] == ["q2", "q3"]
     assert counts == SplitCounts(kept=2, held_out=2, dropped=1, replaced_negatives=0)
+
+
+def test_the_words_of_a_label_may_be_held_out_texts_of_another_source() -> None:
+    held_out = HeldOut((), frozenset(map(text_key, ["yes", "is it?"])))
+    rows = [Row("good", "yes", ("no",)), Row("bad", "no", ("yes",)), Row("is it?", "no", ("yes",))]
+
+    train = list(training_rows(rows, held_out, negatives=1, kind=Kind.CLASSIFICATION))
+
+    assert train == rows[:2]
 
 
 def test_a_held_out_negative_is_replaced_by_the_answer_to_another_question() -> None:
