@@ -21,7 +21,7 @@ from ray_app.delivery import export_run
 from ray_app.encoder import load_encoder
 from ray_app.evaluate import evaluate
 from ray_app.evaluation_curve import CURVE, MeasuredCheckpoint, best_of, read_curve
-from ray_app.export import put_in_place, rewrite_card, upload_folder
+from ray_app.export import end_replacing, put_in_place, rewrite_card, upload_folder
 from ray_app.run_directory import LineLog
 
 BEST = "best"
@@ -89,6 +89,7 @@ def _candidate(run: Store) -> Iterator[Path]:
     """
     if run.is_local:
         folder = Path(run.uri) / _CANDIDATE
+        end_replacing(folder, Path(run.child(BEST).uri))
         try:
             yield folder
         finally:

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,12 +17,12 @@ from ray_app.config import JobSpec
 from ray_app.data_order import select_sources
 from ray_app.encoder import Cut, Encoder, initial_encoder, load_encoder
 from ray_app.errors import ModelError
+from ray_app.export import FILES_KEY
 from ray_app.model import load_tokenizer
 from ray_app.model_card import make_prompts
 from ray_app.sentence_model import SentenceModel, is_of_ours
 
 _CONFIGURATION = "config_sentence_transformers.json"
-_LISTING = "files.json"
 _WHAT_EMBEDS = (".safetensors", ".json", ".txt", ".model")
 """Endings of the files that the embeddings depend on; a card does not change them."""
 
@@ -66,9 +67,12 @@ def find_exported(place: Store, *, name: str | None = None, batch_tokens: int = 
 
 
 def model_folder(place: Store) -> Store:
-    """Where the exported model is: `place` itself, or model/ of a run directory. Raises ModelError where neither is."""
+    """Where the exported model is: `place` itself, or model/ of a run directory. Raises ModelError where neither is,
+    and where it is a copy that is not whole.
+    """
     for folder in (place, place.child("model")):
         if folder.exists(_CONFIGURATION):
+            _check_whole(folder)
             return folder
     raise ModelError(
         f"{place.uri} has no model: neither {_CONFIGURATION} nor model/{_CONFIGURATION} is there",
@@ -107,23 +111,37 @@ def open_encoder(model: EmbeddingModel, cut: Cut) -> Encoder:
         return Encoder(other, other.tokenizer, batch_tokens=model.batch_tokens, cut=cut)
 
 
+def _check_whole(folder: Store) -> None:
+    if folder.is_local:
+        return
+    found, listed = {info.key: info.size for info in folder.list()}, _listing(folder)
+    wrong = next((key for key, entry in (listed or {}).items() if _embeds(key) and found.get(key) != entry["size"]), "")
+    if wrong or (listed is None and FILES_KEY in found):
+        raise ModelError(
+            f"{folder.uri} is being written, or its upload was cut off"
+            + (f": {wrong} is not what {FILES_KEY} says" if wrong else f": {FILES_KEY} lists nothing yet"),
+            remedy="wait for its end, or write it again: `f2llm export`",
+        )
+
+
 def _fingerprint(folder: Store) -> str:
     """A hash of the files by name and content, 32 hex digits."""
-    known = _listed_hashes(folder)
-    keys = [info.key for info in folder.list() if info.key.endswith(_WHAT_EMBEDS) and info.key != _LISTING]
+    known = {key: entry["sha256"] for key, entry in (_listing(folder) or {}).items()}
+    keys = [info.key for info in folder.list() if _embeds(info.key)]
     lines = [f"{key} {known.get(key) or _hash(folder, key)}\n" for key in keys]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:32]
 
 
-def _listed_hashes(folder: Store) -> dict[str, str]:
-    """What an upload wrote of its files; none for a local folder, whose files anyone may have changed since."""
-    if folder.is_local:
-        return {}
+def _embeds(key: str) -> bool:
+    return key.endswith(_WHAT_EMBEDS) and key != FILES_KEY
+
+
+def _listing(folder: Store) -> dict[str, Any] | None:
+    """What an upload wrote of its files; None for a local folder, whose files anyone may have changed since."""
     try:
-        listing = json.loads(folder.get(_LISTING))
+        return None if folder.is_local else json.loads(folder.get(FILES_KEY))["files"]
     except NotFoundInStore:
-        return {}
-    return {name: entry["sha256"] for name, entry in listing["files"].items()}
+        return None
 
 
 def _hash(folder: Store, key: str) -> str:

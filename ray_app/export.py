@@ -24,6 +24,7 @@ from ray_app.errors import ModelError
 from ray_app.model_card import CardFacts, render_card
 from ray_app.weights import Shapes, Weights, groups
 
+FILES_KEY = "files.json"
 _UPLOAD_BLOCK = 8 << 20
 _FILE_BYTES = 2 << 30
 # The oldest version that reads everything written here; a newer number would only make older versions warn.
@@ -82,7 +83,10 @@ def rewrite_card(folder: Path, card: CardFacts) -> None:
 
 
 def upload_folder(folder: Path, store: Store) -> None:
-    """Copy a folder's files to `store`, then `files.json` with sizes and SHA-256: without it the copy is not whole."""
+    """Make `store` a copy of a folder. Its `files.json` lists sizes and SHA-256 of all files once they are there; until
+    then it lists nothing, which tells readers that the copy is not whole, nor what it replaces any more.
+    """
+    store.put(FILES_KEY, _json({"files": None}).encode())
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest = hashlib.sha256()
@@ -91,7 +95,8 @@ def upload_folder(folder: Path, store: Store) -> None:
                 digest.update(block)
                 writer.write(block)
         files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest.hexdigest()}
-    store.put("files.json", _json({"files": files}).encode())
+    store.delete([info.key for info in store.list() if info.key not in files and info.key != FILES_KEY])
+    store.put(FILES_KEY, _json({"files": files}).encode())
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -219,11 +224,23 @@ def _write_modules(folder: Path, dimension: int, max_seq_length: int, prompts: M
 
 def put_in_place(partial: Path, out: Path) -> None:
     """Rename `partial` to `out`; a folder that was there stays whole until the moment it is replaced."""
-    old = partial.with_name(f"{partial.name}-old")
+    end_replacing(partial, out)
     if out.exists():
-        out.rename(old)
+        out.rename(_replaced(partial))
     partial.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(_replaced(partial), ignore_errors=True)
+
+
+def end_replacing(partial: Path, out: Path) -> None:
+    """What a `put_in_place` that was killed left: the older folder comes back where nothing is, else it goes."""
+    if out.exists():
+        shutil.rmtree(_replaced(partial), ignore_errors=True)
+    elif _replaced(partial).exists():
+        _replaced(partial).rename(out)
+
+
+def _replaced(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}-old")
 
 
 def _json(content: object) -> str:

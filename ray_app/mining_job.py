@@ -8,6 +8,7 @@ missing, and ends with the same bytes.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from time import monotonic
@@ -24,7 +25,6 @@ from data_io.storage import Store
 from data_io.tokenization import TOKENIZER_KEYS
 from data_io.writer import Row, write_dataset
 from ray_app.cluster import cluster
-from ray_app.errors import CapacityError
 from ray_app.mining import HISTOGRAM_EDGES, MiningRule
 from ray_app.mining_model import find_model
 from ray_app.mining_pieces import (
@@ -41,11 +41,13 @@ from ray_app.mining_pieces import (
 )
 from ray_app.mining_report import REPORT_KEY, MiningReport, SourceReport, source_report
 from ray_app.pieces import run_pieces
-from ray_app.ray_environment import EMBEDDED
+from ray_app.ray_environment import check_gpus
 
 P = TypeVar("P", bound="ReadPiece | ProbePiece | EmbedPiece | QueryPiece")
 
 _FOLDER = "mining"
+_WORK = re.compile(rf"{_FOLDER}/[0-9a-f]{{16}}/")
+"""What a job keeps until its end."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def mine_dataset(
     manifest = load_manifest(data)
     names = _chosen(manifest, sources)
     files = _corpus_files(names, corpus or {})
-    _check_gpus(workers)
+    check_gpus(workers.gpus)
     found = find_model(model, query_prompt=query_prompt, max_tokens=max_tokens, batch_tokens=batch_tokens)
     tokenizer = [key for key in TOKENIZER_KEYS if data.exists(key)]
     recipe = {
@@ -137,9 +139,9 @@ def mine_dataset(
         )
         for entry in manifest.sources
     ]
-    written = write_dataset(out, all_rows, [load_evaluation(data, entry) for entry in manifest.evaluations])
     for each in tokenizer:
         out.put(each, data.get(each))
+    written = write_dataset(out, all_rows, [load_evaluation(data, entry) for entry in manifest.evaluations])
     whole = MiningReport(
         version=written.version, input_version=manifest.version, model=model, model_fingerprint=found.fingerprint,
         rule=rule, histogram_edges=tuple(round(float(edge), 2) for edge in HISTOGRAM_EDGES), sources=tuple(reports),
@@ -269,17 +271,6 @@ def _corpus_files(names: Sequence[str], corpus: Mapping[str, Sequence[str]]) -> 
     return {name: [file for address in corpus.get(name, ()) for file in find_corpus(address)] for name in names}
 
 
-def _check_gpus(workers: Workers) -> None:
-    import torch
-
-    there = torch.cuda.device_count()
-    if EMBEDDED and workers.gpus > there:
-        raise CapacityError(
-            f"{workers.gpus} GPUs are asked for, and this machine has {there}",
-            remedy="lower --gpus, or set RAY_ADDRESS to a cluster that has them",
-        )
-
-
 def _check_free(out: Store, work: Store) -> None:
     """Nothing is at `out`, or only what this very job left there."""
     if out.exists(MANIFEST_KEY) and (out.exists(RECIPE_KEY) or not work.list()):
@@ -319,4 +310,4 @@ def _read_report(out: Store, keep_work: bool) -> MiningReport:
 
 
 def _remove_work(out: Store) -> None:
-    out.delete([info.key for info in out.list(_FOLDER) if info.key != REPORT_KEY])
+    out.delete([info.key for info in out.list(_FOLDER) if _WORK.match(info.key)])

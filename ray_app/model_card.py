@@ -113,7 +113,7 @@ def render_merged_card(folder: Path, averaged: Sequence[AveragedPart]) -> str:
     return _template("merged_card.md.j2").render(
         front_matter=yaml.safe_dump({**_FRONT_MATTER, "tags": [*_FRONT_MATTER["tags"], "merge"]}, sort_keys=False),
         averaged=averaged,
-        prompts=read_json(folder / "config_sentence_transformers.json")["prompts"],
+        prompts=read_json(folder / "config_sentence_transformers.json").get("prompts") or {},
         max_seq_length=read_json(folder / "sentence_bert_config.json")["max_seq_length"],
         embedding_dimension=config["hidden_size"],
         matryoshka_dims=config.get("matryoshka_dimensions", ()),

@@ -8,6 +8,8 @@ relative; Ray Train would move them into one of its own.
 import os
 import secrets
 
+from ray_app.errors import CapacityError
+
 EMBEDDED = "RAY_ADDRESS" not in os.environ
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -26,3 +28,16 @@ for name, seconds in (
     os.environ.setdefault(name, str(seconds))
 if EMBEDDED and "RAY_AUTH_MODE" not in os.environ:
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def check_gpus(gpus: int) -> None:
+    """Raises CapacityError where an embedded Ray would wait for GPUs that this machine does not have."""
+    if not EMBEDDED or not gpus:
+        return
+    import torch
+
+    if gpus > (there := torch.cuda.device_count()):
+        raise CapacityError(
+            f"{gpus} GPUs are asked for, and this machine has {there}",
+            remedy="ask for fewer, or set RAY_ADDRESS to a cluster that has them",
+        )

@@ -22,6 +22,8 @@ from ray_app.serve_metrics import ServeMetrics
 
 _LONGEST_RETRY_SECONDS = 60
 _FIRST_GUESS_TOKENS_PER_SECOND = 1000.0
+_MOST_FAILED = 5
+"""Batches that fail one after another until nothing is expected of this process: a GPU that is lost stays lost."""
 
 
 @dataclass(eq=False)
@@ -46,6 +48,7 @@ class Engine:
         self._batcher = TokenBatcher[_Asked](batch_tokens=batch_tokens, max_queued_tokens=max_queued_tokens)
         self._tokens_per_second = _FIRST_GUESS_TOKENS_PER_SECOND
         self._task: asyncio.Task[None] | None = None
+        self._failed = 0
 
     @property
     def dimensions(self) -> int:
@@ -62,8 +65,8 @@ class Engine:
 
     @property
     def works(self) -> bool:
-        """Whether batches are embedded."""
-        return self._task is not None and not self._task.done()
+        """Whether batches are embedded; not where the last few all failed."""
+        return self._task is not None and not self._task.done() and self._failed < _MOST_FAILED
 
     def start(self) -> None:
         """Begin to embed, in the loop that is running."""
@@ -157,11 +160,13 @@ class Engine:
             await loop.run_in_executor(self._embedding, embed)
         except Exception as error:  # one batch that fails, as for want of memory, must not end the server
             logging.getLogger(__name__).exception("a batch of %s tokens failed", len(tokens.ids))
+            self._failed += 1
             failure = Refusal(500, f"The texts could not be embedded: {type(error).__name__}: {error}", code="failed")
             for asked, _ in batch:
                 if not asked.done.done():
                     asked.done.set_exception(failure)
             return
+        self._failed = 0
         seconds = monotonic() - began
         self._tokens_per_second += 0.1 * (len(tokens.ids) / max(seconds, 1e-6) - self._tokens_per_second)
         self._metrics.batch_seconds.observe(seconds)

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 
 from data_io.errors import ConfigError
-from ray_app.ray_environment import EMBEDDED
+from ray_app.ray_environment import EMBEDDED, check_gpus
 from ray_app.serve_model import find_served
 from ray_app.serve_settings import ServeSettings
 
@@ -14,13 +14,16 @@ def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[
     one comes.
 
     More than one copy is served by an embedded Ray, any number by the cluster that RAY_ADDRESS names. Raises ModelError
-    where there is no model, ConfigError where the port is taken, and CapacityError where the copies do not come up.
+    where there is no model, ConfigError where the port is taken, and CapacityError where there are too few GPUs or the
+    copies do not come up.
     """
-    model = find_served(settings)
     if EMBEDDED:
         _check_address(host, port)
+        check_gpus(settings.replicas * settings.gpus)
+    model = find_served(settings)
     shown = f"[{host}]" if ":" in host else host
-    ready = f"serving {model.name} at http://{shown}:{port}/v1, {settings.replicas} x {settings.cpus} cores"
+    each = f"{settings.gpus} GPU" if settings.gpus else f"{settings.cpus} cores"
+    ready = f"serving {model.name} at http://{shown}:{port}/v1, {settings.replicas} x {each}"
     if EMBEDDED and settings.replicas == 1:
         from ray_app.serve_alone import serve_alone
 

@@ -6,10 +6,10 @@ Paths are those of vLLM, TEI and Infinity: /v1/embeddings, /v1/models, /health, 
 import asyncio
 import base64
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from time import monotonic, time
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from ray_app.serve_request import EmbeddingRequest, Encoding, Served, check_mode
 from ray_app.serve_settings import ServeLimits
 
 Handler = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
 
 _HEARD_OUT_BYTES = 64 << 20
 
@@ -96,7 +97,7 @@ class EmbeddingServer:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 body = await self._body(request)
                 asked = parse_request(body, self._served)
-                vectors, tokens = await self._engine.embed(asked.texts, truncate=asked.truncate)
+                vectors, tokens = await _unless_gone(request, self._engine.embed(asked.texts, truncate=asked.truncate))
         except TimeoutError:
             raise too_late(self._limits.timeout_seconds) from None
         return _json(answer(vectors, tokens, asked, model=self._served.name))
@@ -162,6 +163,26 @@ class EmbeddingServer:
             raise Refusal(
                 401, "The API key is missing or wrong. Send it as `Authorization: Bearer KEY`.", code="api_key"
             )
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives; it is cancelled where the client goes, which gives ClientDisconnect, and with the caller."""
+    tasks = doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(_client_goes(request))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            gone.result()
+            raise ClientDisconnect
+        return doing.result()
+    finally:
+        doing.cancel()
+        gone.cancel()
+
+
+async def _client_goes(request: Request) -> None:
+    """Ends when the client has; its request was read to the end before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def answer(vectors_ND: npt.NDArray[np.float32], tokens: int, asked: EmbeddingRequest, *, model: str) -> dict[str, Any]:

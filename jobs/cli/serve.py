@@ -7,6 +7,7 @@ import typer
 
 from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Quiet, Region, s3_options
 from jobs.cli.text import say, say_nothing
+from jobs.errors import UsageError
 
 
 def serve(
@@ -28,7 +29,10 @@ def serve(
         str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 is all of them.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="Port to listen on.")] = 8000,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, metavar="N", help="Copies of the model.")] = 1,
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", min=1, metavar="N", help="Copies of the model; else one.", show_default=False),
+    ] = None,
     gpus: Annotated[
         int, typer.Option("--gpus", min=0, metavar="N", help="Serve on N GPUs, a copy of the model on each.")
     ] = 0,
@@ -70,7 +74,9 @@ def serve(
     from jobs.backend import function, quiet_libraries
     from ray_app.serve_settings import ServeLimits, ServeSettings
 
-    copies = gpus or replicas
+    if gpus and replicas is not None:
+        raise UsageError("--gpus N serves N copies, a GPU each", remedy="leave --replicas out")
+    copies = gpus or replicas or 1
     settings = ServeSettings(
         model=model,
         name=name,

@@ -15,12 +15,14 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
-from data_io.storage import open_store
+from data_io.errors import StorageError
+from data_io.storage import Store, open_store
 from data_io.tokenization import LoadedTokenizer, TextTokenizer
 from ray_app.config import JobSpec, TrainSpec
+from ray_app.embedding_model import find_exported
 from ray_app.errors import ModelError
 from ray_app.evaluation_report import EvaluationReport
-from ray_app.export import export_model, rewrite_card, upload_folder
+from ray_app.export import end_replacing, export_model, put_in_place, rewrite_card, upload_folder
 from ray_app.model_card import CardFacts, make_prompts
 
 # Loading is left to these libraries; what they deprecate among themselves is not ours.
@@ -285,6 +287,53 @@ def test_an_upload_holds_every_byte_and_lists_it_last(folder: Path, tmp_path: Pa
     assert sorted(listed) == sorted(files)
     assert all(store.get(name) == path.read_bytes() for name, path in files.items())
     assert {name: entry["size"] for name, entry in listed.items()} == {n: p.stat().st_size for n, p in files.items()}
+
+
+def test_an_upload_that_is_cut_off_is_no_model_whether_or_not_one_was_there_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = open_store("memory://").child("model"), Path(shutil.copytree(folder, tmp_path / "other"))
+    (other / "model-00009.safetensors").write_bytes(b"a part of a larger model")
+    upload_folder(other, store)
+    found = find_exported(store)
+
+    def cut_off(self: Store, key: str) -> Any:
+        if key == "model.safetensors":
+            raise StorageError("cut off", remedy="")
+        return open_writer(self, key)
+
+    open_writer = Store.open_writer
+    monkeypatch.setattr(Store, "open_writer", cut_off)
+    with pytest.raises(StorageError):
+        upload_folder(folder, store)
+    with pytest.raises(ModelError, match="is being written, or its upload was cut off"):
+        find_exported(store)
+    monkeypatch.undo()
+    upload_folder(folder, store)
+
+    assert find_exported(store).fingerprint != found.fingerprint
+    assert not store.exists("model-00009.safetensors")
+    store.put("model.safetensors", b"half")
+    with pytest.raises(ModelError, match=r"model\.safetensors is not what files\.json says"):
+        find_exported(store)
+
+
+@pytest.mark.parametrize("moment", ["before the new one is in place", "before the older one is gone"])
+def test_a_folder_that_is_replaced_survives_a_kill_at_any_moment(tmp_path: Path, moment: str) -> None:
+    out, partial, old = (tmp_path / name for name in ("best", ".candidate", ".candidate-old"))
+    old.mkdir()
+    (old / "older").touch()
+    if moment == "before the older one is gone":
+        out.mkdir()
+        (out / "newer").touch()
+
+    end_replacing(partial, out)
+    assert [path.name for path in tmp_path.rglob("*")] in (["best", "older"], ["best", "newer"])
+    partial.mkdir()
+    (partial / "newest").touch()
+    put_in_place(partial, out)
+
+    assert [path.name for path in sorted(tmp_path.rglob("*"))] == ["best", "newest"]
 
 
 def test_training_and_export_agree_on_the_fingerprint_of_the_tokenizer(

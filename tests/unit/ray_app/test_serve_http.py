@@ -43,6 +43,7 @@ class Site:
             engine, SERVED, ServeLimits(**limits), self.metrics, expose=self.expose, api_key=api_key
         )
         self.engine = engine
+        self.client_goes = asyncio.Event()
 
     async def expose(self) -> bytes:
         return exposition([self.metrics.collect("a"), ServeMetrics().collect("b")])
@@ -71,6 +72,9 @@ class Site:
         sent: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
+            if not parts:
+                await self.client_goes.wait()
+                return {"type": "http.disconnect"}
             part = parts.pop(0)
             return {"type": "http.request", "body": part, "more_body": bool(parts)}
 
@@ -133,6 +137,32 @@ def test_a_request_that_takes_too_long_is_given_up_and_says_so() -> None:
     found = Site(encoder, timeout_seconds=0.05).post(ONE)
 
     assert (found.status, found.code) == (504, "timeout")
+
+
+def test_nothing_is_embedded_any_more_for_a_client_that_has_gone() -> None:
+    encoder = Letters()
+    encoder.may_go_on.clear()
+    site = Site(encoder)
+    many = json.dumps({"model": "demo", "input": ["abcdefgh"] * 8}).encode()
+
+    async def go_away() -> None:
+        asked = asyncio.ensure_future(site._ask("POST", "/v1/embeddings", many, {}))
+        while not encoder.batches:
+            await asyncio.sleep(0.001)
+        site.client_goes.set()
+        answered = await asked
+        assert answered.status == 499
+
+    async def inside() -> None:
+        site.engine.start()
+        await go_away()
+        assert site.engine.queued_tokens == 0
+        assert site.server.in_flight == 0
+        encoder.may_go_on.set()
+        site.engine.stop()
+
+    asyncio.run(inside())
+    assert len(encoder.batches) == 1
 
 
 def test_more_requests_than_may_be_under_way_are_refused_with_a_time() -> None:
