@@ -7,6 +7,7 @@ pair of which only one was written is noticed. Keys are relative, so a copy else
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -205,12 +206,22 @@ def load_manifest(store: Store) -> Manifest:
         )
     table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
     manifest = Manifest(_from_table(table, document.sources), document.evaluations)
+    _check_keys(manifest, place)
     if manifest.version != document.version:
         raise DataError(
             f"{place} was edited: its content is version {manifest.version}, but it says {document.version}",
             remedy=_PREPARE,
         )
     return manifest
+
+
+def _check_keys(manifest: Manifest, place: str) -> None:
+    """A data set of others must not lead out of its own folder."""
+    shards = (shard.key for source in manifest.sources for shard in manifest.shards(source.name))
+    files = (file.key for evaluation in manifest.evaluations for file in evaluation.files.values())
+    for key in chain(shards, files):
+        if any(part in ("", ".", "..") for part in key.split("/")):
+            raise DataError(f"{place} names the object {key!r}, which is not below it", remedy=_PREPARE)
 
 
 def _fetch(store: Store, key: str) -> bytes:

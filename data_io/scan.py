@@ -110,7 +110,9 @@ class _Merged:
         for text in found.spares:
             self._spares.add(text)
         self._text_bytes += found.text_bytes
-        self._fewest.append(found.fewest_negatives)
+        if found.rows:
+            self._fewest.append(found.fewest_negatives)
 
     def result(self) -> ScannedSource:
-        return ScannedSource(self._text_bytes, min(self._fewest), self._choice.result(), self._spares.result())
+        fewest = min(self._fewest, default=0)
+        return ScannedSource(self._text_bytes, fewest, self._choice.result(), self._spares.result())

@@ -194,13 +194,15 @@ def _measure(
 
 
 def _summaries(lengths: dict[str, list[Lengths]]) -> dict[str, LengthStatistics]:
-    return {role: LengthStatistics.of(np.concatenate(parts)) for role, parts in lengths.items() if parts}
+    return {role: LengthStatistics.of(found) for role, found in _together(lengths).items()}
 
 
 def _histograms(lengths: dict[str, list[Lengths]]) -> dict[str, tuple[int, ...]]:
     edges = np.array((0, *HISTOGRAM_EDGES))
-    return {
-        role: tuple(np.histogram(np.concatenate(parts), bins=edges)[0].tolist())
-        for role, parts in lengths.items()
-        if parts
-    }
+    return {role: tuple(np.histogram(found, bins=edges)[0].tolist()) for role, found in _together(lengths).items()}
+
+
+def _together(lengths: dict[str, list[Lengths]]) -> dict[str, Lengths]:
+    """Without the roles that no text has."""
+    joined = {role: np.concatenate(parts) for role, parts in lengths.items() if parts}
+    return {role: found for role, found in joined.items() if len(found)}

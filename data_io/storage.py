@@ -11,19 +11,25 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from data_io.config import S3Options
 from data_io.errors import F2LLMError, NotFoundInStore, StorageError
-from data_io.storage_errors import ObjectTooShort, credentials_may_have_expired, out_of_range, translate
+from data_io.storage_errors import (
+    ObjectTooShort,
+    credentials_may_have_expired,
+    is_of_the_node,
+    out_of_range,
+    translate,
+)
 from data_io.store_address import allow_http, check_endpoint, endpoint_of, parse_uri, without_credentials
 
 if TYPE_CHECKING:
@@ -172,18 +178,6 @@ class Store:
 
         return self._call(key, write, create=True)
 
-    def put_new(self, key: str, data: bytes) -> bool:
-        """Write the object unless its key is taken; False means that it is and nothing was written."""
-
-        def create(client: ObjectStore, path: str) -> bool:
-            try:
-                obstore.put(client, path, data, mode="create")
-            except AlreadyExistsError:
-                return False
-            return True
-
-        return self._call(key, create, create=True)
-
     def put_immutable(self, key: str, data: bytes) -> str | None:
         """Write an object whose key says its content, unless it is there already and undamaged; returns its ETag.
 
@@ -235,11 +229,11 @@ class Store:
         """Write a large object piece by piece. After an exception in the `with` block nothing is left of it."""
         out = self._call(key, obstore.open_writer, create=True)
         try:
-            yield Writer(lambda data: self._call(key, lambda _client, _path: out.write(data)))
+            yield Writer(lambda data: self._call(key, lambda _client, _path: out.write(data), again=False))
         except BaseException:
             out.__exit__(*sys.exc_info())
             raise
-        self._call(key, lambda _client, _path: out.close())
+        self._call(key, lambda _client, _path: out.close(), again=False)
 
     def _delete_together(self, paths: Sequence[str]) -> None:
         """One request; asked again while the store stays away, as deleting twice is deleting once."""
@@ -252,21 +246,29 @@ class Store:
         again(self._call, "", lambda client, _: obstore.delete(client, paths))
 
     def _call(
-        self, key: str, action: Callable[[ObjectStore, str], T], *, create: bool = False, once: bool = False
+        self,
+        key: str,
+        action: Callable[[ObjectStore, str], T],
+        *,
+        create: bool = False,
+        once: bool = False,
+        again: bool = True,
     ) -> T:
+        """`again` says that the action may be done a second time, with another client."""
         client = _client_of(self, create)
         path = _join(self.prefix, key)
         try:
             try:
                 result = action(client.once if once else client.now, path)
             except BaseError as error:
-                if client.is_local or not credentials_may_have_expired(error):
+                if client.is_local or not again or not credentials_may_have_expired(error):
                     raise
                 client = _replace_client(self, client)
                 result = action(client.once if once else client.now, path)
         except (BaseError, OSError) as error:
-            translated = translate(error, place=self._place(key), bucket=None if client.is_local else self._bucket)
-            client.has_answered |= not translated.retryable
+            bucket = None if client.is_local else self._bucket
+            translated = translate(error, place=self._place(key), bucket=bucket, has_answered=client.has_answered)
+            client.has_answered |= not translated.retryable and not is_of_the_node(error)
             raise translated from error
         client.has_answered = True
         return result
@@ -359,7 +361,7 @@ def _replace_client(store: Store, refused: _Client) -> _Client:
     key = (store.root, store.s3)
     with _clients_lock:
         if _clients.get(key) is refused:
-            _clients[key] = _open_client(store, create=False)
+            _clients[key] = replace(_open_client(store, create=False), has_answered=refused.has_answered)
         return _clients[key]
 
 

@@ -10,6 +10,8 @@ _ERRNO = re.compile(r"\(os error (\d+)\)")
 _STATUS = re.compile(r"status code: (\d{3})")
 _S3_CODE = re.compile(r"(?:<Code>|\(code: )(\w+)")  # the second: obstore, of a key in a bulk delete
 _NODE_IDENTITY = ("169.254.169.254", "169.254.170.2", "169.254.170.23")
+_PASSING = {"RequestTimeout", "IncompleteBody", "OperationAborted", "SlowDown", "InternalError"}
+"""What another try mends, though some come with the status of a refusal."""
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, and what they may do in this bucket"
 _LOCAL = {
     errno.EACCES: ("permission denied", "change the folder's owner or mode, or use another folder"),
@@ -30,21 +32,27 @@ class ObjectTooShort(StorageError):
     retryable = False
 
 
-def translate(error: Exception, *, place: str, bucket: str | None) -> F2LLMError:
+def translate(error: Exception, *, place: str, bucket: str | None, has_answered: bool = False) -> F2LLMError:
     """The project's error for one of obstore's or the operating system's; `place` is what was touched, safe to print.
 
-    `bucket` is None for a local folder. Only the kind of failure is taken from the original: its text may hold headers.
+    `bucket` is None for a local folder; `has_answered` says that the store did, with the credentials of this process.
+    Only the kind of failure is taken from the original: its text may hold headers.
     """
     text = str(error)
     if type(error).__name__ == "PreconditionError":
         return ObjectChanged(f"{place}: the object was overwritten; its ETag is not the one seen before")
-    return _local(error, text, place) if bucket is None else _remote(error, text, place, bucket)
+    return _local(error, text, place) if bucket is None else _remote(error, text, place, bucket, has_answered)
 
 
 def credentials_may_have_expired(error: Exception) -> bool:
     """Whether new credentials could turn this refusal into an answer."""
     text = str(error)
     return _refused(_first(_STATUS, text), _first(_S3_CODE, text))
+
+
+def is_of_the_node(error: Exception) -> bool:
+    """Whether the machine's own identity could not be had; the store was not even asked."""
+    return any(address in str(error) for address in _NODE_IDENTITY)
 
 
 def out_of_range(error: BaseException | None) -> bool:
@@ -64,13 +72,17 @@ def _local(error: Exception, text: str, place: str) -> F2LLMError:
     return StorageError(f"{place}: {reason}")
 
 
-def _remote(error: Exception, text: str, place: str, bucket: str) -> F2LLMError:
+def _remote(error: Exception, text: str, place: str, bucket: str, has_answered: bool) -> F2LLMError:
     status, code = _first(_STATUS, text), _first(_S3_CODE, text)
     if code == "NoSuchBucket":
         return StoreAccessError(f"{place}: there is no bucket {bucket!r}", remedy="create it or correct the s3:// URI")
     if isinstance(error, FileNotFoundError):
         return NotFoundInStore(f"{place}: no such object")
-    if any(address in text for address in _NODE_IDENTITY):
+    if is_of_the_node(error) and has_answered:  # credentials are to be renewed, and the service is slow or busy
+        return StorageError(
+            f"{place}: this machine's identity service does not answer", remedy="look at the node's metadata service"
+        )
+    if is_of_the_node(error):
         return StoreAccessError(
             f"{place}: found no credentials in the environment, and this machine has no identity of its own",
             remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -84,7 +96,8 @@ def _remote(error: Exception, text: str, place: str, bucket: str) -> F2LLMError:
         )
     if status is not None:
         answer = f"HTTP {status}" if code is None else f"HTTP {status}, {code}"
-        kind = StorageError if status.startswith("5") or status in {"408", "429"} else StoreAccessError
+        passes = code in _PASSING or status in {"408", "429"} or (status.startswith("5") and status != "501")
+        kind = StorageError if passes else StoreAccessError
         return kind(f"{place}: the store answered {answer}", remedy="look at the store's own log")
     if "error sending request" in text:
         return StorageError(

@@ -19,10 +19,8 @@ def probe_store(store: Store) -> list[str]:
             if not works(store, key):
                 raise StorageError(f"{store.uri}: this store does not do what a run needs: {ability}", remedy=remedy)
             worked.append(ability)
-        if _creates_once(store, f"{key}-new"):
-            worked.append("conditional create")
     finally:
-        store.delete([key, f"{key}-new"])
+        store.delete([key])
     return [*worked, "delete"]
 
 
@@ -57,10 +55,6 @@ def _refuses_what_changed(store: Store, key: str) -> bool:
 def _writes_in_parts(store: Store, key: str) -> bool:
     store.put(key, _OLD, in_parts=True)
     return store.get(key) == _OLD
-
-
-def _creates_once(store: Store, key: str) -> bool:
-    return store.put_new(key, _OLD) and not store.put_new(key, _NEW)
 
 
 _SERVER = "check what serves this address, and whether a cache stands before it"

@@ -161,28 +161,6 @@ def test_sixteen_threads_read_their_own_ranges(store: Store) -> None:
     assert b"".join(parts) == data
 
 
-# Create once
-
-
-def test_put_new_leaves_an_object_that_is_there_alone(store: Store) -> None:
-    assert store.put_new("lock", b"first")
-
-    assert not store.put_new("lock", b"second")
-
-    assert store.get("lock") == b"first"
-
-
-def test_of_sixteen_that_create_the_same_key_exactly_one_wins(store: Store) -> None:
-    store.put("warm", b"")  # so that the folder and the client are not what is raced for
-
-    for attempt in range(5):
-        with ThreadPoolExecutor(16) as pool:
-            won = list(pool.map(lambda who, a=attempt: store.put_new(f"lock-{a}", b"%d" % who), range(16)))
-
-        assert won.count(True) == 1
-        assert store.get(f"lock-{attempt}") == b"%d" % won.index(True)
-
-
 def test_put_immutable_leaves_a_whole_object_alone_and_mends_a_damaged_one(store: Store) -> None:
     etag = store.put_immutable("shard-1", b"data")
     assert store.put_immutable("shard-1", b"data") == etag
@@ -259,5 +237,5 @@ def test_an_aborted_writer_leaves_no_file_behind(s3: S3Server, tmp_path: Path) -
 def test_a_probe_finds_that_it_does_all_that_a_run_needs_and_leaves_nothing(store: Store) -> None:
     needed = ["read after write", "read after overwrite", "list after write", "ranges", "If-Match", "multipart upload"]
 
-    assert probe_store(store) == [*needed, "conditional create", "delete"]
+    assert probe_store(store) == [*needed, "delete"]
     assert store.list() == []

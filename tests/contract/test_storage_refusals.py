@@ -13,9 +13,9 @@ from tests.support.s3_server import S3Server, free_port
 Call = Callable[[Store], object]
 
 
-def write(store: Store) -> None:
+def write(store: Store, size: int = 4) -> None:
     with store.open_writer("folder/key") as writer:
-        writer.write(b"data")
+        writer.write(bytes(size))
 
 
 CALLS: dict[str, Call] = {
@@ -23,10 +23,10 @@ CALLS: dict[str, Call] = {
     "get_range": lambda store: store.get_range("folder/key", 0, 1),
     "head": lambda store: store.head("folder/key"),
     "put": lambda store: store.put("folder/key", b"data"),
-    "put_new": lambda store: store.put_new("folder/key", b"data"),
     "list": lambda store: store.list("folder"),
     "delete": lambda store: store.delete(["folder/key"]),
     "open_writer": write,
+    "open_writer, in parts": lambda store: write(store, 30 << 20),
 }
 EVERY_CALL = pytest.mark.parametrize("call", list(CALLS.values()), ids=list(CALLS))
 

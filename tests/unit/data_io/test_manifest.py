@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,16 @@ def test_a_name_that_is_not_there_lists_those_that_are() -> None:
 def test_two_sources_cannot_share_a_name() -> None:
     with pytest.raises(DataError, match="two sources are called 'a'"):
         Manifest([source_data("a"), source_data("a")])
+
+
+@pytest.mark.parametrize("key", ["/etc/hostname", "../other/shard", "sources/../../shard", "sources//shard", ""])
+def test_a_data_set_that_leads_out_of_its_folder_is_refused(tmp_path: Path, key: str) -> None:
+    data = source_data("a")
+    store = open_store(str(tmp_path))
+    save_manifest(store, Manifest([replace(data, shards=tuple(replace(shard, key=key) for shard in data.shards))]))
+
+    with pytest.raises(DataError, match="which is not below it"):
+        load_manifest(store)
 
 
 @pytest.mark.parametrize("key", ["manifest.json", "manifest.arrow"])

@@ -308,6 +308,18 @@ def test_as_many_negatives_are_kept_as_every_row_has(store: Store, tmp_path: Pat
     assert manifest.source("lists").negatives == 2
 
 
+def test_an_empty_row_group_takes_no_negatives_away(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "triplets.parquet"
+    table = pa.table({name: [f"{name} {i}" for i in range(400)] for name in ("query", "positive", "negative")})
+    with pq.ParquetWriter(path, table.schema) as out:
+        out.write_table(table, row_group_size=200)
+        out.write_table(table.slice(0, 0))
+
+    manifest = prepare_files(store, [FileInput("rows", str(path), Kind.RETRIEVAL)], memory_bytes=2000)
+
+    assert manifest.source("rows").negatives == 1
+
+
 def test_a_tokenizer_is_trained_on_request(store: Store, tmp_path: Path) -> None:
     prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], tokenizer_vocabulary=300)
 

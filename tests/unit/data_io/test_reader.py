@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from data_io.errors import DataError, NotFoundInStore, ObjectChanged, StorageError
 from data_io.manifest import SourceInfo, load_manifest
+from data_io.node_cache import NodeCache
 from data_io.reader import MERGE_GAP_BYTES, Reader
 from data_io.schema import HASH_COLUMNS, columns
 from data_io.storage import Store, open_store
@@ -156,6 +157,21 @@ def test_without_verification_pages_are_not_checked(dataset: Store) -> None:
     table = Reader(dataset, manifest, verify=False).read("questions", 0, ["query", "positive_hash"])
 
     assert table.column("query") == stored_row_group(dataset, "questions", 0).column("query")
+
+
+def test_what_was_read_without_verification_is_not_what_a_verifying_reader_gets(dataset: Store, tmp_path: Path) -> None:
+    manifest, cache = load_manifest(dataset), NodeCache(tmp_path / "cache", 2**20)
+    key, groups = manifest.shards("questions")[0].key, manifest.row_groups("questions")
+    whole = dataset.get(key)
+    last = int(groups.offset[0] + groups.chunk_bytes[0].sum()) - 1
+    dataset.put(key, whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :])
+    Reader(dataset, manifest, verify=False, cache=cache).read("questions", 0, ["query"])
+
+    dataset.put(key, whole)
+
+    reader = Reader(dataset, manifest, cache=cache)
+    assert reader.read("questions", 0, ["query"]) == stored_row_group(dataset, "questions", 0).select(["query"])
+    assert cache.stats.hits == 0
 
 
 def test_what_is_not_parquet_is_an_error_without_verification_too(dataset: Store) -> None:

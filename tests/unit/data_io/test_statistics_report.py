@@ -67,6 +67,14 @@ def test_a_source_without_negatives_has_no_lengths_for_them(store: Store) -> Non
     assert set(source.characters) == {"query", "positive"}
 
 
+def test_an_unmined_source_whose_rows_have_no_negatives_has_no_lengths_for_them(store: Store) -> None:
+    info = SourceInfo(name="entailed", kind=Kind.RETRIEVAL, negatives=2, unmined=True)
+
+    (source,) = dataset_statistics(store, write_dataset(store, [(info, [Row("q", "p")])])).sources
+
+    assert set(source.characters) == {"query", "positive"}
+
+
 def test_at_most_so_many_row_groups_are_read_from_all_over_the_source(store: Store) -> None:
     manifest = write(store, [Row(f"question {i}", f"answer {i}", ("no",)) for i in range(40)])
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -87,6 +88,9 @@ def s3_error(code: str) -> bytes:
         (405, b"", StoreAccessError, "HTTP 405"),
         (503, s3_error("SlowDown"), StorageError, "HTTP 503, SlowDown"),
         (500, b"", StorageError, "HTTP 500"),
+        (501, s3_error("NotImplemented"), StoreAccessError, "HTTP 501, NotImplemented"),
+        (400, s3_error("RequestTimeout"), StorageError, "HTTP 400, RequestTimeout"),
+        (409, s3_error("OperationAborted"), StorageError, "HTTP 409, OperationAborted"),
     ],
 )
 def test_each_refusal_is_told_apart(
@@ -99,11 +103,28 @@ def test_each_refusal_is_told_apart(
         with pytest.raises(kind) as caught:
             action()
         assert type(caught.value) is kind
-        assert caught.value.retryable == (status >= 500)
+        assert caught.value.retryable == (kind is StorageError)
         assert f"s3://photos/2026/a/b (endpoint {service.options.endpoint_url})" in caught.value.message
         assert message in caught.value.message
         assert kind is NotFoundInStore or caught.value.remedy
         assert SECRET not in str(caught.value)
+
+
+def test_a_listing_asks_for_a_folder_with_its_slash_as_the_platforms_bucket_policies_allow_it(service: Service) -> None:
+    prefixes: list[str] = []
+
+    def answer(_key_id: str, path: str) -> Answer:
+        prefixes.extend(parse_qs(urlsplit(path).query)["prefix"])
+        return 200, b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+
+    service.answer = answer
+    team = open_store("s3://photos/team", service.options)
+
+    team.list()
+    team.list("runs/")
+    team.list_level("runs")
+
+    assert prefixes == ["team/", "team/runs/", "team/runs/"]
 
 
 def test_a_store_that_is_not_there_is_told_soon(service: Service) -> None:
@@ -148,6 +169,18 @@ def test_credentials_that_were_renewed_are_used_after_a_refusal(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "new")
 
     assert store.get("a") == b"hello"
+
+
+def test_an_identity_that_cannot_be_renewed_is_waited_for_and_one_that_never_was_is_not() -> None:
+    error = OSError("Error getting credentials from http://169.254.169.254/latest: status code: 503")
+    place = {"place": "s3://photos/a", "bucket": "photos"}
+
+    never, renewed = (translate(error, has_answered=known, **place) for known in (False, True))
+
+    assert (type(never), never.retryable) == (StoreAccessError, False)
+    assert "has no identity of its own" in never.message
+    assert (type(renewed), renewed.retryable) == (StorageError, True)
+    assert "identity service does not answer" in renewed.message
 
 
 def test_a_refusal_is_asked_about_once_more_and_not_for_ever(service: Service) -> None:

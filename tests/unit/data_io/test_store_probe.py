@@ -37,13 +37,3 @@ def test_what_a_run_needs_and_a_store_does_not_do_is_named_and_nothing_is_left(
         probe_store(kind(str(tmp_path)))
 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-class Overwriting(Store):
-    def put_new(self, key: str, data: bytes) -> bool:
-        self.put(key, data)
-        return True
-
-
-def test_conditional_create_is_not_needed(tmp_path: Path) -> None:
-    assert "conditional create" not in probe_store(Overwriting(str(tmp_path)))
