@@ -6,7 +6,6 @@
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 
@@ -16,19 +15,17 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load, save
 
-from applications.embedded import VECTOR, EmbeddedRows, read_embedded
+from applications.embedded import EmbeddedRows, embed_for
 from applications.probe import Floats, Measure, Probe, train_probe
 from data_io.errors import ConfigError, DataError, NotFoundInStore
 from data_io.storage import Store
-from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
-from ray_app.embed_job import Progress, embed_texts
+from data_io.work import Run, Say, end_work, in_process
+from ray_app.embed_job import OnProgress
 from ray_app.embedding_model import ExportedModel
-from ray_app.encoder import Cut
 
 MANIFEST, WEIGHTS, PREDICTIONS = "probe.json", "weights.safetensors", "predictions.parquet"
 LABEL, PROBABILITY = "predicted_label", "predicted_probability"
 _SHOWN = 5
-OnProgress = Callable[[Progress], None]
 
 
 class ProbeManifest(BaseModel):
@@ -91,13 +88,12 @@ def train(
     Raises DataError for texts or labels that cannot be trained on.
     """
     began = time()
-    place = out.child(WORK_PREFIX).child("embeddings")
-    made = embed_texts(
-        model, address, place, column=column, keep=(label,), into=VECTOR, instruction=instruction,
-        cut=Cut(dimensions), run=run, say=say, on_progress=on_progress,
-    ).embeddings  # fmt: skip
+    made, parts = embed_for(
+        model, address, out, column=column, keep=(label,), instruction=instruction, dimensions=dimensions, run=run,
+        say=say, on_progress=on_progress,
+    )  # fmt: skip
     vectors, labels = list[Floats](), list[str]()
-    for part in read_embedded(place, made):
+    for part in parts:
         values = [None if value is None else str(value) for value in part.table.column(label).to_pylist()]
         known = np.array([value is not None for value in values], dtype=bool)
         vectors.append(part.vectors_ND[known])
@@ -163,16 +159,15 @@ def predict(
     """
     manifest, weights = probe
     began = time()
-    place = out.child(WORK_PREFIX).child("embeddings")
-    made = embed_texts(
-        model, address, place, column=column, into=VECTOR, instruction=manifest.instruction, cut=Cut(manifest.cut),
-        run=run, say=say, on_progress=on_progress,
-    ).embeddings  # fmt: skip
+    made, parts = embed_for(
+        model, address, out, column=column, adds=(LABEL, PROBABILITY), instruction=manifest.instruction,
+        dimensions=manifest.cut, run=run, say=say, on_progress=on_progress,
+    )  # fmt: skip
     counts = dict.fromkeys(manifest.labels, 0)
     first: list[Prediction] = []
     sink = pa.BufferOutputStream()
     writer = None
-    for part in read_embedded(place, made):
+    for part in parts:
         table = _labelled(part, weights)
         for found in table.column(LABEL).to_pylist():
             counts[found] += 1
@@ -190,9 +185,5 @@ def predict(
 def _labelled(part: EmbeddedRows, probe: Probe) -> pa.Table:
     probabilities_NL = probe.probabilities(part.vectors_ND)
     best_N = probabilities_NL.argmax(axis=1)
-    table = part.table
-    for name in (LABEL, PROBABILITY):
-        if name in table.column_names:
-            raise ConfigError(f"the rows have a column {name!r} already", remedy="rename or leave it out")
     labels = pa.array([probe.labels[best] for best in best_N], type=pa.string())
-    return table.append_column(LABEL, labels).append_column(PROBABILITY, pa.array(probabilities_NL.max(axis=1)))
+    return part.table.append_column(LABEL, labels).append_column(PROBABILITY, pa.array(probabilities_NL.max(axis=1)))

@@ -5,7 +5,6 @@
 <out>/clusters.json      the clusters and how they were made; the last thing that is written
 """
 
-from collections.abc import Callable
 from time import time
 
 import numpy as np
@@ -13,15 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from applications.embedded import VECTOR, read_embedded
+from applications.embedded import embed_for
 from applications.grouping import NOISE, Floats, GroupMethod, Ids, flat_map, group, middles, name_clusters
 from applications.map_page import MOST_POINTS, render_map
-from data_io.errors import ConfigError, DataError
+from data_io.errors import DataError
 from data_io.storage import Store
-from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
-from ray_app.embed_job import Progress, embed_texts
+from data_io.work import Run, Say, end_work, in_process
+from ray_app.embed_job import OnProgress
 from ray_app.embedding_model import ExportedModel
-from ray_app.encoder import Cut
 
 MANIFEST, ROWS, PAGE = "clusters.json", "clusters.parquet", "map.html"
 CLUSTER, X, Y = "cluster", "map_x", "map_y"
@@ -69,19 +67,18 @@ def cluster_texts(
     seed: int = 0,
     run: Run = in_process,
     say: Say = lambda text: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> Clusters:
     """Group the texts at `address` into `out`, over what an earlier start left. A row without a text is left out.
 
     All vectors are in memory at once. Raises DataError where there are fewer texts than clusters, or less than three.
     """
     began = time()
-    place = out.child(WORK_PREFIX).child("embeddings")
-    made = embed_texts(
-        model, address, place, column=column, into=VECTOR, instruction=instruction, cut=Cut(dimensions), run=run,
-        say=say, on_progress=on_progress,
-    ).embeddings  # fmt: skip
-    parts = list(read_embedded(place, made))
+    made, read = embed_for(
+        model, address, out, column=column, adds=(CLUSTER, X, Y), instruction=instruction, dimensions=dimensions,
+        run=run, say=say, on_progress=on_progress,
+    )  # fmt: skip
+    parts = list(read)
     vectors = np.concatenate([part.vectors_ND for part in parts])
     rows = pa.concat_tables([part.table for part in parts])
     texts: list[str] = rows.column(made.column).to_pylist()
@@ -90,11 +87,11 @@ def cluster_texts(
             f"{len(texts)} texts are too few for {clusters or 'any'} clusters", remedy="give more texts, or a lower -k"
         )
     say("grouping")
+    if method == "hdbscan" and len(texts) < smallest:
+        raise _no_group(smallest, len(texts))
     cluster_N, silhouette = group(vectors, method=method, clusters=clusters, smallest=smallest, seed=seed)
     if (cluster_N == NOISE).all():
-        raise DataError(
-            f"HDBSCAN finds no group of {smallest} texts among {len(texts)}", remedy="lower --smallest, or use k-means"
-        )
+        raise _no_group(smallest, len(texts))
     say("drawing the map")
     shown = _shown(len(texts), seed)
     places = np.full((len(texts), 2), np.nan, dtype=np.float32)
@@ -124,6 +121,12 @@ def cluster_texts(
     return found
 
 
+def _no_group(smallest: int, texts: int) -> DataError:
+    return DataError(
+        f"HDBSCAN finds no group of {smallest} texts among {texts}", remedy="lower --smallest, or use k-means"
+    )
+
+
 def _shown(texts: int, seed: int) -> Ids:
     """Positions of the texts on the map: all, or a sample."""
     if texts <= MOST_POINTS:
@@ -134,8 +137,6 @@ def _shown(texts: int, seed: int) -> Ids:
 def _rows(rows: pa.Table, cluster_N: Ids, places_N2: Floats) -> bytes:
     x_N, y_N = (pa.array(values, mask=np.isnan(values)) for values in places_N2.T)
     for name, values in ((CLUSTER, pa.array(cluster_N + 1)), (X, x_N), (Y, y_N)):
-        if name in rows.column_names:
-            raise ConfigError(f"the rows have a column {name!r} already", remedy="rename it, or leave it out")
         rows = rows.append_column(name, values)
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd", write_page_checksum=True)

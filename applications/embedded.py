@@ -4,7 +4,7 @@ N rows, D dimensions.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_io.errors import DataError
+from data_io.sources.raw_files import find_files
 from data_io.storage import Store
 from data_io.task import instruction_of
-from ray_app.embed_job import Embeddings
+from data_io.text_shards import common_schema, describe_input
+from data_io.work import WORK_PREFIX, Run, Say
+from ray_app.embed_job import Embeddings, OnProgress, embed_texts
 from ray_app.embedding_model import EmbeddingModel
+from ray_app.encoder import Cut
 from ray_app.errors import ModelError
 
-VECTOR = "f2llm_embedding"
+_VECTOR = "f2llm_embedding"
 """The column of the vectors while they are on their way."""
+_SHARD_ROWS = 1024
+"""What a stop costs, what is told, and what cores share among them; the parts go when the result is there."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,44 @@ class EmbeddedRows:
     vectors_ND: npt.NDArray[np.float32]
 
 
-def read_embedded(place: Store, made: Embeddings) -> Iterator[EmbeddedRows]:
-    """What `embed_texts` left there, a part at a time."""
+def embed_for(
+    model: EmbeddingModel,
+    address: str,
+    out: Store,
+    *,
+    column: str | None,
+    keep: Sequence[str] | None = None,
+    adds: Sequence[str] = (),
+    instruction: str,
+    dimensions: int | None,
+    run: Run,
+    say: Say,
+    on_progress: OnProgress,
+) -> tuple[Embeddings, Iterator[EmbeddedRows]]:
+    """Embed the texts at `address` in the work folder of `out`. An earlier start's work there is gone on with; work on
+    other texts, or in another way, is removed. Returns what the vectors are, and the rows a part at a time, all of one
+    schema.
+
+    `adds` are columns that the result will have beside the input's. Raises DataError, before anything is embedded, for
+    files whose columns do not agree and for one that has such a column.
+    """
+    files = find_files(address)
+    texts = describe_input(files, text=column, keep=keep)
+    taken = next((name for name in (_VECTOR, *adds) if name in texts.columns), None)
+    if taken is not None:
+        raise DataError(
+            f"{files[0].address} has a column {taken!r}, which the result would have too", remedy="rename the column"
+        )
+    schema = common_schema(files, texts.columns)
+    place = out.child(WORK_PREFIX).child("embeddings")
+    made = embed_texts(
+        model, address, place, column=column, keep=keep, into=_VECTOR, instruction=instruction, cut=Cut(dimensions),
+        shard_rows=_SHARD_ROWS, starts_over=True, run=run, say=say, on_progress=on_progress,
+    ).embeddings  # fmt: skip
+    return made, _read(place, made, schema)
+
+
+def _read(place: Store, made: Embeddings, schema: pa.Schema) -> Iterator[EmbeddedRows]:
     before = 0
     for part in made.parts:
         table = pq.read_table(io.BytesIO(place.get(part.key)))
@@ -43,8 +86,20 @@ def read_embedded(place: Store, made: Embeddings) -> Iterator[EmbeddedRows]:
         numbers = before + 1 + np.flatnonzero(there.to_numpy())
         table = table.filter(there)
         vectors = table.column(made.into).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        yield EmbeddedRows(numbers, table.drop_columns([made.into]), vectors.reshape(table.num_rows, made.width))
+        columns = {field.name: _cast(table.column(field.name), field) for field in schema}
+        rows = pa.table(columns, metadata=table.schema.metadata)
+        yield EmbeddedRows(numbers, rows, vectors.reshape(table.num_rows, made.width))
         before += part.rows
+
+
+def _cast(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    try:
+        return values.cast(field.type)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"column {field.name!r} is {values.type} in one file and cannot be {field.type}, as in another: {error}",
+            remedy="write the column with one type in all files, or leave it out",
+        ) from error
 
 
 def document_instruction(model: EmbeddingModel) -> str:

@@ -1,11 +1,11 @@
 """Making an index of a user's texts (applications.index_files says what is in it).
 
-The work of one that was stopped is under `work/`, and is gone on with.
+The work of one that was stopped is under `.f2llm-work/`, and is gone on with.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from applications.embedded import VECTOR, EmbeddedRows, document_instruction, read_embedded
+from applications.embedded import EmbeddedRows, document_instruction, embed_for
 from applications.index_files import (
     BM25,
     LISTING,
@@ -33,9 +33,8 @@ from data_io.storage import Store
 from data_io.text_shards import describe_input
 from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
 from ray_app.bm25 import Bm25
-from ray_app.embed_job import Progress, embed_texts
+from ray_app.embed_job import OnProgress
 from ray_app.embedding_model import ExportedModel
-from ray_app.encoder import Cut
 from ray_app.export import upload_folder
 
 _ID_COLUMNS = ("id", "_id")
@@ -62,7 +61,7 @@ def build_index(
     vectors: VectorKind = "flat",
     run: Run = in_process,
     say: Say = lambda text: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> Built:
     """Embed the texts of the files at `address` and index them in `out`.
 
@@ -86,29 +85,26 @@ def build_index(
     if (known := _known(out, key)) is not None:
         end_work(out, began=began)
         return Built(known, is_new=False)
-    place = out.child(WORK_PREFIX).child("embeddings")
-    made = embed_texts(
-        model, address, place, column=column, into=VECTOR, instruction=instruction, cut=Cut(dimensions), run=run,
-        say=say, on_progress=on_progress,
+    made, parts = embed_for(
+        model, address, out, column=column, instruction=instruction, dimensions=dimensions, run=run, say=say,
+        on_progress=on_progress,
     )  # fmt: skip
     say("building the index")
     with TemporaryDirectory(dir=Path(out.uri) / WORK_PREFIX if out.is_local else None) as temporary:
-        count = _write(Path(temporary), read_embedded(place, made.embeddings), vectors, made.embeddings.dimensions,
-                       text=texts.text, ids=ids)  # fmt: skip
+        count = _write(Path(temporary), parts, vectors, made.dimensions, text=texts.text, ids=ids)
         upload_folder(Path(temporary), out)
-    found = made.embeddings
     index = IndexManifest(
         key=key,
         model=model.name,
         model_uri=model.folder.uri,
         fingerprint=model.fingerprint,
-        dimensions=found.dimensions,
+        dimensions=made.dimensions,
         cut=dimensions,
         vectors=vectors,
         texts=count,
-        nulls=found.nulls,
-        tokens=found.tokens,
-        input=found.input,
+        nulls=made.nulls,
+        tokens=made.tokens,
+        input=made.input,
         column=texts.text,
         id_column=ids,
     )

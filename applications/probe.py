@@ -67,7 +67,7 @@ def train_probe(
     vectors_ND: Floats, labels: Sequence[str], *, held_out: float, seed: int
 ) -> tuple[Probe, Measure, float]:
     """Train on all rows but a share of each label's, which is measured on. Also returns the strength that three-fold
-    cross-validation of the training rows chose.
+    cross-validation of the training rows chose: in two folds, or without any, where the labels have too few rows.
 
     Raises DataError where there are fewer than two labels, or a label has one row alone.
     """
@@ -88,6 +88,11 @@ def train_probe(
         raise DataError(
             f"{len(labels)} rows of {len(counts)} labels cannot be divided: {error}", remedy="give more rows"
         ) from error
+    if len(np.unique(train)) < 2:
+        raise DataError(
+            f"the {len(train)} rows that are not held out all have the label {train[0]}; expected two or more labels",
+            remedy="lower --held-out, or give more rows of the other labels",
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         strength = _strength(train_ND, train, seed)
@@ -97,15 +102,18 @@ def train_probe(
 
 
 def _strength(vectors_ND: Floats, labels: npt.NDArray[np.str_], seed: int) -> float:
-    folds = StratifiedKFold(
-        min(_FOLDS, int(np.unique(labels, return_counts=True)[1].max())), shuffle=True, random_state=seed
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a label with fewer rows than folds is missing in some
-        means = [
-            float(cross_val_score(LogisticRegression(C=c, max_iter=_ITERATIONS), vectors_ND, labels, cv=folds).mean())
-            for c in STRENGTHS
-        ]
+    """The best under cross-validation of the labels that have a row for each fold; of tiny data, the first."""
+    names, counts = np.unique(labels, return_counts=True)
+    most = min(_FOLDS, int(np.sort(counts)[-2]))
+    if most < 2:
+        return STRENGTHS[0]
+    folds = StratifiedKFold(most, shuffle=True, random_state=seed)
+    rows = np.isin(labels, names[counts >= most])
+    means = [
+        float(cross_val_score(LogisticRegression(C=c, max_iter=_ITERATIONS), vectors_ND[rows], labels[rows],
+                              cv=folds).mean())
+        for c in STRENGTHS
+    ]  # fmt: skip
     return STRENGTHS[int(np.argmax(means))]
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from data_io.errors import DataError
 from data_io.mining_inputs import text_column
+from data_io.schema import text_hash
 from data_io.sources.raw_file_errors import readable_errors
 from data_io.sources.raw_files import (
     RawFile,
@@ -23,7 +24,6 @@ from data_io.sources.raw_files import (
     open_raw,
     read_json_lines,
 )
-from data_io.sources.split import text_key
 from data_io.storage import Store
 
 
@@ -73,6 +73,27 @@ def describe_input(files: Sequence[RawFile], *, text: str | None, keep: Sequence
     return TextInput(chosen, kept)
 
 
+def common_schema(files: Sequence[RawFile], columns: Sequence[str]) -> pa.Schema:
+    """These columns, each with a type that holds what it has in any of the files; fields of JSON lines are text.
+
+    Raises DataError for a column that a Parquet file lacks, and where no type holds what two files have.
+    """
+    kinds: dict[str, pa.DataType] = {}
+    for file in files:
+        found = _schema(file, columns)
+        for field in found:
+            kind = kinds.get(field.name, field.type)
+            try:
+                both = [pa.schema([(field.name, each)]) for each in (kind, field.type)]
+                kinds[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0).type
+            except pa.ArrowException as error:
+                raise DataError(
+                    f"{file.address}: column {field.name!r} is {field.type}, and {kind} in the files before it",
+                    remedy="write the column with one type in all files, or leave it out",
+                ) from error
+    return pa.schema([(name, kinds[name]) for name in columns])
+
+
 def plan_shards(file: RawFile, shard_rows: int, *, copies: Store) -> list[TextShard]:
     """A file's shards of at most `shard_rows` rows, in its order; none of a file without rows.
 
@@ -116,7 +137,7 @@ def _line_shards(file: RawFile, stream: Iterator[bytes], shard_rows: int, copies
 
     def shard() -> TextShard:
         data = b"".join(lines)
-        copy = f"{text_key(file.address):016x}-{first_row}" if is_compressed(file) else None
+        copy = f"{text_hash(file.address):016x}-{first_row}" if is_compressed(file) else None
         if copy is not None:
             copies.put(copy, data)
         return TextShard(file, first_row, rows, offset, len(data), first_line, copy)
@@ -132,14 +153,28 @@ def _line_shards(file: RawFile, stream: Iterator[bytes], shard_rows: int, copies
         yield shard()
 
 
-def _parquet_rows(shard: TextShard, stream: Any, wanted: TextInput) -> pa.Table:
-    parquet = open_parquet(shard.file, stream)
-    missing = [name for name in wanted.columns if name not in parquet.schema_arrow.names]
+def _schema(file: RawFile, columns: Sequence[str]) -> pa.Schema:
+    """The file's own types of these columns."""
+    if file.format == "jsonl":
+        return pa.schema([(name, pa.string()) for name in columns])
+    with readable_errors(file.address), open_raw(file) as stream:
+        found = open_parquet(file, stream).schema_arrow
+    _check_columns(file, found.names, columns)
+    return pa.schema([found.field(name) for name in columns])
+
+
+def _check_columns(file: RawFile, found: Sequence[str], columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in found]
     if missing:
         raise DataError(
-            f"{shard.file.address} has no column {missing[0]!r}, which the first file has",
+            f"{file.address} has no column {missing[0]!r}, which the first file has",
             remedy="make the files agree, or name the columns that all have with --keep",
         )
+
+
+def _parquet_rows(shard: TextShard, stream: Any, wanted: TextInput) -> pa.Table:
+    parquet = open_parquet(shard.file, stream)
+    _check_columns(shard.file, parquet.schema_arrow.names, wanted.columns)
     ends, row = [], 0
     for group in range(parquet.metadata.num_row_groups):
         row += parquet.metadata.row_group(group).num_rows

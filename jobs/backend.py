@@ -367,6 +367,7 @@ def quantile_of_scores(bins: Sequence[int], share: float) -> float:
 
 def _size_of(manifest: Any, store: Any) -> "DataSize":
     from jobs.plan import DataSize, SourceSize
+    from ray_app.study_report import GIVEN_BY
 
     return DataSize(
         version=manifest.version,
@@ -375,6 +376,7 @@ def _size_of(manifest: Any, store: Any) -> "DataSize":
             for entry in manifest.sources
         ),
         evaluations=tuple(entry.name for entry in manifest.evaluations),
+        metrics=tuple(dict.fromkeys(metric for entry in manifest.evaluations for metric in GIVEN_BY[entry.type])),
         vocabulary_size=_vocabulary_size(store),
     )
 

@@ -38,10 +38,13 @@ class SourceSize:
 
 @dataclass(frozen=True)
 class DataSize:
-    """All sources of a data set, and how many ids its tokenizer has (None without one)."""
+    """All sources of a data set, its held-out sets and what they measure, and how many ids its tokenizer has (None
+    without one).
+    """
 
     sources: tuple[SourceSize, ...]
     evaluations: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     vocabulary_size: int | None = None
     version: str = ""
 

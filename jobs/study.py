@@ -31,7 +31,7 @@ _HOLDS = "apiVersion, kind: Study, metadata and spec"
 # What makes runs comparable, and where they lie, is the same for all of them.
 _OF_THE_STUDY = ("train.seed", "storage.*", "evaluation.*", "data.uri", "suspend")
 
-Metric = Literal["ndcg_at_10", "recall_at_10"]
+Metric = Literal["ndcg_at_10", "recall_at_10", "spearman"]
 
 
 class Variant(Section):
@@ -66,7 +66,10 @@ class StudySpec(Section):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
         min_length=1, description="Values of train.seed; every variant is trained with each."
     )
-    metric: Metric = Field("ndcg_at_10", description="What variants are compared by, a mean over the held-out sets.")
+    metric: Metric = Field(
+        "ndcg_at_10",
+        description="What variants are compared by, a mean over the held-out sets; `spearman` is that of scored pairs.",
+    )
 
     @model_validator(mode="after")
     def _something_is_compared(self) -> Self:

@@ -129,13 +129,18 @@ class StudyRecords:
 
 
 def study_data(study: Study) -> DataSize:
-    """The data set that all runs share. Raises ConfigError where it has nothing to measure on."""
+    """The data set that all runs share. Raises ConfigError where it has nothing to measure the study's metric on."""
     spec = study.base.spec
     data = data_size(spec.data.uri, spec.storage.s3)
     if not data.evaluations:
         raise ConfigError(
             f"{spec.data.uri} has no held-out set, so there is nothing to compare runs by",
             remedy="prepare it with one: `f2llm data prepare --help`",
+        )
+    if study.metric not in data.metrics:
+        raise ConfigError(
+            f"{spec.data.uri} has no held-out set that gives {study.metric}; it has {', '.join(data.metrics)}",
+            remedy=f"compare by that, `metric: {data.metrics[0]}`, or prepare the data set with another held-out set",
         )
     return data
 

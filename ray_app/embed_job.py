@@ -3,8 +3,8 @@
     <out>/part-00000.parquet ...   the input's rows in their order, a vector each
     <out>/embeddings.json          what they are and how they were made; the last thing that is written
 
-Each shard of the input is a piece of work that leaves one part, and under `work/` a mark that it is whole. Which rows a
-shard has follows from the input alone, so a job that was killed and one that was not leave the same bytes.
+Each shard of the input is a piece of work that leaves one part, and under `.f2llm-work/` a mark that it is whole. Which
+rows a shard has follows from the input alone, so a job that was killed and one that was not leave the same bytes.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from data_io.mining_files import Mark, finished
 from data_io.sources.raw_files import find_files, fingerprint
 from data_io.storage import Store
 from data_io.text_shards import TextShard, describe_input, plan_shards
-from data_io.work import WORK_PREFIX, Run, end_work, in_process
+from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
 from ray_app.embed_pieces import (
     EmbedJob,
     Precision,
@@ -35,7 +35,7 @@ from ray_app.embedding_model import EmbeddingModel
 from ray_app.encoder import Cut
 
 MANIFEST = "embeddings.json"
-SHARD_ROWS = 16_384
+SHARD_ROWS = 4096
 _SAMPLED_SHARDS, _SAMPLED_ROWS = 16, 512
 """As many texts say between which values int8 and uint8 divide."""
 
@@ -84,6 +84,9 @@ class Progress:
     eta_seconds: float | None
 
 
+OnProgress = Callable[[Progress], None]
+
+
 @dataclass(frozen=True)
 class Embedded:
     """What there is now, and how fast this start made its part of it (None: all was there)."""
@@ -105,13 +108,15 @@ def embed_texts(
     cut: Cut | None = None,
     precision: Precision = "float32",
     shard_rows: int = SHARD_ROWS,
+    starts_over: bool = False,
     run: Run = in_process,
-    say: Callable[[str], None] = lambda text: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    say: Say = lambda text: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> Embedded:
     """Embed the texts of the files at `address` into `out`: exactly one vector a row, in the order of the input.
 
-    Raises DataError for what cannot be embedded, and where `out` holds something else.
+    Raises DataError for what cannot be embedded, and where `out` holds something else. With `starts_over`, for a place
+    that is the caller's own, that is removed instead.
     """
     cut = cut or Cut()
     files = find_files(address)
@@ -127,11 +132,12 @@ def embed_texts(
         "shard_rows": shard_rows,
     }
     key = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
+    began = time()
     known = _read_manifest(out)
     if known is not None and known.key == key and _is_whole(out, known):
+        end_work(out, began=began)
         return Embedded(known, None, None)
-    began = time()
-    _claim(out, key)
+    _claim(out, key, starts_over=starts_over, say=say)
     done = {piece: mark for piece, mark in finished(out, "").items() if piece.startswith(f"{WORK_PREFIX}/{key}/")}
     say(f"counting the rows of {len(files)} file{'s' * (len(files) > 1)}")
     copies = out.child(f"{WORK_PREFIX}/{key}/lines")
@@ -158,7 +164,7 @@ def embed_texts(
 class _Pace:
     """Counts what this start does, and says it."""
 
-    def __init__(self, total: int, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(self, total: int, on_progress: OnProgress) -> None:
         self._total, self._on_progress = total, on_progress
         self._earlier = self._rows = self._tokens = 0
         self._began = monotonic()
@@ -182,7 +188,7 @@ class _Pace:
         return (self._rows / seconds, self._tokens / seconds) if self._rows else (None, None)
 
 
-def _ranges(job: EmbedJob, key: str, shards: Sequence[TextShard], run: Run, say: Callable[[str], None]) -> Ranges:
+def _ranges(job: EmbedJob, key: str, shards: Sequence[TextShard], run: Run, say: Say) -> Ranges:
     """Least and greatest values over a sample that is spread over the input; the same for every start of a job."""
     kept = f"{WORK_PREFIX}/{key}/ranges.json"
     try:
@@ -247,13 +253,16 @@ def _is_whole(out: Store, found: Embeddings) -> bool:
     return all(sizes.get(part.key) == part.size for part in found.parts)
 
 
-def _claim(out: Store, key: str) -> None:
+def _claim(out: Store, key: str, *, starts_over: bool, say: Say) -> None:
     """Take an empty place for this job, before its first part; or find that it is this job's already."""
     claim = f"{WORK_PREFIX}/{key}/begun"
     listed = [info.key for info in out.list()]
     if listed and claim not in listed:
-        raise DataError(
-            f"{out.uri} holds something else, or vectors that were made in another way ({listed[0]})",
-            remedy="give an empty place for the vectors, or remove what is there",
-        )
+        if not starts_over:
+            raise DataError(
+                f"{out.uri} holds something else, or vectors that were made in another way ({listed[0]})",
+                remedy="give an empty place for the vectors, or remove what is there",
+            )
+        say("an earlier start embedded other texts, or in another way: starting over")
+        out.delete(listed)
     out.put(claim, b"")

@@ -112,14 +112,13 @@ def open_encoder(model: EmbeddingModel, cut: Cut) -> Encoder:
 
 
 def _check_whole(folder: Store) -> None:
-    if folder.is_local:
-        return
-    found, listed = {info.key: info.size for info in folder.list()}, _listing(folder)
-    wrong = next((key for key, entry in (listed or {}).items() if _embeds(key) and found.get(key) != entry["size"]), "")
-    if wrong or (listed is None and FILES_KEY in found):
+    listed = _listing(folder)
+    sizes = {info.key: info.size for info in folder.list()} if listed else {}
+    wrong = next((key for key, entry in (listed or {}).items() if _embeds(key) and sizes.get(key) != entry["size"]), "")
+    if wrong or listed is None:
         raise ModelError(
-            f"{folder.uri} is being written, or its upload was cut off"
-            + (f": {wrong} is not what {FILES_KEY} says" if wrong else f": {FILES_KEY} lists nothing yet"),
+            f"{folder.uri} is being written, or its upload was cut off: "
+            + (f"{wrong} is not what {FILES_KEY} says" if wrong else f"{FILES_KEY} lists nothing yet"),
             remedy="wait for its end, or write it again: `f2llm export`",
         )
 
@@ -137,11 +136,14 @@ def _embeds(key: str) -> bool:
 
 
 def _listing(folder: Store) -> dict[str, Any] | None:
-    """What an upload wrote of its files; None for a local folder, whose files anyone may have changed since."""
+    """What an upload wrote of its files, None before its end; nothing of a local folder, whose files anyone may have
+    changed since.
+    """
     try:
-        return None if folder.is_local else json.loads(folder.get(FILES_KEY))["files"]
-    except NotFoundInStore:
-        return None
+        found = {} if folder.is_local else json.loads(folder.get(FILES_KEY))
+    except (NotFoundInStore, ValueError):
+        return {}
+    return found.get("files", {}) if isinstance(found, dict) else {}
 
 
 def _hash(folder: Store, key: str) -> str:

@@ -17,6 +17,7 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
+from data_io.errors import NotFoundInStore
 from data_io.folders import read_json
 from data_io.storage import Store
 from data_io.tokenization import LoadedTokenizer
@@ -83,10 +84,12 @@ def rewrite_card(folder: Path, card: CardFacts) -> None:
 
 
 def upload_folder(folder: Path, store: Store) -> None:
-    """Make `store` a copy of a folder. Its `files.json` lists sizes and SHA-256 of all files once they are there; until
-    then it lists nothing, which tells readers that the copy is not whole, nor what it replaces any more.
+    """Copy a folder's files to `store`. `files.json` lists their sizes and SHA-256 once they are there; until then it
+    lists nothing, which tells readers that the copy is not whole, nor what it replaces any more. Files of an earlier
+    copy that this one does not have are removed; whatever else is there stays.
     """
-    store.put(FILES_KEY, _json({"files": None}).encode())
+    earlier = _earlier_files(store)
+    store.put(FILES_KEY, _json({"files": None, "replaces": earlier}).encode())
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest = hashlib.sha256()
@@ -95,8 +98,17 @@ def upload_folder(folder: Path, store: Store) -> None:
                 digest.update(block)
                 writer.write(block)
         files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest.hexdigest()}
-    store.delete([info.key for info in store.list() if info.key not in files and info.key != FILES_KEY])
+    store.delete([key for key in earlier if key not in files])
     store.put(FILES_KEY, _json({"files": files}).encode())
+
+
+def _earlier_files(store: Store) -> list[str]:
+    """What earlier copies left, whole ones and such as were cut off."""
+    try:
+        found = json.loads(store.get(FILES_KEY))
+        return sorted({*(found["files"] or ()), *found.get("replaces", ())})
+    except (NotFoundInStore, ValueError, KeyError, TypeError):  # or a file of somebody else
+        return []
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 CONFIDENCE = 0.95
 MEASURES: Mapping[str, str] = {"ndcg_at_10": "nDCG@10", "recall_at_10": "recall@10", "spearman": "Spearman"}
+GIVEN_BY: Mapping[str, tuple[str, ...]] = {"retrieval": ("ndcg_at_10", "recall_at_10"), "sts": ("spearman",)}
+"""The measures of each type of held-out set."""
 
 
 def measure_words(measure: str) -> str:

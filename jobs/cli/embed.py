@@ -72,8 +72,11 @@ def embed(
         typer.Option("--precision", help="How vectors are stored, as sentence-transformers quantises them."),
     ] = "float32",
     shard_rows: Annotated[
-        int, typer.Option("--shard-rows", min=1, metavar="N", help="Rows of a part of the output.")
-    ] = 16_384,
+        int,
+        typer.Option(
+            "--shard-rows", min=1, metavar="N", help="Rows of a part of the output: what a worker does at once."
+        ),
+    ] = 4096,
     batch_tokens: BatchTokens = 16_384,
     workers: Processes = None,
     gpus: Gpus = 0,

@@ -1,8 +1,11 @@
 """A classifier of texts: what is trained, kept and predicted."""
 
 import json
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -84,6 +87,54 @@ def test_weights_of_another_probe_are_refused(model: ExportedModel, place: Path,
 def test_a_place_without_a_probe_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no whole probe"):
         read_probe(open_store(str(tmp_path)))
+
+
+def test_a_start_that_failed_stands_in_no_other_ones_way(model: ExportedModel, tmp_path: Path) -> None:
+    texts, out = write(tmp_path / "texts.jsonl", [{**row, "empty": None} for row in LABELLED]), tmp_path / "probe"
+    with pytest.raises(DataError, match="no row has a label in column 'empty'"):
+        train(model, texts, open_store(str(out)), label="empty")
+
+    train(model, texts, open_store(str(out)), label="kind")
+
+    assert sorted(path.name for path in out.iterdir()) == ["probe.json", "weights.safetensors"]
+
+
+def test_files_that_differ_in_a_columns_type_are_labelled_together(
+    model: ExportedModel, place: Path, tmp_path: Path
+) -> None:
+    texts = tmp_path / "new"
+    texts.mkdir()
+    for name, years in (("a", pa.array([1999])), ("b", pa.array([None, 2001.0]))):
+        pq.write_table(pa.table({"text": ["edge and path"] * len(years), "year": years}), texts / f"{name}.parquet")
+
+    predict(model, read_probe(open_store(str(place))), str(texts), open_store(str(tmp_path / "out")))
+
+    table = pq.read_table(tmp_path / "out" / "predictions.parquet")
+    assert table.column("year").to_pylist() == [1999, None, 2001]
+
+
+def test_a_number_that_the_type_of_other_files_cannot_hold_is_refused_and_not_rounded(
+    model: ExportedModel, place: Path, tmp_path: Path
+) -> None:
+    texts = tmp_path / "new"
+    texts.mkdir()
+    pq.write_table(pa.table({"text": ["edge"], "user": [2**53 + 1]}), texts / "a.parquet")
+    pq.write_table(pa.table({"text": ["edge"], "user": [0.5]}), texts / "b.parquet")
+
+    with pytest.raises(DataError, match="column 'user' is int64 in one file and cannot be double"):
+        predict(model, read_probe(open_store(str(place))), str(texts), open_store(str(tmp_path / "out")))
+
+
+def test_a_column_in_the_way_of_the_labels_is_refused_before_anything_is_embedded(
+    model: ExportedModel, place: Path, tmp_path: Path
+) -> None:
+    texts = write(tmp_path / "new.jsonl", [{"text": "edge", "predicted_label": "graph"}])
+
+    def none(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        raise AssertionError("something is embedded")
+
+    with pytest.raises(DataError, match=r"new\.jsonl has a column 'predicted_label'"):
+        predict(model, read_probe(open_store(str(place))), texts, open_store(str(tmp_path / "out")), run=none)
 
 
 def test_texts_without_a_label_are_refused(model: ExportedModel, tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 import html
 import json
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -29,10 +32,10 @@ def folder(model: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder / "out"
 
 
-def cluster(model: ExportedModel, folder: Path, texts: list[str | None]) -> Clusters:
+def cluster(model: ExportedModel, folder: Path, texts: Sequence[str | None], **options: Any) -> Clusters:
     path = folder / "texts.jsonl"
     path.write_text("".join(json.dumps({"name": str(i), "text": text}) + "\n" for i, text in enumerate(texts)))
-    return cluster_texts(model, str(path), open_store(str(folder / "out")), clusters=2)
+    return cluster_texts(model, str(path), open_store(str(folder / "out")), **{"clusters": 2, **options})
 
 
 def test_every_text_has_a_cluster_and_a_place(folder: Path) -> None:
@@ -57,6 +60,37 @@ def test_the_page_shows_the_clusters_and_runs_nothing_that_a_text_says(folder: P
     assert all(", ".join(each.terms) in page for each in found.clusters)
     assert all(html.escape(text) in page for each in found.clusters for text in each.middle)
     assert not any(text in page for text in TEXTS)
+
+
+def test_files_that_differ_in_a_columns_type_are_grouped_together(model: ExportedModel, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, years in (("a", pa.array(range(12))), ("b", pa.array([None] + [2001.0] * 11))):
+        texts = TEXTS[:12] if name == "a" else TEXTS[12:]
+        pq.write_table(pa.table({"text": texts, "year": years}), tmp_path / "in" / f"{name}.parquet")
+
+    cluster_texts(model, str(tmp_path / "in"), open_store(str(tmp_path / "out")), clusters=2)
+
+    years = pq.read_table(tmp_path / "out" / "clusters.parquet").column("year").to_pylist()
+    assert years == [*range(12), None, *[2001] * 11]
+
+
+def test_a_column_in_the_way_of_the_clusters_is_refused_before_anything_is_embedded(
+    model: ExportedModel, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"text": TEXTS, "cluster": range(24)}), tmp_path / "a.parquet")
+
+    def none(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        raise AssertionError("something is embedded")
+
+    with pytest.raises(DataError, match=r"a\.parquet has a column 'cluster'"):
+        cluster_texts(model, str(tmp_path / "a.parquet"), open_store(str(tmp_path / "out")), run=none)
+
+
+def test_fewer_texts_than_the_smallest_group_are_refused(model: ExportedModel, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no group of 10 texts among 4") as found:
+        cluster(model, tmp_path, TEXTS[:4], method="hdbscan", clusters=None)
+
+    assert "lower --smallest" in str(found.value.remedy)
 
 
 def test_too_few_texts_are_refused(model: ExportedModel, tmp_path: Path) -> None:

@@ -52,6 +52,26 @@ def test_the_measure_of_a_label_counts_its_held_out_rows() -> None:
     assert measure.macro_f1 == pytest.approx(np.mean([each.f1 for each in measure.labels]))
 
 
+@pytest.mark.parametrize("rows", [(2, 2), (3, 2), (4, 4), (2, 2, 2)])
+def test_few_rows_of_each_label_are_enough(rows: tuple[int, ...]) -> None:
+    names = [f"label {i}" for i, count in enumerate(rows) for _ in range(count)]
+    vectors = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
+
+    probe, measure, _ = train_probe(vectors, names, held_out=0.2, seed=0)
+
+    assert probe.labels == tuple(dict.fromkeys(names))
+    assert measure.trained_on + measure.held_out == len(names)
+
+
+def test_a_label_with_one_row_to_train_on_takes_no_part_in_the_choice_of_the_strength() -> None:
+    vectors, names = clouds(2)
+    rare = np.concatenate([vectors, vectors[:2]])
+
+    _, _, strength = train_probe(rare, [*names, "rare", "rare"], held_out=0.2, seed=0)
+
+    assert strength == train_probe(vectors, names, held_out=0.2, seed=0)[2]
+
+
 def test_what_cannot_be_trained_on_is_refused() -> None:
     vectors, names = clouds(2)
 
@@ -61,3 +81,5 @@ def test_what_cannot_be_trained_on_is_refused() -> None:
         train_probe(vectors, ["rare", *names[1:]], held_out=0.2, seed=0)
     with pytest.raises(DataError, match="cannot be divided"):
         train_probe(vectors[:4], ["a", "a", "b", "b"], held_out=0.9, seed=0)
+    with pytest.raises(DataError, match="8 rows that are not held out all have the label usual"):
+        train_probe(vectors, ["rare", "rare", *["usual"] * 78], held_out=0.9, seed=0)

@@ -16,7 +16,9 @@ from applications.index import Built, build_index
 from applications.search import SearchIndex, open_index
 from data_io.errors import ConfigError, DataError
 from data_io.storage import open_store
+from data_io.work import in_process
 from ray_app.bm25 import bm25_rankings
+from ray_app.embed_job import Progress
 from ray_app.embedding_model import ExportedModel, find_exported
 from ray_app.encoder import Encoder, load_encoder
 from tests.support.exported import export_small_model
@@ -192,6 +194,57 @@ def test_an_id_that_two_texts_have_is_refused(model: ExportedModel, tmp_path: Pa
 
     with pytest.raises(DataError, match="two texts have the id 'a'"):
         build(model, str(tmp_path / "texts.jsonl"), str(tmp_path / "out"))
+
+
+def test_a_start_that_failed_stands_in_no_other_ones_way(model: ExportedModel, tmp_path: Path) -> None:
+    lines = [json.dumps({"id": "a", "number": str(i), "text": text}) for i, text in enumerate(TEXTS[:2])]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match="two texts have the id 'a'"):
+        build(model, str(tmp_path / "texts.jsonl"), str(tmp_path / "out"))
+
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines[:1]))
+    mended = build(model, str(tmp_path / "texts.jsonl"), str(tmp_path / "out"))
+
+    assert mended.index.texts == 1
+    assert not (tmp_path / "out" / ".f2llm-work").exists()
+
+
+def test_files_that_differ_in_a_columns_type_are_indexed_together(model: ExportedModel, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, years in (("a", pa.array([1999])), ("b", pa.array([None, 2001.0]))):
+        ids = [f"{name}{i}" for i in range(len(years))]
+        pq.write_table(pa.table({"id": ids, "text": ids, "year": years}), tmp_path / "in" / f"{name}.parquet")
+
+    build(model, str(tmp_path / "in"), str(tmp_path / "out"))
+
+    with open_index(open_store(str(tmp_path / "out"))) as opened:
+        found = {hit.id: hit.columns for hit in opened.like(["b0"], k=3)}
+    assert found == {"a0": {"year": 1999.0}, "b1": {"year": 2001.0}}
+
+
+def test_many_texts_are_embedded_in_pieces_that_are_told_kept_and_shared_among_cores(
+    model: ExportedModel, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"text": [TEXTS[i % 40] for i in range(2500)]}), tmp_path / "many.parquet")
+    rows: list[int] = []
+    pieces: list[int] = []
+
+    def counted(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        pieces.append(len(list(todo)))
+        yield from in_process(function, todo)
+
+    def stopped_by_the_second(progress: Progress) -> None:
+        rows.append(progress.rows)
+        if len(rows) == 2:
+            raise Killed
+
+    options: dict[str, Any] = {"run": counted, "on_progress": stopped_by_the_second}
+    with pytest.raises(Killed):
+        build(model, str(tmp_path / "many.parquet"), str(tmp_path / "out"), **options)
+    build(model, str(tmp_path / "many.parquet"), str(tmp_path / "out"), **options)
+
+    assert rows == [1024, 2048, 2500]
+    assert pieces == [3, 1]
 
 
 def test_a_file_that_was_cut_is_named(model: ExportedModel, texts: str, tmp_path: Path) -> None:

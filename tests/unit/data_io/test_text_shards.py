@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_io.errors import DataError
 from data_io.sources.raw_files import find_files
 from data_io.storage import open_store
-from data_io.text_shards import TextInput, describe_input, plan_shards, read_shard
+from data_io.text_shards import TextInput, common_schema, describe_input, plan_shards, read_shard
 
 ALL = TextInput("text", ("id", "text"))
 
@@ -76,6 +76,17 @@ def test_a_compressed_file_is_read_once_for_all_shards(tmp_path: Path) -> None:
     assert [text for table in tables for text in table.column("text").to_pylist()] == [str(n) for n in range(7)]
 
 
+def test_compressed_files_whose_names_differ_in_case_only_are_two(tmp_path: Path) -> None:
+    copies = open_store("memory://copies")
+    for name in ("Part-A", "part-a"):
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(b'{"text": "%s"}\n' % name.encode()))
+    shards = [shard for file in find_files(str(tmp_path)) for shard in plan_shards(file, 3, copies=copies)]
+
+    tables = [read_shard(shard, TextInput("text", ("text",)), copies=copies) for shard in shards]
+
+    assert [table.column("text").to_pylist() for table in tables] == [["Part-A"], ["part-a"]]
+
+
 def test_fields_that_are_no_text_are_kept_as_json_and_one_that_is_missing_as_null(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x", "tags": ["é", 1]}\n{"text": "y", "more": 1}\n')
     files = find_files(str(tmp_path / "a.jsonl"))
@@ -92,6 +103,27 @@ def test_columns_to_keep_stay_in_the_files_order_and_the_text_is_always_among_th
 
     assert describe_input(files, text=None, keep=("b", "c")).columns == ("c", "body", "b")
     assert describe_input(files, text="body", keep=None).columns == ("c", "body", "a", "b")
+
+
+def test_a_column_has_a_type_that_holds_the_values_of_all_files(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x"], "year": [1999], "tag": pa.nulls(1)}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"tag": ["t", None], "year": [None, 1.5], "text": ["y", "z"]}), tmp_path / "b.parquet")
+
+    found = common_schema(find_files(str(tmp_path)), ("text", "year", "tag"))
+
+    assert found == pa.schema([("text", pa.string()), ("year", pa.float64()), ("tag", pa.string())])
+
+
+def test_files_whose_columns_have_nothing_in_common_are_refused_by_name(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["x"], "year": [1999]}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"text": "y", "year": 2001}\n')
+    pq.write_table(pa.table({"text": ["x"]}), tmp_path / "c.parquet")
+    first, lines, last = find_files(str(tmp_path))
+
+    with pytest.raises(DataError, match=r"b\.jsonl: column 'year' is string, and int64 in the files before it"):
+        common_schema([first, lines], ("text", "year"))
+    with pytest.raises(DataError, match=r"c\.parquet has no column 'year', which the first file has"):
+        common_schema([first, last], ("text", "year"))
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_a_data_set_is_sized_by_its_manifest(tmp_path: Path) -> None:
         ("labels", "classification", 21, 1),
     ]
     assert size.evaluations == ("held-out", "pairs")
+    assert size.metrics == ("ndcg_at_10", "recall_at_10", "spearman")
     assert size.version == manifest.version
     assert size.vocabulary_size is None
 

@@ -6,9 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_io.evaluation_sets import StsSet
+from data_io.manifest import SourceInfo
 from data_io.storage import Store, open_store
+from data_io.task import Kind
+from data_io.writer import Row, write_dataset
+from jobs.errors import ConfigError
 from jobs.study import Study, load_study
-from jobs.study_runs import StudyRecords, study_data
+from jobs.study_runs import StudyRecords, run_study, study_data
 from ray_app.errors import RunConflict
 from ray_app.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult
 from ray_app.report_record import DataFacts
@@ -38,6 +43,13 @@ def path(tmp_path: Path) -> Path:
         },
     }
     return write_document(tmp_path / "study.yaml", document)
+
+
+def change(path: Path, **spec: object) -> None:
+    """Set fields of the study in the file."""
+    document = yaml.safe_load(path.read_text())
+    document["spec"] |= spec
+    write_document(path, document)
 
 
 def loaded(path: Path, *overrides: str) -> Study:
@@ -109,6 +121,22 @@ def test_a_run_of_another_document_or_other_data_is_refused_naming_what_differs(
     place.put("data.json", DataFacts(version="another", sources=()).model_dump_json().encode())
     with pytest.raises(RunConflict, match="data set: version another there"):
         StudyRecords(study).refuse_others(study_data(study))
+
+
+def test_a_metric_that_no_held_out_set_gives_is_refused_before_anything_is_trained(path: Path, tmp_path: Path) -> None:
+    source = SourceInfo(name="answers", kind=Kind.RETRIEVAL, negatives=0)
+    pairs = StsSet("pairs", "", ["a", "b"], ["a!", "c"], [5.0, 0.0])
+    write_dataset(open_store(str(tmp_path / "pairs")), [(source, [Row("a", "b", ())])], [pairs])
+    only_pairs = f"data.uri={tmp_path}/pairs"
+
+    with pytest.raises(ConfigError, match="no held-out set that gives ndcg_at_10") as found:
+        run_study(loaded(path, only_pairs), parallel=1, say=lambda text: None)
+    change(path, metric="spearman")
+
+    assert found.value.remedy is not None
+    assert "metric: spearman" in found.value.remedy
+    assert study_data(loaded(path, only_pairs)).metrics == ("spearman",)
+    assert study_data(loaded(path)).metrics == ("ndcg_at_10", "recall_at_10", "spearman")
 
 
 def test_a_run_whose_evaluation_is_damaged_is_measured_again_not_trained(path: Path) -> None:

@@ -14,6 +14,7 @@ from sentence_transformers.util.quantization import quantize_embeddings
 
 from data_io.errors import ConfigError, DataError
 from data_io.storage import open_store
+from data_io.work import WORK_PREFIX
 from ray_app.embed_job import Embedded, embed_texts
 from ray_app.embedding_model import ExportedModel, find_exported
 from ray_app.encoder import Cut, load_encoder
@@ -123,6 +124,33 @@ def test_a_place_that_holds_something_else_is_refused(model: ExportedModel, text
 
     with pytest.raises(DataError, match="holds something else, or vectors that were made in another way"):
         embed(model, texts, tmp_path / "out", cut=Cut(8))
+
+
+def test_a_place_that_is_the_callers_own_starts_over_for_another_job(
+    model: ExportedModel, texts: str, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    embed(model, texts, tmp_path / "straight", cut=Cut(8))
+    embed(model, texts, tmp_path / "out")
+    with pytest.raises(Killed):
+        embed(model, texts, tmp_path / "out", cut=Cut(16), starts_over=True, run=killed_after(2))
+
+    embed(model, texts, tmp_path / "out", cut=Cut(8), starts_over=True, say=said.append)
+
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "straight")
+    assert any("starting over" in line for line in said)
+
+
+def test_what_a_kill_left_beside_whole_vectors_goes_with_the_next_start(
+    model: ExportedModel, texts: str, tmp_path: Path
+) -> None:
+    made = embed(model, texts, tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    open_store(str(tmp_path / "out")).put(f"{WORK_PREFIX}/{made.embeddings.key}/begun", b"")
+
+    embed(model, texts, tmp_path / "out", run=killed_after(0))
+
+    assert files_of(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])

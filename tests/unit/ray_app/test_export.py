@@ -295,6 +295,7 @@ def test_an_upload_that_is_cut_off_is_no_model_whether_or_not_one_was_there_befo
     store, other = open_store("memory://").child("model"), Path(shutil.copytree(folder, tmp_path / "other"))
     (other / "model-00009.safetensors").write_bytes(b"a part of a larger model")
     upload_folder(other, store)
+    store.put("of-the-user.txt", b"stays")
     found = find_exported(store)
 
     def cut_off(self: Store, key: str) -> Any:
@@ -313,6 +314,7 @@ def test_an_upload_that_is_cut_off_is_no_model_whether_or_not_one_was_there_befo
 
     assert find_exported(store).fingerprint != found.fingerprint
     assert not store.exists("model-00009.safetensors")
+    assert store.exists("of-the-user.txt")
     store.put("model.safetensors", b"half")
     with pytest.raises(ModelError, match=r"model\.safetensors is not what files\.json says"):
         find_exported(store)
