@@ -28,10 +28,16 @@ _POOL_TAINT = Toleration(key="f2llm.dev/pool", operator="Exists", effect="NoSche
 PROFILES: Mapping[str, Profile] = {
     # Failures of a collective end the process, so that Ray Train starts the workers again.
     "nccl": Profile(env={"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}),
-    # Elastic Fabric Adapter of AWS: libfabric below NCCL, and the device plugin's resource.
+    # Elastic Fabric Adapter of AWS: libfabric below NCCL, and the device plugin's resource. Huge pages, which libfabric
+    # would take, gain little: Karpenter makes no node for a pod that asks for them, and one that does not may use none.
     "efa": Profile(
-        env={"FI_PROVIDER": "efa", "FI_EFA_USE_DEVICE_RDMA": "1", "NCCL_SOCKET_IFNAME": "^lo,docker,veth"},
-        worker=PodSettings(resources={"vpc.amazonaws.com/efa": "1", "hugepages-2Mi": "5120Mi"}),
+        env={
+            "FI_PROVIDER": "efa",
+            "FI_EFA_USE_DEVICE_RDMA": "1",
+            "FI_EFA_USE_HUGE_PAGE": "0",
+            "NCCL_SOCKET_IFNAME": "^lo,docker,veth",
+        },
+        worker=PodSettings(resources={"vpc.amazonaws.com/efa": "1"}),
     ),
     # Workers may go at two minutes' notice, the head may not. The taint of a node that goes is not tolerated: Karpenter
     # does not evict pods that do, and they would hear nothing.

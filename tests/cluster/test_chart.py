@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.facts import parse_facts
 from jobs.job_status import JobPhase, status_of
 from jobs.k8s_api import KubeApi, connect
 from ray_app.status import Phase
@@ -67,6 +68,51 @@ def test_the_api_server_takes_all_that_the_chart_makes(helm: Program, values: st
     kinds = [each["kind"] for each in yaml.safe_load_all(made) if each]
     assert len(told.splitlines()) == len(kinds)
     assert {"Deployment", "ConfigMap", "Service", "CustomResourceDefinition"} <= set(kinds)
+
+
+SETTINGS = "its settings"
+
+
+def comparable(manifest: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Objects by kind and name: without labels of Helm, or what the two ways call the settings of the operator."""
+    found = {}
+    for each in yaml.safe_load_all(manifest):
+        kind, metadata = each["kind"], each["metadata"]
+        pod = each["spec"].get("template", {}) if kind == "Deployment" else {}
+        selector = each["spec"]["selector"] if kind in ("Deployment", "Service") else {}
+        for labels in (metadata, pod.get("metadata", {}), {"labels": selector.get("matchLabels", selector)}):
+            for name in ("instance", "version", "managed-by"):
+                labels.get("labels", {}).pop(f"app.kubernetes.io/{name}", None)
+        if kind == "ConfigMap":
+            metadata["name"] = SETTINGS
+            metadata.pop("labels", None)
+            (text,) = each["data"].values()
+            each["data"] = parse_facts(text, SETTINGS)
+        if pod:
+            # A change of the settings changes the pods: by this annotation, or by the name that kustomize gives them.
+            pod["metadata"].pop("annotations", None)
+            pod["spec"] = {key: value for key, value in pod["spec"].items() if value != ""}
+            pod["spec"]["volumes"][0]["configMap"]["name"] = SETTINGS
+            settings, *others = pod["spec"]["containers"][0]["args"]
+            pod["spec"]["containers"][0]["args"] = [settings.rpartition("/")[0], *others]
+        found[kind, metadata["name"]] = each
+    return found
+
+
+def test_the_kustomize_base_is_the_chart_with_its_defaults(helm: Program) -> None:
+    place = "--namespace=f2llm-system"
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(ROOT / "k8s" / "base")], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    chart = comparable(helm("template", "f2llm", str(OPERATOR_CHART), place))
+    base = comparable(built.stdout)
+
+    del chart["Lease", "f2llm-operator"]  # of the base it goes with the namespace
+    del base["Namespace", "f2llm-system"]
+    for made in (chart, base):  # written twice by jobs.crd; kustomize has another way with 1.0e-08
+        del made["CustomResourceDefinition", "embeddingjobs.f2llm.dev"]
+    assert base == chart
 
 
 def test_an_unknown_value_is_refused_by_name(helm: Program) -> None:

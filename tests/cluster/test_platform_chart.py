@@ -1,6 +1,7 @@
 """The platform chart before a real API server that knows the resources of Karpenter, Kueue and Prometheus' operator."""
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -110,6 +111,41 @@ def test_the_api_server_refuses_what_is_misspelt(helm: Program, kubectl: Kubectl
 
     with pytest.raises(Refused, match="consolidateafter"):
         kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(pool))
+
+
+_GCLOUD = """\
+#!/usr/bin/env python3
+import json, os, sys
+options = dict(each.lstrip("-").split("=", 1) for each in sys.argv[1:] if "=" in each)
+with open(options.pop("condition-from-file")) as file:
+    options |= json.load(file)
+with open(os.environ["CALLS"], "a") as calls:
+    print(json.dumps(options), file=calls)
+"""
+
+
+def test_googles_bindings_run_as_printed_and_let_a_team_list_below_its_name_and_what_is_shared(
+    helm: Program, tmp_path: Path
+) -> None:
+    (config,) = [each for each in rendered(helm, "gke") if each["metadata"]["name"] == "f2llm-storage"]
+    gcloud, calls = tmp_path / "gcloud", tmp_path / "calls"
+    gcloud.write_text(_GCLOUD)
+    gcloud.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls)}
+
+    command = ["bash", "-euo", "pipefail", "-c", config["data"]["bindings.txt"]]
+    subprocess.run(command, env=environment, cwd=tmp_path, timeout=60, check=True)
+
+    def reaches(prefix: str) -> str:
+        objects = f'resource.name.startsWith("projects/_/buckets/BUCKET/objects/{prefix}/")'
+        lists = f'api.getAttribute("storage.googleapis.com/objectListPrefix", "").startsWith("{prefix}/")'
+        return f"{objects} || {lists}"
+
+    who = "serviceAccount:f2llm-team-search@PROJECT.iam.gserviceaccount.com"
+    own = {"title": "team-search", "role": "roles/storage.objectUser", "expression": reaches("team-search")}
+    shared = {"title": "team-search-shared", "role": "roles/storage.objectViewer", "expression": reaches("data")}
+    told = [json.loads(line) for line in calls.read_text().splitlines()]
+    assert told == [{"member": who, **own}, {"member": who, **shared}]
 
 
 @pytest.mark.parametrize(("profile", "role"), [("aws", "head"), ("aws", "gpu"), ("aks", "head"), ("aks", "gpu")])

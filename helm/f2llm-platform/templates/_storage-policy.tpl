@@ -36,14 +36,24 @@
   (dict "action" (dict "type" "Delete") "condition" (dict "daysSinceNoncurrentTime" (int .Values.storage.noncurrentDays))) }}
 {{- dict "lifecycle" (dict "rule" $rules) | toJson }}
 {{- end }}
+{{- /* A binding for what is below a prefix; takes bucket, who, role, title and prefix. A listing is a request to the bucket, so that its
+       prefix is asked for as well; the comma in that is why the condition is a file. */ -}}
+{{- define "f2llm.googleBinding" -}}
+{{- $objects := printf "resource.name.startsWith(\"projects/_/buckets/%s/objects/%s/\")" .bucket .prefix }}
+{{- $lists := printf "api.getAttribute(\"storage.googleapis.com/objectListPrefix\", \"\").startsWith(\"%s/\")" .prefix -}}
+cat >f2llm-{{ .title }}.json <<'END'
+{{ dict "title" .title "expression" (printf "%s || %s" $objects $lists) | toJson }}
+END
+gcloud storage buckets add-iam-policy-binding gs://{{ .bucket }} --member={{ .who }} \
+  --role={{ .role }} --condition-from-file=f2llm-{{ .title }}.json
+{{- end }}
 {{- define "f2llm.googleBindings" -}}
 {{- $storage := .Values.storage }}
-{{- $objects := printf "resource.name.startsWith(\"projects/_/buckets/%s/objects/" $storage.bucket }}
 {{- range .Values.teams }}
 {{- $who := printf "serviceAccount:%s" (required (printf "teams.%s.identity: the service account of its pods" .name) .identity) }}
-gcloud storage buckets add-iam-policy-binding gs://{{ $storage.bucket }} --member={{ $who }} --role=roles/storage.objectUser \
-  --condition='title={{ .name }},expression={{ $objects }}{{ .name }}/")'
-gcloud storage buckets add-iam-policy-binding gs://{{ $storage.bucket }} --member={{ $who }} --role=roles/storage.objectViewer \
-  --condition='title={{ .name }}-shared,expression={{ $objects }}{{ $storage.sharedPrefix }}/")'
+{{ include "f2llm.googleBinding" (dict "bucket" $storage.bucket "who" $who "role" "roles/storage.objectUser"
+  "title" .name "prefix" .name) }}
+{{ include "f2llm.googleBinding" (dict "bucket" $storage.bucket "who" $who "role" "roles/storage.objectViewer"
+  "title" (printf "%s-shared" .name) "prefix" $storage.sharedPrefix) }}
 {{- end }}
 {{- end }}

@@ -17,9 +17,26 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def test_the_chart_and_the_kustomize_base_give_the_operator_the_same_rights() -> None:
-    (role,) = [each for each in documents(ROOT / "k8s" / "base" / "rbac.yaml") if each["kind"] == "ClusterRole"]
+    rules = {
+        each["metadata"]["name"]: each["rules"]
+        for each in documents(ROOT / "k8s" / "base" / "rbac.yaml")
+        if each["kind"] == "ClusterRole"
+    }
 
-    assert role["rules"] == documents(CHART / "files" / "rules.yaml")[0]
+    assert rules["f2llm-operator"] == documents(CHART / "files" / "rules.yaml")[0]
+
+
+def test_the_kustomize_base_has_what_messages_and_monitors_name() -> None:
+    """Each as in the chart: tests/cluster/test_chart.py."""
+    base = ROOT / "k8s" / "base"
+    (kustomization,) = documents(base / "kustomization.yaml")
+
+    made = {(each["kind"], each["metadata"]["name"]): each for file in kustomization["resources"]
+            for each in documents(base / file)}  # fmt: skip
+
+    assert {("ClusterRole", "f2llm-user"), ("ClusterRole", "f2llm-viewer")} <= made.keys()
+    service, deployment = made["Service", "f2llm-operator-metrics"], made["Deployment", "f2llm-operator"]
+    assert service["metadata"]["labels"] == deployment["metadata"]["labels"] == service["spec"]["selector"]
 
 
 def test_the_settings_of_overlays_are_settings_of_the_operator() -> None:
