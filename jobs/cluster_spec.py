@@ -4,13 +4,19 @@ It is a short list on purpose: everything else about a pod is the operator's, wh
 `restricted` pod security standard whatever a document says.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from data_io.config import Section
+from jobs.naming import NAME_PATTERN
 
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+MOUNT_PATTERN = r"^(/[^/]+)+$"
+OUR_VOLUMES = ("scratch", "shared-memory", "document")
+OUR_FOLDERS = r"^(/tmp|/dev/shm|/etc/f2llm(/.*)?)$"
+"""What every pod has by itself (jobs/render_pods.py). Folders may be mounted into the first two."""
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN)]
 
 
@@ -28,8 +34,12 @@ class Toleration(Section):
 class VolumeMount(Section):
     """A volume that every pod of the job sees: one of `claim`, `config_map` and `secret`."""
 
-    name: str = Field(description="Name of the volume within the job.")
-    mount_path: Annotated[str, Field(pattern=r"^/.*$")] = Field(description="Folder in the pods where it appears.")
+    name: Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)] = Field(
+        description="Name of the volume within the job."
+    )
+    mount_path: Annotated[str, Field(pattern=MOUNT_PATTERN, max_length=256)] = Field(
+        description="Folder in the pods where it appears."
+    )
     claim: str | None = Field(None, description="Name of a PersistentVolumeClaim.")
     config_map: str | None = Field(None, description="Name of a ConfigMap.")
     secret: str | None = Field(None, description="Name of a Secret.")
@@ -42,6 +52,15 @@ class VolumeMount(Section):
             raise ValueError(
                 f"volume {self.name} has {' and '.join(given) or 'no source'}; "
                 "give one of claim, config_map and secret, as in claim: my-models"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _beside_ours(self) -> Self:
+        if self.name in OUR_VOLUMES or re.search(OUR_FOLDERS, self.mount_path):
+            raise ValueError(
+                f"volume {self.name} at {self.mount_path} takes the place of one that every pod has; "
+                "write another name than scratch, shared-memory and document, and a folder such as /models"
             )
         return self
 
@@ -84,7 +103,9 @@ class ClusterSpec(Section):
     secrets: tuple[str, ...] = Field(
         (), description="Secrets whose every key becomes an environment variable, such as AWS_ACCESS_KEY_ID."
     )
-    volumes: tuple[VolumeMount, ...] = Field((), description="Volumes that all pods see.")
+    volumes: Annotated[tuple[VolumeMount, ...], Field(max_length=32)] = Field(
+        (), description="Volumes that all pods see."
+    )
     head: HeadSettings = Field(default_factory=HeadSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     max_retries: Annotated[int, Field(ge=0, le=100)] = Field(
@@ -93,3 +114,11 @@ class ClusterSpec(Section):
     stop_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
         600, description="How long a job that is suspended may take for its checkpoint before its pods go."
     )
+
+    @model_validator(mode="after")
+    def _volumes_differ(self) -> Self:
+        for field in ("name", "mount_path"):
+            values = [getattr(each, field) for each in self.volumes]
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"two volumes have the {field} {twice[0]}; give each its own")
+        return self

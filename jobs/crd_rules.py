@@ -7,6 +7,7 @@ field that is left out may come from a preset, so that a rule holds of what is w
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jobs.cluster_spec import OUR_FOLDERS, OUR_VOLUMES
 from jobs.differences import may_change
 from jobs.fields import JOB_NAME_PATTERN
 from jobs.spec import DOCUMENT_FIELDS, MAX_NAME_LENGTH
@@ -83,6 +84,13 @@ _SPEC = (
         " || self.train.matryoshka_dims.all(d, d <= self.model.architecture.hidden_size)",
         "train.matryoshka_dims goes beyond the embedding; write widths of at most model.architecture.hidden_size",
     ),
+    Rule(
+        ("spec",),
+        "!has(self.train.precision) || self.train.precision != 'fp32' || !has(self.model)"
+        " || !has(self.model.attn_implementation) || self.model.attn_implementation in ['auto', 'sdpa']",
+        "model.attn_implementation takes 16-bit numbers alone, and train.precision is fp32; "
+        "write attn_implementation: auto or precision: bf16",
+    ),
 )
 
 _SECTIONS = (
@@ -137,6 +145,17 @@ _SECTIONS = (
         ("spec", "cluster", "volumes", "[]"),
         "[has(self.claim), has(self.config_map), has(self.secret)].filter(given, given).size() == 1",
         "a volume needs one of claim, config_map and secret; write for example claim: my-models",
+    ),
+    Rule(
+        ("spec", "cluster", "volumes", "[]"),
+        f"!(self.name in {list(OUR_VOLUMES)}) && !self.mount_path.matches('{OUR_FOLDERS}')",
+        "a volume takes the place of one that every pod has; "
+        "write another name than scratch, shared-memory and document, and a folder such as /models",
+    ),
+    Rule(
+        ("spec", "cluster", "volumes"),
+        "self.all(v, self.exists_one(w, w.mount_path == v.mount_path))",
+        "two volumes have the same mount_path; give each its own",
     ),
 )
 

@@ -9,16 +9,16 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobs.cluster_spec import QUANTITY_PATTERN
+from jobs.cluster_spec import MOUNT_PATTERN, QUANTITY_PATTERN
+from jobs.naming import NAME_PATTERN
 from ray_app.config import EVERY_PATTERN
 
-NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _PATTERN_WORDS = {
     NAME_PATTERN: " of a-z, 0-9 and -, with a letter or digit at both ends",
     JOB_NAME_PATTERN: " of a-z, 0-9 and -, with a letter at the front and a letter or digit at the end",
     QUANTITY_PATTERN: " that is a quantity, such as 500m, 4Gi or 2",
-    r"^/.*$": " that begins with /",
+    MOUNT_PATTERN: " that begins with / and does not end with it",
     EVERY_PATTERN: ": `auto`, a number of steps such as `500 steps`, or a time such as `10 min`",
 }
 

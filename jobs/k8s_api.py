@@ -22,6 +22,7 @@ official_config: Any = _untyped_config
 FIELD_MANAGER = "f2llm"
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
 _BUSY_ANSWERS = 10  # as client-go has it
+_ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 # kind -> (API, plural)
 _KINDS = {
     "EmbeddingJob": ("apis/f2llm.dev/v1alpha1", "embeddingjobs"),
@@ -67,10 +68,14 @@ class Access:
 
 @dataclass(frozen=True)
 class KubeApi:
-    """A connection; `namespace` is the one that a call means which names none. Safe to use from several threads."""
+    """A connection; `namespace` is the one that a call means which names none. Safe to use from several threads.
+
+    With `answer_seconds`, for what is of no use later, a call fails after that time and is not repeated.
+    """
 
     client: Any
     namespace: str
+    answer_seconds: float | None = None
 
     def access(self) -> Access:
         """Read anew each time, so that a token that was renewed is found."""
@@ -109,6 +114,13 @@ class KubeApi:
         """The whole list object; `everywhere` means all namespaces."""
         path = _all_path(kind) if everywhere else self._path(kind, namespace)
         return self._json("GET", path, {"labelSelector": selector} if selector else {})
+
+    def uids(self, kind: str, *, namespace: str | None, selector: str = "") -> set[str]:
+        """Of the objects that there are, in all namespaces for None."""
+        path = _all_path(kind) if namespace is None else self._path(kind, namespace)
+        query = {"labelSelector": selector} if selector else {}
+        found = self._json("GET", path, query, None, "application/json", _ONLY_METADATA)
+        return {each["metadata"]["uid"] for each in found["items"]}
 
     def create(self, value: Mapping[str, Any]) -> Object:
         """Raises StaleObject where the name is taken."""
@@ -190,9 +202,13 @@ class KubeApi:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
-        response = self._request(method, path, query or {}, body, content_type, _READ_SECONDS)
-        answer: Object = json.loads(response.data)
+        response = self._request(method, path, query or {}, body, content_type, _READ_SECONDS, accept)
+        try:
+            answer: Object = json.loads(response.data)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._no_answer(error) from error
         return answer
 
     def _lines(self, path: str, query: Mapping[str, str], *, read_seconds: float | None) -> Iterator[str]:
@@ -210,9 +226,16 @@ class KubeApi:
             response.release_conn()
 
     def _request(
-        self, method: str, path: str, query: Mapping[str, str], body: Any, content_type: str, read_seconds: float | None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Any,
+        content_type: str,
+        read_seconds: float | None,
+        accept: str = "application/json",
     ) -> Any:
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "f2llm"}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "f2llm"}
         self.client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = self.client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
@@ -222,17 +245,20 @@ class KubeApi:
                 headers=headers,
                 body=None if body is None else json.dumps(body),
                 preload_content=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
-                retries=_patience(method),
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds, total=self.answer_seconds),
+                retries=_patience(method) if self.answer_seconds is None else urllib3.Retry(0, raise_on_status=False),
             )
         except urllib3.exceptions.HTTPError as error:
-            raise KubernetesError(
-                f"the Kubernetes API at {self.client.configuration.host} does not answer: {type(error).__name__}",
-                remedy="check that `kubectl get ej` works with the same kubeconfig and context",
-            ) from error
+            raise self._no_answer(error) from error
         if response.status >= 400:
             raise _error_of(response)
         return response
+
+    def _no_answer(self, error: Exception) -> KubernetesError:
+        return KubernetesError(
+            f"the Kubernetes API at {self.server} does not answer: {type(error).__name__}",
+            remedy="check that `kubectl get ej` works with the same kubeconfig and context",
+        )
 
 
 def _patience(method: str) -> urllib3.Retry:

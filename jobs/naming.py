@@ -1,5 +1,7 @@
 """Names and labels of what a job has on Kubernetes, the same wherever they are made or looked for."""
 
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+"""What Kubernetes takes as a name of at most 63 characters."""
 JOB_LABEL = "f2llm.dev/job"
 SERVICE_LABEL = "f2llm.dev/service"
 ATTEMPT_LABEL = "f2llm.dev/attempt"

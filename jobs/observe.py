@@ -20,9 +20,9 @@ _PHASES: Mapping[Phase, JobPhase] = {
 }
 
 
-def observe(status: JobStatus, job: EmbeddingJob, seen: Seen, *, generation: int, now: datetime) -> JobStatus:
-    """`status` brought up to what is seen: numbers, phase and conditions. Counting and judging attempts is not its
-    business; a phase that was decided (Suspending, Retrying, an end) stays.
+def observe(status: JobStatus, job: EmbeddingJob, seen: Seen, *, generation: int) -> JobStatus:
+    """`status` brought up to what is seen: numbers and phase. Counting and judging attempts is not its business; a
+    phase that was decided (Suspending, Retrying, an end) stays.
     """
     facts: dict[str, Any] = {
         "observed_generation": generation,
@@ -41,13 +41,16 @@ def observe(status: JobStatus, job: EmbeddingJob, seen: Seen, *, generation: int
         status = status.model_copy(update={"phase": phase, "message": message})
     if status.phase is not JobPhase.TRAINING:
         status = status.model_copy(update={"eta": ""})
-    return with_conditions(status, job, seen, now=now)
+    return status
 
 
-def with_conditions(status: JobStatus, job: EmbeddingJob, seen: Seen, *, now: datetime) -> JobStatus:
-    """The conditions that follow from the rest of the status; a time changes only where a judgement does."""
+def with_conditions(status: JobStatus, seen: Seen, *, wanted: int, refusal: str, now: datetime) -> JobStatus:
+    """The conditions that follow from the rest of the status; a time changes only where a judgement does.
+
+    `wanted` is how many workers there should be, `refusal` why the document cannot be used, empty where it can.
+    """
     made = []
-    for each in _judgements(status, job, seen):
+    for each in _judgements(status, seen, wanted, refusal):
         before = status.condition(each.kind)
         since = before.last_transition_time if before and before.status == each.status else time_text(now)
         made.append(
@@ -80,9 +83,12 @@ class _Judgement:
     message: str = ""
 
 
-def _judgements(status: JobStatus, job: EmbeddingJob, seen: Seen) -> Iterator[_Judgement]:
+def _judgements(status: JobStatus, seen: Seen, wanted: int, refusal: str) -> Iterator[_Judgement]:
     phase = status.phase
-    yield _Judgement(ConditionType.ACCEPTED, "True", "Valid")
+    if refusal:
+        yield _Judgement(ConditionType.ACCEPTED, "False", "InvalidDocument", refusal)
+    else:
+        yield _Judgement(ConditionType.ACCEPTED, "True", "Valid")
     if status.active and seen.waits_for_quota:
         yield _Judgement(ConditionType.QUEUED, "True", "WaitingForQuota", "Kueue has not admitted the RayJob yet")
     else:
@@ -99,11 +105,13 @@ def _judgements(status: JobStatus, job: EmbeddingJob, seen: Seen) -> Iterator[_J
         yield _Judgement(ConditionType.CHECKPOINTED, "False", "NoCheckpoint")
     else:
         yield _Judgement(ConditionType.CHECKPOINTED, "True", "CheckpointWritten", f"step {status.last_checkpoint_step}")
-    yield _degraded(status, job)
+    yield _degraded(status, wanted)
     yield _Judgement(ConditionType.SUCCEEDED, str(phase is JobPhase.SUCCEEDED), phase.value)
     failure = status.last_failure
     if phase is JobPhase.FAILED and failure is not None:
         yield _Judgement(ConditionType.FAILED, "True", failure.reason, sentence(failure.message, failure.remedy))
+    elif phase is JobPhase.FAILED:
+        yield _Judgement(ConditionType.FAILED, "True", "InvalidDocument", refusal)
     else:
         yield _Judgement(ConditionType.FAILED, "False", phase.value)
 
@@ -128,8 +136,8 @@ def _storage(status: JobStatus, seen: Seen) -> _Judgement:
     return _Judgement(kind, "Unknown", "NotProbed")
 
 
-def _degraded(status: JobStatus, job: EmbeddingJob) -> _Judgement:
-    failure, wanted = status.last_failure, job.spec.workers.replicas
+def _degraded(status: JobStatus, wanted: int) -> _Judgement:
+    failure = status.last_failure
     if status.phase is JobPhase.RETRYING and failure is not None:
         return _Judgement(ConditionType.DEGRADED, "True", "Retrying", failure.message)
     if status.silent_since is not None:

@@ -15,7 +15,7 @@ from jobs.naming import (
     progress_name,
 )
 from jobs.render_objects import METRICS_PORT, namespaced, network_policy, ray_cluster, worker_group
-from jobs.render_pods import DOCUMENT_FILE, DOCUMENT_FOLDER, Attempt, head_template, ray_cpus, worker_template
+from jobs.render_pods import DOCUMENT_FILE, DOCUMENT_FOLDER, POD_LOG, Attempt, head_template, ray_cpus, worker_template
 from jobs.spec import API_VERSION, EmbeddingJob
 from ray_app.config import EVALUATION_RESOURCE
 
@@ -84,7 +84,7 @@ def attempt_objects(job: EmbeddingJob, facts: Facts, *, attempt: int, uid: str) 
         name,
         spec={
             # What the driver says is the head pod's log as well, where `kubectl logs` finds it.
-            "entrypoint": f"bash -c 'exec f2llm run {DOCUMENT_FOLDER}/{DOCUMENT_FILE} > >(tee /proc/1/fd/1) 2>&1'",
+            "entrypoint": f"bash -c 'exec f2llm run {DOCUMENT_FOLDER}/{DOCUMENT_FILE} > >(tee ${POD_LOG}) 2>&1'",
             # No pod beside the cluster's, and a lost head is followed by the same job again.
             "submissionMode": "HTTPMode",
             # Whether and when there is another attempt is decided here, by what ended this one.

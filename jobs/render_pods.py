@@ -26,6 +26,8 @@ from ray_app.config import WorkersSpec
 
 DOCUMENT_FOLDER = "/etc/f2llm"
 DOCUMENT_FILE = "job.yaml"
+POD_LOG = "F2LLM_POD_LOG"
+"""Variable in a head that holds where its container's output goes, which Ray keeps from a driver."""
 _DRAIN_SHARE = 0.75
 """Of the time that a pod has between notice and end: the rest is for processes to end in."""
 _HEAD_DRAIN_SECONDS = 5
@@ -94,11 +96,12 @@ def head_template(attempt: Attempt) -> dict[str, Any]:
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_HEAD_DRAIN_SECONDS),
             # A driver that is asked to end writes a checkpoint first.
             "RAY_JOB_STOP_WAIT_TIME_S": str(attempt.pods.drain_seconds),
-            "RAY_GRAFANA_HOST": "DISABLED",
         },
         volumes=[document],
         mounts=[{"name": "document", "mountPath": DOCUMENT_FOLDER, "readOnly": True}],
     )
+    # KubeRay runs it before `ray start`, in the same shell and so in the same process. That is not process 1.
+    template["spec"]["containers"][0]["command"] = [f"export {POD_LOG}=/proc/$BASHPID/fd/1"]
     template["spec"]["serviceAccountName"] = cluster.service_account or guard_name(name)
     template["spec"]["automountServiceAccountToken"] = True
     return template
@@ -158,6 +161,7 @@ def pod_template(
         "HF_HOME": "/tmp/huggingface",
         "TORCH_EXTENSIONS_DIR": "/tmp/torch_extensions",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRAFANA_HOST": "DISABLED",  # until a profile says where there is one, Ray's dashboard does not look for it
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(pods.drain_seconds),
         **{name: value for profile in pods.profiles for name, value in profile.env.items()},
         **cluster.env,

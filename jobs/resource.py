@@ -26,3 +26,8 @@ def document_of(resource: Mapping[str, Any]) -> EmbeddingJob:
 def key_of(resource: Mapping[str, Any]) -> tuple[str, str]:
     """(namespace, name)"""
     return resource["metadata"]["namespace"], resource["metadata"]["name"]
+
+
+def uid_of(resource: Mapping[str, Any]) -> str:
+    """What no other object has, now or later."""
+    return str(resource["metadata"]["uid"])

@@ -1,7 +1,8 @@
 """What there is of a job on Kubernetes, as far as a decision needs it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from jobs.naming import ATTEMPT_LABEL, EVALUATION_GROUP, GROUP_LABEL, NODE_TYPE_LABEL
@@ -32,7 +33,8 @@ class Pod:
 class Seen:
     """Of the attempt that the status counts: its RayJob, RayCluster and words; and the pods of all attempts.
 
-    `stop_wish` is the id of the attempt that was last asked to stop.
+    `stop_wish` is the id of the attempt that was last asked to stop, `document` the text that the attempt began with,
+    empty where none has.
     """
 
     ray_job: Mapping[str, Any] | None = None
@@ -40,6 +42,7 @@ class Seen:
     pods: tuple[Pod, ...] = ()
     published: Published | None = None
     stop_wish: str = ""
+    document: str = ""
 
     def workers(self, attempt: int) -> list[Pod]:
         """Worker pods of an attempt that are meant to stay."""
@@ -60,8 +63,22 @@ class Seen:
 
     @property
     def waits_for_quota(self) -> bool:
-        """Kueue holds a RayJob back by suspending it."""
-        return bool((self.ray_job or {}).get("spec", {}).get("suspend"))
+        """Kueue holds a RayJob back by suspending it, and takes its pods away by the same."""
+        suspended = bool((self.ray_job or {}).get("spec", {}).get("suspend"))
+        return suspended or self.deployment_status in ("Suspending", "Suspended")
+
+    @property
+    def begun(self) -> datetime | None:
+        """When KubeRay last began to make the pods, each time that Kueue lets it; None where it has not."""
+        begun = (self.ray_job or {}).get("status", {}).get("startTime")
+        return datetime.fromisoformat(begun) if begun and self.deployment_status else None
+
+    def since_begun(self) -> "Seen":
+        """Without the words of a driver whose pods Kueue took away since. A driver's clock shows minutes."""
+        if self.published is None or self.ray_job is None or self.waits_for_quota:
+            return self
+        old = not self.deployment_status or (self.begun and self.published.said < self.begun.replace(second=0))
+        return replace(self, published=None) if old else self
 
     @property
     def cluster_is_ready(self) -> bool:

@@ -16,7 +16,8 @@ from data_io.config import Section
 from data_io.store_address import check_endpoint, parse_uri, without_credentials
 from jobs.cluster_spec import ClusterSpec
 from jobs.errors import ConfigError, UsageError
-from jobs.fields import JOB_NAME_PATTERN, NAME_PATTERN, DocumentField, fields_of
+from jobs.fields import JOB_NAME_PATTERN, DocumentField, fields_of
+from jobs.naming import NAME_PATTERN
 from jobs.presets import PresetName, merged, preset_values
 from jobs.problems import close_names, raise_problems, translate
 from jobs.yaml_text import HOLDS, RawDocument, read_json, read_value, read_yaml, write_yaml

@@ -58,7 +58,8 @@ class ModelSpec(Section):
         1024, description="Tokens per text, the closing EOS included."
     )
     attn_implementation: Literal["auto", "flash_attention_2", "varlen", "sdpa"] = Field(
-        "auto", description="auto: flash-attn where installed on a GPU, else torch's varlen kernel; sdpa on CPU."
+        "auto",
+        description="auto: flash-attn where installed on a GPU, else torch's varlen kernel; sdpa on CPU and for fp32.",
     )
 
     @model_validator(mode="after")
@@ -346,6 +347,16 @@ class JobSpec(Section):
         built, dims = self.model.architecture, self.train.matryoshka_dims
         if built is not None and (mend := too_wide(dims, built.hidden_size)):
             raise ValueError(f"{mend} or model.architecture.hidden_size: {dims[-1]}")
+        return self
+
+    @model_validator(mode="after")
+    def _kernel_takes_the_precision(self) -> Self:
+        kernel = self.model.attn_implementation
+        if self.train.precision == "fp32" and kernel not in ("auto", "sdpa"):
+            raise ValueError(
+                f"model.attn_implementation={kernel} takes 16-bit numbers alone, and train.precision=fp32; "
+                "set model.attn_implementation: auto or train.precision: bf16"
+            )
         return self
 
     @model_validator(mode="after")

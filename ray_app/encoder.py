@@ -21,7 +21,7 @@ from ray_app.model import (
     DTYPES,
     Embedder,
     attention_of,
-    attention_of_device,
+    best_attention,
     build_backbone,
     load_pretrained,
     load_tokenizer,
@@ -148,7 +148,7 @@ def initial_encoder(
     tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
     dtype = torch.float32 if device.type == "cpu" else DTYPES[spec.train.precision]
     backbone = build_backbone(spec.model, vocabulary_size=tokenizer.vocabulary_size, dtype=dtype, seed=spec.train.seed)
-    model = Embedder(backbone.to(device), attention=attention_of(spec.model, device))
+    model = Embedder(backbone.to(device), attention=attention_of(spec.model, device, dtype))
     return Encoder(model, tokenizer, batch_tokens=spec.evaluation.batch_tokens, cut=cut)
 
 
@@ -171,5 +171,5 @@ def load_encoder(
     dtype = torch.float32 if device.type == "cpu" else "auto"
     backbone = load_pretrained(AutoModel, str(folder), dtype=dtype, local_files_only=True).to(device)
     tokenizer = TextTokenizer(tokenizer_json, eos_token=eos_token, max_tokens=limit)
-    model = Embedder(backbone, attention=attention_of_device(device))
+    model = Embedder(backbone, attention=best_attention(device, backbone.dtype))
     return Encoder(model, tokenizer, batch_tokens=batch_tokens, cut=cut)

@@ -29,7 +29,7 @@ from data_io.store_probe import probe_store
 from ray_app.beside import CheckpointEvaluation
 from ray_app.causes import cause_of
 from ray_app.checkpoint_manifest import trained_steps
-from ray_app.config import JobSpec
+from ray_app.config import JobSpec, WorkersSpec
 from ray_app.data_order import make_plan, select_sources
 from ray_app.document_tasks import refuse_unknown_tasks
 from ray_app.exit_record import EXIT, Failure, exit_record, write_exit_record
@@ -39,7 +39,7 @@ from ray_app.lease import Lease
 from ray_app.monitor import Monitor, View
 from ray_app.notice import HearTerminate
 from ray_app.process_log import ProcessLog, process_log
-from ray_app.ray_environment import EMBEDDED
+from ray_app.ray_environment import EMBEDDED, check_gpus
 from ray_app.report import write_report
 from ray_app.report_record import save_data_facts
 from ray_app.rescue import end_hang
@@ -48,8 +48,13 @@ from ray_app.run_directory import BEFORE, append_event, claim, read_status, writ
 from ray_app.spares import MARK
 from ray_app.status import Phase, Reason, RunStatus
 from ray_app.worker import COLLECTIVE_TIMEOUT, Task, run_task, train_worker
+from ray_app.worker_count import useful_workers
 
 _POLL_SECONDS = 0.3
+_IDLE_SECONDS = 5.0
+"""Once no worker has been at work for so long, a run that is to stop waits for none."""
+_TASK_SECONDS = 20.0
+"""A task that has room is at work by then."""
 _BUG = "this is not meant to happen; run it again with --debug and report what it prints"
 
 log = logging.getLogger(__name__)
@@ -78,8 +83,8 @@ def run(
 
     `differences(frozen)` lists what this document may not change of the one that the run directory was started with,
     `changes(frozen)` what it changes and may.
-    Call it from the main thread. Raises an F2LLMError, after the run directory says so too; what was trained is never
-    lost.
+    Call it from the main thread. Raises CapacityError where this machine has too few GPUs and no cluster is joined,
+    else an F2LLMError, after the run directory says so too; what was trained is never lost.
     """
     data = open_store(spec.data.uri, spec.storage.s3)
     run_store = open_store(spec.storage.uri, spec.storage.s3).child(name)
@@ -92,6 +97,7 @@ def run(
         status = read_status(run_store) or RunStatus(name=name)
         if status.phase == Phase.SUCCEEDED:
             return RunResult(run_store.uri, status)
+        check_gpus(spec.workers.lowest * spec.workers.gpus)
         run_store.delete([EXIT])
         total_steps = spec.train.epochs * plan.steps_per_epoch
         why = _reason_to_start(status)
@@ -115,7 +121,7 @@ def _run(job: "_Job", why: Reason, total_steps: int, stop_after_steps: int | Non
     with process_log(run, f"logs/{job.started}/driver.log") as records, job.failures_recorded(records):
         # Listening starts after Ray, which would put handlers of its own in the place of ours.
         cpus = spec.workers.highest * spec.workers.cpus
-        with cluster(cpus=cpus, env=_environment(spec)), listening() as interruption:
+        with cluster(cpus=cpus, env=environment_of_workers(spec.workers)), listening() as interruption:
             job.monitor = Monitor.options(scheduling_strategy=_on_this_node()).remote(
                 why, hang_timeout_seconds=spec.workers.hang_timeout_seconds
             )
@@ -197,17 +203,23 @@ class _Job:
         outcome: list[BaseException] = []
         thread = threading.Thread(target=_fit, args=(trainer, outcome), name="ray-train", daemon=True)
         thread.start()
-        asked, shown = False, self.status
+        asked, waits, shown = False, False, self.status
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
-            if interruption.signal and not asked:
-                self.monitor.request_stop.remote()
-                self._say(f"{signal.Signals(interruption.signal).name}: writing a checkpoint")
-                asked = True
             view: View = ray.get(self.monitor.view.remote())
             if view.status is not None and view.status != shown:
                 shown = view.status
                 self._show(shown)
+            if view.waits_for_room != waits:
+                waits, fewest = view.waits_for_room, self.spec.workers.lowest
+                self._say(f"waiting for room for {fewest} worker{'s' if fewest > 1 else ''}" if waits else "")
+            if interruption.signal and not asked:
+                self.monitor.request_stop.remote()
+                doing = "ending, no worker is at work" if view.idle_seconds else "writing a checkpoint"
+                self._say(f"{signal.Signals(interruption.signal).name}: {doing}")
+                asked = True
+            if asked and view.idle_seconds > _IDLE_SECONDS:
+                break  # there is nothing to save, and leaving Ray ends its wait
             if self._measured is not None and self._measured.look(shown.last_checkpoint_step):
                 self._show(self.status)
             self._hear_of_the_store()
@@ -233,6 +245,8 @@ class _Job:
         workers = self.spec.workers
         threads = max(1, int((workers.replicas if EMBEDDED else 1) * workers.cpus))
         options = {"num_cpus": threads, "num_gpus": workers.gpus}
+        needs = f"{threads} CPU" + (f" and {workers.gpus} GPU" if workers.gpus else "")
+        ray.get(self.monitor.say.remote(None))
         pending = run_task.options(**options).remote(
             task, self.name, self.spec, self.data, self.run, threads, self.monitor
         )
@@ -244,8 +258,12 @@ class _Job:
                     return
                 self._hear_of_the_store()
                 view: View = ray.get(self.monitor.view.remote())
-                if view.message != self.status.message:
-                    self._say(view.message)
+                message = view.message
+                if message is None:
+                    late = not EMBEDDED and monotonic() - begin > _TASK_SECONDS
+                    message = f"waiting for room for a task of {needs}" if late else ""
+                if message != self.status.message:
+                    self._say(message)
             ray.get(pending)
         except ray.exceptions.RayError as error:
             raise cause_of(error) from error
@@ -318,6 +336,8 @@ class _Job:
 def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
     workers = job.spec.workers
     spares = workers.spares if workers.spares is not None else not EMBEDDED
+    micro_batches = job.spec.train.micro_batches_per_step
+    most = useful_workers(workers.highest, fewest=workers.lowest, micro_batches=micro_batches)
     return TorchTrainer(
         train_worker,
         train_loop_config={
@@ -333,7 +353,7 @@ def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
         },
         scaling_config=ScalingConfig(
             # A pair even where both are the same: only then does Ray Train look at what there is before it places them.
-            num_workers=(workers.lowest, workers.highest),
+            num_workers=(workers.lowest, most),
             elastic_resize_monitor_interval_s=workers.resize_interval_seconds,
             use_gpu=workers.gpus > 0,
             resources_per_worker={"CPU": workers.cpus, **({"GPU": workers.gpus} if workers.gpus else {})},
@@ -349,7 +369,7 @@ def _trainer(job: _Job, stop_after_steps: int | None) -> TorchTrainer:
             failure_config=FailureConfig(max_failures=-1),
             callbacks=[
                 CheckpointBeforeResize(job.monitor, spares=spares),
-                CountWhatIsThere(job.run.uri),
+                CountWhatIsThere(job.run.uri, job.monitor, micro_batches=micro_batches),
                 FailureWatch(job.monitor),
                 HearTerminate(),
             ],
@@ -364,12 +384,14 @@ def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:
         outcome.append(error)
 
 
-def _environment(spec: JobSpec) -> dict[str, str]:
-    workers = spec.workers
+def environment_of_workers(workers: WorkersSpec) -> dict[str, str]:
+    """What the run's processes have in their environment from their start on."""
     environment = {"OMP_NUM_THREADS": str(max(1, int(workers.cpus)))}
-    if not workers.gpus:
-        environment |= {"DS_ACCELERATOR": "cpu", **_KEEP_MEMORY}
-    return environment
+    if workers.gpus:
+        # Or DeepSpeed looks for a GPU when it is imported (ray_app.spares), before Ray has said which of the node's
+        # is this process's, and CUDA keeps all that it saw then.
+        return environment | {"DS_ACCELERATOR": "cuda"}
+    return environment | {"DS_ACCELERATOR": "cpu", **_KEEP_MEMORY}
 
 
 # glibc gives big blocks back to the system after each use; keeping them makes a step on CPU up to 1.3 times as fast.

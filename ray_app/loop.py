@@ -233,7 +233,7 @@ def _build_model(spec: JobSpec, worker: Worker, vocabulary_size: int) -> Embedde
     backbone = build_backbone(spec.model, vocabulary_size=vocabulary_size, dtype=dtype, seed=spec.train.seed)
     return Embedder(
         backbone.to(worker.device),
-        attention=attention_of(spec.model, worker.device),
+        attention=attention_of(spec.model, worker.device, dtype),
         gradient_checkpointing=spec.train.gradient_checkpointing,
     ).train()
 

@@ -1,7 +1,7 @@
 """The backbone: Qwen3 without its head, texts in packs, the last token's state as embedding.
 
 N texts, T tokens, D dimensions. Attention has two ways, chosen once by `attention_of`: on a GPU a variable-length
-FlashAttention kernel over one sequence, on CPU one SDPA call over rows, packed under a mask or a text each.
+FlashAttention kernel over one sequence, on CPU or in fp32 one SDPA call over rows, packed under a mask or a text each.
 """
 
 from importlib.util import find_spec
@@ -26,22 +26,28 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 Attention = Literal["flash_attention_2", "varlen", "sdpa"]
 
+_DTYPES_OF_KERNELS = (torch.float16, torch.bfloat16)
+"""What both variable-length kernels take; they refuse fp32."""
+
 # transformers must not take this for one of its flash kernels, which any name with "flash" in it is.
 _VARLEN = "f2llm_varlen"
 
 
-def attention_of_device(device: torch.device) -> Attention:
-    """The best attention for packs of texts on a device."""
-    if device.type == "cpu":
+def best_attention(device: torch.device, dtype: torch.dtype) -> Attention:
+    """The best attention for packs of texts on a device, in the precision of the weights."""
+    if device.type == "cpu" or dtype not in _DTYPES_OF_KERNELS:
         return "sdpa"
     return "flash_attention_2" if find_spec("flash_attn") else "varlen"
 
 
-def attention_of(spec: ModelSpec, device: torch.device) -> Attention:
-    """The attention that `spec` means on this device. Raises ModelError where it cannot work there."""
+def attention_of(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Attention:
+    """The attention that `spec` means on this device for weights of `dtype`, which a JobSpec has held against it.
+
+    Raises ModelError where it cannot work on the device.
+    """
     wanted = spec.attn_implementation
     if wanted == "auto":
-        return attention_of_device(device)
+        return best_attention(device, dtype)
     if device.type == "cpu" and wanted != "sdpa":
         raise ModelError(
             f"model.attn_implementation={wanted} needs a GPU, and this worker runs on {device.type}",

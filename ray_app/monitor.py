@@ -20,18 +20,24 @@ MAX_FRUITLESS = 4
 _MOST_SECONDS_BETWEEN_STARTS = 60.0
 _SILENT_SECONDS = 15.0
 """Workers that said nothing for so long are gone."""
+_ROOM_SECONDS = 3.0
+"""For so long the controller may not have looked yet at what there is."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What the driver sees: the newest status of training, what a task is at, what the workers failed from if no step
-    was made since, and what ends the run if anything.
+    """What the driver sees: the newest status of training, what a task is at (None before it is at work), what the
+    workers failed from if no step was made since, and what ends the run if anything.
     """
 
     status: RunStatus | None
-    message: str
+    message: str | None
     failure: Failure | None
     fatal: Failure | None
+    idle_seconds: float
+    """How long no worker has been at work; 0 while some are."""
+    waits_for_room: bool
+    """Whether there is no room for the fewest workers."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Conversation:
     ) -> None:
         self._clock = clock
         self._status: RunStatus | None = None
-        self._message = ""
+        self._message: str | None = None
         self._wish = Wish.GO_ON
         self._reason = first_start
         self._fatal: Failure | None = None
@@ -73,6 +79,8 @@ class Conversation:
         self._step_at_start: int | None = None
         self._entered = False
         self._heard: float | None = None
+        self._left = clock()
+        self._without_room_since: float | None = None
         self._random = random.Random(seed)
         self._hangs = HangWatch(hang_timeout_seconds, clock)
         self._members: dict[int, _Member] = {}
@@ -148,7 +156,7 @@ class Conversation:
 
     def leave(self, failure: Failure | None = None) -> None:
         """A rank ends; `failure` is what ended it. One that no retry can mend ends the run."""
-        self._heard = None
+        self._heard, self._left = None, self._clock()
         self._hangs.end()
         if failure is not None:
             self._note(failure)
@@ -170,12 +178,21 @@ class Conversation:
         """A node is about to go: the workers are going to leave by themselves."""
         self._reason = Reason.PREEMPTION
 
-    def say(self, message: str) -> None:
-        """Take a line about what a task is at."""
+    def say(self, message: str | None) -> None:
+        """Take a line about what a task is at, None where one is to begin."""
         self._message = message
 
+    def wait_for_room(self, waits: bool) -> None:
+        """Whether there is no room for the fewest workers, said again and again while there is none."""
+        if not waits:
+            self._without_room_since = None
+        elif self._without_room_since is None:
+            self._without_room_since = self._clock()
+
     def view(self) -> View:
-        return View(self._status, self._message, self._failure, self._fatal)
+        without_room = self._without_room_since
+        waits = without_room is not None and self._clock() - without_room > _ROOM_SECONDS
+        return View(self._status, self._message, self._failure, self._fatal, self._idle_seconds(), waits)
 
     def request_stop(self) -> None:
         self._wish = Wish.STOP
@@ -191,6 +208,11 @@ class Conversation:
 
     def workers_at_work(self) -> int:
         return self._workers if self._heard is not None and self._clock() - self._heard < _SILENT_SECONDS else 0
+
+    def _idle_seconds(self) -> float:
+        if self.workers_at_work():
+            return 0.0
+        return self._clock() - (self._left if self._heard is None else self._heard)
 
     def _failure_of(self, hang: Hang) -> Failure:
         """As one of the rank that the others wait for, where there is one that ever said where it is."""

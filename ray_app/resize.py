@@ -14,6 +14,7 @@ from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScali
 
 from ray_app.spares import MOST_WARM_UP_SECONDS, warm_up
 from ray_app.status import Reason
+from ray_app.worker_count import useful_workers
 
 _POLL_SECONDS = 0.2
 _MOST_SECONDS = 900.0
@@ -54,16 +55,21 @@ class CheckpointBeforeResize(ControllerCallback):  # type: ignore[misc]
 class CountWhatIsThere(ControllerCallback):  # type: ignore[misc]
     """Ray Train would count on room that is gone, or will be, or wait for room that is there: it looks at the nodes
     every 20 s only, takes drained ones for room, keeps what a lost driver had asked for, and while there is no room it
-    asks without a pause, which takes a core of the head.
+    asks without a pause, which takes a core of the head. And it would take workers that make no step shorter.
     """
 
-    def __init__(self, run_uri: str) -> None:
+    def __init__(self, run_uri: str, monitor: Any, *, micro_batches: int) -> None:
+        """The monitor hears whether there is room for the fewest workers; a step has so many micro-batches."""
         self._key = f"f2llm-ray/room/{run_uri}"
+        self._monitor = monitor
+        self._micro_batches = micro_batches
 
     def after_controller_start(self, train_run_context: Any) -> None:
         self._give_up_room_of_lost_driver(train_run_context)
         take_what_is_reserved = ElasticScalingPolicy._get_reserved_resources
         decide = ElasticScalingPolicy.make_decision_for_non_running_worker_group
+        count = ElasticScalingPolicy._count_possible_workers
+        monitor, micro_batches = self._monitor, self._micro_batches
 
         def take_what_stays(policy: Any) -> Any:
             seen = policy._latest_reserved_resources_query_time
@@ -80,10 +86,17 @@ class CountWhatIsThere(ControllerCallback):  # type: ignore[misc]
 
         def decide_with_a_pause(policy: Any) -> Any:
             decision = decide(policy)
-            if isinstance(decision, NoopDecision):
+            waits = isinstance(decision, NoopDecision)
+            monitor.wait_for_room.remote(waits)
+            if waits:
                 sleep(_POLL_SECONDS)
             return decision
 
+        def count_what_helps(policy: Any, reserved: Any) -> int:
+            fewest = policy.scaling_config.min_workers
+            return useful_workers(count(policy, reserved), fewest=fewest, micro_batches=micro_batches)
+
+        ElasticScalingPolicy._count_possible_workers = count_what_helps
         ElasticScalingPolicy._get_reserved_resources = take_what_stays
         ElasticScalingPolicy.make_decision_for_non_running_worker_group = decide_with_a_pause
 

@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from time import monotonic
 from typing import Any
 
@@ -28,7 +30,10 @@ _UPLOAD_SECONDS = 15.0
 
 
 class LineLog:
-    """A file of JSON lines that only grows, except that a resume drops the lines of steps it will repeat."""
+    """A file of JSON lines that only grows, except that a resume drops the lines of steps it will repeat.
+
+    One thread appends; any thread may flush.
+    """
 
     def __init__(
         self,
@@ -46,16 +51,22 @@ class LineLog:
         lines = [line for line in before.splitlines() if _is_json(line)]
         kept = lines if keep is None else [line for line in lines if keep(json.loads(line))]
         self.dropped = len(lines) - len(kept)
-        self._content = "".join(f"{line}\n" for line in kept)
-        if self._content != before:
-            store.put(key, self._content.encode())
+        content = "".join(f"{line}\n" for line in kept)
+        if content != before:
+            store.put(key, content.encode())
+        # What is in the store, and behind it what is not yet there.
+        self._parts = [content.encode()]
         self._uploaded = monotonic()
+        self._uploads = Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="upload")
+        self._under_way: Future[None] | None = None
 
     def kept(self) -> Iterator[dict[str, Any]]:
-        """The lines that were there when it was opened."""
-        return map(json.loads, self._content.splitlines())
+        """The lines that were there when it was opened; to be asked for before the first append."""
+        return map(json.loads, self._parts[0].split(b"\n")[:-1])
 
     def append(self, line: dict[str, Any]) -> None:
+        """Never waits for a bucket: an upload is begun now and then, and a line after it raises what it failed of."""
         text = json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
         if self._store.is_local:
             self._before_write()
@@ -64,16 +75,28 @@ class LineLog:
             with path.open("a", encoding="utf-8") as file:
                 file.write(text)
             return
-        self._content += text
-        if monotonic() - self._uploaded > _UPLOAD_SECONDS:
-            self.flush()
+        self._parts.append(text.encode())
+        under_way = self._under_way
+        if under_way is not None and under_way.done():
+            under_way.result()
+        if (under_way is None or under_way.done()) and monotonic() - self._uploaded > _UPLOAD_SECONDS:
+            self._under_way = self._thread.submit(self._upload)
 
     def flush(self) -> None:
-        """Make sure that everything appended is in the store."""
+        """Make sure that everything appended before is in the store; waits for an upload under way."""
         if not self._store.is_local:
-            self._before_write()
-            self._store.put(self._key, self._content.encode())
-        self._uploaded = monotonic()
+            self._upload()
+            self._under_way = None  # if it failed, this has made good for it
+
+    def _upload(self) -> None:
+        with self._uploads:  # two at once may end in either order
+            taken = len(self._parts)
+            if taken > 1:
+                self._before_write()
+                content = b"".join(self._parts[:taken])
+                self._store.put(self._key, content)
+                self._parts[:taken] = [content]  # in one piece for Python: lines go on being appended
+            self._uploaded = monotonic()
 
 
 def append_event(run: Store, event: str, **facts: Any) -> None:

@@ -171,6 +171,7 @@ def run_task(task: Task, name: str, spec: JobSpec, data: Store, run: Store, thre
     def say(message: str) -> None:
         monitor.say.remote(message)
 
+    say("")
     if task == "evaluate_before":
         delivery.evaluate_initial(name, spec, data=data, run=run, device=device, say=say)
     else:

@@ -49,7 +49,7 @@ def main() -> None:
     lease.keep(lost=lambda: os._exit(1))  # no half-done step may go on beside the next leader's
     _wait_for_resources(api, arguments.namespace)
     kopf.run(
-        registry=registry_of(api, facts),
+        registry=registry_of(api, facts, arguments.namespace or ()),
         standalone=True,
         # Else kopf looks for the user's name, and a pod's user may have none.
         identity=identity,  # type: ignore[arg-type]

@@ -19,10 +19,10 @@ ten seconds, is heard again within this time.
 
 def listen(status: JobStatus, seen: Seen, facts: Facts, *, now: datetime) -> tuple[JobStatus, float | None]:
     """`status` with `silent_since`, and the seconds until the silence means more: 0 means that the driver is given up,
-    None that it has not said its first word yet.
+    None that it has not said its first word yet, or has no pod to say it from.
     """
-    if seen.published is None:
-        return status, None
+    if seen.published is None or seen.waits_for_quota:
+        return status.model_copy(update={"silent_since": None}), None
     left = seen.published.said + timedelta(seconds=facts.contact_timeout_seconds) - now
     if left > timedelta(0):
         return status.model_copy(update={"silent_since": None}), left.total_seconds()

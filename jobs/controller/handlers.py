@@ -5,7 +5,7 @@ No handler of kopf's that keeps annotations or finalizers on a job is used, so t
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,50 +23,51 @@ from jobs.job_status import JobStatus
 from jobs.k8s_api import KubeApi
 from jobs.naming import JOB_LABEL, attempt_id, progress_name
 from jobs.published import published_in
-from jobs.resource import key_of
-from jobs.seen import Pod, Seen, pod_of
+from jobs.resource import key_of, uid_of
+from jobs.seen import Seen, pod_of
 
 _log = logging.getLogger(__name__)
 _WORKERS = 4
 _RESYNC_SECONDS = 300.0
 _OURS = {JOB_LABEL: kopf.PRESENT}
+_SELECTORS = {"EmbeddingJob": "", **dict.fromkeys(("RayJob", "RayCluster", "ConfigMap", "Pod"), JOB_LABEL)}
 
 
-def registry_of(api: KubeApi, facts: Facts) -> kopf.OperatorRegistry:
-    """All handlers of the operator."""
+def registry_of(api: KubeApi, facts: Facts, namespaces: Sequence[str]) -> kopf.OperatorRegistry:
+    """All handlers of the operator, which looks after these namespaces, or all where none is given."""
     registry = kopf.OperatorRegistry()
     _index(registry)
-    _Operator(api, facts).listen(registry)
+    _Operator(api, facts, namespaces).listen(registry)
     return registry
 
 
 def _index(registry: kopf.OperatorRegistry) -> None:
     @kopf.index("f2llm.dev", "v1alpha1", "embeddingjobs", id="jobs", registry=registry)
     def jobs(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
-        return {key_of(body): dict(body)}
+        return {key_of(body): (uid_of(body), dict(body))}
 
     @kopf.index("ray.io", "v1", "rayjobs", id="ray_jobs", registry=registry, labels=_OURS)
     def ray_jobs(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
-        return {key_of(body): slim_ray_job(body)}
+        return {key_of(body): (uid_of(body), slim_ray_job(body))}
 
     @kopf.index("ray.io", "v1", "rayclusters", id="ray_clusters", registry=registry, labels=_OURS)
     def ray_clusters(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
-        return {key_of(body): slim_ray_cluster(body)}
+        return {key_of(body): (uid_of(body), slim_ray_cluster(body))}
 
     @kopf.index("", "v1", "configmaps", id="config_maps", registry=registry, labels=_OURS)
     def config_maps(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
-        return {key_of(body): {"data": dict(body.get("data", {}))}}
+        return {key_of(body): (uid_of(body), {"data": dict(body.get("data", {}))})}
 
     @kopf.index("", "v1", "pods", id="pods", registry=registry, labels=_OURS)
-    def pods(*, body: kopf.Body, labels: Mapping[str, str], **_: Any) -> dict[Key, Pod]:
-        return {(key_of(body)[0], labels[JOB_LABEL]): pod_of(body)}
+    def pods(*, body: kopf.Body, labels: Mapping[str, str], **_: Any) -> dict[Key, Any]:
+        return {(key_of(body)[0], labels[JOB_LABEL]): (uid_of(body), pod_of(body))}
 
 
 class _Operator:
     """The queue and those who work at it."""
 
-    def __init__(self, api: KubeApi, facts: Facts) -> None:
-        self._api, self._facts = api, facts
+    def __init__(self, api: KubeApi, facts: Facts, namespaces: Sequence[str]) -> None:
+        self._api, self._facts, self._namespaces = api, facts, namespaces
         self._queue: KeyQueue[Key]
         self._sights: Sights
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,6 +98,7 @@ class _Operator:
         self._queue = KeyQueue()
         REGISTRY.register(JobsCollector(self._sights.jobs, self._sights.run_of, lambda: len(self._queue)))
         self._tasks = [asyncio.create_task(self._work()) for _ in range(_WORKERS)]
+        self._tasks.append(asyncio.create_task(self._call_the_roll()))
 
     async def _end(self, **_: Any) -> None:
         for task in self._tasks:
@@ -129,6 +131,29 @@ class _Operator:
             else:
                 self._queue.done(key)
                 self._queue.add_after(key, _RESYNC_SECONDS if again is None else again)
+
+    async def _call_the_roll(self) -> None:
+        """Forget what was deleted while a watch was broken: kopf then lists what there is, and drops nothing."""
+        while True:
+            await asyncio.sleep(_RESYNC_SECONDS)
+            seen = self._sights.uids()  # before the list, which lacks what comes after it
+            try:
+                there = await asyncio.to_thread(self._there)
+            except F2LLMError as error:
+                _log.warning("%s; what vanished unseen is looked for again in %.0f s", error, _RESYNC_SECONDS)
+                continue
+            if self._sights.forget(seen - there):
+                for job in self._sights.jobs():
+                    self._queue.add(key_of(job))
+
+    def _there(self) -> set[str]:
+        places = self._namespaces or (None,)
+        return {
+            uid
+            for kind, selector in _SELECTORS.items()
+            for namespace in places
+            for uid in self._api.uids(kind, namespace=namespace, selector=selector)
+        }
 
     def _look(self, resource: Mapping[str, Any], status: JobStatus) -> Seen:
         seen = self._sights.of(resource, status)

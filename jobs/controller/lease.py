@@ -8,13 +8,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from jobs.errors import F2LLMError, StaleObject
+from jobs.errors import F2LLMError, KubernetesError, StaleObject
 from jobs.k8s_api import KubeApi, micro_time
 
 LEASE_SECONDS = 15
 RENEW_SECONDS = 5
+_LEADS_SHARE = 0.8
+"""Of the lease after which its holder takes it for lost: before others do."""
 _log = logging.getLogger(__name__)
 
 
@@ -22,18 +25,35 @@ class LeaderLease:
     """One candidate. `identity` must be its own, such as the name of its pod."""
 
     def __init__(self, api: KubeApi, *, name: str, namespace: str, identity: str) -> None:
-        self._api, self._name, self._namespace, self._identity = api, name, namespace, identity
+        self._api = replace(api, answer_seconds=RENEW_SECONDS)
+        self._name, self._namespace, self._identity = name, namespace, identity
         self._seen: Any = None
         self._seen_at = 0.0
+        self._leads_until = 0.0
 
     def wait(self) -> None:
         """Return once this candidate leads."""
-        while not self.try_once():
+        while not self._took():
             time.sleep(RENEW_SECONDS / 2)
         _log.info("leading as %s", self._identity)
 
+    def _took(self) -> bool:
+        try:
+            return self.try_once()
+        except KubernetesError as error:
+            if not error.retryable:
+                raise
+            _log.warning("the lease was not taken: %s", error.message)
+            return False
+
     def try_once(self) -> bool:
         """Take or renew the lease; says whether this candidate leads now."""
+        asked = time.monotonic()
+        if leads := self._take():
+            self._leads_until = asked + LEASE_SECONDS * _LEADS_SHARE
+        return leads
+
+    def _take(self) -> bool:
         lease = self._api.get("Lease", self._name, namespace=self._namespace)
         try:
             if lease is None:
@@ -56,20 +76,27 @@ class LeaderLease:
             self._api.replace({**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
 
     def keep(self, lost: Callable[[], None]) -> None:
-        """Renew in a thread of its own; call `lost` where that has not worked for the lease's length."""
+        """Renew in a thread of its own; call `lost` where that has not worked for the lease's length, even if an answer
+        is still awaited then.
+        """
 
         def renew() -> None:
-            renewed = time.monotonic()
-            while time.monotonic() - renewed < LEASE_SECONDS * 0.8:
-                time.sleep(RENEW_SECONDS)
+            renewed = True
+            while time.monotonic() < self._leads_until:
+                time.sleep(RENEW_SECONDS if renewed else RENEW_SECONDS / 5)
                 try:
-                    if self.try_once():
-                        renewed = time.monotonic()
+                    renewed = self.try_once()
                 except F2LLMError as error:
+                    renewed = False
                     _log.warning("the lease was not renewed: %s", error.message)
+
+        def watch() -> None:
+            while (left := self._leads_until - time.monotonic()) > 0:
+                time.sleep(left)
             lost()
 
-        threading.Thread(target=renew, name="lease", daemon=True).start()
+        for work in (renew, watch):
+            threading.Thread(target=work, name=f"lease-{work.__name__}", daemon=True).start()
 
     def _is_over(self, spec: Mapping[str, Any]) -> bool:
         record = (spec.get("holderIdentity"), spec.get("renewTime"))

@@ -16,13 +16,16 @@ from jobs.controller.outcome import End, Ending, ending_of
 from jobs.controller.scaling import scale
 from jobs.errors import ConfigError
 from jobs.facts import Facts
-from jobs.job_status import Condition, ConditionType, Failure, JobPhase, JobStatus
+from jobs.job_status import Failure, JobPhase, JobStatus
 from jobs.naming import attempt_id, attempt_name
 from jobs.observe import observe, sentence, time_of, time_text, with_conditions
 from jobs.render import attempt_objects, standing_objects
 from jobs.resource import document_of
 from jobs.seen import Seen
 from jobs.spec import EmbeddingJob
+from jobs.yaml_text import read_yaml
+
+_FROM_THE_START: Mapping[str, Any] = {"message": "", "next_attempt_time": None, "fruitless_attempts": 0}
 
 
 @dataclass(frozen=True)
@@ -36,24 +39,52 @@ class Decision:
 
 def reconcile(resource: Mapping[str, Any], status: JobStatus, facts: Facts, seen: Seen, *, now: datetime) -> Decision:
     """What to do about a job. `status` is the one that `resource` carries."""
-    generation = resource["metadata"]["generation"]
+    generation, seen = resource["metadata"]["generation"], seen.since_begun()
+    job, refusal = _document(resource, facts, seen)
+    # What is wrong may have been put right, in the document or, where that was refused, in the operator's settings.
+    if status.phase is JobPhase.FAILED and (generation != status.observed_generation or status.last_failure is None):
+        status = status.model_copy(update={"phase": JobPhase.PENDING, **_FROM_THE_START})
+    if job is None:
+        status = status.model_copy(update={"observed_generation": generation})
+        stays = status.active or status.phase.is_end or status.phase is JobPhase.SUSPENDED
+        decision = Decision(status if stays else _refused(status, refusal))
+    else:
+        status = observe(status, job, seen, generation=generation)
+        decision = _Job(job, refusal, resource["metadata"]["uid"], facts, seen, now).decide(status)
+    wanted = job.spec.workers.replicas if job else 0
+    status = with_conditions(decision.status, seen, wanted=wanted, refusal=refusal, now=now)
+    return Decision(status, decision.actions, decision.seconds)
+
+
+def _document(resource: Mapping[str, Any], facts: Facts, seen: Seen) -> tuple[EmbeddingJob | None, str]:
+    """What to go by, and why no attempt can be made of it, empty where one can.
+
+    Where what is stored makes no sense, it is the document that the newest attempt began with, None where none has.
+    """
+    job = None
     try:
         job = document_of(resource)
         facts.profiles_of(job.spec.cluster)
     except ConfigError as error:
-        return Decision(_refused(status, error, generation, now))
-    changed = generation != status.observed_generation
-    status = observe(status, job, seen, generation=generation, now=now)
-    if changed and status.phase is JobPhase.FAILED:  # what is wrong may have been put right: from the start
-        again = {"phase": JobPhase.PENDING, "message": "", "next_attempt_time": None, "fruitless_attempts": 0}
-        status = status.model_copy(update=again)
-    decision = _Job(job, resource["metadata"]["uid"], facts, seen, now).decide(status)
-    return Decision(with_conditions(decision.status, job, seen, now=now), decision.actions, decision.seconds)
+        return job or _begun_with(resource, seen), sentence(error.message, error.remedy)
+    return job, ""
+
+
+def _begun_with(resource: Mapping[str, Any], seen: Seen) -> EmbeddingJob | None:
+    """The document of the newest attempt, with what is wished now about suspending it."""
+    if not seen.document:
+        return None
+    try:
+        spec = read_yaml(seen.document, "the attempt's document").value["spec"]
+        return document_of({**resource, "spec": {**spec, "suspend": resource["spec"].get("suspend", False)}})
+    except ConfigError:
+        return None  # of an operator with other rules
 
 
 @dataclass(frozen=True)
 class _Job:
     job: EmbeddingJob
+    refusal: str
     uid: str
     facts: Facts
     seen: Seen
@@ -68,29 +99,32 @@ class _Job:
             return Decision(status)
         if self.seen.ray_job is not None:  # of an attempt that was judged, by an operator that got no further
             return Decision(status, (DeleteRayJob(attempt_name(self.job.metadata.name, status.attempt)),))
-        return Decision(self._suspended(status)) if self.job.spec.suspend else self._start_when_due(status)
+        if self.job.spec.suspend:
+            return Decision(self._suspended(status))
+        return Decision(_refused(status, self.refusal)) if self.refusal else self._start_when_due(status)
 
     def _go_on(self, status: JobStatus) -> Decision:
         """An attempt under way: made if it is not there yet, stopped if so wished, else scaled."""
         if self.seen.ray_job is None:
             if self.job.spec.suspend:
                 return Decision(self._suspended(status.model_copy(update={"active": False})))
-            return Decision(status, tuple(self._make(status.attempt)))
+            return Decision(status, () if self.refusal else tuple(self._make(status.attempt)))
         if self.job.spec.suspend:
             return self._stop(status)
-        if status.stop_requested_time is not None:  # too late to go on: the driver is leaving
+        if self.refusal or status.stop_requested_time is not None:  # nothing to go by, or the driver is leaving
             return Decision(status)
-        waited = self.now - time_of(status.started_time or time_text(self.now))
+        counted = time_of(status.started_time or time_text(self.now))
+        waited = self.now - (self.now if self.seen.waits_for_quota else self.seen.begun or counted)
         limit = timedelta(seconds=self.facts.start_timeout_seconds)
-        change = scale(self.job, self.seen, attempt=status.attempt, waited_too_long=waited > limit)
+        change = scale(self.job, self.seen, attempt=status.attempt, waited_too_long=waited >= limit)
         left = (limit - waited).total_seconds() if status.phase is JobPhase.STARTING else 0
         return Decision(status, () if change is None else (change,), left if left > 0 else None)
 
     def _stop(self, status: JobStatus) -> Decision:
-        """Stop an attempt behind a checkpoint; one that trains nothing yet, or takes too long, just ends."""
+        """Stop an attempt behind a checkpoint; one that trains nothing (yet), or takes too long, just ends."""
         name = attempt_name(self.job.metadata.name, status.attempt)
         status = status.model_copy(update={"phase": JobPhase.SUSPENDING, "message": "writing a checkpoint"})
-        if self.seen.published is None:
+        if self.seen.published is None or self.seen.waits_for_quota:
             return Decision(status.model_copy(update={"active": False}), (DeleteRayJob(name),))
         if status.stop_requested_time is None:
             status = status.model_copy(update={"stop_requested_time": time_text(self.now)})
@@ -148,6 +182,7 @@ class _Job:
             "ray_cluster": "",
             "started_time": time_text(self.now),
             "next_attempt_time": None,
+            "stop_requested_time": None,
             "checkpoint_at_start": status.last_checkpoint_step or 0,
             "phase": JobPhase.STARTING,
             "message": "",
@@ -179,21 +214,7 @@ def backoff_seconds(facts: Facts, fruitless: int) -> float:
     return float(min(facts.retry_seconds_most, facts.retry_seconds * 2 ** min(fruitless - 1, 30)))
 
 
-def _refused(status: JobStatus, error: ConfigError, generation: int, now: datetime) -> JobStatus:
-    """A document that says something impossible; an attempt under way goes on with the one it began with."""
-    message = sentence(error.message, error.remedy)
-    before = status.condition(ConditionType.ACCEPTED)
-    since = before.last_transition_time if before and before.status == "False" else time_text(now)
-    refusal = Condition(
-        type=ConditionType.ACCEPTED,
-        status="False",
-        reason="InvalidDocument",
-        message=message,
-        observed_generation=generation,
-        last_transition_time=since,
-    )
-    others = tuple(each for each in status.conditions if each.type is not ConditionType.ACCEPTED)
-    update: dict[str, Any] = {"observed_generation": generation, "conditions": (refusal, *others)}
-    if not status.active:
-        update |= {"phase": JobPhase.FAILED, "message": message}
+def _refused(status: JobStatus, refusal: str) -> JobStatus:
+    """Failed by its document and by no attempt, so that there is no failure to tell of."""
+    update = {**_FROM_THE_START, "phase": JobPhase.FAILED, "message": refusal, "last_failure": None}
     return status.model_copy(update=update)

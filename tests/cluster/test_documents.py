@@ -19,6 +19,12 @@ from tests.support.kubectl import Kubectl, Refused
 SAMPLES = sorted((Path(__file__).parents[2] / "k8s" / "samples").glob("*.yaml"))
 GOOD = document({"storage": {"uri": "s3://bucket/runs"}, "data": {"uri": "s3://bucket/data"}})
 
+
+def volumes(*names_and_paths: tuple[str, str]) -> dict[str, Any]:
+    mounted = [{"name": name, "mount_path": path, "claim": "c"} for name, path in names_and_paths]
+    return {"spec": {"cluster": {"volumes": mounted}}}
+
+
 # A change of a good document, and words of the refusal. Those with a True are the API server's alone: on one machine
 # they are no mistake.
 BAD: tuple[tuple[dict[str, Any], str, bool], ...] = (
@@ -63,6 +69,8 @@ BAD: tuple[tuple[dict[str, Any], str, bool], ...] = (
     ({"spec": {"train": {"matryoshka_dims": [64], "matryoshka_weights": [1.0, 0.5]}}}, "as many as", False),
     ({"spec": {"model": {"name_or_path": None, "architecture": {"hidden_size": 64}},
                "train": {"matryoshka_dims": [128]}}}, "goes beyond the embedding", False),
+    ({"spec": {"model": {"attn_implementation": "varlen"}, "train": {"precision": "fp32"}}},
+     "takes 16-bit numbers alone", False),
     ({"spec": {"workers": {"replicas": 0}}}, "greater than or equal to 1", False),
     ({"spec": {"workers": {"replicas": 2, "min": 3}}}, "replicas is below min", False),
     ({"spec": {"workers": {"replicas": 4, "max": 3}}}, "replicas is above max", False),
@@ -77,6 +85,13 @@ BAD: tuple[tuple[dict[str, Any], str, bool], ...] = (
     ({"spec": {"cluster": {"pod_template": {}}}}, "unknown field", False),
     ({"spec": {"cluster": {"volumes": [{"name": "m", "mount_path": "/m"}]}}}, "needs one of claim", False),
     ({"spec": {"cluster": {"volumes": [{"name": "m", "mount_path": "m", "claim": "m"}]}}}, "should match", False),
+    (volumes(("My_Data", "/m")), "should match", False),
+    (volumes(("m", "/m/")), "should match", False),
+    (volumes(("scratch", "/m")), "another name", False),
+    (volumes(("m", "/dev/shm")), "another name", False),
+    (volumes(("m", "/etc/f2llm/m")), "another name", False),
+    (volumes(("m", "/m"), ("m", "/n")), "Duplicate value", False),
+    (volumes(("m", "/m"), ("n", "/m")), "the same mount_path", False),
     ({"spec": {"cluster": {"head": {"tolerations": [{"operator": "In"}]}}}}, '"Equal", "Exists"', False),
 )  # fmt: skip
 

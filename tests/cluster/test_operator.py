@@ -153,6 +153,30 @@ def test_a_job_of_a_profile_that_is_not_known_says_which_there_are(
     assert "the operator knows efa" in kubectl("describe", "ej", name)
 
 
+def test_a_job_that_trains_is_suspended_though_its_profile_is_gone(api: KubeApi, submit: Callable[..., str]) -> None:
+    kuberay = trains(api, name := submit())
+
+    api.patch("EmbeddingJob", name, {"spec": {"cluster": {"profiles": ["nowhere"]}, "suspend": True}})
+    wait_for(lambda: kuberay.wish().endswith("/1"), "the wish to stop")
+    kuberay.says(Phase.STOPPED, step=7, total_steps=20, last_checkpoint_step=7)
+    kuberay.ends(succeeded=False)
+    suspended = reaches(api, name, JobPhase.SUSPENDED)
+
+    assert "the operator knows efa" in suspended.conditions[0].message
+
+
+def test_the_uids_of_what_there_is_are_those_of_the_objects(api: KubeApi, submit: Callable[..., str]) -> None:
+    trains(api, submit())
+
+    for kind in ("EmbeddingJob", "RayJob", "RayCluster", "ConfigMap", "Pod"):
+        found = api.uids(kind, namespace="default", selector="f2llm.dev/job" if kind != "EmbeddingJob" else "")
+        there = {each["metadata"]["uid"]: each for each in api.list(kind, everywhere=True)["items"]}
+
+        assert found
+        assert found <= there.keys()
+        assert found <= api.uids(kind, namespace=None)
+
+
 def test_all_of_a_job_goes_when_it_is_deleted(api: KubeApi, submit: Callable[..., str]) -> None:
     kuberay = trains(api, name := submit())
 

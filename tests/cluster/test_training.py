@@ -1,6 +1,7 @@
 """Training in real pods, under KubeRay and the operator, in a namespace that admits only restricted pods."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,13 +29,16 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     kubectl = cluster.kubectl
-    document = job(cluster, "life", workers=1, epochs=500)
+    document = job(cluster, "life", workers=1, epochs=500, global_batch_size=64)  # of which 3 workers have a use
     kubectl.apply(document)
 
     submitted = time.monotonic()
     reaches(cluster, "life", JobPhase.TRAINING, step=1)
     say(f"first step {time.monotonic() - submitted:.0f} s after it was submitted")
     say(kubectl("get", "ej", "life"))
+    head = ("-l", "f2llm.dev/job=life,ray.io/node-type=head", "-c", "ray-head", "--tail=-1")
+    # From the pod: where there is none, `f2llm logs` reads the run directory.
+    wait_for(lambda: re.search(r"^step \d+/\d+ ", kubectl("logs", *head), re.MULTILINE), "a step in the head's log")
     for workers in (3, 2):
         kubectl("scale", "ej/life", f"--replicas={workers}")
         asked = time.monotonic()

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from data_io.storage import open_store
+from ray_app.lease import read_driver
+from ray_app.run_directory import read_status
+from ray_app.status import Phase
 from tests.support.command import Running
 from tests.support.plain_workers import train_in_processes
 from tests.support.ray_nodes import RayNodes, ray_nodes
@@ -69,3 +72,23 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
     train_in_processes(data, alone, 1, document, steps=finished_steps(run))
     assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
     assert read_lines(run / "examples.jsonl") == read_lines(alone / "examples.jsonl")
+
+
+def test_a_run_that_finds_no_room_says_so_and_ends_when_it_is_told_to(nodes: RayNodes, tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "runs" / "small"
+    write_small_dataset(open_store(str(data)))
+    document = small_document(str(data), str(tmp_path / "runs"))
+    document["spec"] |= {"evaluation": {"enabled": False}, "workers": {"replicas": 3, "min": 2}}
+    job = write_document(tmp_path / "job.yaml", document)
+
+    nodes.add()
+    running = Running("run", job, log=tmp_path / "run.log", environment=nodes.environment())
+    running.wait_until(lambda: "waiting for room for 2 workers" in running.output())
+    code = running.terminate(timeout=60)
+
+    status, driver = read_status(open_store(str(run))), read_driver(open_store(str(run)))
+    assert code == 143, running.output()
+    assert status is not None
+    assert status.phase is Phase.STOPPED
+    assert driver is not None
+    assert driver.released

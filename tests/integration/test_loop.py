@@ -109,6 +109,18 @@ def test_a_run_in_pieces_is_the_run_in_one(finished: Path, data: Store, tmp_path
     assert read_lines(tmp_path / "examples.jsonl") == read_lines(finished / "examples.jsonl")
 
 
+def test_a_run_in_bf16_goes_on_from_its_fp32_weights(finished: Path, data: Store, tmp_path: Path) -> None:
+    """bf16 is the default: what is computed with is rounded, what is saved is not."""
+    _train(data, tmp_path / "whole", precision="bf16")
+    for steps in (3, 7, None):
+        _train(data, tmp_path / "pieces", precision="bf16", stop_after_steps=steps)
+
+    whole = _losses(tmp_path / "whole")
+    assert _losses(tmp_path / "pieces") == pytest.approx(whole, rel=1e-6)
+    assert whole != pytest.approx(_losses(finished), rel=1e-5)
+    assert whole == pytest.approx(_losses(finished), rel=0.05)
+
+
 def test_every_example_is_used_once_an_epoch(finished: Path, data: Store) -> None:
     lines = read_lines(finished / "examples.jsonl")
 

@@ -33,7 +33,7 @@ def document(spec: Mapping[str, Any] | None = None, **top: Any) -> dict[str, Any
 def is_in_a_list(field: DocumentField) -> bool:
     """Whether the field belongs to each item of a list, so that the document has no one value of it."""
     above = (DOCUMENT_FIELDS.get(".".join(field.path[:depth])) for depth in range(1, len(field.path)))
-    return any(section is not None and section.expected == "a list of mappings" for section in above)
+    return any(section is not None and section.expected.startswith("a list of mappings") for section in above)
 
 
 def section_text() -> st.SearchStrategy[str]:

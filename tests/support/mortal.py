@@ -12,7 +12,7 @@ from jobs.facts import Facts
 from jobs.job_status import JobStatus
 from jobs.k8s_api import KubeApi, Object
 from jobs.naming import JOB_LABEL
-from jobs.resource import key_of
+from jobs.resource import key_of, uid_of
 from jobs.seen import Seen, pod_of
 
 
@@ -45,10 +45,10 @@ def look_once(api: KubeApi, name: str, facts: Facts, *, now: datetime) -> None:
 def _seen_by(api: KubeApi) -> Callable[[Mapping[str, Any], JobStatus], Seen]:
     pods: dict[Key, list[Any]] = defaultdict(list)
     for body in api.list("Pod", selector=JOB_LABEL)["items"]:
-        pods[body["metadata"]["namespace"], body["metadata"]["labels"][JOB_LABEL]].append(pod_of(body))
+        pods[body["metadata"]["namespace"], body["metadata"]["labels"][JOB_LABEL]].append((uid_of(body), pod_of(body)))
 
     def all_of(kind: str, slim: Callable[[Mapping[str, Any]], Any]) -> dict[Key, list[Any]]:
-        return {key_of(body): [slim(body)] for body in api.list(kind, selector=JOB_LABEL)["items"]}
+        return {key_of(body): [(uid_of(body), slim(body))] for body in api.list(kind, selector=JOB_LABEL)["items"]}
 
     return Sights(
         jobs={},

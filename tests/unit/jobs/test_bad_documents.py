@@ -34,6 +34,11 @@ def train(line: str) -> str:
     return f"{VALID}  train:\n    {line}\n"
 
 
+def volumes(*names_and_paths: tuple[str, str]) -> str:
+    items = ", ".join(f"{{name: {name}, mount_path: {path}, claim: c}}" for name, path in names_and_paths)
+    return f"{VALID}  cluster:\n    volumes: [{items}]\n"
+
+
 BAD = {
     "a misspelt field": Bad(
         train("microbatch_size: 8"),
@@ -46,6 +51,30 @@ BAD = {
     "a task with a password": Bad(
         f"{VALID}  evaluation:\n    tasks: ['faq:sts=https://me:secret@example.org/faq.parquet']\n",
         ("{file}:11", "spec.evaluation.tasks", "has credentials in its address", "put them into the environment"),
+    ),
+    "a volume with a name that Kubernetes refuses": Bad(
+        volumes(("My_Data", "/data")),
+        ("{file}:11:16: spec.cluster.volumes.0.name: found `My_Data` (text), expected text of a-z, 0-9 and -",),
+    ),
+    "a volume with the name of one that every pod has": Bad(
+        volumes(("scratch", "/data")),
+        ("{file}:11:15: spec.cluster.volumes.0: volume scratch at /data", "scratch, shared-memory and document"),
+    ),
+    "a volume over the folder that every pod writes to": Bad(
+        volumes(("data", "/tmp")), ("spec.cluster.volumes.0: volume data at /tmp", "such as /models")
+    ),
+    "a volume inside the folder of the document": Bad(
+        volumes(("data", "/etc/f2llm/data")), ("volume data at /etc/f2llm/data", "such as /models")
+    ),
+    "a volume at a folder that ends with /": Bad(
+        volumes(("data", "/data/")),
+        ("found `/data/` (text), expected text that begins with / and does not end with it",),
+    ),
+    "two volumes of one name": Bad(
+        volumes(("data", "/a"), ("data", "/b")), ("spec.cluster: two volumes have the name data", "its own")
+    ),
+    "two volumes at one folder": Bad(
+        volumes(("a", "/data"), ("b", "/data")), ("spec.cluster: two volumes have the mount_path /data", "its own")
     ),
     "a field of the wrong section": Bad(
         f"{VALID}  temperature: 0.05\n",
@@ -172,6 +201,13 @@ BAD = {
     "a model twice": Bad(
         VALID.replace("Qwen3-0.6B\n", "Qwen3-0.6B\n    architecture: {}\n"),
         ("spec.model: name_or_path=Qwen/Qwen3-0.6B and architecture", "set architecture: null or name_or_path: null"),
+    ),
+    "a kernel that takes no fp32": Bad(
+        train("precision: fp32").replace("Qwen3-0.6B\n", "Qwen3-0.6B\n    attn_implementation: varlen\n"),
+        (
+            "spec: model.attn_implementation=varlen takes 16-bit numbers alone, and train.precision=fp32",
+            "set model.attn_implementation: auto or train.precision: bf16",
+        ),
     ),
     "credentials in an address": Bad(
         VALID.replace("uri: data", "uri: s3://key:secret@bucket/data"),

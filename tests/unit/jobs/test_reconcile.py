@@ -12,23 +12,34 @@ from hypothesis import strategies as st
 from jobs.controller.actions import Action, Create, DeleteRayJob, RequestStop, Scale
 from jobs.controller.events import events
 from jobs.controller.reconcile import Decision, reconcile
-from jobs.facts import Facts
+from jobs.facts import Facts, Profile
 from jobs.job_status import ConditionType, JobPhase, JobStatus
 from jobs.naming import attempt_id
-from jobs.observe import time_of
+from jobs.observe import time_of, time_text
+from jobs.published import Published
+from jobs.render import attempt_document
+from jobs.resource import document_of
 from jobs.seen import Pod, Seen
+from jobs.yaml_text import write_yaml
 from ray_app.status import Phase
 from tests.support.kubernetes_sights import NOW, UID, failure, pods, ray_cluster, ray_job, resource, said, under_way
 
 TRAINS = Seen(ray_job(), ray_cluster(), pods(), said())
+HELD = {**ray_job("Suspended"), "spec": {"suspend": True}}
 STOPPED = Seen(ray_job("Failed", jobStatus="FAILED", reason="AppFailed"), None, pods(), said(Phase.STOPPED))
 
 
 def decide(
-    status: JobStatus, seen: Seen, spec: dict[str, Any] | None = None, *, seconds: float = 0, generation: int = 1
+    status: JobStatus,
+    seen: Seen,
+    spec: dict[str, Any] | None = None,
+    *,
+    seconds: float = 0,
+    generation: int = 1,
+    facts: Facts | None = None,
 ) -> Decision:
     moment = NOW + timedelta(seconds=seconds)
-    return reconcile(resource(spec, generation=generation), status, Facts(), seen, now=moment)
+    return reconcile(resource(spec, generation=generation), status, facts or Facts(), seen, now=moment)
 
 
 def kinds(actions: tuple[Action, ...]) -> list[str]:
@@ -195,6 +206,18 @@ def test_a_suspended_job_that_does_not_stop_in_time_loses_its_pods() -> None:
     assert not late.status.active
 
 
+@pytest.mark.parametrize("lost", [(TRAINS, 601), (Seen(HELD, None, (), said()), 5)], ids=["too slow", "gave way"])
+def test_a_stop_that_was_not_waited_for_is_forgotten_by_the_next_attempt(lost: tuple[Seen, float]) -> None:
+    seen, seconds = lost
+    asked = decide(under_way(), TRAINS, {"suspend": True}).status
+    gone = decide(asked, seen, {"suspend": True}, seconds=seconds)
+
+    resumed = decide(gone.status, Seen(), seconds=900, generation=2)
+
+    assert made(resumed) == ["job-2"]
+    assert resumed.status.stop_requested_time is None
+
+
 def test_a_job_is_suspended_when_its_pods_are_gone_and_goes_on_when_resumed() -> None:
     asked = decide(under_way(), TRAINS, {"suspend": True}).status
     ended = decide(asked, STOPPED, {"suspend": True})
@@ -286,6 +309,65 @@ def test_a_job_that_kueue_holds_back_is_queued() -> None:
     assert condition(decision, ConditionType.QUEUED) == ("True", "WaitingForQuota")
 
 
+AN_HOUR = 3600.0
+
+
+def begun(deployment: str, *, seconds: float, **status: Any) -> dict[str, Any]:
+    """A RayJob that Kueue let begin so long after NOW, as KubeRay writes it."""
+    return ray_job(deployment, startTime=time_text(NOW + timedelta(seconds=seconds)), **status)
+
+
+@pytest.mark.parametrize("last_words", [Phase.TRAINING, Phase.STOPPED])
+@pytest.mark.parametrize("held", [HELD, ray_job("Suspending"), ray_job("Suspended")], ids=["held", "going", "let go"])
+def test_a_job_that_gave_way_is_not_missed_however_long_it_waits(held: dict[str, Any], last_words: Phase) -> None:
+    missed = under_way(silent_since=time_text(NOW))
+
+    decision = decide(missed, Seen(held, None, (), said(last_words)), seconds=24 * AN_HOUR)
+
+    assert (decision.status.phase, decision.status.active) == (JobPhase.QUEUED, True)
+    assert decision.status.silent_since is None
+    assert not decision.actions
+    assert decision.seconds is None
+
+
+def test_a_job_that_gave_way_is_suspended_at_once() -> None:
+    decision = decide(under_way(), Seen(HELD, None, (), said()), {"suspend": True}, generation=2)
+
+    assert decision.actions == (DeleteRayJob("job-1"),)
+    assert not decision.status.active
+
+
+@pytest.mark.parametrize("last_words", [Phase.TRAINING, Phase.STOPPED])
+def test_what_a_driver_said_before_it_gave_way_counts_no_more_once_another_may_begin(last_words: Phase) -> None:
+    def look(ray_job: dict[str, Any], words: Published, seconds: float) -> Decision:
+        waiting = pods(0, 2) if ray_job["status"]["jobDeploymentStatus"] == "Initializing" else ()
+        return decide(under_way(phase=JobPhase.QUEUED), Seen(ray_job, None, waiting, words), seconds=seconds)
+
+    old = said(last_words)
+    new = said().model_copy(update={"said": (NOW + timedelta(seconds=AN_HOUR)).replace(second=0)})
+    let_go = look({**ray_job(""), "spec": {"suspend": False}}, old, AN_HOUR)
+    starts = look(begun("Initializing", seconds=AN_HOUR), old, 2 * AN_HOUR)
+    fails = look(begun("Failed", seconds=AN_HOUR, jobStatus="FAILED", reason="AppFailed"), old, 2 * AN_HOUR)
+    trains = look(begun("Running", seconds=AN_HOUR), new, AN_HOUR + 30)
+
+    for decision in (let_go, starts):
+        assert (decision.status.phase, decision.status.silent_since) == (JobPhase.STARTING, None)
+    assert fails.status.last_failure is not None
+    assert trains.status.phase is JobPhase.TRAINING
+
+
+def test_pods_have_their_time_to_come_up_from_when_kueue_lets_them() -> None:
+    spec = {"workers": {"replicas": 8, "min": 2}}
+    waiting = decide(under_way(), Seen(HELD), spec, seconds=AN_HOUR)
+    comes_up = Seen(begun("Initializing", seconds=AN_HOUR), ray_cluster(8, state=""), pods(2, 6))
+
+    early = decide(waiting.status, comes_up, spec, seconds=AN_HOUR + 20)
+    late = decide(waiting.status, comes_up, spec, seconds=AN_HOUR + 600)
+
+    assert (early.actions, early.seconds) == ((), 580)
+    assert [type(each) for each in late.actions] == [Scale]
+
+
 @pytest.mark.parametrize(
     ("spec", "says"),
     [({"cluster": {"profiles": ["nowhere"]}}, "nowhere"), ({"train": {"micro_batch_size": 500}}, "micro_batch_size")],
@@ -306,6 +388,73 @@ def test_a_bad_edit_does_not_end_an_attempt_under_way() -> None:
 
     assert decision.status.phase is JobPhase.TRAINING
     assert decision.status.active
+
+
+POOL = {"cluster": {"profiles": ["gpu-pool"]}}
+KNOWN = Facts(profiles={"gpu-pool": Profile()})
+ENDED = Seen(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED, step=10))
+
+
+def test_a_job_whose_profile_the_operator_learns_later_starts_then() -> None:
+    refused = decide(JobStatus(), Seen(), POOL)
+    again = decide(refused.status, Seen(), POOL, seconds=300)
+    learnt = decide(again.status, Seen(), POOL, facts=KNOWN)
+
+    assert refused.status.phase is JobPhase.FAILED
+    assert condition(refused, ConditionType.FAILED) == ("True", "InvalidDocument")
+    assert again.status == refused.status
+    assert made(learnt) == ["job-1"]
+    assert condition(learnt, ConditionType.ACCEPTED) == ("True", "Valid")
+
+
+@pytest.mark.parametrize(
+    ("before", "spec"),
+    [
+        (decide(under_way(), ENDED, POOL, facts=KNOWN).status, POOL),
+        (decide(under_way(), failed(retryable=False), POOL, facts=KNOWN).status, POOL),
+        (JobStatus(phase=JobPhase.SUSPENDED, attempt=1, observed_generation=1), {**POOL, "suspend": True}),
+    ],
+    ids=lambda value: value.phase.value if isinstance(value, JobStatus) else "",
+)
+def test_a_job_that_ended_or_is_suspended_stays_so_whatever_becomes_of_its_profile(
+    before: JobStatus, spec: dict[str, Any]
+) -> None:
+    forgotten = decide(before, Seen(), spec)
+    learnt = decide(forgotten.status, Seen(), spec, facts=KNOWN)
+
+    for decision in (forgotten, learnt):
+        assert not decision.actions
+        assert (decision.status.phase, decision.status.message) == (before.phase, before.message)
+    assert condition(forgotten, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
+    assert condition(learnt, ConditionType.ACCEPTED) == ("True", "Valid")
+
+
+def test_a_job_that_should_go_on_and_cannot_says_why_and_goes_on_once_it_can() -> None:
+    failing = decide(under_way(), failed(retryable=True), POOL, facts=KNOWN)
+
+    refused = decide(failing.status, Seen(), POOL, seconds=60)
+    learnt = decide(refused.status, Seen(), POOL, seconds=61, facts=KNOWN)
+
+    assert refused.status.phase is JobPhase.FAILED
+    assert "gpu-pool" in refused.status.message
+    assert made(learnt) == ["job-2"]
+
+
+@pytest.mark.parametrize("bad", [POOL, {"train": {"micro_batch_size": 500}}], ids=["profile", "document"])
+def test_an_attempt_under_way_is_seen_stopped_and_judged_whatever_the_document_says(bad: dict[str, Any]) -> None:
+    begun_with = write_yaml(attempt_document(document_of(resource())).to_dict())
+
+    def under(seen: Seen, **spec: Any) -> Decision:
+        return decide(under_way(), replace(seen, document=begun_with), {**bad, **spec}, generation=2)
+
+    trains, stops, ends, fails = under(TRAINS), under(TRAINS, suspend=True), under(ENDED), under(failed(retryable=True))
+
+    assert (trains.status.phase, trains.status.step) == (JobPhase.TRAINING, 5)
+    assert stops.actions == (RequestStop(attempt_id(UID, 1)),)
+    assert ends.status.phase is JobPhase.SUCCEEDED
+    assert fails.actions == (DeleteRayJob("job-1"),)
+    for decision in (trains, stops, ends, fails):
+        assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
 
 
 def test_a_condition_keeps_its_time_while_its_judgement_stays() -> None:

@@ -1,7 +1,9 @@
 """What a job becomes on Kubernetes."""
 
 import json
+import os
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from jobs.errors import ConfigError
-from jobs.facts import PROFILES, Facts
+from jobs.facts import PROFILES, Facts, Profile
 from jobs.render import attempt_document, render
 from jobs.spec import EmbeddingJob, load_document, parse_document
 from jobs.yaml_text import RawDocument, read_yaml, write_yaml
@@ -128,6 +130,32 @@ def test_a_pod_has_longer_than_its_drain_takes() -> None:
             assert 0 < drain < template["spec"]["terminationGracePeriodSeconds"]
 
 
+def test_what_the_driver_says_is_in_the_log_of_the_head_pod(tmp_path: Path) -> None:
+    """Ray keeps what a driver says in a file; process 1, whose output is the log of most containers, is the pause of
+    the pod, as processes are shared.
+    """
+    spec = objects()["RayJob"]["spec"]
+    (container,) = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    (tmp_path / "f2llm").write_text("#!/bin/sh\necho step 1/10 >&2\n")
+    (tmp_path / "f2llm").chmod(0o755)
+    log = tmp_path / "driver.log"
+    start = f"sh -c {shlex.quote(spec['entrypoint'])} > {log} 2>&1"
+    # What a container runs: KubeRay puts its own after ours, which outlives the driver.
+    command = f" {' '.join(container['command'])}  && ulimit -n; {start}; until [ -s {log} ]; do sleep 0.01; done"
+
+    ran = subprocess.run(
+        ["/bin/bash", "-c", "--", command],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert "step 1/10" in ran.stdout.splitlines()
+    assert log.read_text() == "step 1/10\n"
+
+
 def test_only_the_head_may_speak_to_kubernetes_and_only_about_one_config_map() -> None:
     rendered = objects()
     head, worker_pod = templates(rendered)
@@ -163,6 +191,15 @@ def test_the_documents_settings_reach_the_pods() -> None:
     assert pod["nodeSelector"] == {"pool": "gpu"}
 
 
+def test_no_volume_of_a_document_is_in_the_way_of_one_that_pods_have_by_themselves() -> None:
+    for template in templates(objects()):
+        (container,) = template["spec"]["containers"]
+        for each in container["volumeMounts"]:
+            for name, path in ((each["name"], "/models"), ("models", each["mountPath"])):
+                with pytest.raises(ConfigError, match="that every pod has"):
+                    objects({"cluster": {"volumes": [{"name": name, "mount_path": path, "claim": "c"}]}})
+
+
 def test_a_document_wins_over_its_profiles_and_a_later_profile_over_an_earlier_one() -> None:
     cluster = {
         "profiles": ["spot-karpenter", "spot-gke"],
@@ -174,6 +211,19 @@ def test_a_document_wins_over_its_profiles_and_a_later_profile_over_an_earlier_o
     assert pod["nodeSelector"]["karpenter.sh/capacity-type"] == "on-demand"
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
     assert pod["terminationGracePeriodSeconds"] == 25
+
+
+def test_a_profile_or_document_brings_grafana_into_rays_dashboard() -> None:
+    def grafana(cluster: dict[str, Any]) -> str:
+        facts = Facts(profiles={"grafana": Profile(env={"RAY_GRAFANA_HOST": "http://grafana"})})
+        rendered = {each["kind"]: each for each in render(job({"cluster": cluster}), facts, uid=UID)}
+        head, _ = templates(rendered)
+        env = {each["name"]: each["value"] for each in head["spec"]["containers"][0]["env"]}
+        return str(env["RAY_GRAFANA_HOST"])
+
+    assert grafana({}) == "DISABLED"
+    assert grafana({"profiles": ["grafana"]}) == "http://grafana"
+    assert grafana({"profiles": ["grafana"], "env": {"RAY_GRAFANA_HOST": "http://own"}}) == "http://own"
 
 
 def test_workers_of_a_profile_follow_the_first_of_them_into_its_zone_and_the_head_is_free() -> None:
@@ -196,6 +246,13 @@ def test_no_autoscaler_moves_a_pod() -> None:
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_renders(name: str) -> None:
     assert objects({"cluster": {"profiles": [name]}})["RayJob"]
+
+
+def test_no_profile_asks_for_what_karpenter_makes_no_node_for() -> None:
+    asked = {each for profile in PROFILES.values() for pod in (profile.head, profile.worker) for each in pod.resources}
+
+    assert asked == {"vpc.amazonaws.com/efa"}
+    assert PROFILES["efa"].env["FI_EFA_USE_HUGE_PAGE"] == "0"
 
 
 def test_a_profile_that_is_not_known_is_refused_with_those_that_are() -> None:

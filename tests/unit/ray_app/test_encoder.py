@@ -10,13 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from data_io.sources.tokenizer_training import TokenizerFiles, train_tokenizer
 from data_io.tokenization import TextTokenizer
 from ray_app.config import ModelSpec, Qwen3Architecture
 from ray_app.encoder import Encoder, group_lengths, load_encoder
 from ray_app.errors import ModelError
-from ray_app.model import Embedder, build_backbone
+from ray_app.model import Attention, Embedder, build_backbone
 from ray_app.packing import PackedBatch
 
 EOS = "<|endoftext|>"
@@ -149,6 +150,27 @@ def test_a_model_stored_in_bf16_is_computed_in_fp32_on_a_cpu(
     loaded = load_encoder(folder)
 
     np.testing.assert_allclose(loaded.encode(TEXTS), make_encoder(64).encode(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize(("stored", "attention"), [(torch.float32, "sdpa"), (torch.bfloat16, "varlen")])
+def test_off_the_cpu_the_stored_precision_decides_the_attention(
+    folder: Path, model: _WatchedEmbedder, monkeypatch: pytest.MonkeyPatch, stored: torch.dtype, attention: Attention
+) -> None:
+    chosen = []
+
+    def build(backbone: nn.Module, *, attention: Attention) -> Embedder:
+        chosen.append(attention)
+        return Embedder(backbone, attention=attention)
+
+    monkeypatch.setattr("ray_app.model.find_spec", lambda name: None)
+    monkeypatch.setattr("ray_app.encoder.Embedder", build)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(stored)
+    model.backbone.save_pretrained(folder)  # type: ignore[operator]
+
+    load_encoder(folder, device="meta")
+
+    assert chosen == [attention]
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ def test_checkpointing_computes_each_layer_once_more(gradient_checkpointing: boo
 def test_the_document_chooses_the_attention(wanted: Any, device: str, attention: Attention) -> None:
     spec = SPEC.model_copy(update={"attn_implementation": wanted})
 
-    assert attention_of(spec, torch.device(device)) == attention
+    assert attention_of(spec, torch.device(device), torch.bfloat16) == attention
 
 
 @pytest.mark.parametrize(("installed", "attention"), [(True, "flash_attention_2"), (False, "varlen")])
@@ -274,10 +274,21 @@ def test_a_gpu_gets_flash_attn_where_it_is_installed(
 ) -> None:
     monkeypatch.setattr("ray_app.model.find_spec", lambda name: name if installed and name == "flash_attn" else None)
 
-    chosen = attention_of(SPEC, torch.device("cuda"))
+    chosen = attention_of(SPEC, torch.device("cuda"), torch.bfloat16)
 
     assert chosen == attention
     assert layout_of(chosen) == "sequence"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_fp32_gets_sdpa_on_a_gpu_since_its_kernels_take_16_bits_alone(
+    monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr("ray_app.model.find_spec", lambda name: name if installed and name == "flash_attn" else None)
+
+    chosen = attention_of(SPEC, torch.device("cuda"), torch.float32)
+
+    assert chosen == "sdpa"
 
 
 @pytest.mark.parametrize("wanted", ["varlen", "flash_attention_2"])
@@ -285,7 +296,7 @@ def test_a_gpu_kernel_is_refused_on_a_cpu(wanted: Any) -> None:
     spec = SPEC.model_copy(update={"attn_implementation": wanted})
 
     with pytest.raises(ModelError, match=f"attn_implementation={wanted} needs a GPU") as raised:
-        attention_of(spec, torch.device("cpu"))
+        attention_of(spec, torch.device("cpu"), torch.float32)
 
     assert "auto" in str(raised.value.remedy)
 

@@ -56,6 +56,37 @@ def test_without_workers_there_is_nobody_to_ask() -> None:
     assert talk.enter(1).start == Start(Reason.FIRST_START)
 
 
+def test_workers_are_idle_from_the_time_they_leave_or_fall_silent_until_others_enter() -> None:
+    now = 0.0
+    talk = Conversation(clock=lambda: now)
+
+    now = 7.0
+    assert talk.view().idle_seconds == 7
+    talk.enter(2)
+    now = 20.0
+    assert talk.view().idle_seconds == 0
+    talk.leave()
+    now = 23.0
+    assert talk.view().idle_seconds == 3
+    talk.enter(2)
+    assert talk.view().idle_seconds == 0
+    now = 63.0  # and nobody said that they died
+    assert talk.view().idle_seconds == 40
+
+
+def test_a_wait_for_room_is_said_once_it_lasts() -> None:
+    now = 0.0
+    talk = Conversation(clock=lambda: now)
+
+    talk.wait_for_room(True)
+    assert not talk.view().waits_for_room
+    now = 5.0
+    talk.wait_for_room(True)
+    assert talk.view().waits_for_room
+    talk.wait_for_room(False)
+    assert not talk.view().waits_for_room
+
+
 def test_starts_that_follow_on_steps_wait_for_nothing_and_are_never_too_many() -> None:
     talk = Conversation()
 

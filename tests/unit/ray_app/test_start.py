@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from ray_app.config import WorkersSpec
+from ray_app.entrypoint import environment_of_workers
 from ray_app.spares import MARK
 
 
@@ -31,3 +33,26 @@ def test_a_worker_of_training_has_loaded_all_that_it_runs_and_other_processes_no
     )
 
     assert done.stdout.splitlines()[-1] == str({loaded})
+
+
+def test_a_worker_that_is_to_have_a_gpu_loads_all_without_asking_for_one() -> None:
+    """Ray says later which of the node's GPUs is its own, and CUDA keeps to those that it first saw."""
+    program = (
+        "import torch, ray_app.spares\n"
+        "asked = []\n"
+        "for name in ('is_available', 'device_count', 'init', '_lazy_init'):\n"
+        "    setattr(torch.cuda, name, lambda *_, name=name: asked.append(name) or 8)\n"
+        "ray_app.spares.preload()\n"
+        "import sys; print('deepspeed' in sys.modules, asked)"
+    )
+    inherited = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
+    environment = {**inherited, **MARK, **environment_of_workers(WorkersSpec(gpus=1))}
+
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "True []"
+
+
+@pytest.mark.parametrize(("gpus", "accelerator"), [(0, "cpu"), (1, "cuda")])
+def test_deepspeed_is_told_the_device_and_never_looks_for_one(gpus: int, accelerator: str) -> None:
+    assert environment_of_workers(WorkersSpec(gpus=gpus))["DS_ACCELERATOR"] == accelerator
