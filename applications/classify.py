@@ -89,8 +89,8 @@ def train(
     """
     began = time()
     made, parts = embed_for(
-        model, address, out, column=column, keep=(label,), instruction=instruction, dimensions=dimensions, run=run,
-        say=say, on_progress=on_progress,
+        model, address, out, column=column, keep=(label,), keep_remedy="name the column of the labels: --label NAME",
+        instruction=instruction, dimensions=dimensions, run=run, say=say, on_progress=on_progress,
     )  # fmt: skip
     vectors, labels = list[Floats](), list[str]()
     for part in parts:

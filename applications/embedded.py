@@ -48,6 +48,7 @@ def embed_for(
     *,
     column: str | None,
     keep: Sequence[str] | None = None,
+    keep_remedy: str = "",
     adds: Sequence[str] = (),
     instruction: str,
     dimensions: int | None,
@@ -59,11 +60,12 @@ def embed_for(
     other texts, or in another way, is removed. Returns what the vectors are, and the rows a part at a time, all of one
     schema.
 
-    `adds` are columns that the result will have beside the input's. Raises DataError, before anything is embedded, for
+    `keep_remedy` says what to do where a column to keep is not there, `adds` are columns that the result will have
+    beside the input's. Raises DataError, before anything is embedded, for
     files whose columns do not agree and for one that has such a column.
     """
     files = find_files(address)
-    texts = describe_input(files, text=column, keep=keep)
+    texts = describe_input(files, text=column, keep=keep, keep_remedy=keep_remedy)
     taken = next((name for name in (_VECTOR, *adds) if name in texts.columns), None)
     if taken is not None:
         raise DataError(

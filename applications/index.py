@@ -28,6 +28,7 @@ from applications.index_files import (
 )
 from applications.vectors import Vectors
 from data_io.errors import DataError
+from data_io.folders import upload_folder
 from data_io.sources.raw_files import find_files, fingerprint
 from data_io.storage import Store
 from data_io.text_shards import describe_input
@@ -35,7 +36,6 @@ from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
 from ray_app.bm25 import Bm25
 from ray_app.embed_job import OnProgress
 from ray_app.embedding_model import ExportedModel
-from ray_app.export import upload_folder
 
 _ID_COLUMNS = ("id", "_id")
 _ROWS_AT_ONCE = 256

@@ -15,9 +15,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_io.errors import DataError, NotFoundInStore
+from data_io.folders import FILES_KEY
 from data_io.storage import Store
 
-MANIFEST, LISTING = "index.json", "files.json"
+MANIFEST, LISTING = "index.json", FILES_KEY
 VECTORS, ROWS, BM25 = "vectors.faiss", "rows.parquet", "bm25"
 VectorKind = Literal["flat", "hnsw"]
 """flat compares a query with every vector; hnsw walks a graph of near neighbours (arXiv 1603.09320): faster, and not

@@ -1,5 +1,6 @@
-"""The files of a store as a folder, for libraries that read nothing else."""
+"""The files of a store as a folder, for libraries that read nothing else, and a folder's files in a store."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -7,7 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data_io.errors import NotFoundInStore
 from data_io.storage import Store
+
+FILES_KEY = "files.json"
+_UPLOAD_BLOCK = 8 << 20
 
 
 @contextmanager
@@ -22,6 +27,44 @@ def local_copy(store: Store) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(store.get(info.key))
         yield Path(temporary)
+
+
+def upload_folder(folder: Path, store: Store) -> None:
+    """Copy a folder's files to `store`. `files.json` lists their sizes and SHA-256 once they are there; until then it
+    lists nothing, which tells readers that the copy is not whole, nor what it replaces any more. Files of an earlier
+    copy that this one does not have are removed; whatever else is there stays.
+    """
+    earlier = _earlier_files(store)
+    store.put(FILES_KEY, _listing({"files": None, "replaces": earlier}))
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest = hashlib.sha256()
+        with store.open_writer(path.relative_to(folder).as_posix()) as writer:
+            for block in _blocks(path):
+                digest.update(block)
+                writer.write(block)
+        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest.hexdigest()}
+    store.delete([key for key in earlier if key not in files])
+    store.put(FILES_KEY, _listing({"files": files}))
+
+
+def _earlier_files(store: Store) -> list[str]:
+    """What earlier copies left, whole ones and such as were cut off."""
+    try:
+        found = json.loads(store.get(FILES_KEY))
+        return sorted({*(found["files"] or ()), *found.get("replaces", ())})
+    except (NotFoundInStore, ValueError, KeyError, TypeError):  # or a file of somebody else
+        return []
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_UPLOAD_BLOCK):
+            yield block
+
+
+def _listing(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def read_json(path: Path) -> Any:

@@ -51,10 +51,17 @@ class TextInput:
     columns: tuple[str, ...]
 
 
-def describe_input(files: Sequence[RawFile], *, text: str | None, keep: Sequence[str] | None) -> TextInput:
+def describe_input(
+    files: Sequence[RawFile],
+    *,
+    text: str | None,
+    keep: Sequence[str] | None,
+    keep_remedy: str = "correct the name in --keep",
+) -> TextInput:
     """Which column holds the texts (recognised where `text` is None), and which to keep (None: all).
 
-    Raises DataError for a column that is not there, and for a file that is neither Parquet nor JSON lines.
+    `keep_remedy` says how whoever asked for the kept columns names others. Raises DataError for a column that is not
+    there, and for a file that is neither Parquet nor JSON lines.
     """
     for file in files:
         if file.format not in ("parquet", "jsonl"):
@@ -67,10 +74,30 @@ def describe_input(files: Sequence[RawFile], *, text: str | None, keep: Sequence
         if name not in names:
             raise DataError(
                 f"{files[0].address} has no column {name!r}; it has {', '.join(names)}",
-                remedy="correct the name in --column or --keep",
+                remedy="correct the name in --column" if name == chosen else keep_remedy,
             )
     kept = names if keep is None else tuple(name for name in names if name in keep or name == chosen)
     return TextInput(chosen, kept)
+
+
+def refuse_without_texts(file: RawFile, text: str) -> None:
+    """Raises DataError for JSON lines none of which has the field `text`. Some may lack it; a file may have no rows."""
+    if file.format != "jsonl":
+        return
+    rows, first = 0, ""
+    with readable_errors(file.address), open_raw(file) as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            ((_, record),) = read_json_lines(file, line, first_line=number)
+            if text in record:
+                return
+            rows, first = rows + 1, first or ", ".join(record)
+    if rows:
+        raise DataError(
+            f"{file.address} has no {text!r} in any of its {rows:,} rows; the first has {first}",
+            remedy="name a column that all files have with --column, or leave the file out",
+        )
 
 
 def common_schema(files: Sequence[RawFile], columns: Sequence[str]) -> pa.Schema:
@@ -159,17 +186,20 @@ def _schema(file: RawFile, columns: Sequence[str]) -> pa.Schema:
         return pa.schema([(name, pa.string()) for name in columns])
     with readable_errors(file.address), open_raw(file) as stream:
         found = open_parquet(file, stream).schema_arrow
-    _check_columns(file, found.names, columns)
+    _check_columns(file, found.names, columns, remedy="make the files agree, or leave the file out")
     return pa.schema([found.field(name) for name in columns])
 
 
-def _check_columns(file: RawFile, found: Sequence[str], columns: Sequence[str]) -> None:
+def _check_columns(
+    file: RawFile,
+    found: Sequence[str],
+    columns: Sequence[str],
+    *,
+    remedy: str = "make the files agree, or name the columns that all have with --keep",
+) -> None:
     missing = [name for name in columns if name not in found]
     if missing:
-        raise DataError(
-            f"{file.address} has no column {missing[0]!r}, which the first file has",
-            remedy="make the files agree, or name the columns that all have with --keep",
-        )
+        raise DataError(f"{file.address} has no column {missing[0]!r}, which the first file has", remedy=remedy)
 
 
 def _parquet_rows(shard: TextShard, stream: Any, wanted: TextInput) -> pa.Table:

@@ -94,6 +94,17 @@ class LoadedTokenizer:
         return TextTokenizer(self.tokenizer_json, eos_token=self.eos_token, max_tokens=max_tokens)
 
 
+def own_tokenizer(data: Store) -> LoadedTokenizer:
+    """The tokenizer that a data set brings along. Raises DataError where it has none, or one that is damaged."""
+    if (found := read_tokenizer(data)) is None:
+        raise DataError(
+            f"the model is built from nothing, model.tokenizer is not given, and {data.uri} has no tokenizer",
+            remedy="set model.tokenizer to a folder or a name on the hub, or make the data set's own: "
+            "`f2llm data prepare --tokenizer-vocabulary 8192`",
+        )
+    return found
+
+
 def read_tokenizer(data: Store) -> LoadedTokenizer | None:
     """The tokenizer that a data set brings along, None where it has none. Raises DataError for one that is damaged."""
     found = []

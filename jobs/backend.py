@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,7 @@ Target = Literal[
     "open_store",
     "probe_store",
     "load_manifest",
+    "own_tokenizer",
     "read_tokenizer",
     "dataset_statistics",
     "verify_dataset",
@@ -58,6 +60,7 @@ Target = Literal[
     "quantile",
     "read_status",
     "read_scores",
+    "last_heard",
     "read_exit_record",
     "read_text",
     "run",
@@ -104,6 +107,7 @@ TARGETS: Mapping[Target, str] = {
     "open_store": "data_io.storage",
     "probe_store": "data_io.store_probe",
     "load_manifest": "data_io.manifest",
+    "own_tokenizer": "data_io.tokenization",
     "read_tokenizer": "data_io.tokenization",
     "dataset_statistics": "data_io.statistics_report",
     "verify_dataset": "data_io.verify",
@@ -121,6 +125,7 @@ TARGETS: Mapping[Target, str] = {
     "quantile": "ray_app.mining_report",
     "read_status": "ray_app.run_directory",
     "read_scores": "ray_app.evaluation_curve",
+    "last_heard": "ray_app.lease",
     "read_exit_record": "ray_app.exit_record",
     "read_text": "ray_app.run_directory",
     "run": "ray_app.entrypoint",
@@ -144,7 +149,7 @@ TARGETS: Mapping[Target, str] = {
     "RunCheckpoints": "ray_app.merge",
     "open_models": "ray_app.merge",
     "Measure": "ray_app.merge",
-    "upload_folder": "ray_app.export",
+    "upload_folder": "data_io.folders",
     "connect": "jobs.k8s_api",
     "write_report": "ray_app.report",
     "write_data_report": "ray_app.data_report",
@@ -409,6 +414,12 @@ def run_job(
     return result
 
 
+def check_tokenizer(job: "EmbeddingJob") -> None:
+    """Raises DataError where the run would be refused because the data set brings no tokenizer along."""
+    if job.job_spec.model.needs_tokenizer_of_data:
+        function("own_tokenizer")(_data_store(job.job_spec))
+
+
 def evaluate_run(
     job: "EmbeddingJob", run_uri: str, *, dims: Sequence[int], say: Callable[[str], None]
 ) -> "EvaluationReport":
@@ -427,21 +438,37 @@ def evaluate_run(
 
 
 def export_run(job: "EmbeddingJob", run_uri: str, *, out: str | None) -> str:
-    """Write a run's newest checkpoint as a model folder: `out`, or model/ of the run. Returns where it is."""
+    """Write a run's newest checkpoint as a model folder: `out`, or model/ of the run. Returns where it is.
+
+    Raises ConfigError where `out` holds something that is no model.
+    """
     spec, name = job.job_spec, job.metadata.name
     run = function("open_store")(run_uri, spec.storage.s3)
+    target = run.child("model") if out is None else function("open_store")(out, spec.storage.s3)
+    if out is not None:
+        _refuse_what_is_no_model(target)
     quiet_device()
-    if out is not None or run.is_local:
-        folder = Path(out) if out is not None else Path(run.uri) / "model"
-        function("export_run")(name, spec, data=_data_store(spec), run=run, out=folder)
-        return str(folder)
+    if target.is_local:
+        function("export_run")(name, spec, data=_data_store(spec), run=run, out=Path(target.uri))
+        return out or str(target.uri)
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         function("export_run")(name, spec, data=_data_store(spec), run=run, out=folder)
-        function("upload_folder")(folder, run.child("model"))
-    return f"{run.uri}/model"
+        function("upload_folder")(folder, target)
+    return str(target.uri)
+
+
+def _refuse_what_is_no_model(place: Any) -> None:
+    """An earlier export is replaced; anything else is somebody's work."""
+    level = place.list_level()
+    found = {*level.keys, *level.folders}
+    if found and (not {"config.json", "modules.json", "1_Pooling"} <= found or "job.yaml" in found):
+        raise ConfigError(
+            f"{place.uri} holds something that is no exported model ({min(found)})",
+            remedy="give a folder that is empty or not there, or an earlier export",
+        )
 
 
 def report_run(run_uri: str, s3: "S3Options") -> str:
@@ -458,7 +485,8 @@ def runs_below(uri: str, s3: "S3Options", *, gpu_price: float | None) -> "list[t
     found = function("read_runs")(function("open_store")(uri, s3))
     if not found:
         raise NotFoundInStore(f"no run at {uri} or below it", remedy="give storage.uri of your documents")
-    return [(function("figures_of")(name, record, gpu_price=gpu_price), record) for name, record in found]
+    now = datetime.now(UTC)
+    return [(function("figures_of")(name, record, gpu_price=gpu_price, now=now), record) for name, record in found]
 
 
 def write_runs_page(
@@ -557,6 +585,12 @@ def read_status(run_uri: str, s3: "S3Options") -> "RunStatus":
         raise NotFoundInStore(f"no run at {run_uri}: it has no status.json", remedy=RUN_HINT)
     # While a run trains, its workers write the status, and checkpoints are measured elsewhere.
     return status.model_copy(update=function("read_scores")(run))
+
+
+def last_heard(run_uri: str, s3: "S3Options") -> datetime | None:
+    """When the driver of a run last wrote its lease, which it does every few seconds; None where none ever did."""
+    heard: datetime | None = function("last_heard")(function("open_store")(run_uri, s3))
+    return heard
 
 
 def read_exit_record(run_uri: str, s3: "S3Options") -> "ExitRecord | None":

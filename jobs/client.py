@@ -62,7 +62,8 @@ class JobsClient:
         found = self._api.get(KIND, name)
         if found is None:
             known = [job["metadata"]["name"] for job in self.list_jobs()]
-            close = close_names(name, known) if known else "there is none in this namespace; see `f2llm list -A`"
+            there = "`f2llm list` lists those in this namespace" if known else "there is none in this namespace"
+            close = close_names(name, known, otherwise=f"{there}, `f2llm list -A` all")
             raise NotFoundInKubernetes(f"no job {name} in namespace {self.namespace}", remedy=close)
         return found
 

@@ -86,7 +86,7 @@ def load_prices(path: str) -> dict[str, GpuPrice]:
 
     Raises ConfigError with the entry that is wrong.
     """
-    table = read_document(path, holds="prices of GPUs, such as `H100: 2.5`").value
+    table = read_document(path, holds="prices of GPUs, such as `H100: 2.5`", what="a table of GPU prices").value
     return {str(name): _price(path, str(name), value) for name, value in table.items()}
 
 

@@ -74,13 +74,13 @@ def first_problem(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def close_names(name: str, known: Iterable[str]) -> str:
-    """A mend for an unknown name: the closest known ones, else where to look."""
+def close_names(name: str, known: Iterable[str], *, otherwise: str = _EVERY_FIELD) -> str:
+    """A mend for an unknown name: the closest known ones, else what to do `otherwise`, which is about fields."""
     known = list(known)
     last = {path: path.rpartition(".")[2] for path in known}
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
     close += [path for path in known if last[path] == name.rpartition(".")[2] and path not in close]
-    return f"did you mean {' or '.join(f'`{c}`' for c in close[:3])}?" if close else _EVERY_FIELD
+    return f"did you mean {' or '.join(f'`{c}`' for c in close[:3])}?" if close else otherwise
 
 
 def shown(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Where a run stands, while it runs: a live bar on a terminal, now and then a plain line elsewhere."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,7 +26,9 @@ PHASE_WORDS = {
 
 @contextmanager
 def progress(stream: TextIO, *, quiet: bool = False) -> Iterator[OnStatus]:
-    """What to call with each new status. Nothing is shown where `quiet`."""
+    """What to call with each new status. Nothing is shown where `quiet`, nor where nobody reads the stream any more: a
+    terminal that was closed ends no training.
+    """
     if quiet:
         yield lambda status: None
         return
@@ -35,9 +37,17 @@ def progress(stream: TextIO, *, quiet: bool = False) -> Iterator[OnStatus]:
     console = Console(file=stream, highlight=False)
     if console.is_terminal and not console.is_dumb_terminal:
         with _bar(console) as on_status:
-            yield on_status
+            yield _heard_or_not(on_status)
     else:
-        yield PlainLines(stream)
+        yield _heard_or_not(PlainLines(stream))
+
+
+def _heard_or_not(on_status: OnStatus) -> OnStatus:
+    def show(status: "RunStatus") -> None:
+        with suppress(OSError):
+            on_status(status)
+
+    return show
 
 
 class PlainLines:

@@ -64,7 +64,7 @@ def exit_codes() -> str:
         rows.append(
             (str(kind.exit_code), kind.__name__, meaning, kind.error_class, "may help" if kind.retryable else "no")
         )
-    rows.append(("130", "-", "Stopped by SIGINT (Ctrl-C), after a checkpoint.", "-", "goes on from there"))
+    rows.append(("130", "-", "Stopped by SIGINT (Ctrl-C); a training, after a checkpoint.", "-", "goes on from there"))
     rows.append(("143", "-", "Stopped by SIGTERM, after a checkpoint.", "-", "goes on from there"))
     return _page(
         "Exit codes",

@@ -84,7 +84,9 @@ def attempt_objects(job: EmbeddingJob, facts: Facts, *, attempt: int, uid: str) 
         name,
         spec={
             # What the driver says is the head pod's log as well, where `kubectl logs` finds it.
-            "entrypoint": f"bash -c 'exec f2llm run {DOCUMENT_FOLDER}/{DOCUMENT_FILE} > >(tee ${POD_LOG}) 2>&1'",
+            # Both are told to end together; the one that passes words on ends with the other's last.
+            "entrypoint": f"bash -c 'exec f2llm run {DOCUMENT_FOLDER}/{DOCUMENT_FILE} "
+            f"""> >(trap "" TERM; exec tee ${POD_LOG}) 2>&1'""",
             # No pod beside the cluster's, and a lost head is followed by the same job again.
             "submissionMode": "HTTPMode",
             # Whether and when there is another attempt is decided here, by what ended this one.

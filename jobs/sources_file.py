@@ -91,7 +91,7 @@ def _as_values(source: SourceInput) -> dict[str, Any]:
 
 def load_sources_file(path: str) -> SourcesFile:
     """Read a YAML or .json file, or `-` for standard input. Raises ConfigError with every problem."""
-    raw = read_document(path, holds="sources")
+    raw = read_document(path, holds="sources", what="a sources file (docs/data.md)")
     fields = {field.name: field for field in fields_of(SourcesFile)}
     try:
         return SourcesFile.model_validate_json(json.dumps(raw.value), strict=True)

@@ -121,23 +121,21 @@ def load_document(path: str, *, overrides: Sequence[str] = ()) -> EmbeddingJob:
     return parse_document(apply_overrides(read_document(path), overrides))
 
 
-def read_document(path: str, *, holds: str = HOLDS) -> RawDocument:
+def read_document(path: str, *, holds: str = HOLDS, what: str = "a document") -> RawDocument:
     """The document as written, not yet validated. Raises ConfigError if it cannot be read or is no mapping.
 
-    `holds` says in messages what a file of this kind consists of.
+    `what` says in messages what kind of file is read, `holds` what such a file consists of.
     """
+    give = f"give the path of {what}, or - for standard input"
     if path == "-":
         return read_yaml(sys.stdin.read(), "standard input", holds=holds)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file", remedy="give the path of a document, or - for standard input"
-        ) from None
+        raise ConfigError(f"{path}: no such file", remedy=give) from None
     except IsADirectoryError:
-        raise ConfigError(
-            f"{path}: is a folder, expected a file", remedy=f"for a run directory: {path}/job.yaml"
-        ) from None
+        remedy = f"for a run directory: {path}/job.yaml" if holds == HOLDS else give
+        raise ConfigError(f"{path}: is a folder, expected a file", remedy=remedy) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})", remedy="save the file as UTF-8") from None
     except OSError as error:

@@ -147,7 +147,7 @@ def load_study(
     `sources_of` gives the sources that a document trains on; it is asked where a variant leaves some out. Raises
     ConfigError with the place of what is wrong.
     """
-    raw = read_document(path, holds=_HOLDS)
+    raw = read_document(path, holds=_HOLDS, what="a study")
     try:
         document = StudyDocument.model_validate_json(json.dumps(raw.value), strict=True)
     except ValidationError as error:

@@ -49,7 +49,9 @@ def _made_of(error: BaseException) -> Iterator[Any]:
 
 def _translated(error: BaseException) -> F2LLMError | None:
     if isinstance(error, F2LLMError):
-        return error
+        # Ray hands on an error of a task as one of its own class too, whose text is a traceback.
+        cause = getattr(error, "cause", None)
+        return cause if isinstance(cause, F2LLMError) else error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _disk_full(error)
     for kind in type(error).__mro__:

@@ -13,6 +13,7 @@ from time import monotonic
 
 import torch
 
+from data_io.folders import upload_folder
 from data_io.manifest import load_manifest
 from data_io.storage import Store
 from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints
@@ -21,7 +22,7 @@ from ray_app.delivery import export_run
 from ray_app.encoder import load_encoder
 from ray_app.evaluate import evaluate
 from ray_app.evaluation_curve import CURVE, MeasuredCheckpoint, best_of, read_curve
-from ray_app.export import end_replacing, put_in_place, rewrite_card, upload_folder
+from ray_app.export import end_replacing, put_in_place, rewrite_card
 from ray_app.run_directory import LineLog
 
 BEST = "best"

@@ -75,6 +75,11 @@ class ModelSpec(Section):
             )
         return self
 
+    @property
+    def needs_tokenizer_of_data(self) -> bool:
+        """Whether the only tokenizer there can be is one that the data set brings along."""
+        return self.tokenizer is None and self.name_or_path is None
+
 
 class SkippedMicroBatch(Section):
     """One micro-batch by its place in the data order, as the error of a step that is not finite names it."""

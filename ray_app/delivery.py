@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from data_io.folders import local_copy
+from data_io.folders import local_copy, upload_folder
 from data_io.manifest import Manifest, load_manifest
 from data_io.storage import Store
 from ray_app.checkpoint_manifest import FOLDER, CheckpointName, list_checkpoints
@@ -22,7 +22,7 @@ from ray_app.encoder import Encoder, initial_encoder, load_encoder
 from ray_app.errors import CheckpointError
 from ray_app.evaluate import evaluate
 from ray_app.evaluation_report import EvaluationReport
-from ray_app.export import export_model, rewrite_card, upload_folder
+from ray_app.export import export_model, rewrite_card
 from ray_app.model import DTYPES, load_tokenizer, outline_backbone
 from ray_app.model_card import AveragedPart, CardFacts, CardSource
 from ray_app.run_directory import read_text

@@ -20,7 +20,7 @@ from data_io.errors import DataError, NotFoundInStore
 from data_io.mining_files import Mark, finished
 from data_io.sources.raw_files import find_files, fingerprint
 from data_io.storage import Store
-from data_io.text_shards import TextShard, describe_input, plan_shards
+from data_io.text_shards import TextShard, describe_input, plan_shards, refuse_without_texts
 from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
 from ray_app.embed_pieces import (
     EmbedJob,
@@ -137,6 +137,10 @@ def embed_texts(
     if known is not None and known.key == key and _is_whole(out, known):
         end_work(out, began=began)
         return Embedded(known, None, None)
+    if column is None:
+        say(f"the texts are those of the column {texts.text!r}")
+    for file in files:
+        refuse_without_texts(file, texts.text)
     _claim(out, key, starts_over=starts_over, say=say)
     done = {piece: mark for piece, mark in finished(out, "").items() if piece.startswith(f"{WORK_PREFIX}/{key}/")}
     say(f"counting the rows of {len(files)} file{'s' * (len(files) > 1)}")

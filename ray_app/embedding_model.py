@@ -10,14 +10,13 @@ from typing import Any
 import torch
 
 from data_io.errors import NotFoundInStore
-from data_io.folders import local_copy
+from data_io.folders import FILES_KEY, local_copy
 from data_io.manifest import Manifest, load_manifest
 from data_io.storage import Store
 from ray_app.config import JobSpec
 from ray_app.data_order import select_sources
 from ray_app.encoder import Cut, Encoder, initial_encoder, load_encoder
 from ray_app.errors import ModelError
-from ray_app.export import FILES_KEY
 from ray_app.model import load_tokenizer
 from ray_app.model_card import make_prompts
 from ray_app.sentence_model import SentenceModel, is_of_ours

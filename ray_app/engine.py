@@ -4,13 +4,19 @@ A step is any number of backward passes, the last one marked, then one update. T
 step to step (the last step of an epoch is short), so accumulation is steered here and not by DeepSpeed's own counter.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-import deepspeed
 import torch
+
+# Where nobody has said it, DeepSpeed looks by itself, and prints on standard output what it did not find.
+if "DS_ACCELERATOR" not in os.environ:
+    os.environ["DS_ACCELERATOR"] = "cuda" if torch.cuda.is_available() else "cpu"
+
+import deepspeed
 import torch.distributed as dist
 from torch import Tensor
 

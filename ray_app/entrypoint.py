@@ -26,6 +26,7 @@ from data_io.errors import F2LLMError, StorageError
 from data_io.manifest import load_manifest
 from data_io.storage import Store, open_store
 from data_io.store_probe import probe_store
+from data_io.tokenization import own_tokenizer
 from ray_app.beside import CheckpointEvaluation
 from ray_app.causes import cause_of
 from ray_app.checkpoint_manifest import trained_steps
@@ -91,6 +92,8 @@ def run(
     manifest = load_manifest(data)
     plan = make_plan(manifest, select_sources(manifest, spec), spec)
     refuse_unknown_tasks(spec, data)
+    if spec.model.needs_tokenizer_of_data:
+        own_tokenizer(data)  # it is asked for here so that nothing is begun without one
     with Lease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
         claim(run_store, document_yaml, differences, changes)
         save_data_facts(run_store, manifest)

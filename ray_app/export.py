@@ -4,11 +4,10 @@ The layout is sentence-transformers' own in its oldest spelling, which every ver
 """
 
 import copy
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,12 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, processors
 
-from data_io.errors import NotFoundInStore
 from data_io.folders import read_json
-from data_io.storage import Store
 from data_io.tokenization import LoadedTokenizer
 from ray_app.errors import ModelError
 from ray_app.model_card import CardFacts, render_card
 from ray_app.weights import Shapes, Weights, groups
 
-FILES_KEY = "files.json"
-_UPLOAD_BLOCK = 8 << 20
 _FILE_BYTES = 2 << 30
 # The oldest version that reads everything written here; a newer number would only make older versions warn.
 _SENTENCE_TRANSFORMERS = "3.0.0"
@@ -81,40 +76,6 @@ def rewrite_card(folder: Path, card: CardFacts) -> None:
         eos_token=read_json(folder / "tokenizer_config.json")["eos_token"],
     )
     (folder / "README.md").write_text(readme, encoding="utf-8")
-
-
-def upload_folder(folder: Path, store: Store) -> None:
-    """Copy a folder's files to `store`. `files.json` lists their sizes and SHA-256 once they are there; until then it
-    lists nothing, which tells readers that the copy is not whole, nor what it replaces any more. Files of an earlier
-    copy that this one does not have are removed; whatever else is there stays.
-    """
-    earlier = _earlier_files(store)
-    store.put(FILES_KEY, _json({"files": None, "replaces": earlier}).encode())
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest = hashlib.sha256()
-        with store.open_writer(path.relative_to(folder).as_posix()) as writer:
-            for block in _blocks(path):
-                digest.update(block)
-                writer.write(block)
-        files[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": digest.hexdigest()}
-    store.delete([key for key in earlier if key not in files])
-    store.put(FILES_KEY, _json({"files": files}).encode())
-
-
-def _earlier_files(store: Store) -> list[str]:
-    """What earlier copies left, whole ones and such as were cut off."""
-    try:
-        found = json.loads(store.get(FILES_KEY))
-        return sorted({*(found["files"] or ()), *found.get("replaces", ())})
-    except (NotFoundInStore, ValueError, KeyError, TypeError):  # or a file of somebody else
-        return []
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_UPLOAD_BLOCK):
-            yield block
 
 
 def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: int, *, rows: int) -> tuple[int, int]:

@@ -168,6 +168,12 @@ def read_driver(run: Store) -> Driver | None:
         return None
 
 
+def last_heard(run: Store) -> datetime | None:
+    """When the run's driver last wrote its lease, by the store's clock; None where it never did."""
+    found = run.head(LEASE)
+    return found.modified if found else None
+
+
 def _this_machine() -> str:
     """Changes with every boot, and with every container that has process numbers of its own; empty where unknown."""
     try:

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 
 from data_io.errors import ConfigError
-from data_io.folders import local_copy, read_json
+from data_io.folders import local_copy, read_json, upload_folder
 from data_io.manifest import load_manifest
 from data_io.storage import Store
 from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints
@@ -27,7 +27,7 @@ from ray_app.encoder import load_encoder
 from ray_app.errors import CheckpointError, ModelError
 from ray_app.evaluate import evaluate
 from ray_app.evaluation_report import EvaluationReport
-from ray_app.export import rewrite_card, upload_folder, write_weights
+from ray_app.export import rewrite_card, write_weights
 from ray_app.model_card import AveragedPart, CardFacts, render_merged_card
 from ray_app.weights import AveragedWeights, FolderWeights, OnBytes, Part
 

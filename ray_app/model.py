@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModel, AutoTokenize
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from data_io.storage import Store
-from data_io.tokenization import LoadedTokenizer, read_tokenizer
+from data_io.tokenization import LoadedTokenizer, own_tokenizer
 from ray_app.config import ModelSpec
 from ray_app.errors import ModelError
 from ray_app.packing import Layout, PackedBatch, block_causal_mask
@@ -111,16 +111,10 @@ def _built_config(spec: ModelSpec, vocabulary_size: int) -> Qwen3Config:
 def load_tokenizer(spec: ModelSpec, data: Store) -> LoadedTokenizer:
     """The tokenizer `spec` names: the hub's or a folder's; for a model built from nothing, the data set's own.
 
-    Raises ModelError where there is none, DataError where the data set's is damaged.
+    Raises ModelError where there is none, DataError where the data set has none or a damaged one.
     """
-    if spec.tokenizer is None and spec.name_or_path is None:
-        if (own := read_tokenizer(data)) is None:
-            raise ModelError(
-                f"the model is built from nothing, model.tokenizer is not given, and {data.uri} has no tokenizer",
-                remedy="set model.tokenizer to a folder or a name on the hub, or make the data set's own: "
-                "`f2llm data prepare --tokenizer-vocabulary 8192`",
-            )
-        return own
+    if spec.needs_tokenizer_of_data:
+        return own_tokenizer(data)
     tokenizer = load_pretrained(AutoTokenizer, spec.tokenizer or spec.name_or_path, revision=spec.revision)
     # Where there is no file, transformers makes a tokenizer that knows special tokens alone.
     if not tokenizer.is_fast or tokenizer.eos_token is None or len(tokenizer) <= len(tokenizer.all_special_ids):

@@ -10,6 +10,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import mteb
 from mteb.cache import ResultCache
 from mteb.results import TaskResult
 
-from data_io.errors import F2LLMError, NotFoundInStore
+from data_io.errors import DataError, F2LLMError, NotFoundInStore
 from data_io.evaluation_sets import RetrievalSet, load_evaluation
 from data_io.evaluation_task import OwnTask, TaskKind
 from data_io.manifest import load_manifest
@@ -125,8 +126,8 @@ def _measure(task: Any, piece: TaskPiece, started: float) -> Measured:
         if not piece.overwrite:
             _fetch(piece.results, key, path)
         known = cache.load_task_result(name, meta)
-        if known is not None and not known.is_mergeable(task):
-            path.unlink()  # of other data: mteb itself would take it for this task
+        if known is not None and not (known.is_mergeable(task) and isfinite(known.get_score())):
+            path.unlink()  # of other data, or no score: mteb itself would take it for this task
             known = None
         if known is not None and not known.get_missing_evaluations(task):
             result, settings, described = known, "", ""
@@ -137,6 +138,8 @@ def _measure(task: Any, piece: TaskPiece, started: float) -> Measured:
                 model, task, cache=cache, overwrite_strategy="only-missing", co2_tracker=False, show_progress_bar=False,
                 encode_kwargs={"batch_size": _TEXTS_AT_ONCE, "show_progress_bar": False},
             ).task_results  # fmt: skip
+            if not isfinite(result.get_score()):
+                raise _no_score(task, float(result.get_score()))
             piece.results.put(key, path.read_bytes())
             settings, described = (path.with_name(file).read_text("utf-8") for file in (SETTINGS, META))
             result = TaskResult.from_disk(path)  # rounded, as whoever reads it later finds it
@@ -149,6 +152,16 @@ def _measure(task: Any, piece: TaskPiece, started: float) -> Measured:
         seconds=time.monotonic() - started,
         settings=settings,
         meta=described,
+    )
+
+
+def _no_score(task: Any, score: float) -> DataError:
+    """A correlation, say, is not defined where one side of it is the same everywhere."""
+    return DataError(
+        f"task {task.metadata.name}: {task.metadata.main_score} is {score}, which is no score: all embeddings are "
+        "equal, or all that they are compared with",
+        remedy="give texts and judgements that differ; where the texts differ only behind the model's max_seq_length "
+        "tokens, which the instruction is a part of, a shorter instruction",
     )
 
 
@@ -175,12 +188,13 @@ def result_folder(piece: TaskPiece) -> str:
 
 
 def known_score(piece: TaskPiece, model: EmbeddingModel) -> float | None:
-    """The score of another model on a piece's task, where it was measured into the same place."""
+    """The score of another model on a piece's task, where it was measured into the same place, and is a number."""
     try:
         content = piece.results.get(f"{result_folder(replace(piece, model=model))}/{piece.task.name}.json")
     except NotFoundInStore:
         return None
-    return float(TaskResult.model_validate_json(content).get_score())
+    score = float(TaskResult.model_validate_json(content).get_score())
+    return score if isfinite(score) else None
 
 
 def piece_meta(piece: TaskPiece) -> Any:

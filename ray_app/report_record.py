@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -12,6 +13,7 @@ from data_io.manifest import Manifest
 from data_io.storage import Store
 from ray_app.evaluation_curve import MeasuredCheckpoint, read_curve
 from ray_app.evaluation_report import EvaluationReport
+from ray_app.lease import last_heard
 from ray_app.metrics import StepMetrics
 from ray_app.model_card import CardSource
 from ray_app.run_directory import BEFORE, DOCUMENT, EVENTS, METRICS, STATUS, read_text
@@ -48,12 +50,15 @@ class DataFacts(BaseModel):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """`steps` are in order, each once; `notes` says what could not be read and what was done twice."""
+    """`steps` are in order, each once; `heard` is when the driver last wrote its lease; `notes` says what could not be
+    read and what was done twice.
+    """
 
     uri: str
     document: str = ""
     job: dict[str, Any] = field(default_factory=dict)
     status: RunStatus | None = None
+    heard: datetime | None = None
     steps: tuple[StepMetrics, ...] = ()
     events: tuple[dict[str, Any], ...] = ()
     before: EvaluationReport | None = None
@@ -108,6 +113,7 @@ def read_run(run: Store) -> RunRecord:
         document=read_text(run, DOCUMENT),
         job=job if isinstance(job, dict) else {},
         status=parsed(STATUS, RunStatus.model_validate_json),
+        heard=last_heard(run),
         steps=steps,
         events=tuple(_json_lines(run, EVENTS, notes)),
         before=parsed(BEFORE, EvaluationReport.model_validate_json),

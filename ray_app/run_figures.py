@@ -22,7 +22,8 @@ _DEEPEST = 4
 @dataclass(frozen=True)
 class RunFigures:
     """A run in a line; what is not known is None. `name` is its path below the place that was looked at, `loss` the
-    mean of the last twentieth of its steps, `worker_hours` the time that workers were at work, `cost` that of its GPUs.
+    mean of the last twentieth of its steps, `worker_hours` the time that workers were at work, `cost` that of its GPUs,
+    `stale_seconds` for how long its driver has not been heard: None while it is, and of a run that has ended.
     """
 
     name: str
@@ -39,6 +40,7 @@ class RunFigures:
     gpu_hours: float | None
     cost: float | None
     updated: datetime | None
+    stale_seconds: float | None
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,9 +57,11 @@ def read_runs(place: Store) -> list[tuple[str, RunRecord]]:
         return list(zip(names, pool.map(lambda name: _read(place.child(name)), names), strict=True))
 
 
-def figures_of(name: str, record: RunRecord, *, gpu_price: float | None) -> RunFigures:
+def figures_of(name: str, record: RunRecord, *, gpu_price: float | None, now: datetime) -> RunFigures:
     """`gpu_price` is money for one GPU and hour."""
     status, steps = record.status, record.steps
+    stale = status.stale_seconds(heard=record.heard, now=now) if status else None
+    notes = record.notes if status or record.notes else ("status.json is not there: it has not started.",)
     tail = [each.loss for each in steps[-max(1, len(steps) // 20) :] if each.loss is not None]
     seconds = math.fsum(each.seconds for each in steps)
     measured = sum(each.examples for each in steps) / seconds if seconds > 0 else None
@@ -82,7 +86,8 @@ def figures_of(name: str, record: RunRecord, *, gpu_price: float | None) -> RunF
         gpu_hours=gpu_hours,
         cost=gpu_hours * gpu_price if gpu_hours is not None and gpu_price is not None else None,
         updated=status.updated if status else None,
-        notes=record.notes if status or record.notes else ("status.json is not there: it has not started.",),
+        stale_seconds=stale,
+        notes=notes if status is None or stale is None else (*notes, f"{status.silence(stale)}."),
     )
 
 

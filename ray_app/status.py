@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+HEARD_SECONDS = 60.0
+"""A driver that lives writes its lease every 5 s; so many of them are missed by a store that is slow, or by clocks."""
+
 
 class Phase(StrEnum):
     """What a run is doing. The last three are ends; a stopped or failed run goes on when it is started again."""
@@ -112,3 +115,20 @@ class RunStatus(BaseModel):
     message: str = ""
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall time by phase, over all attempts.")
     updated: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    def stale_seconds(self, *, heard: datetime | None, now: datetime) -> float | None:
+        """For how long nothing was heard of the driver; None while it is heard, and of a run that has ended.
+
+        `heard` is when the driver last wrote its lease (ray_app.lease.last_heard): it does so in every phase, whereas
+        the status is left alone during an evaluation, a long step or a wait for room.
+        """
+        silent = (now - max(self.updated, heard or self.updated)).total_seconds()
+        return silent if silent > HEARD_SECONDS and not self.phase.is_end else None
+
+    def silence(self, stale_seconds: float) -> str:
+        """What to say of a driver that has been silent for so long."""
+        minutes = int(stale_seconds // 60)
+        spent = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"
+        step = self.last_checkpoint_step
+        goes_on = "begins again" if step is None else f"goes on from step {step}"
+        return f"no word from the driver for {spent}; `f2llm run` {goes_on}"

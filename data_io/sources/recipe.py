@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from data_io.errors import DataError, NotFoundInStore
 from data_io.manifest import Manifest, load_manifest
@@ -39,6 +39,15 @@ def reuse(store: Store, recipe: Mapping[str, object], *, files: Sequence[str] = 
     for evaluation in manifest.evaluations:
         expected |= {stored.key: stored.sha256 for stored in evaluation.files.values()}
     return manifest if all(_sha256(store, key) == sha256 for key, sha256 in expected.items()) else None
+
+
+def say_replaced(store: Store, say: Callable[[str], None]) -> None:
+    """A line where another data set is here: runs that were made of it cannot go on without it."""
+    try:
+        version = load_manifest(store).version
+    except DataError:
+        return
+    say(f"another data set is here, version {version}: this one takes its place")
 
 
 def record(

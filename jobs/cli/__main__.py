@@ -1,5 +1,5 @@
 """`python -m jobs.cli`: the command line where no console script is installed."""
 
-from jobs.cli.app import main
+from jobs.cli import main
 
 main()

@@ -26,6 +26,7 @@ from jobs.cli import (
     runs,
     search,
     serve,
+    stopped,
     text_clusters,
 )
 
@@ -121,17 +122,16 @@ app.command("doctor")(machine.doctor)
 app.command("version")(machine.version)
 
 
-def main() -> None:
-    """The console script."""
-    sys.exit(call(sys.argv[1:]))
-
-
 def call(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Errors are printed, never raised."""
     try:
         app(list(arguments), prog_name="f2llm")
     except SystemExit as end:
-        return int(end.code or 0)
+        # typer makes an Exit of Ctrl-C, and a SystemExit of that.
+        by_ctrl_c = end.__context__ is not None and isinstance(end.__context__.__cause__, KeyboardInterrupt)
+        return stopped(arguments) if by_ctrl_c else int(end.code or 0)
+    except KeyboardInterrupt:
+        return stopped(arguments)
     except F2LLMError as error:
         _report(error, arguments)
         return error.exit_code
@@ -160,4 +160,4 @@ def _report(error: F2LLMError, arguments: Sequence[str]) -> None:
             "message": error.message,
             "remedy": error.remedy,
         }
-        print(json.dumps({"error": facts}, indent=2))
+        print(json.dumps({"error": facts}, indent=2, allow_nan=False))

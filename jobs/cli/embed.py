@@ -105,7 +105,7 @@ def embed(
         rates = {"rows_per_second": made.rows_per_second, "tokens_per_second": made.tokens_per_second}
         print_json(made.embeddings.model_dump(mode="json") | rates)
     else:
-        for line in _made_lines(out, made):
+        for line in _made_lines(out, made, chosen=column is None):
             print(line)
 
 
@@ -124,14 +124,16 @@ def progress_lines(tell: "Callable[[str], None]") -> "Callable[[Progress], None]
     return show
 
 
-def _made_lines(out: str, made: "Embedded") -> list[str]:
+def _made_lines(out: str, made: "Embedded", *, chosen: bool) -> list[str]:
+    """`chosen` says that nobody named the column."""
     found = made.embeddings
+    of = f" of the column {found.column!r}" if chosen else ""
     without = f", {found.nulls:,} of them without a text" if found.nulls else ""
     packed = f", {found.width} bytes each" if found.precision.endswith("binary") else ""
     lines = [
         f"{out}: {found.rows:,} rows{without}, {found.tokens:,} tokens, {len(found.parts)} "
         f"part{'s' * (len(found.parts) > 1)}",
-        f"  {found.into}: {found.dimensions} dimensions as {found.precision}{packed}",
+        f"  {found.into}: {found.dimensions} dimensions as {found.precision}{packed}{of}",
     ]
     if made.rows_per_second is None or made.tokens_per_second is None:
         return [*lines, "  all of it was there already"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ray_app.task_report import Category, TaskReport, TaskScore
 
 _FAILED = 5
-"""The exit code where a task was not measured: mostly, its data could not be fetched."""
+"""The exit code where a task was not measured: mostly, its data could not be fetched; or its score is no number."""
 
 
 def evaluate(
@@ -79,7 +79,7 @@ def evaluate(
     Without --task: the held-out sets, beside BM25, into evaluation/after.json of the run; with the whole embeddings and
     with the first values of them that the model was trained for or --dimensions asks for. With it: by mteb, in its own
     result format. KIND is retrieval, reranking, classification, clustering, sts or pair-classification. A task that was
-    measured before is not measured again. Exit code 5 where a task's data could not be had; the others are measured.
+    measured before is not measured again. Exit code 5 where a task could not be measured; the others are.
     """
     from jobs import models
 

@@ -166,7 +166,8 @@ def workers_override(workers: int | None) -> list[str]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
+    """One JSON object on standard output. A number that is not finite is null: JSON has none."""
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+    print(json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False))

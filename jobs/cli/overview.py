@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from jobs.spec import EmbeddingJob
     from ray_app.run_figures import RunFigures
 
+_NAMED = 10
+"""Runs that a message names."""
+
 
 def runs(
     uri: Annotated[
@@ -92,7 +95,7 @@ def _row(run: "RunFigures") -> list[str]:
         hours = f"{run.worker_hours:,.2f} worker"
     return [
         run.name or ".",
-        run.phase or "unknown",
+        (run.phase or "unknown") + (" (silent)" if run.stale_seconds is not None else ""),
         f"{run.step}/{run.total_steps}" if run.total_steps else str(run.step or "-"),
         "-" if run.loss is None else f"{run.loss:.3f}",
         f"{before or '?'} -> {after or '?'}" if before or after else "-",
@@ -119,8 +122,14 @@ def _compared(uri: str, documents: dict[str, str], names: tuple[str, str]) -> li
 
     for name in names:
         if name not in documents:
-            raise UsageError(f"--compare {name}: no such run below {uri}", remedy=close_names(name, list(documents)))
+            remedy = close_names(name, documents, otherwise=f"the runs there are {_listed(list(documents))}")
+            raise UsageError(f"--compare {name}: no such run below {uri}", remedy=remedy)
     return compare([_parsed(name, documents[name]) for name in names])
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _differences(documents: dict[str, str]) -> list[tuple[str, dict[str, str]]]:

@@ -45,6 +45,7 @@ def run(
     document = load_document(job, overrides=[*(set_ or ()), *workers_override(workers)])
     if dry_run:
         answer = plan_of(document)
+        backend.check_tokenizer(document)
         _refuse_another_documents_run(document)
         if json:
             print_json({"document": document.to_dict(), "plan": answer.to_dict()})
@@ -128,7 +129,8 @@ def _explain(error: F2LLMError, document: "EmbeddingJob") -> None:
     with suppress(StorageError):
         record = backend.read_exit_record(document.run_uri, document.spec.storage.s3)
     if record is not None and record.message == error.message:
-        for line in [*failure_text.log_lines(record), f"failed: {failure_text.place_of(record)}"]:
+        logs = [] if error.error_class in ("user", "data") else failure_text.log_lines(record)
+        for line in [*logs, f"failed: {failure_text.place_of(record)}"]:
             say(line)
 
 

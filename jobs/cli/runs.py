@@ -1,6 +1,7 @@
 """`f2llm status`, `export`, `report`: commands on a run directory."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,10 +63,16 @@ def status(
             return
     s3 = s3_options(endpoint_url, region, allow_http)
     found, failure = backend.read_status(run, s3), backend.read_exit_record(run, s3)
+    now = datetime.now(UTC)
+    stale = found.stale_seconds(heard=backend.last_heard(run, s3), now=now)
+    if stale is not None:
+        found = found.model_copy(update={"eta_seconds": None})  # nobody works towards it
     if json:
-        print_json({**found.model_dump(mode="json"), "exit": failure and failure.model_dump(mode="json")})
+        ended = failure and failure.model_dump(mode="json")
+        print_json({**found.model_dump(mode="json"), "stale_seconds": stale, "exit": ended})
         return
-    for label, text in [*_status_lines(found), *(failure_text.status_lines(failure) if failure else [])]:
+    lines = status_lines(found, stale_seconds=stale, now=now)
+    for label, text in [*lines, *(failure_text.status_lines(failure) if failure else [])]:
         print(f"{label:<12}{text}")
     for line in failure_text.log_lines(failure) if failure else []:
         print(line)
@@ -76,7 +83,10 @@ def export(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", metavar="FOLDER", help="Where to write the model; otherwise RUN/model.", show_default=False
+            "--out",
+            metavar="URI",
+            help="Empty folder, or earlier export, here or s3://, for the model; else RUN/model.",
+            show_default=False,
         ),
     ] = None,
     data: Data = None,
@@ -118,10 +128,14 @@ def _status_of_job(api: "KubeApi", name: str, *, json: bool) -> None:
         print(line)
 
 
-def _status_lines(found: "RunStatus") -> list[tuple[str, str]]:
+def status_lines(found: "RunStatus", *, stale_seconds: float | None, now: datetime) -> list[tuple[str, str]]:
+    """Label and text. `stale_seconds` says for how long the driver has not been heard, None while it is."""
+    phase = f"{found.phase.value}{f': {found.message}' if found.message else ''}"
+    if stale_seconds is not None:
+        phase = f"{found.phase.value}, but {found.silence(stale_seconds)}"
     lines = [
         ("run", found.name),
-        ("phase", f"{found.phase.value}{f': {found.message}' if found.message else ''}"),
+        ("phase", phase),
         ("progress", "  ".join(numbers(found)) if found.total_steps else "not started"),
         ("workers", f"{found.workers}; attempt {found.attempt}, {found.steps_lost} steps repeated"),
     ]
@@ -131,7 +145,7 @@ def _status_lines(found: "RunStatus") -> list[tuple[str, str]]:
         lines.append(("restarts", ", ".join(f"{n} {reason}" for reason, n in found.restarts_by_reason.items())))
     if found.goodput is not None:
         lines.append(("goodput", f"{found.goodput:.0%} of {duration(found.training_seconds)} of training"))
-    lines.append(("checkpoint", _checkpoint_text(found)))
+    lines.append(("checkpoint", _checkpoint_text(found, now)))
     if found.score is not None and found.best_score is not None:
         best = f"best {found.best_score:.4f} at step {found.best_step}"
         lines.append(("score", f"{found.score:.4f} at step {found.score_step}, {best}"))
@@ -140,12 +154,12 @@ def _status_lines(found: "RunStatus") -> list[tuple[str, str]]:
     return [*lines, ("updated", f"{found.updated:%Y-%m-%d %H:%M:%S} UTC")]
 
 
-def _checkpoint_text(found: "RunStatus") -> str:
+def _checkpoint_text(found: "RunStatus", now: datetime) -> str:
     if found.last_checkpoint_step is None:
         return "none yet"
     pieces = [f"step {found.last_checkpoint_step}"]
     if found.last_checkpoint_time is not None:
-        age = max(0.0, (found.updated - found.last_checkpoint_time).total_seconds())
+        age = max(0.0, (now - found.last_checkpoint_time).total_seconds())
         pieces.append(f"{duration(age)} old")
     if found.checkpoint_save_seconds is not None and found.checkpoint_stall_seconds is not None:
         pieces += [

@@ -1,5 +1,7 @@
 """Runs beside each other, wherever they lie."""
 
+from datetime import UTC, datetime
+
 from data_io.storage import Level, Store
 from ray_app.run_figures import figures_of, read_runs
 from tests.support.written_runs import write_run
@@ -21,7 +23,8 @@ def test_runs_have_the_same_figures_in_every_store(store: Store) -> None:
     for number in range(30):
         store.put(f"second/checkpoints/step-{number}/.metadata", b"x")
 
-    second, first = (figures_of(name, record, gpu_price=3.0) for name, record in read_runs(store))
+    now = datetime.now(UTC)
+    second, first = (figures_of(name, record, gpu_price=3.0, now=now) for name, record in read_runs(store))
 
     assert (first.name, first.phase, first.step, first.ndcg_at_10_after) == ("team/first", "Succeeded", 40, 0.61)
     assert first.cost is not None

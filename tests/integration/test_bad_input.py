@@ -671,10 +671,20 @@ BAD: dict[str, Bad] = {
         7,
         (".metadata", "step-00000002.attempt-1", "is missing", "to mend it", "step-00000001.attempt-1"),
     ),
+    "export over something that is no model": Bad(
+        in_run(lambda run: None, "export", "runs/small", "--out", "runs"),
+        3,
+        ("runs holds something that is no exported model (small)", "give a folder that is empty or not there"),
+    ),
+    "export over its own run": Bad(
+        in_run(lambda run: None, "export", "runs/small", "--out", "runs/small"),
+        3,
+        ("runs/small holds something that is no exported model", "give a folder that is empty or not there"),
+    ),
     # The model.
     "a data set without a tokenizer": Bad(
         without_tokenizer,
-        8,
+        4,
         ("the model is built from nothing", "data has no tokenizer", "set model.tokenizer", "--tokenizer-vocabulary"),
     ),
     "a folder without a tokenizer": Bad(

@@ -185,6 +185,23 @@ def test_what_was_measured_is_not_measured_again_unless_its_texts_or_the_way_cha
     assert result_files(out) != before
 
 
+def test_a_score_that_is_no_number_is_a_task_that_was_not_measured_each_time(folder: Path, tmp_path: Path) -> None:
+    """Pairs whose texts all begin alike, with an instruction that leaves no room for the rest: all embeddings equal."""
+    path, out = tmp_path / "sts.csv", tmp_path / "out"
+    path.write_text("sentence1,sentence2,score\n" + "".join(f"left {i},right {i},{i}\n" for i in range(6)))
+    arguments = ("evaluate", folder / "small", "--task", f"mine:sts={path}", "--out", out, "--json")
+
+    for _ in range(2):
+        done = f2llm(*arguments, "--instruction", "mine=" + "find what belongs together " * 40)
+
+        assert done.returncode == 5, done.stderr
+        (task,) = json.loads(done.stdout, parse_constant=pytest.fail)["tasks"]
+        assert task["score"] is None
+        assert "task mine: cosine_spearman is nan" in task["failure"]
+        assert "max_seq_length" in task["remedy"]
+        assert result_files(out) == {}
+
+
 def test_a_killed_evaluation_goes_on_with_the_tasks_that_are_missing(
     folder: Path, names: list[str], report: TaskReport, tmp_path: Path
 ) -> None:

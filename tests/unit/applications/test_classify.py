@@ -140,3 +140,14 @@ def test_a_column_in_the_way_of_the_labels_is_refused_before_anything_is_embedde
 def test_texts_without_a_label_are_refused(model: ExportedModel, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no row has a label in column 'kind'"):
         train_on(model, tmp_path, [{"text": "a", "kind": None}])
+
+
+def test_a_column_of_labels_that_is_not_there_is_named_with_the_option_that_names_it(
+    model: ExportedModel, tmp_path: Path
+) -> None:
+    texts = write(tmp_path / "texts.jsonl", [{"text": "x", "kind": "graph"}])
+
+    with pytest.raises(DataError, match="has no column 'label'; it has text, kind") as refused:
+        train(model, texts, open_store(str(tmp_path / "probe")), label="label")
+
+    assert refused.value.remedy == "name the column of the labels: --label NAME"

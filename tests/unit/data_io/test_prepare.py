@@ -170,12 +170,15 @@ def test_another_recipe_makes_another_data_set(store: Store, tmp_path: Path) -> 
     assert verify_dataset(store).version == prepare_files(store, given, heldout_fraction=0.2, seed=1).version
 
 
-def test_a_changed_file_makes_another_data_set(store: Store, tmp_path: Path) -> None:
-    first = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)])
+def test_a_changed_file_makes_another_data_set_and_it_is_said(store: Store, tmp_path: Path) -> None:
+    said: list[str] = []
+    first = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], progress=said.append)
+    assert not any("takes its place" in line for line in said)
 
-    second = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 41)])
+    second = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 41)], progress=said.append)
 
     assert second.version != first.version
+    assert f"another data set is here, version {first.version}: this one takes its place" in said
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])

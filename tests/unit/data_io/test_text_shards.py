@@ -175,3 +175,19 @@ def test_a_file_that_became_shorter_is_an_error_and_not_fewer_rows(tmp_path: Pat
 
     with pytest.raises(DataError, match="2 of the 4 rows it had from row 6 on"):
         read_shard(shards[1], ALL, copies=copies)
+
+
+def test_what_to_do_about_a_column_to_keep_is_said_in_the_words_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "1"}\n')
+    files = find_files(str(tmp_path / "a.jsonl"))
+
+    with pytest.raises(DataError) as of_embed:
+        describe_input(files, text=None, keep=("id",))
+    with pytest.raises(DataError) as of_classify:
+        describe_input(files, text=None, keep=("label",), keep_remedy="name it with --label")
+    with pytest.raises(DataError) as of_either:
+        describe_input(files, text="body", keep=("label",), keep_remedy="name it with --label")
+
+    assert of_embed.value.remedy == "correct the name in --keep"
+    assert of_classify.value.remedy == "name it with --label"
+    assert of_either.value.remedy == "correct the name in --column"

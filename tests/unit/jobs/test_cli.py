@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ import yaml
 
 from data_io.errors import StorageError
 from data_io.manifest import SourceInfo
+from data_io.sources.tokenizer_training import save_tokenizer, train_tokenizer
 from data_io.storage import open_store
 from data_io.task import Kind
+from data_io.tokenization import TOKENIZER_KEYS
 from data_io.writer import Row, write_dataset
+from jobs.cli.options import print_json
 from jobs.demo import demo_document
 from jobs.presets import PRESET_NAMES
 from jobs.spec import load_document, parse_document
@@ -43,7 +46,9 @@ def f2llm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
 @pytest.fixture
 def job(tmp_path: Path) -> str:
     """A document whose data set is there, for a model small enough for a test."""
-    write_example(open_store(str(tmp_path / "data")))
+    data = open_store(str(tmp_path / "data"))
+    write_example(data)
+    save_tokenizer(data, train_tokenizer(["what a text may say"], vocabulary_size=300))
     value = document(
         {
             "model": {"name_or_path": None, "architecture": {"hidden_size": 64}, "max_seq_length": 64},
@@ -133,6 +138,16 @@ def test_plan_without_its_data_set_is_a_data_error(f2llm: Run, tmp_path: Path) -
     assert "f2llm data prepare" in err
 
 
+def test_a_run_that_would_be_refused_is_refused_dry_too(f2llm: Run, job: str, tmp_path: Path) -> None:
+    open_store(str(tmp_path / "data")).delete(TOKENIZER_KEYS)
+
+    code, out, err = f2llm("run", job, "--dry-run")
+
+    assert (code, out) == (4, "")
+    assert "has no tokenizer" in err
+    assert "--tokenizer-vocabulary" in err
+
+
 def test_a_dry_run_checks_everything_and_starts_nothing(f2llm: Run, job: str, tmp_path: Path) -> None:
     code, out, _ = f2llm("run", job, "--dry-run")
 
@@ -207,6 +222,12 @@ def test_the_schema_takes_what_the_program_takes_and_refuses_what_it_refuses(f2l
     assert [check.is_valid(value) for value in bad] == [False] * len(bad)
 
 
+def test_what_is_printed_for_programs_is_json_whatever_the_numbers_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"loss": float("nan"), "best": [1.5, -float("inf")]})
+
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"loss": None, "best": [1.5, None]}
+
+
 def test_status_says_where_a_run_stands(f2llm: Run, tmp_path: Path) -> None:
     status = RunStatus(name="job", phase=Phase.TRAINING, step=3, total_steps=10, loss=1.5, workers=2, attempt=2)
     write_status(open_store(str(tmp_path / "run")), status)
@@ -218,6 +239,31 @@ def test_status_says_where_a_run_stands(f2llm: Run, tmp_path: Path) -> None:
     assert "step 3/10  loss 1.500" in out
     assert "attempt 2" in out
     assert json.loads(as_json)["step"] == 3
+
+
+def test_status_of_a_run_whose_driver_is_not_heard_says_so_and_gives_no_eta(f2llm: Run, tmp_path: Path) -> None:
+    then = datetime.now(UTC) - timedelta(seconds=450)
+    status = RunStatus(
+        name="job", phase=Phase.TRAINING, step=58, total_steps=80, loss=1.5, eta_seconds=317, last_checkpoint_step=56,
+        last_checkpoint_time=then, updated=then,
+    )  # fmt: skip
+    run = open_store(str(tmp_path / "run"))
+    run.put("status.json", status.model_dump_json().encode())
+
+    _, silent, _ = f2llm("status", "run")
+    _, silent_json, _ = f2llm("status", "run", "--json")
+    run.put("driver.json", b"{}")  # as a driver that measures a model does, which leaves the status alone
+    _, heard, _ = f2llm("status", "run")
+    _, heard_json, _ = f2llm("status", "run", "--json")
+
+    assert "phase       Training, but no word from the driver for 7 min; `f2llm run` goes on from step 56" in silent
+    assert "checkpoint  step 56, 7 min 3" in silent
+    assert "ETA" not in silent
+    assert 450 <= json.loads(silent_json)["stale_seconds"] < 500
+    assert json.loads(silent_json)["eta_seconds"] is None
+    assert "phase       Training\n" in heard
+    assert "ETA 5 min 17 s" in heard
+    assert json.loads(heard_json)["stale_seconds"] is None
 
 
 def test_status_of_a_run_under_way_has_the_scores_of_its_checkpoints(f2llm: Run, tmp_path: Path) -> None:
@@ -278,6 +324,8 @@ def test_a_run_without_a_model_says_how_to_write_it(f2llm: Run, job: str, tmp_pa
 
 
 def test_stats_print_what_a_data_set_holds(f2llm: Run, job: str) -> None:
+    open_store("data").delete(TOKENIZER_KEYS)  # lengths in tokens are another test's
+
     code, out, err = f2llm("data", "stats", "data")
     _, as_json, quiet = f2llm("data", "stats", "data", "--json", "--quiet")
 
@@ -431,3 +479,40 @@ def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
     coloured = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
 
     assert (plain.stdout.strip(), coloured.stdout.strip()) == ("False", "True")
+
+
+STOPPED = {"class": "user", "exit_code": 130, "message": "stopped by Ctrl-C", "remedy": "run the same command again"}
+
+
+def test_ctrl_c_ends_a_command_silently_and_tells_programs(
+    f2llm: Run, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.backend.run_job", stop)
+
+    code, out, err = f2llm("run", job, "--quiet")
+    coded, as_json, said = f2llm("run", job, "--quiet", "--json")
+
+    assert (code, out, err) == (130, "", "")
+    assert (coded, said) == (130, "")
+    assert json.loads(as_json) == {"error": STOPPED}
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_ends_it_silently(tmp_path: Path) -> None:
+    """In the import of typer, in whose place stands what does as the interpreter does then."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+
+    plain, for_programs = (
+        subprocess.run(
+            [sys.executable, "-m", "jobs.cli", "version", *options],
+            env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+        )
+        for options in ([], ["--json"])
+    )  # fmt: skip
+
+    assert (plain.returncode, plain.stdout, plain.stderr) == (130, "", "")
+    assert (for_programs.returncode, for_programs.stderr) == (130, "")
+    assert json.loads(for_programs.stdout) == {"error": STOPPED}

@@ -129,3 +129,10 @@ def test_a_least_score_belongs_to_scored_pairs(f2llm: Run, tmp_path: Path) -> No
 
     assert code == 3
     assert "min_score=3, but kind is sts" in err
+
+
+def test_a_sources_file_that_is_not_there_is_asked_for_as_one(f2llm: Run) -> None:
+    code, _, err = f2llm("data", "prepare", "out", "nope.yaml")
+
+    assert code == 3
+    assert "nope.yaml: no such file\n  to mend it: give the path of a sources file (docs/data.md)" in err

@@ -28,6 +28,15 @@ class Clock:
         return self.now
 
 
+def test_a_reader_that_has_gone_ends_nothing() -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with progress(Closed()) as show:
+        show(TRAINING)
+
+
 def test_a_line_says_everything_that_is_known() -> None:
     assert "  ".join(numbers(TRAINING)) == (
         "step 12/400  loss 3.212  86.2 examples/s  9.41k tokens/s  data wait 2%  ETA 3 min 20 s"

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from jobs.render import attempt_document, render
 from jobs.spec import EmbeddingJob, load_document, parse_document
 from jobs.yaml_text import RawDocument, read_yaml, write_yaml
 from tests.support.documents import document, specs
+from tests.support.operator import wait_for
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "render"
@@ -154,6 +156,21 @@ def test_what_the_driver_says_is_in_the_log_of_the_head_pod(tmp_path: Path) -> N
 
     assert "step 1/10" in ran.stdout.splitlines()
     assert log.read_text() == "step 1/10\n"
+
+
+def test_a_driver_that_is_told_to_end_is_heard_to_its_last_line(tmp_path: Path) -> None:
+    """Ray signals the whole group of the entrypoint, in which the driver is not alone."""
+    log = tmp_path / "pod.log"
+    driver = "trap 'echo writing a checkpoint; exit 0' TERM; echo step 1/10; while :; do sleep 0.05; done"
+    (tmp_path / "f2llm").write_text(f"#!/bin/sh\n{driver}\n")
+    (tmp_path / "f2llm").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "F2LLM_POD_LOG": str(log)}
+
+    entrypoint = ["sh", "-c", objects()["RayJob"]["spec"]["entrypoint"]]
+    with subprocess.Popen(entrypoint, env=environment, stdout=subprocess.DEVNULL, start_new_session=True) as running:
+        wait_for(lambda: log.exists() and "step 1/10" in log.read_text(), "the driver's first line", seconds=30)
+        os.killpg(running.pid, signal.SIGTERM)
+        wait_for(lambda: "writing a checkpoint" in log.read_text(), "the driver's last line", seconds=30)
 
 
 def test_only_the_head_may_speak_to_kubernetes_and_only_about_one_config_map() -> None:

@@ -30,6 +30,15 @@ def actor_died(message: str, pid: int = 123) -> Exception:
     return WorkerHealthCheckFailedError("A worker health check failed.", ray_errors.ActorDiedError(context))
 
 
+def test_an_error_of_a_task_is_itself_and_not_rays_text_of_it() -> None:
+    error = DataError("no rows", remedy="give some")
+
+    found = cause_of(ray_errors.RayTaskError("run_task", "a traceback\n" * 9, error).as_instanceof_cause())
+
+    assert type(found) is DataError
+    assert (found.message, found.remedy) == ("no rows", "give some")
+
+
 CAUSES: list[tuple[BaseException, type[F2LLMError], str]] = [
     (ray_errors.OutOfMemoryError("node is low on memory"), CapacityError, "ran out of memory"),
     (MemoryError(), CapacityError, "ran out of memory"),

@@ -230,3 +230,46 @@ def test_files_of_a_folder_follow_on_each_other(model: ExportedModel, tmp_path: 
 
     assert table_of(tmp_path / "out").column("id").to_pylist() == list(range(12))
     assert [part.rows for part in made.embeddings.parts] == [8, 1, 3]
+
+
+def write_lines(path: Path, *rows: dict[str, str | None]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_file_of_json_lines_none_of_which_has_the_texts_is_refused_and_the_place_is_left_empty(
+    model: ExportedModel, tmp_path: Path
+) -> None:
+    write_lines(tmp_path / "in" / "a.jsonl", {"query": "x", "positive": "y"})
+    write_lines(tmp_path / "in" / "b.jsonl", {"id": "1", "text": "z"}, {"id": "2", "text": "z"})
+
+    with pytest.raises(DataError, match=r"b\.jsonl has no 'positive' in any of its 2 rows; .* id, text") as refused:
+        embed(model, str(tmp_path / "in"), tmp_path / "out")
+
+    assert "--column" in str(refused.value.remedy)
+    assert files_of(tmp_path / "out") == {}
+
+
+def test_rows_without_a_text_files_without_rows_and_a_column_that_begins_late_are_taken(
+    model: ExportedModel, tmp_path: Path
+) -> None:
+    write_lines(tmp_path / "in" / "a.jsonl", {"text": "x"})
+    write_lines(tmp_path / "in" / "b.jsonl")
+    write_lines(tmp_path / "in" / "c.jsonl", {"id": "1"}, {"text": "y"}, {"id": "3"})
+    write_lines(tmp_path / "in" / "d.jsonl", {"text": None})
+
+    made = embed(model, str(tmp_path / "in"), tmp_path / "out")
+
+    assert (made.embeddings.rows, made.embeddings.nulls) == (5, 3)
+
+
+def test_a_column_that_was_chosen_is_said_and_one_that_was_named_is_not(model: ExportedModel, tmp_path: Path) -> None:
+    write_lines(tmp_path / "in" / "a.jsonl", {"query": "x", "positive": "y"})
+    chosen: list[str] = []
+    named: list[str] = []
+
+    embed(model, str(tmp_path / "in"), tmp_path / "chosen", say=chosen.append)
+    embed(model, str(tmp_path / "in"), tmp_path / "named", column="query", say=named.append)
+
+    assert "the texts are those of the column 'positive'" in chosen
+    assert not [line for line in named if "column" in line]

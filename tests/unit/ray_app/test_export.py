@@ -16,13 +16,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 from data_io.errors import StorageError
+from data_io.folders import upload_folder
 from data_io.storage import Store, open_store
 from data_io.tokenization import LoadedTokenizer, TextTokenizer
 from ray_app.config import JobSpec, TrainSpec
 from ray_app.embedding_model import find_exported
 from ray_app.errors import ModelError
 from ray_app.evaluation_report import EvaluationReport
-from ray_app.export import end_replacing, export_model, put_in_place, rewrite_card, upload_folder
+from ray_app.export import end_replacing, export_model, put_in_place, rewrite_card
 from ray_app.model_card import CardFacts, make_prompts
 
 # Loading is left to these libraries; what they deprecate among themselves is not ours.

@@ -12,7 +12,7 @@ import pytest
 from data_io.errors import StorageError
 from data_io.storage import Store, open_store
 from ray_app.errors import RunConflict
-from ray_app.lease import LEASE, Driver, Lease, read_driver
+from ray_app.lease import LEASE, Driver, Lease, last_heard, read_driver
 from tests.support.operator import wait_for
 
 BEAT = 0.1
@@ -43,6 +43,15 @@ def test_the_second_driver_is_refused_while_the_first_is_alive_and_not_after_it_
     with Lease(run, beat_seconds=60):
         pass
     assert time.monotonic() - began < 30  # what was released is not watched
+
+
+def test_a_driver_is_heard_at_every_heartbeat_and_who_was_never_there_is_not(run: Store) -> None:
+    assert last_heard(run) is None
+
+    with Lease(run, beat_seconds=BEAT):
+        first = last_heard(run)
+        assert first is not None
+        wait_for(lambda: (last_heard(run) or first) > first, "a heartbeat")
 
 
 def test_a_dead_driver_of_another_machine_is_found_out_by_its_heartbeat(run: Store) -> None:

@@ -19,6 +19,7 @@ from ray_app.status import Phase
 from tests.support.written_runs import write_run
 
 GPUS = {"workers": {"replicas": 2, "gpus": 1}}
+NOW = datetime.now(UTC)
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -79,7 +80,7 @@ def test_a_place_that_is_not_there_has_no_runs(place: Store) -> None:
 
 
 def test_hours_are_those_between_the_start_and_the_end_of_workers_and_gpus_are_counted(place: Store) -> None:
-    found = figures_of("run", written(place, spec=GPUS, workers=3, hours=2.0), gpu_price=2.5)
+    found = figures_of("run", written(place, spec=GPUS, workers=3, hours=2.0), gpu_price=2.5, now=NOW)
 
     assert found.worker_hours == pytest.approx(6.0)
     assert found.gpu_hours == pytest.approx(6.0)
@@ -87,7 +88,7 @@ def test_hours_are_those_between_the_start_and_the_end_of_workers_and_gpus_are_c
 
 
 def test_without_gpus_there_are_worker_hours_and_no_cost(place: Store) -> None:
-    found = figures_of("run", written(place, hours=2.0), gpu_price=2.5)
+    found = figures_of("run", written(place, hours=2.0), gpu_price=2.5, now=NOW)
 
     assert (found.gpu_hours, found.cost) == (None, None)
     assert found.worker_hours == pytest.approx(4.0)
@@ -96,7 +97,7 @@ def test_without_gpus_there_are_worker_hours_and_no_cost(place: Store) -> None:
 def test_without_events_the_steps_say_how_long_workers_were_at_work(place: Store) -> None:
     record = replace(written(place, steps=36), events=())
 
-    assert figures_of("run", record, gpu_price=None).worker_hours == pytest.approx(36 * 0.5 * 2 / 3600)
+    assert figures_of("run", record, gpu_price=None, now=NOW).worker_hours == pytest.approx(36 * 0.5 * 2 / 3600)
 
 
 def test_a_run_under_way_counts_until_its_last_word(place: Store) -> None:
@@ -104,7 +105,7 @@ def test_a_run_under_way_counts_until_its_last_word(place: Store) -> None:
     assert record.status is not None
     later = replace(record, status=record.status.model_copy(update={"updated": datetime.now(UTC) + timedelta(hours=1)}))
 
-    assert figures_of("run", later, gpu_price=None).worker_hours == pytest.approx(4.0, rel=0.01)
+    assert figures_of("run", later, gpu_price=None, now=NOW).worker_hours == pytest.approx(4.0, rel=0.01)
 
 
 def test_the_loss_is_the_mean_of_the_last_twentieth_of_the_steps(place: Store) -> None:
@@ -112,7 +113,7 @@ def test_the_loss_is_the_mean_of_the_last_twentieth_of_the_steps(place: Store) -
 
     expected = sum(step.loss or 0 for step in record.steps[-2:]) / 2
 
-    assert figures_of("run", record, gpu_price=None).loss == pytest.approx(expected)
+    assert figures_of("run", record, gpu_price=None, now=NOW).loss == pytest.approx(expected)
 
 
 def test_a_damaged_run_is_a_line_that_says_so(place: Store) -> None:
@@ -122,7 +123,7 @@ def test_a_damaged_run_is_a_line_that_says_so(place: Store) -> None:
     place.put("bad/evaluation/after.json", b"[]")
     place.put("new/job.yaml", b"kind: EmbeddingJob")
 
-    bad, good, new = (figures_of(name, record, gpu_price=None) for name, record in read_runs(place))
+    bad, good, new = (figures_of(name, record, gpu_price=None, now=NOW) for name, record in read_runs(place))
 
     assert good.notes == ()
     assert bad.notes == (
@@ -133,10 +134,23 @@ def test_a_damaged_run_is_a_line_that_says_so(place: Store) -> None:
     assert "not started" in new.notes[0]
 
 
+def test_a_run_whose_driver_is_not_heard_is_silent_on_its_line_and_on_the_page(place: Store) -> None:
+    record = written(place, phase=Phase.TRAINING, steps=9, ndcg=None)
+    later = datetime.now(UTC) + timedelta(minutes=7, seconds=5)
+
+    silent = figures_of("run", record, gpu_price=None, now=later)
+    heard = figures_of("run", replace(record, heard=later), gpu_price=None, now=later)
+
+    assert silent.notes == ("no word from the driver for 7 min; `f2llm run` begins again.",)
+    assert silent.stale_seconds == pytest.approx(425, abs=5)
+    assert (heard.notes, heard.stale_seconds) == ((), None)
+    assert "Training (silent)" in Page(render_runs("runs", [(silent, record)], [], price="")).text
+
+
 def test_the_page_shows_every_run_its_curves_and_what_differs(place: Store, tmp_path: Path) -> None:
     write_run(place.child("first"), spec=GPUS)
     write_run(place.child("second"), spec=GPUS, ndcg=(0.05, 0.7123))
-    runs = [(figures_of(name, record, gpu_price=2.0), record) for name, record in read_runs(place)]
+    runs = [(figures_of(name, record, gpu_price=2.0, now=NOW), record) for name, record in read_runs(place)]
     differences = [("train.seed", {"first": "0", "second": "7"})]
 
     write_runs_page(place.uri, runs, differences, tmp_path / "page" / "runs.html", price="2 for an hour of one H100")
@@ -149,7 +163,7 @@ def test_the_page_shows_every_run_its_curves_and_what_differs(place: Store, tmp_
 
 def test_nothing_in_the_page_is_fetched_or_run_whatever_runs_are_called(place: Store) -> None:
     record = replace(written(place), uri=f"s3://bucket/{HOSTILE}", notes=(HOSTILE,))
-    figures = figures_of(HOSTILE, record, gpu_price=None)
+    figures = figures_of(HOSTILE, record, gpu_price=None, now=NOW)
 
     page = Page(render_runs(HOSTILE, [(figures, record)], [(HOSTILE, {HOSTILE: HOSTILE})], price=HOSTILE))
 

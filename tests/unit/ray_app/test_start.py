@@ -19,6 +19,24 @@ def test_no_start_pays_for_the_compiler_that_deepspeeds_muon_would_load() -> Non
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_deepspeed_says_nothing_on_standard_output_which_is_for_json() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import ray_app.engine"], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == ""
+
+
+def test_what_uses_a_model_loads_neither_deepspeed_nor_ray() -> None:
+    program = "import sys, ray_app.embedding_model, ray_app.embed_job; print({'deepspeed', 'ray'} & set(sys.modules))"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
+
+
 @pytest.mark.parametrize(("environment", "loaded"), [(MARK, True), ({}, False)])
 def test_a_worker_of_training_has_loaded_all_that_it_runs_and_other_processes_nothing(
     environment: dict[str, str], loaded: bool
