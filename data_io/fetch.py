@@ -99,7 +99,7 @@ class Fetcher:
         except F2LLMError as error:
             if self._store.is_local or not error.retryable:
                 raise
-            return self._again(ask, length, source)
+            return self._again(ask, length, source, error)
         finally:
             self.count(source, ReadStats(seconds=monotonic() - began))
 
@@ -118,8 +118,12 @@ class Fetcher:
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _again(self, ask: Callable[[], Blob], length: int, source: str) -> Blob:
+    def _again(self, ask: Callable[[], Blob], length: int, source: str, error: F2LLMError) -> Blob:
+        """Ask until there is an answer; `error` is what the first attempt ended in."""
+
         def attempt() -> Blob:
+            if self._closed.is_set():  # it was, while this waited
+                raise error
             self.count(source, ReadStats(retries=1))
             # No place is held between attempts: others may get through.
             with self._places.take(length):

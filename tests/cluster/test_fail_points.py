@@ -84,7 +84,7 @@ class Life:
             self.rayjobs += sorted(known - set(self.rayjobs))
             return is_so()
 
-        wait_for(look, f"{self.name}: {self.mortal.writes[-1:]}", seconds=20)
+        wait_for(look, f"{self.name}: {self.mortal.writes[-1:]}", seconds=60)
 
     def is_ours(self, ray_job: dict[str, dict[str, str]]) -> bool:
         return ray_job["metadata"]["name"].startswith(f"{self.name}-")

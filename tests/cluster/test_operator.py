@@ -166,15 +166,17 @@ def test_a_job_that_trains_is_suspended_though_its_profile_is_gone(api: KubeApi,
 
 
 def test_the_uids_of_what_there_is_are_those_of_the_objects(api: KubeApi, submit: Callable[..., str]) -> None:
-    trains(api, submit())
+    trains(api, name := submit())
 
-    for kind in ("EmbeddingJob", "RayJob", "RayCluster", "ConfigMap", "Pod"):
-        found = api.uids(kind, namespace="default", selector="f2llm.dev/job" if kind != "EmbeddingJob" else "")
-        there = {each["metadata"]["uid"]: each for each in api.list(kind, everywhere=True)["items"]}
+    for kind in ("RayJob", "RayCluster", "ConfigMap", "Pod"):
+        selector = f"f2llm.dev/job={name}"  # what earlier jobs left may go between two lists
+        found = api.uids(kind, namespace="default", selector=selector)
 
         assert found
-        assert found <= there.keys()
+        assert found == {each["metadata"]["uid"] for each in api.list(kind, selector=selector)["items"]}
         assert found <= api.uids(kind, namespace=None)
+    (job,) = [each for each in api.list("EmbeddingJob")["items"] if each["metadata"]["name"] == name]
+    assert job["metadata"]["uid"] in api.uids("EmbeddingJob", namespace=None)
 
 
 def test_all_of_a_job_goes_when_it_is_deleted(api: KubeApi, submit: Callable[..., str]) -> None:

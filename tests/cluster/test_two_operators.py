@@ -36,10 +36,10 @@ def test_when_the_one_that_acts_is_gone_the_other_goes_on_with_the_same_attempt(
             first_holder = holder(api)
 
             first.send_signal(how)
-            first.wait(timeout=20)
+            first.wait(timeout=60)
             api.patch("EmbeddingJob", name, {"spec": {"workers": {"replicas": 3}}})
             kuberay.says(Phase.TRAINING, step=9, total_steps=20)
-            wait_for(lambda: kuberay.replicas() == 3, "the second scales", seconds=40)
+            wait_for(lambda: kuberay.replicas() == 3, "the second scales", seconds=120)
             wait_for(lambda: status_of(api.get("EmbeddingJob", name) or {}).step == 9, "the second's status")
 
             assert second.poll() is None
@@ -61,8 +61,8 @@ def test_an_operator_that_cannot_renew_its_lease_ends_before_another_may_act(
         wait_for(lambda: leads(first_log), "the first leads")
         with run_operator(kuberay_types.kubeconfig, second_log):
             os.kill(first.pid, signal.SIGSTOP)
-            wait_for(lambda: leads(second_log), "the second leads", seconds=60)
+            wait_for(lambda: leads(second_log), "the second leads", seconds=120)
             os.kill(first.pid, signal.SIGCONT)
 
-            assert wait_for(lambda: first.poll(), "the first ends", seconds=30) == 1
+            assert wait_for(lambda: first.poll(), "the first ends", seconds=60) == 1
     api.delete("Lease", "f2llm-operator")

@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def write_study(folder: Path, data: str) -> Path:
-    base = small_document(data, str(folder / "runs"), epochs=6)
+    base = small_document(data, str(folder / "runs"), epochs=20)  # a killed driver's worker goes on for seconds
     base["spec"] |= {"evaluation": {"before": False}, "checkpoint": {"every": "2 steps"}}
     study = {
         "apiVersion": "f2llm.dev/v1alpha1",
@@ -66,7 +66,7 @@ def test_a_study_that_was_killed_ends_as_an_undisturbed_one_and_trains_no_run_tw
     job.wait_until(lambda: (runs.parent / "results.json").exists() and saved_step(runs / RUNS[1]))
     job.send(signal.SIGKILL)
     job.wait()
-    wait_for(lambda: not drivers(runs), "the runs end with their study", seconds=20)
+    wait_for(lambda: not drivers(runs), "the runs end with their study")
     finished = [name for name, found in measures(disturbed).items() if found]
     begun = [name for name in RUNS if name not in finished and saved_step(runs / name)]
     written = {name: (runs / name / "metrics.jsonl").stat().st_mtime_ns for name in finished}

@@ -131,7 +131,7 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
     document, run = _document_in_a_bucket(tmp_path, s3)
     moments = random.Random(3)  # the seed keeps a failure repeatable
 
-    for workers, kill_at in ((1, moments.randint(8, 18)), (2, moments.randint(24, 32))):
+    for workers, kill_at in ((1, moments.randint(8, 14)), (2, moments.randint(22, 28))):
         running = Running("run", document, "--workers", str(workers), log=tmp_path / f"{workers}.log")
         running.wait_until(
             lambda step=kill_at: max(finished_steps(run), saved_step(run)) >= step and saved_step(run) > 0
@@ -194,7 +194,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
     with contextlib.chdir(folder):
         write_small_dataset(open_store("data"))
         shutil.move("data/tokenizer", "tokenizer")  # so that there is no other
-        document = small_document("data", "runs")
+        document = small_document("data", "runs", epochs=200)  # the end is not reached
         document["spec"]["model"]["tokenizer"] = "tokenizer"
         document["spec"]["evaluation"] = {"enabled": False}
         running = Running("run", write_document(Path("job.yaml"), document), "--workers", "2", log=folder / "run.log")

@@ -47,21 +47,21 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
 
     nodes.add()
     job = write_document(tmp_path / "job.yaml", document)
-    running = Running("run", job, log=tmp_path / "run.log", environment=nodes.environment())
-    running.wait_until(lambda: finished_steps(run) >= 3)
-    nodes.add()
-    nodes.add()
-    running.wait_until(lambda: 3 in sizes())
-    for size in (2, 1):
-        leaving = nodes.drain(nodes.at_work()[0], seconds=60)
-        running.wait_until(lambda size=size: sizes()[-1] == size)
-        nodes.finish_drain(leaving)
-    starts = len(events(run, "Resumed"))
-    nodes.kill_worker(nodes.workers()[0], signal.SIGTERM)
-    running.wait_until(lambda: len(events(run, "Resumed")) > starts)
-    steps = finished_steps(run)
-    running.wait_until(lambda: finished_steps(run) >= steps + 5)
-    assert running.terminate() == 143, running.output()
+    with Running("run", job, log=tmp_path / "run.log", environment=nodes.environment()) as running:
+        running.wait_until(lambda: finished_steps(run) >= 3)
+        nodes.add()
+        nodes.add()
+        running.wait_until(lambda: 3 in sizes())
+        for size in (2, 1):
+            leaving = nodes.drain(nodes.at_work()[0], seconds=60)
+            running.wait_until(lambda size=size: sizes()[-1] == size)
+            nodes.finish_drain(leaving)
+        starts = len(events(run, "Resumed"))
+        nodes.kill_worker(nodes.workers()[0], signal.SIGTERM)
+        running.wait_until(lambda: len(events(run, "Resumed")) > starts)
+        steps = finished_steps(run)
+        running.wait_until(lambda: finished_steps(run) >= steps + 5)
+        assert running.terminate() == 143, running.output()
 
     # A node may be there some seconds before the other.
     assert sizes() in ([1, 3, 2, 1], [1, 2, 3, 2, 1])
@@ -82,9 +82,9 @@ def test_a_run_that_finds_no_room_says_so_and_ends_when_it_is_told_to(nodes: Ray
     job = write_document(tmp_path / "job.yaml", document)
 
     nodes.add()
-    running = Running("run", job, log=tmp_path / "run.log", environment=nodes.environment())
-    running.wait_until(lambda: "waiting for room for 2 workers" in running.output())
-    code = running.terminate(timeout=60)
+    with Running("run", job, log=tmp_path / "run.log", environment=nodes.environment()) as running:
+        running.wait_until(lambda: "waiting for room for 2 workers" in running.output())
+        code = running.terminate(timeout=60)
 
     status, driver = read_status(open_store(str(run))), read_driver(open_store(str(run)))
     assert code == 143, running.output()

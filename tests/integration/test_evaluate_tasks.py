@@ -207,9 +207,9 @@ def test_a_killed_evaluation_goes_on_with_the_tasks_that_are_missing(
 ) -> None:
     asked = [part for name in names for part in ("--task", name)]
     arguments = ("evaluate", folder / "small", *asked, "--out", tmp_path / "out")
-    job = Running(*arguments, log=tmp_path / "log")
-    job.wait_until(lambda: len(result_files(tmp_path / "out")) >= 2)
-    job.kill_all()
+    with Running(*arguments, log=tmp_path / "log") as job:
+        job.wait_until(lambda: len(result_files(tmp_path / "out")) >= 2)
+        job.kill_all()
     finished = result_files(tmp_path / "out")
 
     done = f2llm(*arguments, "--json")

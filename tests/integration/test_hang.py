@@ -22,11 +22,11 @@ def test_a_worker_that_hangs_is_found_and_started_again_and_the_losses_stay_the_
     undisturbed.mkdir()
     document = small_document(data, str(tmp_path / "runs"))
     document["spec"] |= {"evaluation": {"enabled": False}, "workers": {"replicas": 2, "hang_timeout_seconds": 8}}
-    running = Running("run", write_document(tmp_path / "job.yaml", document), log=tmp_path / "run.log")
 
-    running.wait_until(lambda: finished_steps(run) >= 10 and saved_step(run) > 0)
-    running.kill_one("RayTrainWorker", signal.SIGSTOP)
-    code = running.wait()
+    with Running("run", write_document(tmp_path / "job.yaml", document), log=tmp_path / "run.log") as running:
+        running.wait_until(lambda: finished_steps(run) >= 10 and saved_step(run) > 0)
+        running.kill_one("RayTrainWorker", signal.SIGSTOP)
+        code = running.wait()
 
     assert code == 0, running.output()
     events = {event["event"]: event for event in read_lines(run / "events.jsonl")}

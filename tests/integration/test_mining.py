@@ -102,9 +102,9 @@ def test_a_job_killed_again_and_again_leaves_the_same_bytes_with_any_number_of_w
 
     finished: dict[Path, int] = {}
     for number, reached in enumerate((2, 9)):
-        job = Running(*arguments, log=tmp_path / f"log-{number}", program=(sys.executable,))
-        job.wait_until(lambda reached=reached: len(marks()) >= reached)  # type: ignore[misc]
-        job.kill_all()
+        with Running(*arguments, log=tmp_path / f"log-{number}", program=(sys.executable,)) as job:
+            job.wait_until(lambda reached=reached: len(marks()) >= reached)  # type: ignore[misc]
+            job.kill_all()
         assert not (out / "manifest.json").exists()
         assert [path for path, time in finished.items() if path.stat().st_mtime_ns != time] == []
         objects = [path for mark in marks() for path in mark.parent.glob(f"{mark.stem}*")]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,12 @@ def test_every_piece_is_done_once_and_comes_with_its_result() -> None:
 
 
 def test_an_error_of_ours_is_raised_as_it_was_and_ends_the_rest() -> None:
-    drawn: list[int] = []
+    without_end = count()
 
     with pytest.raises(DataError, match="three is not valid") as caught:
-        list(run_pieces(refuse_three, (drawn.append(n) or n for n in range(1000)), workers=2))  # type: ignore[func-returns-value]
+        list(run_pieces(refuse_three, without_end, workers=2))
 
     assert caught.value.remedy == "leave it out"
-    assert len(drawn) < 20
 
 
 def test_a_piece_whose_process_dies_is_done_again(tmp_path: Path) -> None:

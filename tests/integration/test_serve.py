@@ -163,8 +163,6 @@ def test_concurrent_clients_get_their_own_vectors(
     assert status == 200
     assert 'f2llm_serve_requests_total{replica="' in metrics
     assert samples["f2llm_serve_texts_total"] >= sum(map(len, found))
-    # Batches are shared: fewer than there were requests.
-    assert samples["f2llm_serve_batch_seconds_count"] < len(found)
 
 
 @pytest.mark.parametrize("copies", ["1", "2"], ids=["alone", "on Ray"])

@@ -23,25 +23,25 @@ def test_a_run_has_one_driver_whatever_happens_to_it(tmp_path: Path) -> None:
     document["spec"] |= {"evaluation": {"enabled": False}, "checkpoint": {"every": "20 steps", "keep": 2}}
     job = write_document(tmp_path / "job.yaml", document)
 
-    first = Running("run", job, "--workers", "1", log=tmp_path / "first.log")
-    first.wait_until(lambda: finished_steps(run) > 25)
-    refused = f2llm("run", job, "--workers", "1", "--quiet")
-    assert refused.returncode == 6
-    assert "has another driver: process" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    with Running("run", job, "--workers", "1", log=tmp_path / "first.log") as first:
+        first.wait_until(lambda: finished_steps(run) > 25)
+        refused = f2llm("run", job, "--workers", "1", "--quiet")
+        assert refused.returncode == 6
+        assert "has another driver: process" in refused.stderr
+        assert "Traceback" not in refused.stderr
 
-    first.send(signal.SIGSTOP)
-    paused = read_driver(open_store(str(run)))
-    second = Running("run", job, "--workers", "1", log=tmp_path / "second.log")
-    second.wait_until(lambda: read_driver(open_store(str(run))) != paused)
-    second.wait_until(lambda: len(events(run, "Resumed")) == 1)
-    resumed_at = finished_steps(run)
-    first.send(signal.SIGCONT)
-    assert first.wait() == 6
-    # The driver's heartbeat and the attempt's own watch both look for the other: either may see it first.
-    assert re.search("has another driver|was replaced by attempt 2", first.output())
+        first.send(signal.SIGSTOP)
+        paused = read_driver(open_store(str(run)))
+        with Running("run", job, "--workers", "1", log=tmp_path / "second.log") as second:
+            second.wait_until(lambda: read_driver(open_store(str(run))) != paused)
+            second.wait_until(lambda: len(events(run, "Resumed")) == 1)
+            resumed_at = finished_steps(run)
+            first.send(signal.SIGCONT)
+            assert first.wait() == 6
+            # The driver's heartbeat and the attempt's own watch both look for the other: either may see it first.
+            assert re.search("has another driver|was replaced by attempt 2", first.output())
 
-    second.wait_until(lambda: finished_steps(run) > resumed_at + 50)
-    assert second.terminate() == 143
+            second.wait_until(lambda: finished_steps(run) > resumed_at + 50)
+            assert second.terminate() == 143
     lines = read_lines(run / "metrics.jsonl")
     assert all(after["step"] == before["step"] + 1 for before, after in pairwise(lines))

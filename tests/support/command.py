@@ -18,7 +18,9 @@ def f2llm(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedP
 
 
 class Running:
-    """A command under way, in a session of its own so that it can be killed with all that it started."""
+    """A command under way, in a session of its own so that it can be killed with all that it started, as it is where a
+    `with` block ends before the command does.
+    """
 
     def __init__(
         self,
@@ -38,6 +40,13 @@ class Running:
                 env={**os.environ, **(environment or {})},
             )
 
+    def __enter__(self) -> "Running":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.kill_all()
+
     def wait_until(self, condition: Callable[[], bool], timeout: float = 300) -> None:
         """Wait for a condition; fails with what the command said where it ends before, or where it takes too long."""
         deadline = time.monotonic() + timeout
@@ -49,15 +58,17 @@ class Running:
 
     def kill_all(self) -> None:
         """kill -9 for the command and everything it started, as when a machine loses power."""
-        session = os.getsid(self._process.pid)
-        for pid in [self._process.pid, *(pid for pid in _processes() if _session_of(pid) == session)]:
-            _signal(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while left := [pid for pid in self._session() if not _is_zombie(pid)]:  # one may start another meanwhile
+            assert time.monotonic() < deadline, f"kill -9 does not end {left}"
+            for pid in left:
+                _signal(pid, signal.SIGKILL)
+            time.sleep(0.01)
         self._process.wait()
 
     def kill_one(self, title: str, number: signal.Signals = signal.SIGKILL) -> None:
         """A signal, kill -9 if nothing else is said, to one process that it started and whose title says so."""
-        session = os.getsid(self._process.pid)
-        pid = next(pid for pid in _processes() if _session_of(pid) == session and title in _title_of(pid))
+        pid = next(pid for pid in self._session() if title in _title_of(pid))
         _signal(pid, number)
 
     def send(self, number: signal.Signals) -> None:
@@ -76,6 +87,10 @@ class Running:
     def output(self) -> str:
         return self._log.read_text(encoding="utf-8")
 
+    def _session(self) -> list[int]:
+        """The command, until its end was waited for, and everything it started."""
+        return [pid for pid in _processes() if _session_of(pid) == self._process.pid]
+
 
 def _processes() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
@@ -86,6 +101,13 @@ def _session_of(pid: int) -> int:
         return os.getsid(pid)
     except (ProcessLookupError, PermissionError):
         return -1
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].startswith(b"Z")
+    except OSError:
+        return True
 
 
 def _title_of(pid: int) -> str:

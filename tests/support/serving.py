@@ -16,13 +16,13 @@ from tests.support.s3_server import free_port
 def serving(model: Path, *options: str, log: Path, environment: dict[str, str] | None = None) -> Iterator["Service"]:
     """`f2llm serve` until the block ends, its health good when the block begins."""
     port = free_port()
-    running = Running("serve", model, "--port", str(port), *options, log=log, environment=environment)
-    service = Service(f"http://127.0.0.1:{port}", running)
-    try:
-        running.wait_until(service.is_healthy)
-        yield service
-    finally:
-        running.terminate()
+    with Running("serve", model, "--port", str(port), *options, log=log, environment=environment) as running:
+        service = Service(f"http://127.0.0.1:{port}", running)
+        try:
+            running.wait_until(service.is_healthy)
+            yield service
+        finally:
+            running.terminate()
 
 
 class Site:

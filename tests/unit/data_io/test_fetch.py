@@ -10,6 +10,7 @@ import pytest
 from data_io.errors import StorageError, StoreAccessError
 from data_io.fetch import EXTRA, HEDGE_CAP, HEDGE_EARN, Fetcher, ReadStats
 from data_io.storage import Blob, Store, open_store
+from tests.support.operator import wait_for
 
 WAIT = 30.0
 
@@ -70,13 +71,13 @@ def test_a_late_answer_is_overtaken_by_a_second_request(
 
 
 def test_a_loser_holds_no_place(store: Store, monkeypatch: pytest.MonkeyPatch, release: Event) -> None:
-    Script(monkeypatch, lambda number: None if number else (release.wait(WAIT), None)[1])
+    script = Script(monkeypatch, lambda number: None if number else (release.wait(WAIT), None)[1])
     fetcher = Fetcher(store, max_requests=1)
 
     for _ in range(5):
         fetcher.get("key", 0, 5)
 
-    assert not release.is_set()
+    assert script.under_way >= 1, "what came after the loser waited for its end"
 
 
 def test_a_store_that_is_slow_altogether_is_asked_little_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +88,10 @@ def test_a_store_that_is_slow_altogether_is_asked_little_more(store: Store, monk
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda _: fetcher.get("key", 0, 5, source="a"), range(100)))
 
-    stats = fetcher.stats()["a"]
-    assert 0 < stats.hedges <= min(HEDGE_CAP + HEDGE_EARN * 100, HEDGE_CAP + EXTRA)
-    assert stats.requests == 100 + stats.hedges
+    hedges = fetcher.stats()["a"].hedges
+    assert 0 < hedges <= min(HEDGE_CAP + HEDGE_EARN * 100, HEDGE_CAP + EXTRA)
+    # A second request is among the requests once its thread begins, which may be after the answer to the first.
+    wait_for(lambda: fetcher.stats()["a"].requests == 100 + hedges, "every second request has begun")
 
 
 def test_a_failed_request_is_repeated_and_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +128,8 @@ def test_a_refusal_is_not_repeated(store: Store, monkeypatch: pytest.MonkeyPatch
 def test_a_store_that_stays_away_is_given_up_when_its_time_is_over_or_the_reader_is_closed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("data_io.fetch._UNKNOWN_SECONDS", WAIT)
+
     def away(number: int) -> None:
         raise StorageError("cannot connect")
 
@@ -135,14 +139,34 @@ def test_a_store_that_stays_away_is_given_up_when_its_time_is_over_or_the_reader
         Fetcher(store).get("key", 0, 5)
 
     monkeypatch.setattr("data_io.storage.OUTAGE_SECONDS", 3600.0)
-    fetcher, tried = Fetcher(store), Event()
-    Script(monkeypatch, lambda number: tried.set())
-    Script(monkeypatch, away)
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(fetcher.get, "key", 0, 5)
-        fetcher.close()
-        with pytest.raises((StorageError, RuntimeError)):
-            reading.result(timeout=WAIT)
+    fetcher = Fetcher(store)
+
+    def closed_while_away(number: int) -> None:
+        if number == 1:  # while it tries again: nothing can be asked of a closed one
+            fetcher.close()
+        away(number)
+
+    script = Script(monkeypatch, closed_while_away)
+    with pytest.raises(StorageError, match="cannot connect"):
+        fetcher.get("key", 0, 5)
+    assert script.calls == 2
+
+
+def test_a_reader_that_waits_for_the_next_attempt_gets_the_error_when_it_is_closed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_io.fetch._UNKNOWN_SECONDS", WAIT)
+
+    def away(number: int) -> None:
+        raise StorageError("cannot connect")
+
+    script = Script(monkeypatch, away)
+    fetcher = Fetcher(store)
+    monkeypatch.setattr("data_io.fetch.sleep_using_event", lambda event: lambda seconds: fetcher.close())
+
+    with pytest.raises(StorageError, match="cannot connect"):
+        fetcher.get("key", 0, 5)
+    assert script.calls == 2
 
 
 def test_requests_and_bytes_in_flight_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

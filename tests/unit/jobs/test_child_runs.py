@@ -1,9 +1,11 @@
 """Commands as processes of their own: how many at once, how they end, and that they end with who started them."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,22 @@ def waiting(pipe: Path) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def starter(pipe: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process whose first command waits. Nothing is left of them when the block ends."""
+    command = [sys.executable, "-c", STARTS_ONE_THAT_WAITS, str(pipe)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(lambda: len(waiting(pipe)) == 1, "one waits")
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            for pid in waiting(pipe):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
 def test_every_command_is_run_and_what_it_said_is_told_with_no_more_at_once_than_asked_for() -> None:
     good = Command("good", ("validate", "-"), str(document()).replace("'", '"'))
     bad = Command("bad", ("validate", "-"), "kind: EmbeddingJob")
@@ -57,23 +75,17 @@ def test_every_command_is_run_and_what_it_said_is_told_with_no_more_at_once_than
 
 
 def test_kill_9_of_who_started_a_command_ends_the_command(pipe: Path) -> None:
-    starter = subprocess.Popen([sys.executable, "-c", STARTS_ONE_THAT_WAITS, str(pipe)])
-    wait_for(lambda: len(waiting(pipe)) == 1, "one waits")
+    with starter(pipe) as process:
+        process.kill()
+        process.wait()
 
-    starter.kill()
-    starter.wait()
-
-    wait_for(lambda: not waiting(pipe), "none waits")
+        wait_for(lambda: not waiting(pipe), "none waits")
 
 
 def test_a_signal_is_passed_on_and_no_other_command_is_started(pipe: Path) -> None:
-    starter = subprocess.Popen(
-        [sys.executable, "-c", STARTS_ONE_THAT_WAITS, str(pipe)], stdout=subprocess.PIPE, text=True
-    )
-    wait_for(lambda: len(waiting(pipe)) == 1, "one waits")
+    with starter(pipe) as process:
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
 
-    starter.send_signal(signal.SIGTERM)
-    said, _ = starter.communicate(timeout=60)
-
-    assert said.splitlines() == ["Ended(name='first', exit_code=-15, error='')", "15"]
-    assert not waiting(pipe)
+        assert said.splitlines() == ["Ended(name='first', exit_code=-15, error='')", "15"]
+        assert not waiting(pipe)

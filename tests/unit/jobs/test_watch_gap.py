@@ -89,7 +89,7 @@ def _group(name: str, version: str) -> dict[str, Any]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.05)
 
@@ -119,6 +119,7 @@ async def _a_pod_goes_unseen() -> list[str]:
         await until(lambda: "1 left" in job["status"].get("message", ""))
         phases = [job["status"]["phase"]]
         server.stored["pods"] = []
+        await until(lambda: bool(server._watches["pods"]))
         server.tell("pods", _TOO_OLD)
         await until(lambda: job["status"]["phase"] != phases[0])
         stop.set()
