@@ -4,7 +4,8 @@
 
 The passages are sentences of the documentation of whatever is installed, each once (200,000 need the extras `dev`,
 `benchmark` and `operator` of this project). One job runs straight through; another is killed with all it started at
-three random moments and started again; their files are then compared byte by byte. For the speed, both embed the same
+three random moments and started again; their files are then compared byte by byte. Ray Data does the same job with the
+same encoder, straight and killed as often (bench/_ray_data.py). For the speed against `encode`, both embed the same
 texts with the same model in one process on one thread, turn about. The folder keeps the texts and what was embedded.
 """
 
@@ -63,11 +64,12 @@ def main() -> None:
     _collect(arguments.folder, arguments.rows)
     _export_models(arguments.folder)
     job = _jobs(arguments)
+    ray_data = _ray_data_jobs(arguments)
     command = [sys.executable, "-m", "bench.embed", "--child", "--folder", str(arguments.folder)]
     command += ["--rounds", str(arguments.rounds), "--sample", str(arguments.sample)]
     print("measuring the speed ...", flush=True)
     found = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
-    _report(arguments, job, [Speed(**speed) for speed in found])
+    _report(arguments, job, ray_data, [Speed(**speed) for speed in found])
 
 
 def _collect(folder: Path, rows: int) -> None:
@@ -142,12 +144,14 @@ def _jobs(arguments: argparse.Namespace) -> dict[str, Any]:
     straight, killed = arguments.folder / "straight", arguments.folder / "killed"
 
     def run_straight() -> Any:
-        return json.loads(subprocess.check_output(_command(arguments, straight), text=True))
+        began = time.monotonic()
+        said = json.loads(subprocess.check_output(_command(arguments, straight), text=True))
+        return {**said, "wall_seconds": time.monotonic() - began}
 
     said = _once(straight, run_straight)
 
     def run_killed() -> Any:
-        kills = list(_killed(arguments, killed, parts=len(said["parts"])))
+        kills = list(_killed(_command(arguments, killed), killed, parts=len(said["parts"])))
         subprocess.check_output(_command(arguments, killed))
         return kills
 
@@ -155,6 +159,41 @@ def _jobs(arguments: argparse.Namespace) -> dict[str, Any]:
     if _files(straight) != _files(killed):
         raise SystemExit(f"the two jobs did not leave the same: see {straight} and {killed}")
     return {**said, "kills": kills, "checked_rows": _check_rows(arguments.folder, killed)}
+
+
+def _ray_data_jobs(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same two jobs by Ray Data: seconds of the straight one; what the one that was killed left."""
+    straight, killed = arguments.folder / "ray-data", arguments.folder / "ray-data-killed"
+
+    def run_straight() -> Any:
+        began = time.monotonic()
+        subprocess.run(_ray_data_command(arguments, straight), check=True, capture_output=True)
+        return {"wall_seconds": time.monotonic() - began, "parts": len(list(straight.glob("*.parquet")))}
+
+    said = _once(straight, run_straight)
+
+    def run_killed() -> Any:
+        kills = list(_killed(_ray_data_command(arguments, killed), killed, parts=said["parts"]))
+        subprocess.run(_ray_data_command(arguments, killed), check=True, capture_output=True)
+        return kills
+
+    return {**said, "kills": _once(killed, run_killed), **_count_ids(killed)}
+
+
+def _ray_data_command(arguments: argparse.Namespace, out: Path) -> list[str]:
+    command = [sys.executable, "-m", "bench._ray_data", str(arguments.folder / "small")]
+    return [*command, str(arguments.folder / "texts.parquet"), str(out), str(arguments.workers), str(SHARD_ROWS)]
+
+
+def _count_ids(out: Path) -> dict[str, Any]:
+    """Rows in all, different ones, and whether files in the order of their names have them in the input's order."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ids = pa.concat_tables(pq.read_table(path, columns=["id"]) for path in sorted(out.glob("*.parquet"))).column("id")
+    found = ids.to_numpy()
+    return {"rows": len(found), "different": len(np.unique(found)), "in_order": bool((np.diff(found) > 0).all())}
 
 
 def _once(out: Path, run: Callable[[], Any]) -> Any:
@@ -173,14 +212,14 @@ def _command(arguments: argparse.Namespace, out: Path) -> list[str]:
     return [*command, "--workers", str(arguments.workers)]
 
 
-def _killed(arguments: argparse.Namespace, out: Path, *, parts: int) -> Iterator[int]:
+def _killed(command: list[str], out: Path, *, parts: int) -> Iterator[int]:
     """Start the job and kill it at a random moment, three times; yields how many parts there were each time."""
     from tests.support.command import Running
 
     # Not so late that the job might end before it is killed.
     for number, moment in enumerate(sorted(random.sample(range(1, 3 * parts // 4), KILLS))):
-        program, *rest = _command(arguments, out)
-        job = Running(*rest, log=arguments.folder / f"killed-{number}.log", program=(program,))
+        program, *rest = command
+        job = Running(*rest, log=out.with_name(f"{out.name}-{number}.log"), program=(program,))
         job.wait_until(lambda moment=moment: _parts(out) >= moment, timeout=3600)  # type: ignore[misc]
         time.sleep(random.random())
         job.kill_all()
@@ -189,7 +228,7 @@ def _killed(arguments: argparse.Namespace, out: Path, *, parts: int) -> Iterator
 
 
 def _parts(out: Path) -> int:
-    return len(list(out.glob("part-*.parquet")))
+    return len(list(out.glob("*.parquet")))
 
 
 def _files(out: Path) -> dict[str, bytes]:
@@ -247,7 +286,7 @@ def _speed(folder: Path, model: str, kind: str, texts: list[str], rounds: int) -
     return Speed(model, kind, len(texts), tokens, seconds[0], seconds[1], difference)
 
 
-def _report(arguments: argparse.Namespace, job: dict[str, Any], speeds: list[Speed]) -> None:
+def _report(arguments: argparse.Namespace, job: dict[str, Any], ray_data: dict[str, Any], speeds: list[Speed]) -> None:
     width, layers = MODELS["small"]
     rows = [
         [
@@ -273,6 +312,14 @@ def _report(arguments: argparse.Namespace, job: dict[str, Any], speeds: list[Spe
         f"workers, which the start of Ray is part of. The same job, killed (`kill -9`, with everything it had started) "
         f"when {kills} parts were there and started again each time, left the same bytes in every file; "
         f"{job['checked_rows']:,} rows are the input's in their order, each with one vector.\n",
+        "## Against Ray Data\n",
+        f"The same rows, model, encoder and batches with `read_parquet`, `map_batches` and `write_parquet` on "
+        f"{arguments.workers} actors: {ray_data['wall_seconds']:.0f} s from start to end, `f2llm embed` "
+        f"{job['wall_seconds']:.0f} s ({ray_data['wall_seconds'] / job['wall_seconds']:.2f} times). With Ray Data's "
+        f"checkpoints (beta), which need a column of unique ids, killed when "
+        f"{', '.join(map(str, ray_data['kills']))} of {ray_data['parts']} files were there and started again each "
+        f"time: {ray_data['rows']:,} rows, {ray_data['different']:,} of them different; names are random, and the "
+        f"files in their order {'have' if ray_data['in_order'] else 'do not have'} the rows in the input's.\n",
         "## Against sentence-transformers' `encode`\n",
         f"Same texts, same model, fp32, one thread, turn about in one process; tokenising is part of it, texts are cut "
         f"at {MAX_TOKENS} tokens. Rates are by CPU time; median of {arguments.rounds} rounds, lowest to highest in "
