@@ -61,8 +61,8 @@ def embed_for(
     schema.
 
     `keep_remedy` says what to do where a column to keep is not there, `adds` are columns that the result will have
-    beside the input's. Raises DataError, before anything is embedded, for
-    files whose columns do not agree and for one that has such a column.
+    beside the input's. Raises DataError, before anything is embedded, for files whose columns do not agree and for one
+    that has such a column.
     """
     files = find_files(address)
     texts = describe_input(files, text=column, keep=keep, keep_remedy=keep_remedy)

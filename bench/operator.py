@@ -29,7 +29,8 @@ from tests.support.control_plane import ControlPlane, missing_programs, run_cont
 from tests.support.custom_resources import KUBERAY_TYPES, install_kuberay_types, install_our_type
 from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.kubectl import Kubectl
-from tests.support.operator import LEASES, RULES, KubeRay, leads, run_operator, token_of_account, wait_for
+from tests.support.operator import LEASES, RULES, KubeRay, leads, run_operator, token_of_account
+from tests.support.waiting import wait_for
 
 THREADS = 8
 ACCOUNT = "system:serviceaccount:default:measured"

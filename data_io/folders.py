@@ -51,10 +51,23 @@ def upload_folder(folder: Path, store: Store) -> None:
 def _earlier_files(store: Store) -> list[str]:
     """What earlier copies left, whole ones and such as were cut off."""
     try:
-        found = json.loads(store.get(FILES_KEY))
-        return sorted({*(found["files"] or ()), *found.get("replaces", ())})
-    except (NotFoundInStore, ValueError, KeyError, TypeError):  # or a file of somebody else
+        return sorted({*(uploaded_files(store) or ()), *_read_listing(store).get("replaces", ())})
+    except TypeError:  # a file of somebody else
         return []
+
+
+def uploaded_files(store: Store) -> dict[str, Any] | None:
+    """What `upload_folder` lists, by name; None before its end, empty where there was none."""
+    found: dict[str, Any] | None = _read_listing(store).get("files", {})
+    return found
+
+
+def _read_listing(store: Store) -> dict[str, Any]:
+    try:
+        found = json.loads(store.get(FILES_KEY))
+    except (NotFoundInStore, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -28,7 +28,7 @@ from data_io.sources.installed import installed_packages
 from data_io.sources.lexical import mine_negatives
 from data_io.sources.raw_addresses import holds_address
 from data_io.sources.raw_files import find_files, fingerprint, pieces_of, size_of
-from data_io.sources.recipe import record, remove_recorded_files, reuse, say_replaced
+from data_io.sources.recipe import record, remove_recorded_files, reuse
 from data_io.sources.split import HeldOut, SplitCounts, no_rows, retrieval_set, text_key, training_rows
 from data_io.spill import MEMORY_BYTES
 from data_io.storage import Store
@@ -82,10 +82,8 @@ def prepare_documentation(
         "vocabulary_size": vocabulary_size,
         "seed": seed,
     }
-    if (manifest := reuse(store, recipe, files=TOKENIZER_KEYS)) is not None:
-        say("the data set is already there")
+    if (manifest := reuse(store, recipe, files=TOKENIZER_KEYS, say=say)) is not None:
         return manifest
-    say_replaced(store, say)
     docstrings = read_documentation(installed, sizes, progress=say)
     say("mining negatives and splitting")
     demo = build_demo(docstrings, installed, sizes, seed=seed)
@@ -144,11 +142,9 @@ def prepare_files(
         "excluded": [each.fingerprint for each in excluded],
         "seed": seed,
     }
-    if (manifest := reuse(store, recipe, files=keys)) is not None:
-        say("the data set is already there")
+    if (manifest := reuse(store, recipe, files=keys, say=say)) is not None:
         end_work(store, began=began)
         return manifest
-    say_replaced(store, say)
     pairs = [_scored_set(each, say) for each in inputs if each.kind == "sts"]
     opened = [_open(each, each.kind, memory_bytes) for each in inputs if isinstance(each.kind, Kind)]
     work = None

@@ -15,7 +15,7 @@ from data_io.sources.benchmark import ExcludedTexts, read_excluded, say_excluded
 from data_io.sources.catalogue import LicenceRule, check_licences, choose, public_source
 from data_io.sources.public import Counts, PublicSource
 from data_io.sources.public_rows import PublicRows
-from data_io.sources.recipe import record, remove_recorded_files, reuse, say_replaced
+from data_io.sources.recipe import record, remove_recorded_files, reuse
 from data_io.sources.released import ReleasedSource, released_sources
 from data_io.sources.split import SplitCounts
 from data_io.spill import MEMORY_BYTES
@@ -167,11 +167,9 @@ def _prepare(
         "excluded": [each.fingerprint for each in excluded],
         "seed": seed,
     }
-    if (manifest := reuse(store, recipe)) is not None:
-        say("the data set is already there")
+    if (manifest := reuse(store, recipe, say=say)) is not None:
         end_work(store, began=began)
         return manifest
-    say_replaced(store, say)
     sources = [
         SourcePieces(
             info=each.info,

@@ -78,11 +78,12 @@ def _remote(error: Exception, text: str, place: str, bucket: str, has_answered: 
         return StoreAccessError(f"{place}: there is no bucket {bucket!r}", remedy="create it or correct the s3:// URI")
     if isinstance(error, FileNotFoundError):
         return NotFoundInStore(f"{place}: no such object")
-    if is_of_the_node(error) and has_answered:  # credentials are to be renewed, and the service is slow or busy
-        return StorageError(
-            f"{place}: this machine's identity service does not answer", remedy="look at the node's metadata service"
-        )
     if is_of_the_node(error):
+        if has_answered:  # credentials are to be renewed, and the service is slow or busy
+            return StorageError(
+                f"{place}: this machine's identity service does not answer",
+                remedy="look at the node's metadata service",
+            )
         return StoreAccessError(
             f"{place}: found no credentials in the environment, and this machine has no identity of its own",
             remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",

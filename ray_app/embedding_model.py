@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from data_io.errors import NotFoundInStore
-from data_io.folders import FILES_KEY, local_copy
+from data_io.folders import FILES_KEY, local_copy, uploaded_files
 from data_io.manifest import Manifest, load_manifest
 from data_io.storage import Store
 from ray_app.config import JobSpec
@@ -138,11 +137,7 @@ def _listing(folder: Store) -> dict[str, Any] | None:
     """What an upload wrote of its files, None before its end; nothing of a local folder, whose files anyone may have
     changed since.
     """
-    try:
-        found = {} if folder.is_local else json.loads(folder.get(FILES_KEY))
-    except (NotFoundInStore, ValueError):
-        return {}
-    return found.get("files", {}) if isinstance(found, dict) else {}
+    return {} if folder.is_local else uploaded_files(folder)
 
 
 def _hash(folder: Store, key: str) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from data_io.errors import DataError, NotFoundInStore
 from data_io.manifest import Manifest, load_manifest
@@ -16,38 +17,42 @@ Counts = Mapping[str, Mapping[str, int]]
 """By source: rows kept, and rows left out for one reason or another."""
 
 
-def reuse(store: Store, recipe: Mapping[str, object], *, files: Sequence[str] = ()) -> Manifest | None:
+def reuse(
+    store: Store,
+    recipe: Mapping[str, object],
+    *,
+    files: Sequence[str] = (),
+    say: Callable[[str], None] = lambda text: None,
+) -> Manifest | None:
     """The manifest of a data set made with this recipe, None where there is none or an object is missing or damaged.
 
-    `files` are further keys that the recipe leaves behind. Reads every object once.
+    `files` are further keys that the recipe leaves behind. `say` is told of any data set that is here: runs that were
+    made of another one cannot go on without it. Reads every object once.
     """
     try:
-        recorded = json.loads(store.get(RECIPE_KEY))
         manifest = load_manifest(store)
-    except (NotFoundInStore, DataError, ValueError):
+    except (DataError, ValueError):
         return None
+    if _is_whole(store, recipe, manifest, files):
+        say("the data set is already there")
+        return manifest
+    say(f"another data set is here, version {manifest.version}: this one takes its place")
+    return None
+
+
+def _is_whole(store: Store, recipe: Mapping[str, object], manifest: Manifest, files: Sequence[str]) -> bool:
+    recorded = _recorded(store)
     # The version ties the record to the manifest: another preparation may have been cut off between the two.
-    if not isinstance(recorded, dict):
-        return None
     if recorded != _document(recipe, manifest, recorded.get("files", {}), recorded.get("counts", {})):
-        return None
+        return False
     if set(recorded["files"]) != set(files):
-        return None
+        return False
     expected = {key: str(sha256) for key, sha256 in recorded["files"].items()}
     for source in manifest.sources:
         expected |= {shard.key: shard.sha256 for shard in manifest.shards(source.name)}
     for evaluation in manifest.evaluations:
         expected |= {stored.key: stored.sha256 for stored in evaluation.files.values()}
-    return manifest if all(_sha256(store, key) == sha256 for key, sha256 in expected.items()) else None
-
-
-def say_replaced(store: Store, say: Callable[[str], None]) -> None:
-    """A line where another data set is here: runs that were made of it cannot go on without it."""
-    try:
-        version = load_manifest(store).version
-    except DataError:
-        return
-    say(f"another data set is here, version {version}: this one takes its place")
+    return all(_sha256(store, key) == sha256 for key, sha256 in expected.items())
 
 
 def record(
@@ -74,24 +79,25 @@ def damaged_files(store: Store) -> list[str]:
     return [key for key, sha256 in _recorded_files(store).items() if _sha256(store, key) != sha256]
 
 
-def _recorded_files(store: Store) -> dict[str, str]:
-    try:
-        recorded = json.loads(store.get(RECIPE_KEY))
-        return dict(recorded["files"])
-    except (NotFoundInStore, ValueError, KeyError, TypeError):
-        return {}
-
-
 def read_counts(store: Store, manifest: Manifest) -> Counts:
     """What `record` was told of each source of this very data set; empty where nothing is known."""
+    recorded = _recorded(store)
+    counts = recorded.get("counts", {}) if recorded.get("manifest_version") == manifest.version else {}
+    return counts if isinstance(counts, dict) else {}
+
+
+def _recorded_files(store: Store) -> dict[str, str]:
+    files = _recorded(store).get("files", {})
+    return files if isinstance(files, dict) else {}
+
+
+def _recorded(store: Store) -> dict[str, Any]:
+    """What `record` wrote; empty where nothing was, or where it is damaged."""
     try:
         recorded = json.loads(store.get(RECIPE_KEY))
     except (NotFoundInStore, ValueError):
         return {}
-    if not isinstance(recorded, dict) or recorded.get("manifest_version") != manifest.version:
-        return {}
-    counts = recorded.get("counts", {})
-    return counts if isinstance(counts, dict) else {}
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def _document(

@@ -18,7 +18,8 @@ from tests.support.custom_resources import install_kuberay_types, wait_until_ser
 from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.helm import OPERATOR_CHART, Program, program
 from tests.support.kubectl import Kubectl
-from tests.support.operator import KubeRay, run_operator, wait_for
+from tests.support.operator import KubeRay, run_operator
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 VALUES = {

@@ -12,7 +12,8 @@ from ray_app.status import Phase
 from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.kubernetes_sights import failure
 from tests.support.mortal import Died, MortalApi, look_once
-from tests.support.operator import KubeRay, wait_for
+from tests.support.operator import KubeRay
+from tests.support.waiting import wait_for
 
 FACTS = Facts(retry_seconds=1)
 

@@ -15,11 +15,11 @@ from jobs.dashboards.__main__ import DASHBOARDS
 from jobs.job_status import JobPhase, status_of
 from tests.support.control_plane import missing_programs
 from tests.support.kubectl import Kubectl
-from tests.support.operator import wait_for
 from tests.support.real_cluster import KUBECONFIG, SCRIPTS, SYSTEM, RealCluster
 from tests.support.real_jobs import MINUTES, job, say
 from tests.support.real_platform import TEAM, install_platform, team_store, volume
 from tests.support.small_training import write_small_dataset
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 PROGRAMS = ("prometheus", "prometheus-operator", "prometheus-config-reloader", "platform-crds")

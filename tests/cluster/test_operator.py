@@ -17,7 +17,8 @@ from tests.support.control_plane import ControlPlane
 from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.kubectl import Kubectl
 from tests.support.kubernetes_sights import failure
-from tests.support.operator import KubeRay, run_operator, wait_for
+from tests.support.operator import KubeRay, run_operator
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")

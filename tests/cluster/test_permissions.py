@@ -15,7 +15,8 @@ from ray_app.status import Phase
 from tests.support.control_plane import ControlPlane
 from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.kubectl import Kubectl
-from tests.support.operator import LEASES, RULES, KubeRay, run_operator, token_of_account, wait_for
+from tests.support.operator import LEASES, RULES, KubeRay, run_operator, token_of_account
+from tests.support.waiting import wait_for
 
 SECONDS = 120.0
 """For each thing that is waited for: what is slow is no lack of a right."""

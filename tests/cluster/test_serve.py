@@ -9,7 +9,7 @@ from jobs.facts import Facts
 from jobs.render_serve import document_for, render_service
 from tests.support.control_plane import ControlPlane
 from tests.support.kubectl import Kubectl, Refused
-from tests.support.operator import wait_for
+from tests.support.waiting import wait_for
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "render" / "serve.yaml"
 

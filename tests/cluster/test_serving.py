@@ -18,11 +18,11 @@ from data_io.folders import upload_folder
 from data_io.storage import open_store
 from tests.support.command import f2llm
 from tests.support.exported import export_small_model
-from tests.support.operator import wait_for
 from tests.support.real_cluster import IMAGE, SECRETS, RealCluster
 from tests.support.real_jobs import MINUTES, job, say
 from tests.support.serving import Site
 from tests.support.small_training import sentence, write_document
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 TEXTS = [sentence(number) for number in range(40)]

@@ -10,11 +10,11 @@ import pytest
 from jobs.job_status import JobPhase, JobStatus, status_of
 from tests.support.control_plane import missing_programs, programs_folder
 from tests.support.kubectl import Kubectl, Refused
-from tests.support.operator import wait_for
 from tests.support.real_cluster import IMAGE, KUBECONFIG, RealCluster
 from tests.support.real_jobs import MINUTES, job, say
 from tests.support.real_platform import install_platform, team_store, volume
 from tests.support.small_training import write_small_dataset
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1500)]
 A, B = "team-a", "team-b"

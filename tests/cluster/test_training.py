@@ -16,11 +16,11 @@ from jobs.job_status import JobPhase, JobStatus
 from ray_app.evaluation_curve import read_curve
 from tests.support.command import f2llm
 from tests.support.kubectl import Refused
-from tests.support.operator import wait_for
 from tests.support.real_cluster import NAMESPACE, SECRETS, RealCluster, install_operator
 from tests.support.real_jobs import MINUTES, assert_as_undisturbed, delete, job, reaches, say, state, suspend
 from tests.support.runs import finished_steps
 from tests.support.small_training import read_lines, sentence, write_document
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 

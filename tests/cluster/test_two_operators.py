@@ -11,7 +11,8 @@ from jobs.k8s_api import KubeApi
 from ray_app.status import Phase
 from tests.support.control_plane import ControlPlane
 from tests.support.documents import ON_A_CLUSTER, document
-from tests.support.operator import KubeRay, leads, run_operator, wait_for
+from tests.support.operator import KubeRay, leads, run_operator
+from tests.support.waiting import wait_for
 
 
 def holder(api: KubeApi) -> str:

@@ -9,9 +9,9 @@ import pytest
 
 from data_io.storage import open_store
 from tests.support.command import Running, f2llm
-from tests.support.operator import wait_for
 from tests.support.runs import events, losses, saved_step
 from tests.support.small_training import small_document, write_document, write_small_dataset
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 

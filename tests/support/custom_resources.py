@@ -3,7 +3,7 @@
 from jobs.crd import custom_resource_definition
 from tests.support.control_plane import programs_folder
 from tests.support.kubectl import Kubectl
-from tests.support.operator import wait_for
+from tests.support.waiting import wait_for
 
 KUBERAY_TYPES = programs_folder().parent / "kuberay" / "crd" / "bases"
 """Where tests/cluster/build.sh kuberay-manifests leaves them."""

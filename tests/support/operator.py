@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -16,8 +15,8 @@ from jobs.naming import attempt_id, progress_name
 from jobs.published import PUBLISHED_KEY, Published, PublishedFailure
 from ray_app.status import Phase, RunStatus
 from tests.support.kubectl import Kubectl
+from tests.support.waiting import wait_for
 
-Found = TypeVar("Found")
 _RULES = Path(__file__).parents[2] / "helm" / "f2llm-operator" / "files" / "rules.yaml"
 RULES: list[dict[str, Any]] = yaml.safe_load(_RULES.read_text(encoding="utf-8"))
 """What the chart lets the operator do."""
@@ -52,15 +51,6 @@ def run_operator(kubeconfig: Path, log: Path, *arguments: str) -> Iterator[subpr
 def leads(log: Path) -> bool:
     """Whether an operator with this log has ever had the lease."""
     return log.exists() and "leading as" in log.read_text()
-
-
-def wait_for(look: Callable[[], Found | None], what: str, *, seconds: float = 60) -> Found:
-    """What `look` finds once it finds something true; fails with `what` where that takes too long."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
-    return found
 
 
 class KubeRay:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from jobs.job_status import JobPhase, JobStatus, status_of
-from tests.support.operator import wait_for
 from tests.support.plain_workers import train_in_processes
 from tests.support.real_cluster import RealCluster
 from tests.support.runs import finished_steps, losses, saved_step
 from tests.support.small_training import read_lines, small_document
+from tests.support.waiting import wait_for
 
 MINUTES = 60.0
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import pytest
 from data_io.errors import StorageError, StoreAccessError
 from data_io.fetch import EXTRA, HEDGE_CAP, HEDGE_EARN, Fetcher, ReadStats
 from data_io.storage import Blob, Store, open_store
-from tests.support.operator import wait_for
+from tests.support.waiting import wait_for
 
 WAIT = 30.0
 

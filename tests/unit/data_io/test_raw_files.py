@@ -1,7 +1,6 @@
 """What an address stands for, whether a file has changed, and what is taken for its lines and columns."""
 
 import gzip
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from data_io.sources.raw_addresses import holds_address
 from data_io.sources.raw_files import find_files, find_text_files, fingerprint, read_records, read_text_lines
+from tests.support.http_server import serving_in_a_thread
 
 
 class Website:
@@ -44,12 +44,8 @@ class Website:
 @pytest.fixture
 def website() -> Iterator[Website]:
     website = Website()
-    thread = threading.Thread(target=lambda: website.server.serve_forever(poll_interval=0.01))
-    thread.start()
-    yield website
-    website.server.shutdown()
-    website.server.server_close()
-    thread.join()
+    with serving_in_a_thread(website.server):
+        yield website
 
 
 @pytest.mark.parametrize(

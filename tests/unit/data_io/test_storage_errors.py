@@ -12,6 +12,7 @@ from data_io.config import S3Options
 from data_io.errors import F2LLMError, NotFoundInStore, StorageError, StoreAccessError
 from data_io.storage import open_store
 from data_io.storage_errors import translate
+from tests.support.http_server import serving_in_a_thread
 from tests.support.s3_server import free_port
 
 SECRET = "the-secret-of-this-test"
@@ -61,12 +62,8 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setattr(storage, "FIRST_ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(storage, "OUTAGE_SECONDS", 0.6)
     service = Service()
-    thread = threading.Thread(target=lambda: service.server.serve_forever(poll_interval=0.01))
-    thread.start()
-    yield service
-    service.server.shutdown()
-    service.server.server_close()
-    thread.join()
+    with serving_in_a_thread(service.server):
+        yield service
 
 
 def s3_error(code: str) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.child_runs import Command, Ended, run_commands
 from tests.support.documents import document
-from tests.support.operator import wait_for
+from tests.support.waiting import wait_for
 
 # A pipe that nobody writes into is a document that is never read to its end.
 STARTS_ONE_THAT_WAITS = """

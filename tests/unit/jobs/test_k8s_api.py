@@ -1,7 +1,6 @@
 """How the door to Kubernetes bears an API server that is busy."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ import yaml
 
 from jobs.errors import KubernetesError
 from jobs.k8s_api import KubeApi, connect
+from tests.support.http_server import serving_in_a_thread
 
 
 class Busy(ThreadingHTTPServer):
@@ -49,12 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[Busy]:
-    with Busy(request.param) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
+    running = Busy(request.param)
+    with serving_in_a_thread(running):
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from kubernetes import client
 from jobs.controller import lease
 from jobs.controller.lease import LeaderLease
 from jobs.k8s_api import KubeApi
-from tests.support.operator import wait_for
+from tests.support.http_server import serving_in_a_thread
+from tests.support.waiting import wait_for
 
 
 class OneLease(ThreadingHTTPServer):
@@ -56,13 +57,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[OneLease]:
-    with OneLease() as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
+    running = OneLease()
+    with serving_in_a_thread(running):
         yield running
         running.over.set()
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

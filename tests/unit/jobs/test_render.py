@@ -18,7 +18,7 @@ from jobs.render import attempt_document, render
 from jobs.spec import EmbeddingJob, load_document, parse_document
 from jobs.yaml_text import RawDocument, read_yaml, write_yaml
 from tests.support.documents import document, specs
-from tests.support.operator import wait_for
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "render"

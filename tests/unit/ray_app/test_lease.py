@@ -13,7 +13,7 @@ from data_io.errors import StorageError
 from data_io.storage import Store, open_store
 from ray_app.errors import RunConflict
 from ray_app.lease import LEASE, Driver, Lease, last_heard, read_driver
-from tests.support.operator import wait_for
+from tests.support.waiting import wait_for
 
 BEAT = 0.1
 

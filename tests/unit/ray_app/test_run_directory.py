@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from data_io.errors import F2LLMError, NotFoundInStore, StorageError
 from ray_app import run_directory
 from ray_app.errors import RunConflict
 from ray_app.run_directory import LineLog
+from tests.support.waiting import wait_for
 
 KEY = "metrics.jsonl"
 
@@ -55,13 +55,6 @@ class Bucket:
 
 def opened(bucket: Bucket, **options: Any) -> LineLog:
     return LineLog(bucket, KEY, **options)  # type: ignore[arg-type]  # as much of a store as it needs
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def append_for_ever(log: LineLog) -> None:
@@ -112,7 +105,7 @@ def test_a_flush_waits_for_the_upload_under_way_and_brings_what_it_left_out() ->
     log = opened(bucket)
     bucket.open.clear()
     log.append({"step": 0})
-    wait_until(lambda: bucket.begun == 1)
+    wait_for(lambda: bucket.begun == 1, "an upload begins")
     log.append({"step": 1})
 
     flush = threading.Thread(target=log.flush)
@@ -153,7 +146,7 @@ def test_an_upload_that_fails_is_heard_of_with_a_line_after_it() -> None:
     log = opened(bucket)
     bucket.error = StorageError("the store is away")
     log.append({"step": 0})
-    wait_until(lambda: bucket.ended == 1)
+    wait_for(lambda: bucket.ended == 1, "the upload ends")
 
     with pytest.raises(StorageError, match="the store is away"):
         append_for_ever(log)
@@ -167,7 +160,7 @@ def test_a_flush_makes_good_for_an_upload_that_failed() -> None:
     log = opened(bucket)
     bucket.error = StorageError("the store is away")
     log.append({"step": 0})
-    wait_until(lambda: bucket.ended == 1)
+    wait_for(lambda: bucket.ended == 1, "the upload ends")
     bucket.error = None
 
     log.flush()
