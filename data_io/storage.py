@@ -33,7 +33,7 @@ from data_io.storage_errors import (
 from data_io.store_address import allow_http, check_endpoint, endpoint_of, parse_uri, without_credentials
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
 T = TypeVar("T")
 
@@ -402,10 +402,8 @@ def _s3_client(store: Store, patience_seconds: float, *, timeout_seconds: float 
         },
     }
     region = store.s3.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return S3Store(
-        store._bucket,
-        endpoint=endpoint_of(store.s3),
-        region=region,
-        client_options=timeouts,
-        retry_config=retries,
-    )
+    config: S3Config = {"region": region}
+    endpoint = endpoint_of(store.s3)
+    if endpoint is not None:  # obstore takes no None: without the setting it asks AWS itself
+        config["endpoint"] = endpoint
+    return S3Store(store._bucket, config=config, client_options=timeouts, retry_config=retries)
