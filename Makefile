@@ -49,11 +49,11 @@ format: setup ## Mend what ruff can mend by itself
 
 .PHONY: generate
 generate: setup ## Write the generated files again (docs/reference, the custom resource, the table in docs/sources.md, dashboards, README of a chart)
-	@$(IN_VENV) python -m jobs.reference
-	@$(IN_VENV) python -m jobs.crd
-	@$(IN_VENV) python -m jobs.sources_page
-	@$(IN_VENV) python -m jobs.dashboards
-	@$(IN_VENV) python -m jobs.chart_readme
+	@$(IN_VENV) python -m tools.generate.reference
+	@$(IN_VENV) python -m jobs.kube.crd
+	@$(IN_VENV) python -m tools.generate.sources_table
+	@$(IN_VENV) python -m tools.generate.dashboards
+	@$(IN_VENV) python -m tools.generate.chart_readme
 
 .PHONY: chaos
 chaos: setup ## Disturb runs in every way and compare them with an undisturbed one (ARGS="--runs 1 --events 5")
@@ -65,9 +65,10 @@ bench: setup ## Measure against peers; every figure in the README comes from her
 	@$(IN_VENV) tools/bench.sh $(ARGS)
 
 .PHONY: constraints
-constraints: setup ## Write constraints.txt from what is installed (UPGRADE=1: after an upgrade of everything)
-	@tools/uv.sh pip install --quiet --python .venv/bin/python $(if $(UPGRADE),--upgrade,) --editable '.[dev,benchmark,applications,operator]'
-	@$(IN_VENV) python tools/constraints.py
+constraints: ## Write constraints.txt, every version with its hashes, from pyproject.toml (UPGRADE=1: after an upgrade of everything)
+	@tools/uv.sh pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-emit-index-url --custom-compile-command "make constraints" \
+		$(if $(UPGRADE),--upgrade,) --output-file constraints.txt
 
 .PHONY: clean
 clean: ## Remove .venv and everything that tools wrote; runs/ stays

@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load, save
 
-from applications.embedded import EmbeddedRows, embed_for
+from applications.embedded_texts import EmbeddedRows, embed_for
 from applications.probe import Floats, Measure, Probe, train_probe
 from data_io.errors import ConfigError, DataError, NotFoundInStore
-from data_io.storage import Store
-from data_io.work import Run, Say, end_work, in_process
-from ray_app.embed_job import OnProgress
-from ray_app.embedding_model import ExportedModel
+from data_io.execution import Run, Say, in_process, silent
+from data_io.storage.resumable import end_work
+from data_io.storage.store import Store
+from ray_app.inference.embed_files import OnProgress
+from ray_app.inference.model_source import ExportedModel
 
 MANIFEST, WEIGHTS, PREDICTIONS = "probe.json", "weights.safetensors", "predictions.parquet"
 LABEL, PROBABILITY = "predicted_label", "predicted_probability"
@@ -80,7 +81,7 @@ def train(
     held_out: float = 0.2,
     seed: int = 0,
     run: Run = in_process,
-    say: Say = lambda text: None,
+    say: Say = silent,
     on_progress: OnProgress = lambda progress: None,
 ) -> ProbeManifest:
     """Train a probe on the labelled texts at `address` into `out`, over an older probe.
@@ -151,7 +152,7 @@ def predict(
     *,
     column: str | None = None,
     run: Run = in_process,
-    say: Say = lambda text: None,
+    say: Say = silent,
     on_progress: OnProgress = lambda progress: None,
 ) -> Predicted:
     """Label the texts at `address`: their rows, with a label and its probability, go to `out`. A row without a text is

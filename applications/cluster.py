@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
-from applications.embedded import embed_for
+from applications.embedded_texts import embed_for
 from applications.grouping import NOISE, Floats, GroupMethod, Ids, flat_map, group, middles, name_clusters
 from applications.map_page import MOST_POINTS, render_map
 from data_io.errors import DataError
-from data_io.storage import Store
-from data_io.work import Run, Say, end_work, in_process
-from ray_app.embed_job import OnProgress
-from ray_app.embedding_model import ExportedModel
+from data_io.execution import Run, Say, in_process, silent
+from data_io.storage.resumable import end_work
+from data_io.storage.store import Store
+from ray_app.inference.embed_files import OnProgress
+from ray_app.inference.model_source import ExportedModel
 
 MANIFEST, ROWS, PAGE = "clusters.json", "clusters.parquet", "map.html"
 CLUSTER, X, Y = "cluster", "map_x", "map_y"
@@ -66,7 +67,7 @@ def cluster_texts(
     smallest: int = 10,
     seed: int = 0,
     run: Run = in_process,
-    say: Say = lambda text: None,
+    say: Say = silent,
     on_progress: OnProgress = lambda progress: None,
 ) -> Clusters:
     """Group the texts at `address` into `out`, over what an earlier start left. A row without a text is left out.

@@ -15,27 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from applications.embedded import EmbeddedRows, document_instruction, embed_for
-from applications.index_files import (
-    BM25,
-    LISTING,
-    MANIFEST,
-    ROWS,
-    VECTORS,
-    IndexManifest,
-    VectorKind,
-    read_manifest,
-)
+from applications.embedded_texts import EmbeddedRows, document_instruction, embed_for
+from applications.index_files import BM25, LISTING, MANIFEST, ROWS, VECTORS, IndexManifest, VectorKind, read_manifest
 from applications.vectors import Vectors
 from data_io.errors import DataError
-from data_io.folders import upload_folder
-from data_io.sources.raw_files import find_files, fingerprint
-from data_io.storage import Store
-from data_io.text_shards import describe_input
-from data_io.work import WORK_PREFIX, Run, Say, end_work, in_process
-from ray_app.bm25 import Bm25
-from ray_app.embed_job import OnProgress
-from ray_app.embedding_model import ExportedModel
+from data_io.execution import Run, Say, in_process, silent
+from data_io.storage.folder_copy import upload_folder
+from data_io.storage.resumable import WORK_PREFIX, end_work
+from data_io.storage.store import Store
+from data_io.user_files.records import find_files, fingerprint
+from data_io.user_files.text_shards import describe_input
+from ray_app.evaluation.bm25 import Bm25
+from ray_app.inference.embed_files import OnProgress
+from ray_app.inference.model_source import ExportedModel
 
 _ID_COLUMNS = ("id", "_id")
 _ROWS_AT_ONCE = 256
@@ -60,7 +52,7 @@ def build_index(
     dimensions: int | None = None,
     vectors: VectorKind = "flat",
     run: Run = in_process,
-    say: Say = lambda text: None,
+    say: Say = silent,
     on_progress: OnProgress = lambda progress: None,
 ) -> Built:
     """Embed the texts of the files at `address` and index them in `out`.

@@ -15,8 +15,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_io.errors import DataError, NotFoundInStore
-from data_io.folders import FILES_KEY
-from data_io.storage import Store
+from data_io.storage.folder_copy import FILES_KEY
+from data_io.storage.store import Store
 
 MANIFEST, LISTING = "index.json", FILES_KEY
 VECTORS, ROWS, BM25 = "vectors.faiss", "rows.parquet", "bm25"

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from ray_app.page import Chart, render_page
-from ray_app.report_figures import PALETTE, figure_json
+from ray_app.reporting.charts import PALETTE, figure_json
+from ray_app.reporting.page import Chart, render_page
 
 MOST_POINTS = 5000
 """Texts on a map: a browser draws each as an element of its own. Of more, a sample is shown."""
@@ -30,6 +30,7 @@ def render_map(
     return render_page(
         "clusters.html.j2",
         {"excerpt": _excerpt, "colour": _colour},
+        package="applications",
         found=found,
         map=Chart("Map", _figure(found["clusters"], texts, number_N, places_N2), note),
     )

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from applications.fusion import fuse
 from applications.index_files import BM25, MANIFEST, ROWS, VECTORS, IndexManifest, read_manifest
 from applications.vectors import Vectors
 from data_io.errors import ConfigError, DataError
-from data_io.folders import local_copy
-from data_io.storage import Store
-from ray_app.bm25 import Bm25
+from data_io.storage.folder_copy import local_copy
+from data_io.storage.store import Store
+from ray_app.evaluation.bm25 import Bm25
 
 Method = Literal["dense", "bm25", "hybrid"]
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
@@ -23,6 +22,8 @@ Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 _FUSED = 100
 """How many of each ranking the hybrid one is made from."""
+RRF_K = 60
+"""The constant of the paper below, which found it uncritical."""
 
 
 @dataclass(frozen=True)
@@ -131,3 +132,15 @@ def open_index(place: Store) -> Iterator[SearchIndex]:
         )
     with local_copy(place) as folder, pq.ParquetFile(folder / ROWS, page_checksum_verification=True) as rows:
         yield SearchIndex(manifest, Vectors.load(folder / VECTORS), Bm25.load(folder / BM25), rows)
+
+
+def fuse(rankings: Sequence[Sequence[int]], *, k: int = RRF_K) -> list[tuple[int, float]]:
+    """Positions with their scores, best first, by reciprocal rank fusion: the sum of 1 / (k + rank) over the rankings
+    that have a position, ranks counted from 1 (Cormack, Clarke, Büttcher: Reciprocal Rank Fusion Outperforms Condorcet
+    and Individual Rank Learning Methods, SIGIR 2009). Of equal scores the smaller position comes first.
+    """
+    scores: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, position in enumerate(ranking, start=1):
+            scores[position] = scores.get(position, 0.0) + 1 / (k + rank)
+    return sorted(scores.items(), key=lambda found: (-found[1], found[0]))

@@ -14,10 +14,10 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean, median
 
-from bench._report import machine, spread, table, write_result
-from data_io.storage import open_store
-from jobs.demo import demo_document
-from ray_app.evaluation_curve import read_curve
+from bench.support.report import machine, spread, table, write_result
+from data_io.storage.store import open_store
+from jobs.document.demo import demo_document
+from ray_app.run_directory.evaluation_curve import read_curve
 from tests.support.command import f2llm
 from tests.support.small_training import read_lines, write_document
 

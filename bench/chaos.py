@@ -21,9 +21,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench._chaos_events import EVENTS, Disturbed
-from bench._report import RESULTS, machine, table, write_result
-from data_io.storage import open_store
+from bench.support.chaos_events import EVENTS, Disturbed
+from bench.support.report import RESULTS, machine, table, write_result
+from data_io.storage.store import open_store
 from tests.support.plain_workers import train_in_processes
 from tests.support.ray_nodes import ray_nodes
 from tests.support.s3_server import S3Server, find_server, run_s3_server

@@ -25,12 +25,12 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from bench._report import machine, spread, table, write_result
+from bench.support.report import machine, spread, table, write_result
 from data_io.config import HardNegatives, S3Options
-from data_io.fingerprint import Fingerprint
-from data_io.storage import Store, open_store
-from ray_app.checkpoint_manifest import Progress, list_checkpoints, read_manifest
+from data_io.loading.fingerprint import Fingerprint
+from data_io.storage.store import Store, open_store
 from ray_app.config import ModelSpec, Qwen3Architecture, TrainSpec
+from ray_app.run_directory.checkpoints import Progress, list_checkpoints, read_manifest
 from tests.support.s3_server import find_server, run_s3_server
 
 SAVED_BY, RESTORED_BY = 2, 3
@@ -90,8 +90,9 @@ def _in_processes(work: Callable[[Any, _Place], Times], count: int, place: _Plac
 
 
 def _rank(rank: int, count: int, work: Callable[[Any, _Place], Times], place: _Place) -> None:
-    from ray_app.engine import Engine
-    from ray_app.model import Embedder, build_backbone
+    from ray_app.models.embedder import Embedder
+    from ray_app.models.loading import build_backbone
+    from ray_app.training.engine import Engine
 
     torch.set_num_threads(1)
     os.environ |= {"LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"}
@@ -116,7 +117,7 @@ def _rank(rank: int, count: int, work: Callable[[Any, _Place], Times], place: _P
 
 
 def _save(engine: Any, place: _Place) -> Times:
-    from ray_app.checkpoint import CheckpointSaver
+    from ray_app.checkpointing.checkpoint import CheckpointSaver
 
     rank = dist.get_rank()
     savers = {
@@ -160,7 +161,7 @@ def _save(engine: Any, place: _Place) -> Times:
 def _restore(engine: Any, place: _Place) -> Times:
     from concurrent.futures import ThreadPoolExecutor
 
-    from ray_app.checkpoint import restore
+    from ray_app.checkpointing.checkpoint import restore
 
     rank = dist.get_rank()
     bucket = place.bucket
@@ -230,7 +231,7 @@ def _convert_once(_: int, place: _Place) -> None:
 
 def _step(engine: Any, seed: int) -> None:
     """A step of training on 8 texts of 32 tokens a rank."""
-    from ray_app.packing import pack
+    from ray_app.models.packing import pack
 
     ids = np.random.default_rng(seed).integers(0, VOCABULARY, 256, dtype=np.int32)
     batch = pack(ids, np.full(8, 32, dtype=np.int32), layout="rows")

@@ -9,7 +9,7 @@ import sys
 from statistics import median
 from time import perf_counter
 
-from bench._report import machine, table, write_result
+from bench.support.report import machine, table, write_result
 
 HEAVY = ("torch", "ray", "deepspeed", "transformers", "pyarrow", "numpy", "obstore", "kopf", "pydantic", "rich")
 _LOADED = (

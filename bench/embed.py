@@ -5,8 +5,9 @@
 The passages are sentences of the documentation of whatever is installed, each once (200,000 need the extras `dev`,
 `benchmark` and `operator` of this project). One job runs straight through; another is killed with all it started at
 three random moments and started again; their files are then compared byte by byte. Ray Data does the same job with the
-same encoder, straight and killed as often (bench/_ray_data.py). For the speed against `encode`, both embed the same
-texts with the same model in one process on one thread, turn about. The folder keeps the texts and what was embedded.
+same encoder, straight and killed as often (bench/loader/ray_data.py). For the speed against `encode`, both embed the
+same texts with the same model in one process on one thread, turn about. The folder keeps the texts and what was
+embedded.
 """
 
 import argparse
@@ -23,8 +24,8 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from bench._documentation import documentation
-from bench._report import machine, spread, table, write_result
+from bench.support.documentation import documentation
+from bench.support.report import machine, spread, table, write_result
 
 KILLS = 3
 SHARD_ROWS = 4096
@@ -110,12 +111,13 @@ def _export_models(folder: Path) -> None:
     """Qwen3 in its own proportions, with random weights and a tokenizer of the texts."""
     import torch
 
-    from data_io.sources.tokenizer_training import EOS_TOKEN, train_tokenizer
-    from data_io.tokenization import LoadedTokenizer
+    from data_io.curation.tokenizer_training import EOS_TOKEN, train_tokenizer
+    from data_io.dataset.tokenizer import LoadedTokenizer
     from ray_app.config import JobSpec
-    from ray_app.export import export_model
-    from ray_app.model import build_backbone
-    from ray_app.model_card import CardFacts, make_prompts
+    from ray_app.export.model_card import CardFacts
+    from ray_app.export.model_folder import export_model
+    from ray_app.inference.model_source import make_prompts
+    from ray_app.models.loading import build_backbone
 
     for name, (width, layers) in MODELS.items():
         if (folder / name).exists():
@@ -181,7 +183,7 @@ def _ray_data_jobs(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ray_data_command(arguments: argparse.Namespace, out: Path) -> list[str]:
-    command = [sys.executable, "-m", "bench._ray_data", str(arguments.folder / "small")]
+    command = [sys.executable, "-m", "bench.loader.ray_data", str(arguments.folder / "small")]
     return [*command, str(arguments.folder / "texts.parquet"), str(out), str(arguments.workers), str(SHARD_ROWS)]
 
 
@@ -266,7 +268,7 @@ def _speed(folder: Path, model: str, kind: str, texts: list[str], rounds: int) -
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
-    from ray_app.encoder import load_encoder
+    from ray_app.inference.encoder import load_encoder
 
     encoder = load_encoder(folder / model)
     peer = SentenceTransformer(str(folder / model), device="cpu")

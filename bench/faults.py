@@ -16,15 +16,15 @@ from time import perf_counter
 
 import numpy as np
 
-from bench._report import machine, table, write_result
+from bench.support.report import machine, table, write_result
 from data_io.config import HardNegatives, S3Options
-from data_io.fetch import ReadStats
-from data_io.loader import Loader
-from data_io.manifest import load_manifest
-from data_io.plan import DataPlan, SourceRows
-from data_io.reader import Reader
-from data_io.storage import Store, open_store
-from data_io.tokenization import TokenTexts
+from data_io.dataset.manifest import load_manifest
+from data_io.dataset.reader import Reader
+from data_io.dataset.tokenizer import TokenTexts
+from data_io.loading.loader import Loader
+from data_io.loading.order import DataPlan, SourceRows
+from data_io.storage.ranged_reads import ReadStats
+from data_io.storage.store import Store, open_store
 from tests.support.faulty_store import Faults, run_proxy_process
 from tests.support.s3_server import find_server, run_s3_server
 from tests.support.small_training import write_small_dataset

@@ -22,8 +22,8 @@ from threading import Event, Thread
 from time import perf_counter
 from typing import Any
 
-from bench._documentation import documentation
-from bench._report import machine, table, write_result
+from bench.support.documentation import documentation
+from bench.support.report import machine, table, write_result
 
 RULE = {"range_min": 5, "range_max": 100, "max_score": 0.8, "relative_margin": 0.05, "num_negatives": 24}
 SAMPLE = 2000
@@ -76,7 +76,7 @@ def _packaged_model() -> str:
 
 def _collect(folder: Path, documents: int, queries: int) -> None:
     """rows.jsonl: queries and their answers, each query once; corpus.jsonl: all other documents."""
-    from data_io.sources.split import text_key
+    from data_io.dataset.schema import text_key
 
     if (folder / "corpus.jsonl").exists():
         return
@@ -100,11 +100,11 @@ def _collect(folder: Path, documents: int, queries: int) -> None:
 
 def _job(folder: Path, model: Peer) -> dict[str, Any]:
     """The whole job as a user has it; its stages timed, and the memory of its processes."""
-    from data_io.manifest import SourceInfo
-    from data_io.storage import open_store
+    from data_io.dataset.manifest import SourceInfo
+    from data_io.dataset.writer import Row, write_dataset
+    from data_io.storage.store import open_store
     from data_io.task import Kind
-    from data_io.writer import Row, write_dataset
-    from ray_app.mining_job import Progress, Workers, mine_dataset
+    from ray_app.mining.job import Progress, Workers, mine_dataset
 
     data, out = open_store(str(folder / "data")), open_store(str(folder / "mined"))
     rows = [Row(record["query"], record["positive"]) for record in _records(folder / "rows.jsonl")]
@@ -172,14 +172,15 @@ def _embed(folder: Path, model: Peer, *, ours: bool) -> dict[str, float]:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from ray_app.mining_model import Embedder, find_model
+    from ray_app.inference.model_source import find_named, open_named
 
     texts = [record["text"] for record in _records(folder / "corpus.jsonl")][:SAMPLE]
     if ours:
-        embedder = Embedder(find_model(model.folder, query_prompt=None, max_tokens=model.max_tokens, batch_tokens=8192))
+        found = find_named(model.folder, query_prompt=None, max_tokens=model.max_tokens, batch_tokens=8192)
+        embedder = open_named(found)
         torch.set_num_threads(_cores())
         start = perf_counter()
-        embedder.documents(texts)
+        embedder.embed_documents(texts, batch_tokens=found.batch_tokens)
     else:
         peer = SentenceTransformer(model.folder, device="cpu")
         peer.max_seq_length = model.max_tokens
@@ -194,7 +195,7 @@ def _search_ours(folder: Path, model: Peer) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from ray_app.mining import select
+    from ray_app.mining.selection import select
 
     queries, vectors = _query_vectors(folder, model)
     torch.set_num_threads(_cores())
@@ -241,7 +242,7 @@ def _compare(folder: Path) -> dict[str, Any]:
     """The job's negatives against theirs, row by row, in rank order."""
     import pyarrow.parquet as pq
 
-    from data_io.mining_files import fetches, finished, read_tables
+    from data_io.storage.chunk_files import fetches, finished, read_tables
 
     work = _work(folder)
     marks = [mark for piece, mark in sorted(finished(work, "docs").items()) if "/mine-" in piece]
@@ -272,16 +273,16 @@ def _compare(folder: Path) -> dict[str, Any]:
 
 
 def _job_of(folder: Path, model: Peer) -> Any:
-    from ray_app.mining import MiningRule
-    from ray_app.mining_model import find_model
-    from ray_app.mining_pieces import Job, Sizes
+    from ray_app.inference.model_source import find_named
+    from ray_app.mining.selection import MiningRule
+    from ray_app.mining.stages import Job, Sizes
 
-    found = find_model(model.folder, query_prompt=None, max_tokens=model.max_tokens, batch_tokens=8192)
+    found = find_named(model.folder, query_prompt=None, max_tokens=model.max_tokens, batch_tokens=8192)
     return Job(_work(folder), found, MiningRule(), Sizes())
 
 
 def _work(folder: Path) -> Any:
-    from data_io.storage import open_store
+    from data_io.storage.store import open_store
 
     out = open_store(str(folder / "mined"))
     keys = {info.key.split("/")[1] for info in out.list("mining") if info.key.count("/") > 1}
@@ -290,9 +291,9 @@ def _work(folder: Path) -> Any:
 
 
 def _blocked(folder: Path, model: Peer, queries: list[str], vectors: Any) -> Any:
-    from data_io.mining_inputs import SourceRow
-    from data_io.sources.split import text_key
-    from ray_app.mining_pieces import group_rows, search
+    from data_io.dataset.schema import text_key
+    from ray_app.mining.inputs import SourceRow
+    from ray_app.mining.stages import group_rows, search
 
     job = _job_of(folder, model)
     rows = {record["query"]: record["positive"] for record in _records(folder / "rows.jsonl")}
@@ -309,20 +310,21 @@ def _query_vectors(folder: Path, model: Peer) -> tuple[list[str], Any]:
     """Queries by key, embedded once and kept."""
     import numpy as np
 
-    from data_io.sources.split import text_key
-    from ray_app.mining_model import Embedder
+    from data_io.dataset.schema import text_key
+    from ray_app.inference.model_source import open_named
 
     queries = sorted((record["query"] for record in _records(folder / "rows.jsonl")), key=text_key)
     kept = folder / "queries.npy"
     if not kept.exists():
-        np.save(kept, Embedder(_job_of(folder, model).model).queries(queries))
+        named = _job_of(folder, model).model
+        np.save(kept, open_named(named).embed_queries(queries, batch_tokens=named.batch_tokens))
     return queries, np.load(kept)
 
 
 def _documents(folder: Path, model: Peer) -> tuple[list[str], Any]:
     import numpy as np
 
-    from data_io.mining_files import fetches, finished, read_chunks, read_tables
+    from data_io.storage.chunk_files import fetches, finished, read_chunks, read_tables
 
     work = _work(folder)
     marks = [mark for piece, mark in sorted(finished(work, "docs").items()) if "/embed-" in piece]

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench._report import machine, table, write_result
-from jobs.job_status import JobPhase, status_of
-from jobs.k8s_api import KubeApi, connect
-from ray_app.status import Phase
+from bench.support.report import machine, table, write_result
+from jobs.kube.api import KubeApi, connect
+from jobs.kube.status import JobPhase, status_of
+from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import KUBERAY_TYPES, install_kuberay_types, install_our_type
 from tests.support.documents import ON_A_CLUSTER, document

@@ -21,12 +21,12 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
-from bench._report import machine, spread, table, write_result
+from bench.support.report import machine, spread, table, write_result
 
 GOALS = {"padded together (released F2LLM)": 2.5, "per column (sentence-transformers)": 2.0}
 ALLOCATORS = {
     "default": {},
-    # As ray_app.entrypoint sets them for its workers.
+    # As ray_app.orchestration.driver sets them for its workers.
     "keeping": {
         "MALLOC_MMAP_THRESHOLD_": str(2**30),
         "MALLOC_TRIM_THRESHOLD_": str(2**31),
@@ -120,8 +120,8 @@ def _in_child(arguments: argparse.Namespace, precision: str, allocator: str) -> 
 def _measure(arguments: argparse.Namespace) -> Result:
     import torch
 
-    from bench._steps import Method, Packed, PaddedTogether, SentenceTransformers, Setting
-    from bench._texts import load_demo_texts
+    from bench.support.steps import Method, Packed, PaddedTogether, SentenceTransformers, Setting
+    from bench.support.texts import load_demo_texts
 
     rounds = WARM_UP_ROUNDS + arguments.rounds
     texts = load_demo_texts(arguments.data, rows=rounds * arguments.micro_batch)

@@ -14,7 +14,7 @@ import sys
 from statistics import median
 from time import perf_counter
 
-from bench._report import machine, table, write_result
+from bench.support.report import machine, table, write_result
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 def _measure(rows: int, sources: int, micro_batch: int) -> dict[str, float]:
     import numpy as np
 
-    from data_io.plan import DataPlan, SourceRows
+    from data_io.loading.order import DataPlan, SourceRows
 
     # A few large sources and a long tail, as in the recipe; each in row groups of 256.
     weights = 1 / np.arange(1, sources + 1)

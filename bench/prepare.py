@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench._report import machine, table, write_result
+from bench.support.report import machine, table, write_result
 
 NEGATIVES = 24
 

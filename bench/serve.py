@@ -27,9 +27,9 @@ from urllib.request import urlopen
 import aiohttp
 import openai
 
-from bench._report import machine, spread, table, write_result
-from data_io.sources.docstrings import Deduplicator, Limits, read_package
-from data_io.sources.installed import installed_packages
+from bench.support.report import machine, spread, table, write_result
+from data_io.demo.docstrings import Deduplicator, Limits, read_package
+from data_io.demo.packages import installed_packages
 from tests.support.exported import export_small_model
 from tests.support.s3_server import free_port
 
@@ -127,7 +127,7 @@ def _servers(model: Path) -> Iterator[dict[str, Server]]:
     commands = {
         ALONE: [*serve, str(ports[ALONE])],
         ON_RAY: [*serve, str(ports[ON_RAY]), "--replicas", str(COPIES)],
-        PLAIN: ["-m", "bench._serve_plain", str(model), str(ports[PLAIN])],
+        PLAIN: ["-m", "bench.support.plain_server", str(model), str(ports[PLAIN])],
     }
     servers = {
         side: Server(

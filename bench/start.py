@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from bench._report import machine, table, write_result
+from bench.support.report import machine, table, write_result
 
 WHAT = ("load the manifest", "make the plan", "the first step's order and rows")
 
@@ -35,7 +35,7 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(_measure(arguments.child)))
         return
-    from data_io.storage import open_store
+    from data_io.storage.store import open_store
 
     lines: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -85,9 +85,9 @@ def _lines(place: str, uri: str, runs: int, requests: object) -> list[list[str]]
 
 
 def _measure(uri: str) -> dict[str, float]:
-    from data_io.manifest import load_manifest
-    from data_io.plan import DataPlan, SourceRows
-    from data_io.storage import open_store
+    from data_io.dataset.manifest import load_manifest
+    from data_io.loading.order import DataPlan, SourceRows
+    from data_io.storage.store import open_store
 
     store = open_store(uri)
     before = _peak_megabytes()
@@ -112,8 +112,8 @@ def _write(uri: str, rows: int, shards: int, sources: int) -> None:
     """A manifest like that of 60 million rows: a few large sources and a long tail, row groups of 256."""
     import numpy as np
 
-    from data_io.manifest import Manifest, RowGroups, Shard, SourceData, SourceEntry, save_manifest
-    from data_io.storage import open_store
+    from data_io.dataset.manifest import Manifest, RowGroups, Shard, SourceData, SourceEntry, save_manifest
+    from data_io.storage.store import open_store
     from data_io.task import Kind
 
     rng = np.random.default_rng(0)

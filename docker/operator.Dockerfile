@@ -6,7 +6,9 @@ COPY data_io data_io
 COPY ray_app ray_app
 COPY applications applications
 COPY jobs jobs
-RUN pip install --no-cache-dir --prefix=/install --constraint constraints.txt '.[operator]'
+# uv, since pip takes no hashes from a constraints file together with a local folder.
+RUN pip install --no-cache-dir uv && \
+    uv pip install --no-cache --compile-bytecode --prefix /install --constraints constraints.txt '.[operator]'
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /install /usr/local

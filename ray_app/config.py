@@ -4,15 +4,15 @@
 Field names follow transformers' TrainingArguments where it has one. Defaults are the recipe's for the 0.6B model.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from data_io.config import DataSpec, S3Options, Section
 from data_io.errors import ConfigError
-from data_io.evaluation_task import parse_task
-from data_io.store_address import without_credentials
-from ray_app.dims import out_of_order, too_wide
+from data_io.evaluation.task import parse_task
+from data_io.storage.address import without_credentials
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -376,3 +376,36 @@ class JobSpec(Section):
                 f"train.global_batch_size: {fewest * self.train.micro_batch_size} or workers.min: {slots}"
             )
         return self
+
+
+def out_of_order(dims: Sequence[int], weights: Sequence[float] | None) -> str | None:
+    """What is wrong with matryoshka_dims that do not ascend, or weights that are not one each; None where nothing is.
+
+    What to set instead follows the last semicolon, as in `too_wide`.
+    """
+    if list(dims) != (ascending := sorted(set(dims))):
+        return (
+            f"matryoshka_dims={_text(dims)} does not ascend; set matryoshka_dims: {_text(ascending)} "
+            "and matryoshka_weights: null"
+        )
+    if weights is not None and len(weights) != len(dims):
+        return (
+            f"matryoshka_weights={_text(weights)} are {len(weights)}, and matryoshka_dims={_text(dims)} are "
+            f"{len(dims)}; set matryoshka_weights: null"
+        )
+    return None
+
+
+def too_wide(dims: Sequence[int], hidden_size: int) -> str | None:
+    """What is wrong with matryoshka_dims that embeddings of `hidden_size` values do not have; None where nothing is."""
+    if not dims or dims[-1] <= hidden_size:
+        return None
+    return (
+        f"train.matryoshka_dims={_text(dims)} asks for {dims[-1]} values, and the model's embeddings have "
+        f"hidden_size={hidden_size}; set train.matryoshka_dims: {_text(dim for dim in dims if dim <= hidden_size)}"
+    )
+
+
+def _text(values: Iterable[float]) -> str:
+    """Numbers as a document lists them."""
+    return f"[{','.join(f'{value:g}' for value in values)}]"

@@ -1,10 +1,10 @@
 """From a document and a manifest to the data order of a run, and to its fingerprint."""
 
+from data_io.dataset.manifest import Manifest, SourceEntry
+from data_io.dataset.tokenizer import TextTokenizer
 from data_io.errors import ConfigError
-from data_io.fingerprint import Fingerprint
-from data_io.manifest import Manifest, SourceEntry
-from data_io.plan import PLANNER_VERSION, DataPlan, SourceRows
-from data_io.tokenization import TextTokenizer
+from data_io.loading.fingerprint import Fingerprint
+from data_io.loading.order import PLANNER_VERSION, DataPlan, SourceRows
 from ray_app.config import JobSpec
 
 

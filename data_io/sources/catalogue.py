@@ -5,23 +5,23 @@ from difflib import get_close_matches
 from typing import Literal
 
 from data_io.errors import ConfigError
-from data_io.sources import (
-    classification,
-    clustering,
-    duplicates,
-    judged,
-    nli,
-    questions,
-    sts,
-    summaries,
-    titles,
-    triplets,
-)
-from data_io.sources.public import PublicSource
+from data_io.sources import beir, classification, clustering, nli, pair_tables, sts
+from data_io.sources.source import PublicSource
 
 LicenceRule = Literal["any", "commercial", "commercial-or-unclear"]
 
-_FAMILIES = (classification, clustering, questions, judged, nli, sts, duplicates, triplets, titles, summaries)
+_FAMILIES = (
+    classification.RECORDS,
+    clustering.RECORDS,
+    pair_tables.QUESTIONS,
+    beir.RECORDS,
+    nli.RECORDS,
+    sts.RECORDS,
+    pair_tables.DUPLICATES,
+    pair_tables.TRIPLETS,
+    pair_tables.TITLES,
+    pair_tables.SUMMARIES,
+)
 _ORDER = [
     "amazon_counterfactual",
     "amazon_polarity",
@@ -85,7 +85,7 @@ _ORDER = [
     "stsbenchmark",
 ]
 
-_BY_NAME: dict[str, PublicSource] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
+_BY_NAME: dict[str, PublicSource] = {record.name: record for family in _FAMILIES for record in family}
 SOURCES: tuple[PublicSource, ...] = tuple(_BY_NAME[name] for name in _ORDER)
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_io.sources.public import Counts, Example, Fields, Instruction, Licence, PublicSource, Table, Tables
-from data_io.sources.public import field as value_of
-from data_io.sources.public import text as text_of
+from data_io.sources.source import Counts, Example, Fields, Instruction, Licence, PublicSource, Table, Tables
+from data_io.sources.source import field as value_of
+from data_io.sources.source import text as text_of
 from data_io.task import Kind
 
 

@@ -5,15 +5,7 @@ Records only; `clustering_draws` turns them into examples and needs NumPy.
 
 from dataclasses import dataclass, replace
 
-from data_io.sources.public import (
-    FILE_FIELD,
-    LINE_FIELD,
-    Fields,
-    Instruction,
-    Licence,
-    PublicSource,
-    Table,
-)
+from data_io.sources.source import FILE_FIELD, LINE_FIELD, Fields, Instruction, Licence, PublicSource, Table
 from data_io.task import Kind
 
 NEGATIVES = 24

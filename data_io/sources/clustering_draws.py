@@ -6,12 +6,12 @@ order of the records: the same texts give the same examples, whatever order they
 
 from collections.abc import Iterator, Sequence
 
+from data_io.dataset.schema import text_key
 from data_io.keyed_hash import mix
 from data_io.sources.clustering import NEGATIVES, Clusters
-from data_io.sources.public import Counts, Example, Tables
-from data_io.sources.public import field as value_of
-from data_io.sources.public import text as text_of
-from data_io.sources.split import text_key
+from data_io.sources.source import Counts, Example, Tables
+from data_io.sources.source import field as value_of
+from data_io.sources.source import text as text_of
 
 TEXTS_PER_CLASS = 256
 LARGEST_SAMPLE = 200_000

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from data_io.errors import ConfigError, DataError, F2LLMError, StorageError
-from data_io.sources.public import FILE_FIELD, Placed, PublicSource, Table
+from data_io.sources.source import FILE_FIELD, Placed, PublicSource, Table
 
 _ANSWER_SECONDS = 10
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}

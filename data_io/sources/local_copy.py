@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from data_io.errors import DataError
-from data_io.sources.public import FILE_FIELD, LINE_FIELD, Placed, PublicSource, Table
-from data_io.sources.raw_files import (
+from data_io.sources.source import FILE_FIELD, LINE_FIELD, Placed, PublicSource, Table
+from data_io.user_files.records import (
     COMPRESSIONS,
     RawFile,
     column_names,

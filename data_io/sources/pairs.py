@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_io.sources.public import Counts, Example, Fields, Placed, Tables, field, text, texts
+from data_io.sources.source import Counts, Example, Fields, Placed, Tables, field, text, texts
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from data_io.dataset.manifest import SourceInfo
 from data_io.errors import ConfigError
-from data_io.manifest import SourceInfo
 from data_io.sources.catalogue import public_source
-from data_io.sources.convert import InputRows, open_rows
-from data_io.sources.public import PublicSource
-from data_io.sources.raw_files import find_files, fingerprint
+from data_io.sources.source import PublicSource
+from data_io.user_files.columns import InputRows, open_rows
+from data_io.user_files.records import find_files, fingerprint
 
 
 @dataclass(frozen=True)

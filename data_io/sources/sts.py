@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_io.sources.public import Counts, Example, Instruction, Licence, PublicSource, Table, Tables, field, text
+from data_io.sources.source import Counts, Example, Instruction, Licence, PublicSource, Table, Tables, field, text
 from data_io.task import Kind
 
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_io.sources.docstrings import Deduplicator, Limits, read_package
-from data_io.sources.installed import installed_packages
+from data_io.demo.docstrings import Deduplicator, Limits, read_package
+from data_io.demo.packages import installed_packages
 
 PACKAGES = ("networkx", "pandas", "scipy", "sklearn")
 PER_PACKAGE = 100

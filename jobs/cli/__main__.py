@@ -1,5 +1,5 @@
 """`python -m jobs.cli`: the command line where no console script is installed."""
 
-from jobs.cli import main
+from jobs.cli.main import main
 
 main()

@@ -8,14 +8,15 @@ import typer
 
 from jobs.cli.document import costs_of, plan_of
 from jobs.cli.options import Debug, Json, Quiet, Set, print_json
-from jobs.cli.text import aligned, say, say_nothing
-from jobs.progress import short_number
+from jobs.cli.output.text import aligned, say, say_nothing
+from jobs.extras import needs
+from jobs.formatting import short_number
 
 if TYPE_CHECKING:
-    from jobs.plan import Plan
-    from jobs.spec import EmbeddingJob
-    from jobs.study import Study
-    from ray_app.study_report import StudyResults, VariantResult
+    from jobs.document.job import EmbeddingJob
+    from jobs.document.study import Study
+    from jobs.planning.estimate import Plan
+    from ray_app.reporting.study_report import StudyResults, VariantResult
 
 
 def ablate(
@@ -52,8 +53,8 @@ def ablate(
     changes the base. Results: results.json and study.html below the base's storage.uri, in a folder of the study's
     name. A run that fails is named and the others go on; the exit code is then that of the first one that failed.
     """
+    from jobs.document.study import load_study
     from jobs.errors import UsageError
-    from jobs.study import load_study
 
     if prices is not None and not dry_run:
         raise UsageError("--prices has no effect without --dry-run", remedy="add --dry-run, or leave it out")
@@ -61,7 +62,8 @@ def ablate(
     if dry_run:
         _tell_plan(asked, prices, mfu, json=json)
         return
-    from jobs.study_runs import PAGE, run_study
+    with needs("train"):
+        from jobs.workflows.study import PAGE, run_study
 
     end = run_study(asked, parallel=parallel, say=say_nothing if quiet else say)
     if json:
@@ -83,7 +85,7 @@ def ablate(
 
 def result_lines(found: "StudyResults") -> Iterator[str]:
     """A line a variant, the base first."""
-    from ray_app.study_report import MEASURES
+    from ray_app.reporting.study_report import MEASURES
 
     head = ["VARIANT", "SEEDS", MEASURES[found.metric].upper(), "DIFFERENCE", f"{found.confidence:.0%} INTERVAL", "P"]
     yield from aligned([head, *(_cells(variant, found.metric) for variant in found.variants)])
@@ -110,15 +112,16 @@ def _cells(variant: "VariantResult", metric: str) -> list[str]:
 
 
 def _sources_of(job: "EmbeddingJob") -> tuple[str, ...]:
-    from jobs import backend
-
-    data = backend.data_size(job.spec.data.uri, job.spec.storage.s3)
+    with needs("data"):
+        from jobs.workflows.data import data_size
+    data = data_size(job.spec.data.uri, job.spec.storage.s3)
     return job.spec.data.choose([source.name for source in data.sources])
 
 
 def _tell_plan(study: "Study", prices: Path | None, mfu: float, *, json: bool) -> None:
     """What the runs take that are not done, by the figures of `f2llm plan`."""
-    from jobs.study_runs import StudyRecords, study_data
+    with needs("train"):
+        from jobs.workflows.study import StudyRecords, study_data
 
     records = StudyRecords(study)
     records.refuse_others(study_data(study))

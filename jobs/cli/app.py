@@ -3,7 +3,6 @@
 Modules of this package import documents and models inside the commands, so that `f2llm --help` answers at once.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,24 +10,14 @@ import typer
 from typer.core import TyperGroup
 
 from data_io.errors import F2LLMError
-from jobs.cli import (
-    ablate,
-    classify,
-    cluster,
-    data,
-    document,
-    embed,
-    evaluate,
-    machine,
-    merge,
-    overview,
-    run,
-    runs,
-    search,
-    serve,
-    stopped,
-    text_clusters,
-)
+from jobs.cli import ablate, classify, document, embed, evaluate, merge, run, search, serve
+from jobs.cli import cluster as text_clusters
+from jobs.cli import doctor as machine
+from jobs.cli import kubernetes as cluster
+from jobs.cli import run_directory as runs
+from jobs.cli import runs as overview
+from jobs.cli.data import app as data
+from jobs.cli.output.errors import report_error, stopped
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -123,41 +112,29 @@ app.command("version")(machine.version)
 
 
 def call(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code. Errors are printed, never raised."""
+    """Run one command line; returns its exit code. Errors are printed, never raised, but for the BrokenPipeError of
+    a reader that has gone.
+    """
     try:
         app(list(arguments), prog_name="f2llm")
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer exits with 1
+            raise end.__context__ from None
         # typer makes an Exit of Ctrl-C, and a SystemExit of that.
         by_ctrl_c = end.__context__ is not None and isinstance(end.__context__.__cause__, KeyboardInterrupt)
         return stopped(arguments) if by_ctrl_c else int(end.code or 0)
     except KeyboardInterrupt:
         return stopped(arguments)
     except F2LLMError as error:
-        _report(error, arguments)
+        report_error(error, arguments)
         return error.exit_code
+    except BrokenPipeError:
+        raise
     except Exception as error:
         bug = F2LLMError(
             f"{type(error).__name__}: {error}",
             remedy="this is not meant to happen; run it again with --debug and report what it prints",
         )
-        _report(bug, arguments)
+        report_error(bug, arguments)
         return bug.exit_code
     return 0
-
-
-def _report(error: F2LLMError, arguments: Sequence[str]) -> None:
-    if "--debug" in arguments:
-        import traceback
-
-        traceback.print_exc()
-    print(f"error: {error}", file=sys.stderr)
-    if "--json" in arguments:
-        import json
-
-        facts = {
-            "class": error.error_class,
-            "exit_code": error.exit_code,
-            "message": error.message,
-            "remedy": error.remedy,
-        }
-        print(json.dumps({"error": facts}, indent=2, allow_nan=False))

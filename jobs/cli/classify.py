@@ -26,7 +26,8 @@ from jobs.cli.options import (
     refuse_both,
     s3_options,
 )
-from jobs.cli.text import aligned, one_line, say, say_nothing
+from jobs.cli.output.text import aligned, one_line, say, say_nothing
+from jobs.extras import needs
 
 if TYPE_CHECKING:
     from applications.classify import Predicted, ProbeManifest
@@ -66,7 +67,8 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train logistic regression on the embeddings of labelled texts, and measure it on rows that were held out."""
-    from jobs import applications
+    with needs("applications"):
+        from jobs.workflows import applications
 
     refuse_both(prompt, instruction)
     tell = say_nothing if quiet else say
@@ -108,7 +110,8 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Label the texts of files: their rows with a label and its probability each, and the first few on the screen."""
-    from jobs import applications
+    with needs("applications"):
+        from jobs.workflows import applications
 
     tell = say_nothing if quiet else say
     found = applications.predict_labels(

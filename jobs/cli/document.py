@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs import backend
 from jobs.cli.options import Debug, JobPath, Json, Set, print_json
-from jobs.cli.text import size_text
-from jobs.progress import duration, short_number
+from jobs.cli.output.text import size_text
+from jobs.extras import needs
+from jobs.formatting import duration, short_number
 
 if TYPE_CHECKING:
-    from jobs.cost import Cost
-    from jobs.plan import DataSize, Plan
-    from jobs.spec import EmbeddingJob
+    from jobs.document.job import EmbeddingJob
+    from jobs.planning.cost import Cost
+    from jobs.planning.estimate import DataSize, Plan
 
 
 def validate(
@@ -27,7 +27,7 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Check a document; --show prints all that it means."""
-    from jobs.spec import load_document
+    from jobs.document.job import load_document
 
     document = load_document(job, overrides=set_ or ())
     if json:
@@ -67,7 +67,7 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Work out steps, tokens, memory, sizes and, with --prices, hours and cost in advance."""
-    from jobs.spec import load_document
+    from jobs.document.job import load_document
 
     document = load_document(job, overrides=set_ or ())
     answer = plan_of(document, rows=rows)
@@ -84,19 +84,21 @@ def plan(
 
 def schema(debug: Debug = False) -> None:
     """Print the JSON Schema of the document, for editors."""
-    from jobs.spec import EmbeddingJob
+    from jobs.document.job import EmbeddingJob
 
     print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **EmbeddingJob.model_json_schema()})
 
 
 def plan_of(document: "EmbeddingJob", *, rows: int | None = None) -> "Plan":
     """The plan of a document, from its data set's manifest or for an assumed number of rows."""
-    from jobs.architecture import architecture_of
-    from jobs.plan import make_plan
+    from jobs.planning.architecture import architecture_of
+    from jobs.planning.estimate import make_plan
 
     spec = document.job_spec
     if rows is None:
-        data = backend.data_size(spec.data.uri, spec.storage.s3)
+        with needs("data"):
+            from jobs.workflows.data import data_size
+        data = data_size(spec.data.uri, spec.storage.s3)
     else:
         data = _assumed_data(rows, spec.data.hard_negatives.retrieval)
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"sources": None})})
@@ -144,9 +146,9 @@ def _plan_lines(answer: "Plan") -> list[tuple[str, str]]:
 
 def costs_of(document: "EmbeddingJob", answer: "Plan", prices: Path, mfu: float) -> list["Cost"]:
     """Hours and cost on each GPU of a table of prices. Raises ConfigError where the model's shape is not known."""
-    from jobs.architecture import architecture_of
-    from jobs.cost import costs, load_prices, operations
     from jobs.errors import ConfigError
+    from jobs.planning.architecture import architecture_of
+    from jobs.planning.cost import costs, load_prices, operations
 
     table, spec = load_prices(str(prices)), document.job_spec
     architecture = architecture_of(spec.model)
@@ -178,6 +180,6 @@ def _checkpoint_text(answer: "Plan") -> str:
 
 def _assumed_data(rows: int, negatives: int) -> "DataSize":
     from data_io.task import Kind
-    from jobs.plan import DataSize, SourceSize
+    from jobs.planning.estimate import DataSize, SourceSize
 
     return DataSize((SourceSize("assumed", Kind.RETRIEVAL, rows, negatives),))

@@ -21,13 +21,14 @@ from jobs.cli.options import (
     refuse_both,
     s3_options,
 )
-from jobs.cli.text import EveryFewSeconds, say, say_nothing
-from jobs.progress import duration
+from jobs.cli.output.text import EveryFewSeconds, say, say_nothing
+from jobs.extras import needs
+from jobs.formatting import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ray_app.embed_job import Embedded, Progress
+    from ray_app.inference.embed_files import Embedded, Progress
 
 
 def embed(
@@ -91,7 +92,8 @@ def embed(
 
     A job that was stopped goes on when it is started again. A row without a text keeps its place, without a vector.
     """
-    from jobs import models
+    with needs("train"):
+        from jobs.workflows import models
 
     refuse_both(prompt, instruction)
     tell = say_nothing if quiet else say

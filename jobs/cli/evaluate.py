@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs import backend
 from jobs.cli.options import AllowHttp, Data, Debug, EndpointUrl, Json, Model, Quiet, Region, print_json, s3_options
-from jobs.cli.text import say, say_nothing
+from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
-from jobs.progress import duration
+from jobs.extras import needs
+from jobs.formatting import duration
 
 if TYPE_CHECKING:
-    from ray_app.evaluation_report import EvaluationReport
-    from ray_app.task_evaluation import Progress
-    from ray_app.task_report import Category, TaskReport, TaskScore
+    from ray_app.evaluation.tasks import Progress
+    from ray_app.run_directory.evaluation_report import EvaluationReport
+    from ray_app.run_directory.task_report import Category, TaskReport, TaskScore
 
 _FAILED = 5
 """The exit code where a task was not measured: mostly, its data could not be fetched; or its score is no number."""
@@ -81,12 +81,14 @@ def evaluate(
     result format. KIND is retrieval, reranking, classification, clustering, sts or pair-classification. A task that was
     measured before is not measured again. Exit code 5 where a task could not be measured; the others are.
     """
-    from jobs import models
+    with needs("train"):
+        from jobs.workflows import models
+        from jobs.workflows.runs import document_of
 
     s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
     if not task:
         _refuse_without_task(instruction=instruction, before=before, out=out, name=name, overwrite=overwrite)
-        found = backend.evaluate_run(models.document_of(model, data, s3), model, dims=dimensions or (), say=tell)
+        found = models.evaluate_run(document_of(model, data, s3), model, dims=dimensions or (), say=tell)
         if json:
             print_json(found.model_dump(mode="json"))
         else:
@@ -139,7 +141,7 @@ def report_lines(report: "TaskReport") -> list[str]:
 
 
 def _category_lines(benchmark: str | None, rows: list["Category"]) -> list[str]:
-    from ray_app.task_report import PUBLISHED_SOURCE
+    from ray_app.run_directory.task_report import PUBLISHED_SOURCE
 
     published = list(dict.fromkeys(model for row in rows for model in row.published))
     head = [benchmark or "category", "tasks", "before", "score", *published]

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.cli.options import AllowHttp, Data, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
-from jobs.cli.text import Percent, aligned, say, say_nothing
+from jobs.cli.output.text import Percent, aligned, say, say_nothing
 from jobs.errors import UsageError
+from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from ray_app.merge import Merged
+    from ray_app.export.merge import Merged
 
 
 def merge(
@@ -67,7 +68,8 @@ def merge(
 
     sentence-transformers and transformers load it. Memory holds one file of weights, whatever the size of the model.
     """
-    from jobs.models import merge as merge_models
+    with needs("train"):
+        from jobs.workflows.models import merge as merge_models
 
     if len(models) > 1 and checkpoints is not None:
         raise UsageError("--checkpoints is of one run, and several are given", remedy="give one run, or leave it out")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def _complete_field(incomplete: str) -> list[str]:
-    from jobs.spec import DOCUMENT_FIELDS
+    from jobs.document.job import DOCUMENT_FIELDS
 
     names = (name.removeprefix("spec.") for name, field in DOCUMENT_FIELDS.items() if field.section is None)
     return [f"{name}=" for name in names if name.startswith(incomplete)]

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_io.errors import F2LLMError, StorageError
-from jobs import backend
-from jobs.cli import failure_text
 from jobs.cli.document import plan_of, print_plan
 from jobs.cli.options import Debug, JobPath, Json, Quiet, Set, Steps, Workers, print_json, workers_override
-from jobs.cli.summary import print_summary, summary, time_split
-from jobs.cli.text import say, say_nothing
-from jobs.progress import progress
-from jobs.publish import publishing
+from jobs.cli.output import summary as failure_text
+from jobs.cli.output.progress import progress
+from jobs.cli.output.summary import print_summary, summary, time_split
+from jobs.cli.output.text import say, say_nothing
+from jobs.extras import needs
+from jobs.kube.driver_reporter import publishing
 
 if TYPE_CHECKING:
-    from jobs.spec import EmbeddingJob
-    from ray_app.status import RunStatus
+    from jobs.document.job import EmbeddingJob
+    from ray_app.run_directory.status import RunStatus
 
 
 def run(
@@ -40,12 +40,14 @@ def run(
 
     Ctrl-C or SIGTERM writes a checkpoint first and ends with exit code 130 or 143.
     """
-    from jobs.spec import load_document
+    from jobs.document.job import load_document
 
     document = load_document(job, overrides=[*(set_ or ()), *workers_override(workers)])
     if dry_run:
         answer = plan_of(document)
-        backend.check_tokenizer(document)
+        with needs("data"):
+            from jobs.workflows.data import check_tokenizer
+        check_tokenizer(document)
         _refuse_another_documents_run(document)
         if json:
             print_json({"document": document.to_dict(), "plan": answer.to_dict()})
@@ -73,15 +75,19 @@ def demo(
     ones go on from the checkpoint. Leaves the run in DIR/demo, the data set in DIR/data, the document in
     DIR/demo/job.yaml.
     """
-    from jobs.demo import demo_job
+    from jobs.document.demo import demo_job
 
+    with needs("data"):
+        from jobs.workflows.data import prepare_documentation
+    with needs("data"):
+        from jobs.workflows.runs import read_frozen_document
     document = demo_job(directory, overrides=[*(set_ or ()), *workers_override(workers)])
     started = monotonic()
     tell = say_nothing if quiet else say
-    backend.prepare_documentation(document.spec.data.uri, document.spec.storage.s3, say=tell)
+    prepare_documentation(document.spec.data.uri, document.spec.storage.s3, say=tell)
     data_seconds = monotonic() - started
     stops = [steps]
-    if steps is None and not backend.read_frozen_document(document.run_uri, document.spec.storage.s3):
+    if steps is None and not read_frozen_document(document.run_uri, document.spec.storage.s3):
         total = plan_of(document).total_steps
         stops = [total // 2, None]
         tell(f"training to step {total // 2} of {total}, then with new workers from its checkpoint, as after a crash")
@@ -92,6 +98,10 @@ def _train(
     document: "EmbeddingJob", *, stops: list[int | None], quiet: bool, json: bool, data_seconds: float | None
 ) -> None:
     """Run to each stop in turn (None is the end), every time as a new start would."""
+    with needs("data"):
+        from jobs.workflows.runs import read_evaluation, read_task_report
+    with needs("train", quiet=False):
+        from jobs.workflows.training import run_job
     s3 = document.spec.storage.s3
     for stop in stops:
         try:
@@ -101,7 +111,7 @@ def _train(
                     show(status)
                     publish(status)
 
-                result = backend.run_job(document, stop_after_steps=stop, on_status=on_status)
+                result = run_job(document, stop_after_steps=stop, on_status=on_status)
         except F2LLMError as error:
             _explain(error, document)
             raise
@@ -110,9 +120,9 @@ def _train(
     facts = summary(
         result.status,
         run_uri=document.run_uri,
-        before=backend.read_evaluation(document.run_uri, s3, moment="before"),
-        after=backend.read_evaluation(document.run_uri, s3, moment="after"),
-        tasks=backend.read_task_report(document.run_uri, s3) if document.job_spec.evaluation.measures_tasks else None,
+        before=read_evaluation(document.run_uri, s3, moment="before"),
+        after=read_evaluation(document.run_uri, s3, moment="after"),
+        tasks=read_task_report(document.run_uri, s3) if document.job_spec.evaluation.measures_tasks else None,
         split=time_split(result.status.seconds, data_seconds=data_seconds),
     )
     if json:
@@ -125,9 +135,11 @@ def _train(
 
 def _explain(error: F2LLMError, document: "EmbeddingJob") -> None:
     """Say what the run directory knows of this error beside its message."""
+    with needs("data"):
+        from jobs.workflows.runs import read_exit_record
     record = None
     with suppress(StorageError):
-        record = backend.read_exit_record(document.run_uri, document.spec.storage.s3)
+        record = read_exit_record(document.run_uri, document.spec.storage.s3)
     if record is not None and record.message == error.message:
         logs = [] if error.error_class in ("user", "data") else failure_text.log_lines(record)
         for line in [*logs, f"failed: {failure_text.place_of(record)}"]:
@@ -135,8 +147,10 @@ def _explain(error: F2LLMError, document: "EmbeddingJob") -> None:
 
 
 def _refuse_another_documents_run(document: "EmbeddingJob") -> None:
-    from jobs.differences import refuse_differences
+    from jobs.document.diff import refuse_differences
 
-    frozen = backend.read_frozen_document(document.run_uri, document.spec.storage.s3)
+    with needs("data"):
+        from jobs.workflows.runs import read_frozen_document
+    frozen = read_frozen_document(document.run_uri, document.spec.storage.s3)
     if frozen:
         refuse_differences(frozen, document, run_uri=document.run_uri)

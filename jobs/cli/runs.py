@@ -1,169 +1,175 @@
-"""`f2llm status`, `export`, `report`: commands on a run directory."""
+"""`f2llm runs`: all runs below a folder or bucket prefix, beside each other."""
 
-import re
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs import backend
-from jobs.cli import failure_text
-from jobs.cli.options import (
-    AllowHttp,
-    Context,
-    Data,
-    Debug,
-    EndpointUrl,
-    Json,
-    Kubeconfig,
-    Namespace,
-    Region,
-    RunUri,
-    print_json,
-    s3_options,
-)
-from jobs.progress import duration, numbers
+from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Json, Region, print_json, s3_options
+from jobs.cli.output.text import aligned
+from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from jobs.k8s_api import KubeApi
-    from ray_app.status import RunStatus
+    from jobs.document.job import EmbeddingJob
+    from ray_app.reporting.runs_table import RunFigures
+
+_NAMED = 10
+"""Runs that a message names."""
 
 
-def status(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN",
-            help="Run directory, a folder or s3://bucket/prefix; or the name of a job on a cluster.",
-            show_default=False,
-        ),
+def runs(
+    uri: Annotated[
+        str, typer.Argument(metavar="URI", help="Folder or s3://bucket/prefix with runs below it.", show_default=False)
     ],
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--compare", metavar="A B", help="Say in what two runs' documents differ.", show_default=False),
+    ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", metavar="FILE", help="Table of GPU prices, as for f2llm plan.", show_default=False),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", metavar="NAME", help="Which GPU of --prices the runs used.", show_default=False),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write a page with all of it and curves.", show_default=False),
+    ] = None,
     endpoint_url: EndpointUrl = None,
     region: Region = None,
     allow_http: AllowHttp = False,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print where a run, or a job on a cluster, stands."""
-    from jobs.errors import ConfigError
-    from jobs.fields import JOB_NAME_PATTERN
+    """List every run below a place with its figures; say what two of them differ in.
 
-    if re.fullmatch(JOB_NAME_PATTERN, run) and not Path(run).exists():
-        try:
-            api = backend.connect(kubeconfig, context, namespace)
-        except ConfigError:  # no cluster: then a run directory was meant
-            if kubeconfig or context or namespace:
-                raise
-        else:
-            _status_of_job(api, run, json=json)
-            return
-    s3 = s3_options(endpoint_url, region, allow_http)
-    found, failure = backend.read_status(run, s3), backend.read_exit_record(run, s3)
-    now = datetime.now(UTC)
-    stale = found.stale_seconds(heard=backend.last_heard(run, s3), now=now)
-    if stale is not None:
-        found = found.model_copy(update={"eta_seconds": None})  # nobody works towards it
-    if json:
-        ended = failure and failure.model_dump(mode="json")
-        print_json({**found.model_dump(mode="json"), "stale_seconds": stale, "exit": ended})
-        return
-    lines = status_lines(found, stale_seconds=stale, now=now)
-    for label, text in [*lines, *(failure_text.status_lines(failure) if failure else [])]:
-        print(f"{label:<12}{text}")
-    for line in failure_text.log_lines(failure) if failure else []:
-        print(line)
-
-
-def export(
-    run: RunUri,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            metavar="URI",
-            help="Empty folder, or earlier export, here or s3://, for the model; else RUN/model.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Data = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
-    debug: Debug = False,
-) -> None:
-    """Write a model folder from a run's newest checkpoint.
-
-    sentence-transformers and transformers load it.
+    A run that is damaged has a line that says so.
     """
-    from jobs.models import document_of
-
-    job = document_of(run, data, s3_options(endpoint_url, region, allow_http))
-    print(backend.export_run(job, run, out=out))
-
-
-def report(
-    run: RunUri,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
-    debug: Debug = False,
-) -> None:
-    """Write report.html of a run again."""
-    print(backend.report_run(run, s3_options(endpoint_url, region, allow_http)))
-
-
-def _status_of_job(api: "KubeApi", name: str, *, json: bool) -> None:
-    from jobs.cli.cluster_text import summary
-    from jobs.client import JobsClient
-
-    job = JobsClient(api).get(name)
+    price, price_text = (None, "") if prices is None else _price(prices, gpu)
+    with needs("train"):
+        from jobs.workflows.reports import runs_below, write_runs_page
+    found = runs_below(uri, s3_options(endpoint_url, region, allow_http), gpu_price=price)
+    figures = [each for each, _ in found]
+    documents = {each.name: record.document for each, record in found}
+    if html is not None:
+        write_runs_page(uri, found, _differences(documents), str(html), price=price_text)
+    pair = None if compare is None else _compared(uri, documents, compare)
     if json:
-        print_json(job.get("status", {}))
+        answer: dict[str, Any] = {"uri": uri, "runs": [each.to_dict() for each in figures]}
+        if compare is not None and pair is not None:
+            answer["compare"] = {"runs": list(compare), "differences": dict(pair)}
+        print_json(answer)
         return
-    for line in summary(job):
+    if compare is not None and pair is not None:
+        figures = [each for name in compare for each in figures if each.name == name]
+    for line in table(figures):
         print(line)
+    if pair is not None:
+        print()
+        for line in _difference_lines(pair):
+            print(line)
+    if html is not None:
+        print(html)
 
 
-def status_lines(found: "RunStatus", *, stale_seconds: float | None, now: datetime) -> list[tuple[str, str]]:
-    """Label and text. `stale_seconds` says for how long the driver has not been heard, None while it is."""
-    phase = f"{found.phase.value}{f': {found.message}' if found.message else ''}"
-    if stale_seconds is not None:
-        phase = f"{found.phase.value}, but {found.silence(stale_seconds)}"
-    lines = [
-        ("run", found.name),
-        ("phase", phase),
-        ("progress", "  ".join(numbers(found)) if found.total_steps else "not started"),
-        ("workers", f"{found.workers}; attempt {found.attempt}, {found.steps_lost} steps repeated"),
+def table(figures: "Sequence[RunFigures]") -> Iterator[str]:
+    """Lines for people: a run each, and below them what is wrong with some."""
+    head = ["RUN", "PHASE", "STEPS", "LOSS", "NDCG@10", "EXAMPLES/S", "GOODPUT", "HOURS", "COST", "UPDATED"]
+    yield from aligned([head, *map(_row, figures)])
+    for each in figures:
+        for note in each.notes:
+            yield f"{each.name or '.'}: {note}"
+
+
+def _row(run: "RunFigures") -> list[str]:
+    from jobs.formatting import short_number
+
+    before, after = (
+        None if value is None else f"{value:.3f}" for value in (run.ndcg_at_10_before, run.ndcg_at_10_after)
+    )
+    hours = "-"
+    if run.gpu_hours is not None:
+        hours = f"{run.gpu_hours:,.2f} GPU"
+    elif run.worker_hours is not None:
+        hours = f"{run.worker_hours:,.2f} worker"
+    return [
+        run.name or ".",
+        (run.phase or "unknown") + (" (silent)" if run.stale_seconds is not None else ""),
+        f"{run.step}/{run.total_steps}" if run.total_steps else str(run.step or "-"),
+        "-" if run.loss is None else f"{run.loss:.3f}",
+        f"{before or '?'} -> {after or '?'}" if before or after else "-",
+        "-" if run.examples_per_second is None else short_number(run.examples_per_second),
+        "-" if run.goodput is None else f"{run.goodput:.0%}",
+        hours,
+        "-" if run.cost is None else f"{run.cost:,.2f}",
+        "-" if run.updated is None else f"{run.updated:%Y-%m-%d %H:%M} UTC",
     ]
-    if found.worker_slowness and (most := max(found.worker_slowness)) > 1.2:
-        lines.append(("slowest", f"worker {found.worker_slowness.index(most)}, {most:.1f} times the median a token"))
-    if found.restarts_by_reason:
-        lines.append(("restarts", ", ".join(f"{n} {reason}" for reason, n in found.restarts_by_reason.items())))
-    if found.goodput is not None:
-        lines.append(("goodput", f"{found.goodput:.0%} of {duration(found.training_seconds)} of training"))
-    lines.append(("checkpoint", _checkpoint_text(found, now)))
-    if found.score is not None and found.best_score is not None:
-        best = f"best {found.best_score:.4f} at step {found.best_step}"
-        lines.append(("score", f"{found.score:.4f} at step {found.score_step}, {best}"))
-    if found.seconds:
-        lines.append(("time", ", ".join(f"{phase} {duration(spent)}" for phase, spent in found.seconds.items())))
-    return [*lines, ("updated", f"{found.updated:%Y-%m-%d %H:%M:%S} UTC")]
 
 
-def _checkpoint_text(found: "RunStatus", now: datetime) -> str:
-    if found.last_checkpoint_step is None:
-        return "none yet"
-    pieces = [f"step {found.last_checkpoint_step}"]
-    if found.last_checkpoint_time is not None:
-        age = max(0.0, (now - found.last_checkpoint_time).total_seconds())
-        pieces.append(f"{duration(age)} old")
-    if found.checkpoint_save_seconds is not None and found.checkpoint_stall_seconds is not None:
-        pieces += [
-            f"written in {found.checkpoint_save_seconds:.1f} s",
-            f"training held up for {found.checkpoint_stall_seconds:.2f} s",
-        ]
-    return ", ".join(pieces)
+def _difference_lines(pair: Iterable[tuple[str, Sequence[Any]]]) -> Iterator[str]:
+    from jobs.document.diff import Difference
+
+    lines = [str(Difference(path, *values)).replace(" there, ", " -> ").removesuffix(" here") for path, values in pair]
+    yield from lines or ["their documents say the same"]
+
+
+def _compared(uri: str, documents: dict[str, str], names: tuple[str, str]) -> list[tuple[str, list[Any]]]:
+    """What differs between two runs. Raises UsageError for a name that is none, ConfigError for a damaged document."""
+    from jobs.document.diff import compare
+    from jobs.document.validation import close_names
+    from jobs.errors import UsageError
+
+    for name in names:
+        if name not in documents:
+            remedy = close_names(name, documents, otherwise=f"the runs there are {_listed(list(documents))}")
+            raise UsageError(f"--compare {name}: no such run below {uri}", remedy=remedy)
+    return compare([_parsed(name, documents[name]) for name in names])
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _differences(documents: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """Fields in which the documents are not all the same; one that cannot be read is left out."""
+    from jobs.document.diff import compare, value_text
+    from jobs.errors import ConfigError
+
+    parsed = {}
+    for name, text in documents.items():
+        try:
+            parsed[name] = _parsed(name, text)
+        except ConfigError:
+            continue
+    return [
+        (path, dict(zip(parsed, map(value_text, values), strict=True)))
+        for path, values in (compare(list(parsed.values())) if len(parsed) > 1 else [])
+    ]
+
+
+def _parsed(name: str, text: str) -> "EmbeddingJob":
+    from jobs.document.job import parse_document
+    from jobs.document.yaml12 import read_yaml
+
+    return parse_document(read_yaml(text, f"{name}/job.yaml"))
+
+
+def _price(path: Path, gpu: str | None) -> tuple[float, str]:
+    """Money for one GPU and hour, and how it is said. Raises UsageError where it is not clear which GPU is meant."""
+    from jobs.errors import UsageError
+    from jobs.planning.cost import load_prices
+
+    table = load_prices(str(path))
+    chosen = gpu or (next(iter(table)) if len(table) == 1 else None)
+    if chosen not in table:
+        found = (
+            f"--gpu {gpu}: not in {path}"
+            if gpu
+            else f"{path} has {len(table)} GPUs, and runs do not say which they used"
+        )
+        raise UsageError(found, remedy=f"write --gpu with one of {', '.join(table)}")
+    return table[chosen].price, f"{table[chosen].price:g} for an hour of one {chosen}"

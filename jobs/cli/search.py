@@ -26,8 +26,9 @@ from jobs.cli.options import (
     refuse_both,
     s3_options,
 )
-from jobs.cli.text import one_line, say, say_nothing
+from jobs.cli.output.text import one_line, say, say_nothing
 from jobs.errors import ConfigError, UsageError
+from jobs.extras import needs
 
 if TYPE_CHECKING:
     from applications.index import Built
@@ -68,7 +69,8 @@ def index(
 
     A start that was stopped is gone on with. A row without a text is left out.
     """
-    from jobs import applications
+    with needs("applications"):
+        from jobs.workflows import applications
 
     tell = say_nothing if quiet else say
     built = applications.index(
@@ -145,7 +147,8 @@ def search(
     The score is a cosine (dense), BM25's, or that of reciprocal rank fusion (hybrid), whose line says the ranks that it
     was made from.
     """
-    from jobs import applications
+    with needs("applications"):
+        from jobs.workflows import applications
 
     s3 = s3_options(endpoint_url, region, allow_http)
     refuse_both(prompt, instruction)

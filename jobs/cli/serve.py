@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Quiet, Region, s3_options
-from jobs.cli.text import say, say_nothing
+from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
+from jobs.extras import needs
 
 
 def serve(
@@ -71,8 +72,9 @@ def serve(
     accepted is answered before it ends, with exit code 130 or 143. With F2LLM_API_KEY in the environment clients need
     that key.
     """
-    from jobs.backend import function, quiet_libraries
-    from ray_app.serve_settings import ServeLimits, ServeSettings
+    with needs("serve"):
+        from jobs.workflows.serving import serve_model
+    from ray_app.serving.settings import ServeLimits, ServeSettings
 
     if gpus and replicas is not None:
         raise UsageError("--gpus N serves N copies, a GPU each", remedy="leave --replicas out")
@@ -93,6 +95,5 @@ def serve(
             timeout_seconds=timeout,
         ),
     )
-    quiet_libraries()
-    number = function("serve_here")(settings, host=host, port=port, say=say_nothing if quiet else say)
+    number = serve_model(settings, host=host, port=port, say=say_nothing if quiet else say)
     raise typer.Exit(128 + number)

@@ -12,10 +12,10 @@ import kopf
 from prometheus_client import start_http_server
 
 from jobs.controller.handlers import registry_of
-from jobs.controller.lease import LeaderLease
+from jobs.controller.leader_election import LeaderLease
 from jobs.errors import KubernetesError, NotFoundInKubernetes
-from jobs.facts import load_facts
-from jobs.k8s_api import KubeApi, connect
+from jobs.kube.api import KubeApi, connect
+from jobs.manifests.operator_config import load_facts
 
 LEASE = "f2llm-operator"
 _COMES_WITH = {
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 def main() -> None:
     """Wait for the lease, then watch until a signal comes."""
     parser = argparse.ArgumentParser(prog="python -m jobs.controller", description=__doc__)
-    parser.add_argument("--config", type=Path, help="the operator's settings (jobs.facts), YAML")
+    parser.add_argument("--config", type=Path, help="the operator's settings (jobs.manifests.operator_config), YAML")
     parser.add_argument("--namespace", action="append", help="look after this namespace only; may be repeated")
     parser.add_argument("--metrics-port", type=int, default=8080, help="0 serves no metrics")
     parser.add_argument(

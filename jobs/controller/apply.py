@@ -8,15 +8,15 @@ from typing import Any
 from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, RequestStop, Scale, Tell
 from jobs.controller.events import events
 from jobs.controller.reconcile import Decision, reconcile
+from jobs.document.job import API_VERSION
 from jobs.errors import NotFoundInKubernetes, StaleObject
-from jobs.facts import Facts
-from jobs.job_status import JobStatus, status_of
-from jobs.k8s_api import KubeApi, micro_time
-from jobs.naming import progress_name
-from jobs.published import STOP_KEY
-from jobs.resource import key_of
-from jobs.seen import Seen
-from jobs.spec import API_VERSION
+from jobs.kube.api import KubeApi, micro_time
+from jobs.kube.driver_report import STOP_KEY
+from jobs.kube.names import progress_name
+from jobs.kube.observed import Seen
+from jobs.kube.resource import key_of
+from jobs.kube.status import JobStatus, status_of
+from jobs.manifests.operator_config import Facts
 
 Look = Callable[[Mapping[str, Any], JobStatus], Seen]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from jobs.controller.actions import Action, Create, Scale, Tell
-from jobs.job_status import ConditionType, JobPhase, JobStatus
+from jobs.kube.status import ConditionType, JobPhase, JobStatus
 
 _TROUBLE = (JobPhase.RETRYING, JobPhase.FAILED)
 

@@ -14,17 +14,17 @@ import kopf
 from prometheus_client import REGISTRY
 
 from jobs.controller.apply import step
-from jobs.controller.key_queue import KeyQueue
+from jobs.controller.cache import Key, Sights, slim_ray_cluster, slim_ray_job
 from jobs.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS, JobsCollector
-from jobs.controller.sights import Key, Sights, slim_ray_cluster, slim_ray_job
+from jobs.controller.work_queue import KeyQueue
 from jobs.errors import F2LLMError, StaleObject
-from jobs.facts import Facts
-from jobs.job_status import JobStatus
-from jobs.k8s_api import KubeApi
-from jobs.naming import JOB_LABEL, attempt_id, progress_name
-from jobs.published import published_in
-from jobs.resource import key_of, uid_of
-from jobs.seen import Seen, pod_of
+from jobs.kube.api import KubeApi
+from jobs.kube.driver_report import published_in
+from jobs.kube.names import JOB_LABEL, attempt_id, progress_name
+from jobs.kube.observed import Seen, pod_of
+from jobs.kube.resource import key_of, uid_of
+from jobs.kube.status import JobStatus
+from jobs.manifests.operator_config import Facts
 
 _log = logging.getLogger(__name__)
 _WORKERS = 4

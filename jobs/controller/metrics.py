@@ -11,11 +11,11 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from jobs.controller.job_gauges import JOB_GAUGES, JobSight, Workers, workers_of
+from jobs.controller.job_metrics import JOB_GAUGES, JobSight, Workers, workers_of
 from jobs.errors import ConfigError
-from jobs.job_status import JobPhase, JobStatus, status_of
-from jobs.resource import document_of
-from ray_app.status import RunStatus
+from jobs.kube.resource import document_of
+from jobs.kube.status import JobPhase, JobStatus, status_of
+from ray_app.run_directory.status import RunStatus
 
 Resource = Mapping[str, Any]
 

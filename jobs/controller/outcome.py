@@ -1,10 +1,14 @@
 """How an attempt ended, and what follows from it."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 
-from jobs.seen import Seen
-from ray_app.status import Phase
+from jobs.controller.status import time_of, time_text
+from jobs.kube.observed import Seen
+from jobs.kube.status import JobStatus
+from jobs.manifests.operator_config import Facts
+from ray_app.run_directory.status import Phase
 
 
 class End(Enum):
@@ -86,3 +90,23 @@ def _from_kuberay(seen: Seen) -> Ending:
 def _failed(reason: str, message: str) -> Ending:
     remedy = "see `f2llm logs` and `kubectl get events`; the next attempt goes on from the last checkpoint"
     return Ending(End.FAILED, _LOST, reason, message, remedy, retryable=True)
+
+
+LAST_CHANCE = timedelta(minutes=1)
+"""Between noticing a silence and acting on it. Where it was the API server that was away, the driver, which tries every
+ten seconds, is heard again within this time.
+"""
+
+
+def listen(status: JobStatus, seen: Seen, facts: Facts, *, now: datetime) -> tuple[JobStatus, float | None]:
+    """`status` with `silent_since`, and the seconds until the silence means more: 0 means that the driver is given up,
+    None that it has not said its first word yet, or has no pod to say it from.
+    """
+    if seen.published is None or seen.waits_for_quota:
+        return status.model_copy(update={"silent_since": None}), None
+    left = seen.published.said + timedelta(seconds=facts.contact_timeout_seconds) - now
+    if left > timedelta(0):
+        return status.model_copy(update={"silent_since": None}), left.total_seconds()
+    status = status.model_copy(update={"silent_since": status.silent_since or time_text(now)})
+    left = time_of(status.silent_since or "") + LAST_CHANCE - now
+    return status, max(0.0, left.total_seconds())

@@ -11,19 +11,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, RequestStop
-from jobs.controller.contact import listen
-from jobs.controller.outcome import End, Ending, ending_of
+from jobs.controller.outcome import End, Ending, ending_of, listen
 from jobs.controller.scaling import scale
+from jobs.controller.status import observe, sentence, time_of, time_text, with_conditions
+from jobs.document.job import EmbeddingJob
+from jobs.document.yaml12 import read_yaml
 from jobs.errors import ConfigError
-from jobs.facts import Facts
-from jobs.job_status import Failure, JobPhase, JobStatus
-from jobs.naming import attempt_id, attempt_name
-from jobs.observe import observe, sentence, time_of, time_text, with_conditions
-from jobs.render import attempt_objects, standing_objects
-from jobs.resource import document_of
-from jobs.seen import Seen
-from jobs.spec import EmbeddingJob
-from jobs.yaml_text import read_yaml
+from jobs.kube.names import attempt_id, attempt_name
+from jobs.kube.observed import Seen
+from jobs.kube.resource import document_of
+from jobs.kube.status import Failure, JobPhase, JobStatus
+from jobs.manifests.job import attempt_objects, standing_objects
+from jobs.manifests.operator_config import Facts
 
 _FROM_THE_START: Mapping[str, Any] = {"message": "", "next_attempt_time": None, "fruitless_attempts": 0}
 

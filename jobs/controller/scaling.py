@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.controller.actions import Scale
-from jobs.seen import Pod, Seen
-from jobs.spec import EmbeddingJob
+from jobs.document.job import EmbeddingJob
+from jobs.kube.observed import Pod, Seen
 
 
 def scale(job: EmbeddingJob, seen: Seen, *, attempt: int, waited_too_long: bool) -> Scale | None:

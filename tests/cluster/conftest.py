@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from data_io.storage import open_store
-from jobs.k8s_api import KubeApi, connect
+from data_io.storage.store import open_store
+from jobs.kube.api import KubeApi, connect
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import KUBERAY_TYPES, install_kuberay_types, install_our_type
 from tests.support.kubectl import Kubectl

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.facts import parse_facts
-from jobs.job_status import JobPhase, status_of
-from jobs.k8s_api import KubeApi, connect
-from ray_app.status import Phase
+from jobs.kube.api import KubeApi, connect
+from jobs.kube.status import JobPhase, status_of
+from jobs.manifests.operator_config import parse_facts
+from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import install_kuberay_types, wait_until_served
 from tests.support.documents import ON_A_CLUSTER, document
@@ -111,7 +111,7 @@ def test_the_kustomize_base_is_the_chart_with_its_defaults(helm: Program) -> Non
 
     del chart["Lease", "f2llm-operator"]  # of the base it goes with the namespace
     del base["Namespace", "f2llm-system"]
-    for made in (chart, base):  # written twice by jobs.crd; kustomize has another way with 1.0e-08
+    for made in (chart, base):  # written twice by jobs.kube.crd; kustomize has another way with 1.0e-08
         del made["CustomResourceDefinition", "embeddingjobs.f2llm.dev"]
     assert base == chart
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.crd import custom_resource_definition
+from jobs.kube.crd import custom_resource_definition
 from tests.support.calling import Run, caller
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import KUBERAY_TYPES, install_kuberay_types, install_our_type, wait_until_served

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from jobs.cli.app import call
+from jobs.document.job import parse_document
+from jobs.document.presets import merged
+from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError
-from jobs.presets import merged
-from jobs.spec import parse_document
-from jobs.yaml_text import RawDocument
 from tests.support.documents import document
 from tests.support.kubectl import Kubectl, Refused
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs.facts import Facts
-from jobs.job_status import JobPhase, JobStatus, status_of
-from jobs.k8s_api import KubeApi
-from ray_app.status import Phase
+from jobs.kube.api import KubeApi
+from jobs.kube.status import JobPhase, JobStatus, status_of
+from jobs.manifests.operator_config import Facts
+from ray_app.run_directory.status import Phase
 from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.kubernetes_sights import failure
 from tests.support.mortal import Died, MortalApi, look_once

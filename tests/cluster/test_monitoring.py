@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.dashboards.__main__ import DASHBOARDS
-from jobs.job_status import JobPhase, status_of
+from jobs.kube.status import JobPhase, status_of
 from tests.support.control_plane import missing_programs
 from tests.support.kubectl import Kubectl
 from tests.support.real_cluster import KUBECONFIG, SCRIPTS, SYSTEM, RealCluster
@@ -20,6 +19,7 @@ from tests.support.real_jobs import MINUTES, job, say
 from tests.support.real_platform import TEAM, install_platform, team_store, volume
 from tests.support.small_training import write_small_dataset
 from tests.support.waiting import wait_for
+from tools.generate.dashboards.__main__ import DASHBOARDS
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
 PROGRAMS = ("prometheus", "prometheus-operator", "prometheus-config-reloader", "platform-crds")

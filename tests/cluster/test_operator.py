@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from jobs.job_status import JobPhase, JobStatus, status_of
-from jobs.k8s_api import KubeApi
-from jobs.presets import merged
-from ray_app.status import Phase
+from jobs.document.presets import merged
+from jobs.kube.api import KubeApi
+from jobs.kube.status import JobPhase, JobStatus, status_of
+from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane
 from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.kubectl import Kubectl

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.dashboards.__main__ import DASHBOARDS
-from jobs.facts import PROFILES
+from jobs.manifests.operator_config import PROFILES
 from tests.support.control_plane import ControlPlane, missing_programs, programs_folder, run_control_plane
 from tests.support.custom_resources import install_our_type, wait_until_served
 from tests.support.helm import PLATFORM_CHART, Program, program
 from tests.support.kubectl import Kubectl, Refused
+from tools.generate.dashboards.__main__ import DASHBOARDS
 
 VALUES = ("aws", "gke", "aks", "on-prem", "trial")
 SYSTEM = "f2llm-system"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.job_status import ConditionType, JobPhase
+from jobs.kube.status import ConditionType, JobPhase
 from tests.support.control_plane import missing_programs
 from tests.support.real_cluster import NAMESPACE, SCRIPTS, RealCluster
 from tests.support.real_jobs import assert_as_undisturbed, job, reaches, say

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.facts import Facts
-from jobs.render_serve import document_for, render_service
+from jobs.manifests.operator_config import Facts
+from jobs.manifests.serving import document_for, render_service
 from tests.support.control_plane import ControlPlane
 from tests.support.kubectl import Kubectl, Refused
 from tests.support.waiting import wait_for

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from sentence_transformers import SentenceTransformer
 
-from data_io.folders import upload_folder
-from data_io.storage import open_store
+from data_io.storage.folder_copy import upload_folder
+from data_io.storage.store import open_store
 from tests.support.command import f2llm
 from tests.support.exported import export_small_model
 from tests.support.real_cluster import IMAGE, SECRETS, RealCluster

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job_status import JobPhase, JobStatus, status_of
+from jobs.kube.status import JobPhase, JobStatus, status_of
 from tests.support.control_plane import missing_programs, programs_folder
 from tests.support.kubectl import Kubectl, Refused
 from tests.support.real_cluster import IMAGE, KUBECONFIG, RealCluster
@@ -166,7 +166,7 @@ def test_what_gives_work_to_a_job_can_be_reached_by_its_own_team_only(teams: Kub
 
 def test_the_store_is_open_to_both_and_each_bucket_to_one(teams: Kubectl) -> None:
     visitor_says = Kubectl(KUBECONFIG, A)
-    script = "from data_io.storage import open_store; print(len(open_store('s3://{}').list()))"
+    script = "from data_io.storage.store import open_store; print(len(open_store('s3://{}').list()))"
     own = visitor_says("exec", "visitor", "--", "python", "-c", script.format(A))
 
     with pytest.raises(Refused, match=r"StoreAccessError.*team-b"):

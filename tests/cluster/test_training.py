@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from data_io.folders import local_copy
-from data_io.storage import open_store
-from jobs.job_status import JobPhase, JobStatus
-from ray_app.evaluation_curve import read_curve
+from data_io.storage.folder_copy import local_copy
+from data_io.storage.store import open_store
+from jobs.kube.status import JobPhase, JobStatus
+from ray_app.run_directory.evaluation_curve import read_curve
 from tests.support.command import f2llm
 from tests.support.kubectl import Refused
 from tests.support.real_cluster import NAMESPACE, SECRETS, RealCluster, install_operator

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job_status import JobPhase, status_of
-from jobs.k8s_api import KubeApi
-from ray_app.status import Phase
+from jobs.kube.api import KubeApi
+from jobs.kube.status import JobPhase, status_of
+from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane
 from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.operator import KubeRay, leads, run_operator

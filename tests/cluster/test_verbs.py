@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.presets import merged
+from jobs.document.presets import merged
 from tests.support.calling import Run, caller
 from tests.support.control_plane import ControlPlane
 from tests.support.documents import document

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_io.storage import Store, open_store
+from data_io.storage.store import Store, open_store
 from tests.support.s3_server import S3Server
 
 

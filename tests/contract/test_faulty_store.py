@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from data_io.config import HardNegatives, S3Options
+from data_io.dataset.manifest import Manifest, load_manifest
+from data_io.dataset.reader import Reader
+from data_io.dataset.tokenizer import TextTokenizer
 from data_io.errors import DataError, StoreAccessError
-from data_io.fetch import HEDGE_CAP, HEDGE_EARN
-from data_io.loader import Loader
-from data_io.manifest import Manifest, load_manifest
-from data_io.node_cache import NodeCache
-from data_io.plan import DataPlan, SourceRows
-from data_io.reader import Reader
-from data_io.storage import Store, open_store
-from data_io.tokenization import TextTokenizer
+from data_io.loading.loader import Loader
+from data_io.loading.order import DataPlan, SourceRows
+from data_io.storage.node_cache import NodeCache
+from data_io.storage.ranged_reads import HEDGE_CAP, HEDGE_EARN
+from data_io.storage.store import Store, open_store
 from tests.support.faulty_store import Faults, FaultyStore, run_faulty_store
 from tests.support.s3_server import S3Server
 from tests.support.small_training import write_small_dataset
@@ -38,7 +38,7 @@ store that repeats by itself reads them once, at the start."""
 
 @pytest.fixture
 def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
-    monkeypatch.setattr("data_io.storage.READ_SECONDS", 0.5)
+    monkeypatch.setattr("data_io.storage.store.READ_SECONDS", 0.5)
     with run_faulty_store(s3.endpoint) as proxy:
         yield proxy
 
@@ -198,8 +198,8 @@ def test_credentials_that_stay_expired_fail_the_step_without_the_secret(
 def test_late_answers_are_overtaken_by_second_requests_within_the_budget(
     s3: S3Server, store: Store, proxy: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_io.storage.READ_SECONDS", NEVER)  # no read gives up by itself
-    monkeypatch.setattr("data_io.fetch._UNKNOWN_SECONDS", 0.2)
+    monkeypatch.setattr("data_io.storage.store.READ_SECONDS", NEVER)  # no read gives up by itself
+    monkeypatch.setattr("data_io.storage.ranged_reads._UNKNOWN_SECONDS", 0.2)
     expected = read_epoch(direct(store, s3))
     reader, before = Reader(store, load_manifest(store)), proxy.counts()["gets"]
     proxy.faults = Faults(seed=4, only="/sources/", slow=0.1, slow_seconds=10)

@@ -6,7 +6,7 @@ import pytest
 import s3fs
 
 from data_io.errors import DataError, F2LLMError, StorageError, StoreAccessError
-from data_io.sources.convert import open_rows
+from data_io.user_files.columns import open_rows
 from tests.support.s3_server import S3Server, free_port
 
 

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from data_io.storage import Level, Store
-from ray_app.run_figures import figures_of, read_runs
+from data_io.storage.store import Level, Store
+from ray_app.reporting.runs_table import figures_of, read_runs
 from tests.support.written_runs import write_run
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from data_io.errors import NotFoundInStore, ObjectChanged, StorageError
-from data_io.storage import Store, open_store
-from data_io.store_probe import probe_store
+from data_io.storage.probe import probe_store
+from data_io.storage.store import Store, open_store
 from tests.support.s3_server import S3Server
 
 MIB = 1 << 20

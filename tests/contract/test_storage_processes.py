@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from data_io.storage import Store
+from data_io.storage.store import Store
 from tests.support.s3_server import S3Server
 
 

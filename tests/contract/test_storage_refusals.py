@@ -7,7 +7,7 @@ import pytest
 
 from data_io.config import S3Options
 from data_io.errors import StorageError, StoreAccessError
-from data_io.storage import Store, open_store
+from data_io.storage.store import Store, open_store
 from tests.support.s3_server import S3Server, free_port
 
 Call = Callable[[Store], object]
@@ -86,7 +86,7 @@ def test_a_bucket_that_does_not_exist_is_named(s3: S3Server, call: Call) -> None
 def test_an_endpoint_where_nobody_listens_is_named_within_its_patience(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    monkeypatch.setattr("data_io.storage.FIRST_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("data_io.storage.store.FIRST_ANSWER_SECONDS", 1.0)
     endpoint = f"http://127.0.0.1:{free_port()}"
     store = open_store("s3://bucket/prefix", S3Options(endpoint_url=endpoint, allow_http=True))
     started = time.monotonic()

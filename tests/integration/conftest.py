@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch.distributed as dist
 
-from data_io.storage import Store, open_store
+from data_io.storage.store import Store, open_store
 from tests.support.small_training import write_small_dataset
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_io.storage import open_store
+from data_io.storage.store import open_store
 from tests.support.command import Running, f2llm
 from tests.support.runs import events, losses, saved_step
 from tests.support.small_training import small_document, write_document, write_small_dataset

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_io.manifest import load_manifest
-from data_io.storage import open_store
+from data_io.dataset.manifest import load_manifest
+from data_io.storage.store import open_store
 from ray_app.config import JobSpec
 from ray_app.data_order import make_plan, select_sources
-from ray_app.evaluation_curve import read_curve
+from ray_app.run_directory.evaluation_curve import read_curve
 from tests.support.command import Running, f2llm
 from tests.support.plain_workers import train_in_processes
 from tests.support.runs import finished_steps, losses, saved_step

@@ -1,6 +1,6 @@
 """Bad input, one row each: what the command says (the place and the mend), its exit code, and that nothing is lost.
 
-Bad documents have a table of their own: tests/unit/jobs/test_bad_documents.py.
+Bad documents have a table of their own: tests/unit/jobs/cli/test_bad_documents.py.
 """
 
 import gzip
@@ -22,14 +22,14 @@ import pytest
 import torch
 import yaml
 
-from data_io.manifest import SourceInfo
-from data_io.storage import open_store
+from data_io.dataset.manifest import SourceInfo
+from data_io.dataset.writer import Row, write_dataset
+from data_io.storage.store import open_store
 from data_io.task import Kind
-from data_io.writer import Row, write_dataset
 from jobs.cli.app import call
-from jobs.presets import merged
-from jobs.spec import load_document
-from ray_app.loop import Worker, train
+from jobs.document.job import load_document
+from jobs.document.presets import merged
+from ray_app.training.loop import Worker, train
 from tests.support.command import f2llm
 from tests.support.plain_workers import Unheard
 from tests.support.s3_server import S3Server, free_port
@@ -282,7 +282,7 @@ def other_document(*options: str) -> Prepare:
 
 def nobody_listens(*command: str) -> Prepare:
     def prepare(place: Place) -> list[str]:
-        place.monkeypatch.setattr("data_io.storage.FIRST_ANSWER_SECONDS", 1.0)
+        place.monkeypatch.setattr("data_io.storage.store.FIRST_ANSWER_SECONDS", 1.0)
         place.credentials("key", SECRET)
         return [*command, "--allow-http", "--endpoint-url", f"http://127.0.0.1:{free_port()}"]
 

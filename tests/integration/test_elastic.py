@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from data_io.storage import open_store
-from ray_app.lease import read_driver
-from ray_app.run_directory import read_status
-from ray_app.status import Phase
+from data_io.storage.store import open_store
+from ray_app.run_directory.directory import read_status
+from ray_app.run_directory.driver_lease import read_driver
+from ray_app.run_directory.status import Phase
 from tests.support.command import Running
 from tests.support.plain_workers import train_in_processes
 from tests.support.ray_nodes import RayNodes, ray_nodes

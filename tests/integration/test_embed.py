@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from data_io.sources.docstrings import Deduplicator, Limits, read_package
-from data_io.sources.installed import installed_packages
-from data_io.storage import open_store
+from data_io.demo.docstrings import Deduplicator, Limits, read_package
+from data_io.demo.packages import installed_packages
+from data_io.storage.store import open_store
 from tests.support.command import Running, f2llm
 from tests.support.exported import export_small_model
 from tests.support.stored import stored

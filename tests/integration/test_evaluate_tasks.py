@@ -8,16 +8,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from data_io.evaluation_task import OwnTask, parse_task
-from data_io.own_sets import read_own
-from data_io.sources.docstrings import Deduplicator, Docstring, Limits, read_package
-from data_io.sources.installed import installed_packages
-from data_io.sources.mteb_tasks import BENCHMARK
-from data_io.storage import open_store
-from ray_app.embedding_model import find_exported
-from ray_app.encoder import Cut
-from ray_app.task_evaluation import evaluate_tasks, find_tasks
-from ray_app.task_report import TaskReport
+from data_io.demo.docstrings import Deduplicator, Docstring, Limits, read_package
+from data_io.demo.packages import installed_packages
+from data_io.evaluation.mteb import BENCHMARK
+from data_io.evaluation.own_sets import read_own
+from data_io.evaluation.task import OwnTask, parse_task
+from data_io.storage.store import open_store
+from ray_app.evaluation.tasks import evaluate_tasks, find_tasks
+from ray_app.inference.encoder import Cut
+from ray_app.inference.model_source import find_exported
+from ray_app.run_directory.task_report import TaskReport
 from tests.support.command import Running, f2llm
 from tests.support.exported import export_small_model
 from tests.support.own_tasks import write_tasks
@@ -86,7 +86,7 @@ def plain_scores(model: Path, names: list[str], instructions: dict[str, str]) ->
     from mteb.models import ModelMeta
     from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
 
-    from ray_app.mteb_own import own_task
+    from ray_app.evaluation.own_tasks import own_task
 
     plain = InstructSentenceTransformerModel(
         str(model), revision="plain", instruction_template="Instruct: {instruction}\nQuery: ",
@@ -226,7 +226,7 @@ def test_a_killed_evaluation_goes_on_with_the_tasks_that_are_missing(
 def test_the_benchmark_is_its_41_tasks_each_with_the_recipes_instruction_and_says_what_it_cannot_fetch(
     folder: Path, tmp_path: Path
 ) -> None:
-    from ray_app.mteb_model import F2LLM_INSTRUCTIONS
+    from ray_app.evaluation.mteb_model import F2LLM_INSTRUCTIONS
 
     tasks = find_tasks([BENCHMARK], None)
     assert len(tasks) == 41

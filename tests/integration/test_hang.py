@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_io.storage import open_store
+from data_io.storage.store import open_store
 from tests.support.command import Running
 from tests.support.plain_workers import train_in_processes
 from tests.support.runs import finished_steps, losses, saved_step
@@ -37,7 +37,9 @@ def test_a_worker_that_hangs_is_found_and_started_again_and_the_losses_stay_the_
     folder = (run / hang["stacks"][0]).parent
     texts = [(folder / f"worker-{rank}.txt").read_text(encoding="utf-8") for rank in (0, 1)]
     assert "did not answer" in texts[stopped]
-    assert "ray_app/loop.py" in texts[1 - stopped].split("\n\n")[1]  # the loop, which waits for the other, comes first
+    assert (
+        "ray_app/training/loop.py" in texts[1 - stopped].split("\n\n")[1]
+    )  # the loop, which waits for the other, comes first
     resumed = events["Resumed"]
     assert (resumed["workers"], resumed["reason"], resumed["rank"]) == (2, "Failure", stopped)
     assert (resumed["error_class"], resumed["message"]) == ("infrastructure", hang["message"])

@@ -10,23 +10,23 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-from data_io.manifest import load_manifest
-from data_io.storage import Store, open_store
-from ray_app.checkpoint import StoredWeights
-from ray_app.checkpoint_evaluation import measure_checkpoint, newest_unmeasured
-from ray_app.checkpoint_manifest import CheckpointName, list_checkpoints, read_manifest
+from data_io.dataset.manifest import load_manifest
+from data_io.storage.store import Store, open_store
+from ray_app.checkpointing.checkpoint import StoredWeights
 from ray_app.config import EvaluationSpec, JobSpec
-from ray_app.control import Wish
 from ray_app.data_order import make_plan, select_sources
-from ray_app.delivery import export_run
-from ray_app.encoder import load_encoder
 from ray_app.errors import CheckpointError, LossNotFinite
-from ray_app.evaluate import evaluate
-from ray_app.evaluation_curve import MeasuredCheckpoint, read_curve
-from ray_app.loop import Outcome, Worker, train
-from ray_app.merge import Measure, RunCheckpoints, find_checkpoints, merge
-from ray_app.status import RunStatus
-from ray_app.whereabouts import Stage
+from ray_app.evaluation.held_out import evaluate
+from ray_app.export.merge import Measure, RunCheckpoints, find_checkpoints, merge
+from ray_app.export.run import export_run
+from ray_app.inference.encoder import load_encoder
+from ray_app.orchestration.checkpoint_evaluation import measure_checkpoint, newest_unmeasured
+from ray_app.run_directory.checkpoints import CheckpointName, list_checkpoints, read_manifest
+from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve
+from ray_app.run_directory.status import RunStatus
+from ray_app.training.control import Wish
+from ray_app.training.heartbeat import Stage
+from ray_app.training.loop import Outcome, Worker, train
 from tests.support.exported import export_small_model
 from tests.support.s3_server import S3Server
 from tests.support.small_training import read_lines, sentence, small_document, write_small_dataset

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_io.manifest import load_manifest
-from data_io.mining_inputs import source_rows
-from data_io.storage import open_store
-from data_io.verify import verify_dataset
-from ray_app.mining_report import MiningReport
+from data_io.dataset.manifest import load_manifest
+from data_io.inspection.verify import verify_dataset
+from data_io.storage.store import open_store
+from ray_app.mining.inputs import source_rows
+from ray_app.mining.report import MiningReport
 from tests.support.command import Running
 from tests.support.datasets import example_rows
 from tests.support.mining import MODEL, documented, mine_documented, write_documented

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from data_io.errors import DataError
-from ray_app.cluster import cluster
-from ray_app.pieces import run_pieces
+from ray_app.ray_runtime.cluster import cluster
+from ray_app.ray_runtime.task_pool import run_pieces
 
 pytestmark = [
     pytest.mark.integration,

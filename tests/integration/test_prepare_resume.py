@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from data_io.manifest import load_manifest
-from data_io.prepare import FileInput, prepare_files
-from data_io.storage import open_store
+from data_io.dataset.manifest import load_manifest
+from data_io.inspection.verify import verify_dataset
+from data_io.preparation.files import FileInput, prepare_files
+from data_io.storage.store import open_store
 from data_io.task import Kind
-from data_io.verify import verify_dataset
 from tests.support.command import F2LLM
 from tests.support.s3_server import S3Server
 from tests.support.stored import stored

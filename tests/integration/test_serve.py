@@ -15,8 +15,8 @@ import openai
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from data_io.sources.docstrings import Deduplicator, Limits, read_package
-from data_io.sources.installed import installed_packages
+from data_io.demo.docstrings import Deduplicator, Limits, read_package
+from data_io.demo.packages import installed_packages
 from tests.support.command import f2llm
 from tests.support.exported import INSTRUCTION, export_small_model
 from tests.support.serving import Service, serving

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data_io.storage import open_store
-from ray_app.lease import read_driver
+from data_io.storage.store import open_store
+from ray_app.run_directory.driver_lease import read_driver
 from tests.support.command import Running, f2llm
 from tests.support.runs import events, finished_steps
 from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset

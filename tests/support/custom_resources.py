@@ -1,6 +1,6 @@
 """Custom resources on a cluster of tests: ours and KubeRay's, served when these functions return."""
 
-from jobs.crd import custom_resource_definition
+from jobs.kube.crd import custom_resource_definition
 from tests.support.control_plane import programs_folder
 from tests.support.kubectl import Kubectl
 from tests.support.waiting import wait_for

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from data_io.evaluation_sets import RetrievalSet, StsSet
-from data_io.manifest import Manifest, SourceInfo
-from data_io.storage import Store
+from data_io.dataset.evaluation_sets import RetrievalSet, StsSet
+from data_io.dataset.manifest import Manifest, SourceInfo
+from data_io.dataset.writer import Row, write_dataset
+from data_io.storage.store import Store
 from data_io.task import Kind
-from data_io.writer import Row, write_dataset
 
 
 def example_rows(count: int, *, negatives: int, tag: str = "") -> Iterator[Row]:

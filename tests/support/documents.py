@@ -5,9 +5,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from jobs.fields import DocumentField
-from jobs.presets import PRESET_NAMES, merged
-from jobs.spec import DOCUMENT_FIELDS
+from jobs.document.fields import DocumentField
+from jobs.document.job import DOCUMENT_FIELDS
+from jobs.document.presets import PRESET_NAMES, merged
 
 MINIMAL: Mapping[str, Any] = {
     "apiVersion": "f2llm.dev/v1alpha1",

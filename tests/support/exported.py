@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3Model
 
-from data_io.sources.tokenizer_training import EOS_TOKEN, train_tokenizer
-from data_io.tokenization import LoadedTokenizer
+from data_io.curation.tokenizer_training import EOS_TOKEN, train_tokenizer
+from data_io.dataset.tokenizer import LoadedTokenizer
 from ray_app.config import JobSpec
-from ray_app.export import export_model
-from ray_app.model_card import CardFacts, make_prompts
+from ray_app.export.model_card import CardFacts
+from ray_app.export.model_folder import export_model
+from ray_app.inference.model_source import make_prompts
 
 INSTRUCTION = "Find it."
 

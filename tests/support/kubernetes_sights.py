@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.job_status import JobStatus
-from jobs.naming import attempt_id
-from jobs.presets import merged
-from jobs.published import Published, PublishedFailure
-from jobs.seen import Pod
-from ray_app.status import Phase, RunStatus
+from jobs.document.presets import merged
+from jobs.kube.driver_report import Published, PublishedFailure
+from jobs.kube.names import attempt_id
+from jobs.kube.observed import Pod
+from jobs.kube.status import JobStatus
+from ray_app.run_directory.status import Phase, RunStatus
 from tests.support.documents import document
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data_io.tokenization import TokenTexts
+from data_io.dataset.tokenizer import TokenTexts
 
 LIMIT = 10
 
 
 class Letters:
-    """Stands for ray_app.encoder.Encoder. Embeds while `may_go_on` is set, and fails for a text with a "!"."""
+    """Stands for ray_app.inference.encoder.Encoder. It embeds while `may_go_on` is set, and
+    fails for a text with a "!".
+    """
 
     dimensions, max_tokens = 2, LIMIT
 

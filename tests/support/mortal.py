@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from jobs.controller.apply import step
-from jobs.controller.sights import Key, Sights, slim_ray_cluster, slim_ray_job
-from jobs.facts import Facts
-from jobs.job_status import JobStatus
-from jobs.k8s_api import KubeApi, Object
-from jobs.naming import JOB_LABEL
-from jobs.resource import key_of, uid_of
-from jobs.seen import Seen, pod_of
+from jobs.controller.cache import Key, Sights, slim_ray_cluster, slim_ray_job
+from jobs.kube.api import KubeApi, Object
+from jobs.kube.names import JOB_LABEL
+from jobs.kube.observed import Seen, pod_of
+from jobs.kube.resource import key_of, uid_of
+from jobs.kube.status import JobStatus
+from jobs.manifests.operator_config import Facts
 
 
 class Died(BaseException):

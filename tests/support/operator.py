@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from jobs.k8s_api import KubeApi
-from jobs.naming import attempt_id, progress_name
-from jobs.published import PUBLISHED_KEY, Published, PublishedFailure
-from ray_app.status import Phase, RunStatus
+from jobs.kube.api import KubeApi
+from jobs.kube.driver_report import PUBLISHED_KEY, Published, PublishedFailure
+from jobs.kube.names import attempt_id, progress_name
+from ray_app.run_directory.status import Phase, RunStatus
 from tests.support.kubectl import Kubectl
 from tests.support.waiting import wait_for
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_io.evaluation_task import TaskKind
-from data_io.rows import Row
-from data_io.sources.docstrings import Docstring
-from data_io.sources.documentation import PACKAGES, DemoSizes, read_documentation
-from data_io.sources.documentation_tasks import relatedness_set
-from data_io.sources.installed import installed_packages
-from data_io.sources.lexical import mine_negatives
-from data_io.sources.split import choose_held_out
+from data_io.curation.held_out import choose_held_out
+from data_io.curation.lexical_negatives import mine_negatives
+from data_io.dataset.rows import Row
+from data_io.demo.dataset import PACKAGES, DemoSizes, read_documentation
+from data_io.demo.docstrings import Docstring
+from data_io.demo.examples import relatedness_set
+from data_io.demo.packages import installed_packages
+from data_io.evaluation.task import TaskKind
 
 Columns = dict[str, list[object]]
 NAMES = {

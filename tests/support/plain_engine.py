@@ -4,12 +4,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ray_app.model import Embedder
-from ray_app.packing import PackedBatch
+from ray_app.models.embedder import Embedder
+from ray_app.models.packing import PackedBatch
 
 
 class PlainEngine:
-    """Stands in for ray_app.engine.Engine where a test needs fp64 or the gradients themselves."""
+    """Stands in for ray_app.training.engine.Engine where a test needs fp64 or the gradients themselves."""
 
     device = torch.device("cpu")
 

@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import start_processes
 
-from data_io.storage import open_store
+from data_io.storage.store import open_store
 from ray_app.config import JobSpec
-from ray_app.control import Wish
-from ray_app.status import RunStatus
-from ray_app.whereabouts import Stage
+from ray_app.run_directory.status import RunStatus
+from ray_app.training.control import Wish
+from ray_app.training.heartbeat import Stage
 from tests.support.small_training import small_document
 
 
@@ -40,7 +40,7 @@ def train_in_processes(
 
 
 def _rank(rank: int, world_size: int, spec: dict[str, Any], data: str, run: str, steps: int | None) -> None:
-    from ray_app.loop import Worker, train
+    from ray_app.training.loop import Worker, train
 
     torch.set_num_threads(1)
     os.environ |= {"LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"}

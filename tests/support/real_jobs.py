@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.job_status import JobPhase, JobStatus, status_of
+from jobs.kube.status import JobPhase, JobStatus, status_of
 from tests.support.plain_workers import train_in_processes
 from tests.support.real_cluster import RealCluster
 from tests.support.runs import finished_steps, losses, saved_step

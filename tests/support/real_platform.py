@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_io.config import S3Options
-from data_io.storage import Store, open_store
+from data_io.storage.store import Store, open_store
 from tests.support.helm import PLATFORM_CHART, run_program
 from tests.support.kubectl import Kubectl
 from tests.support.real_cluster import IMAGE, KUBECONFIG, PLACE, SYSTEM, pod_program

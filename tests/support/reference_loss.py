@@ -1,5 +1,5 @@
 """The losses of arXiv 2510.02294, section 3, written from their equations one term at a time. Slow; shares no code with
-ray_app.losses or ray_app.contrastive: no matrix product, no cross entropy, no pool tensor.
+ray_app.training.losses or ray_app.training.contrastive: no matrix product, no cross entropy, no pool tensor.
 """
 
 from collections.abc import Mapping, Sequence

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data_io.evaluation_sets import RetrievalSet, StsSet
+from data_io.dataset.evaluation_sets import RetrievalSet, StsSet
+from data_io.dataset.manifest import Manifest, SourceInfo
+from data_io.dataset.writer import Row, write_dataset
 from data_io.keyed_hash import mix
-from data_io.manifest import Manifest, SourceInfo
-from data_io.storage import Store
+from data_io.storage.store import Store
 from data_io.task import Kind
-from data_io.writer import Row, write_dataset
 
 _SUBJECTS = ["river", "engine", "cat", "river bank", "lamp", "market", "violin", "glacier", "harbour", "orchard"]
 _VERBS = ["carries", "repairs", "follows", "lights", "crosses", "forgets", "measures", "paints"]

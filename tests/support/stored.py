@@ -1,6 +1,6 @@
 """What a store holds, for tests that compare what two jobs left."""
 
-from data_io.storage import Store
+from data_io.storage.store import Store
 
 
 def stored(store: Store) -> dict[str, bytes]:

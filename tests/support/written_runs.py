@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from data_io.storage import Store
-from jobs.spec import parse_document
-from jobs.yaml_text import RawDocument
-from ray_app.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult
-from ray_app.metrics import SourceMetrics, StepMetrics
-from ray_app.run_directory import DOCUMENT, EVENTS, METRICS, LineLog, write_status
-from ray_app.status import Phase, RunStatus
+from data_io.storage.store import Store
+from jobs.document.job import parse_document
+from jobs.document.yaml12 import RawDocument
+from ray_app.run_directory.directory import DOCUMENT, EVENTS, METRICS, LineLog, write_status
+from ray_app.run_directory.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult
+from ray_app.run_directory.metrics import SourceMetrics, StepMetrics
+from ray_app.run_directory.status import Phase, RunStatus
 from tests.support.documents import document
 
 

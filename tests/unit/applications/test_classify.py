@@ -11,8 +11,8 @@ import pytest
 
 from applications.classify import Predicted, ProbeManifest, predict, read_probe, train
 from data_io.errors import ConfigError, DataError
-from data_io.storage import open_store
-from ray_app.embedding_model import ExportedModel, find_exported
+from data_io.storage.store import open_store
+from ray_app.inference.model_source import ExportedModel, find_exported
 from tests.support.exported import export_small_model
 
 KINDS = {"graph": "node edge path graph cycle", "table": "row column table key join"}

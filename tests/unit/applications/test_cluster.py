@@ -13,8 +13,8 @@ import pytest
 
 from applications.cluster import Clusters, cluster_texts
 from data_io.errors import DataError
-from data_io.storage import open_store
-from ray_app.embedding_model import ExportedModel, find_exported
+from data_io.storage.store import open_store
+from ray_app.inference.model_source import ExportedModel, find_exported
 from tests.support.exported import export_small_model
 
 TEXTS = [f"{word} {word} text <b>{i}</b>" for i in range(12) for word in ("graph", "matrix")]

@@ -10,22 +10,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from applications.fusion import fuse
 from applications.index import Built, build_index
-from applications.search import SearchIndex, open_index
+from applications.search import SearchIndex, fuse, open_index
 from data_io.errors import ConfigError, DataError
-from data_io.storage import open_store
-from data_io.work import in_process
-from ray_app.bm25 import bm25_rankings
-from ray_app.embed_job import Progress
-from ray_app.embedding_model import ExportedModel, find_exported
-from ray_app.encoder import Encoder, load_encoder
+from data_io.execution import in_process
+from data_io.storage.store import open_store
+from ray_app.evaluation.bm25 import bm25_rankings
+from ray_app.inference.embed_files import Progress
+from ray_app.inference.encoder import Encoder, load_encoder
+from ray_app.inference.model_source import ExportedModel, find_exported
 from tests.support.exported import export_small_model
 
 TEXTS = [
     f"text number {i}: {'graph matrix table '[: i * 7 % 19]}{'of many words ' * (i * 5 % 7)}ends" for i in range(40)
 ]
+RANKINGS = st.lists(st.lists(st.integers(0, 30), unique=True, max_size=20), max_size=4)
 QUERIES = ["a matrix of words", "number 7", "nothing of this"]
 
 
@@ -263,3 +265,23 @@ def test_an_index_in_an_object_store_is_searched_as_one_in_a_folder(
 
     with open_index(open_store("memory://index-of-texts")) as opened:
         assert opened.like(["t5"], k=3) == index.like(["t5"], k=3)
+
+
+@given(RANKINGS)
+def test_a_score_is_the_sum_of_reciprocal_ranks(rankings: list[list[int]]) -> None:
+    found = dict(fuse(rankings))
+
+    assert set(found) == {position for ranking in rankings for position in ranking}
+    for position, score in found.items():
+        assert abs(score - sum(1 / (61 + r.index(position)) for r in rankings if position in r)) < 1e-12
+
+
+@given(RANKINGS)
+def test_the_best_comes_first_and_of_equal_ones_the_smaller_position(rankings: list[list[int]]) -> None:
+    found = fuse(rankings)
+
+    assert found == sorted(found, key=lambda each: (-each[1], each[0]))
+
+
+def test_what_both_rankings_have_comes_before_what_one_has_higher() -> None:
+    assert [position for position, _ in fuse([[7, 1], [9, 1]])] == [1, 7, 9]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data_io.storage import Store, open_store
+from data_io.storage.store import Store, open_store
 from tests.support.datasets import write_example
 
 

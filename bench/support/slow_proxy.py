@@ -1,0 +1,70 @@
+"""A proxy before an S3 server that adds latency and counts requests and bytes.
+
+It is a Go program: one in Python was the bottleneck of what it should measure.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "slow_proxy" / "main.go"
+
+
+@dataclass(frozen=True)
+class SlowProxy:
+    """A running proxy: where clients connect, and where its counts are read."""
+
+    endpoint: str
+    counts_url: str
+
+
+@contextmanager
+def run_slow_proxy(target: str, *, latency_ms: float) -> Iterator[SlowProxy]:
+    """A proxy before `target` (http://host:port) that holds every request back; it ends with the block."""
+    command = [str(_build()), "-target", target, "-latency", f"{latency_ms}ms"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            addresses = json.loads(process.stdout.readline())
+            yield SlowProxy(addresses["proxy"], addresses["counts"])
+        finally:
+            process.stdin.close()
+
+
+def read_counts(url: str) -> dict[str, int]:
+    """`requests` and `bytes` (of answers) since the proxy started."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback goes through no other proxy
+    with opener.open(url, timeout=5) as answer:
+        counts: dict[str, int] = json.load(answer)
+    return counts
+
+
+def cache_folder() -> Path:
+    """Where measurements keep what takes long to make."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "f2llm-ray" / "bench"
+
+
+def _build() -> Path:
+    """The program, built once per source."""
+    program = cache_folder() / f"slow-proxy-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}"
+    if program.exists():
+        return program
+    go = shutil.which("go")
+    if go is None:
+        raise SystemExit(
+            "the latency proxy of this measurement is a Go program and there is no `go` on PATH; "
+            "install Go 1.21 or newer, or measure with --places local"
+        )
+    program.parent.mkdir(parents=True, exist_ok=True)
+    stage = program.with_name(f"{program.name}.{os.getpid()}")
+    subprocess.run([go, "build", "-o", str(stage), str(SOURCE)], check=True, env={**os.environ, "GO111MODULE": "off"})
+    stage.rename(program)
+    return program

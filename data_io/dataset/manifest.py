@@ -1,0 +1,348 @@
+"""What a data set is (manifest.json) and where its bytes are (manifest.arrow): all that a start has to read.
+
+manifest.arrow is written first and manifest.json last; the JSON file holds the size and checksum of the other, so a
+pair of which only one was written is noticed. Keys are relative, so a copy elsewhere is the same data set.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_io.errors import DataError, NotFoundInStore
+from data_io.storage.store import Store
+from data_io.task import Kind
+
+MANIFEST_KEY = "manifest.json"
+TABLE_KEY = "manifest.arrow"
+FORMAT_VERSION = 2
+_PREPARE = "prepare the data set again with `f2llm data prepare`"
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+"""Name of a source or an evaluation set; it is part of object keys."""
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceInfo(_Entry):
+    """What a source is, before its rows are written."""
+
+    name: Name
+    kind: Kind
+    negatives: Annotated[int, Field(ge=0, le=128, description="Hard negatives stored with every row.")]
+    unmined: bool = Field(
+        False,
+        description="Rows have the negatives that they came with, some fewer than others; where one is missing the "
+        "text is empty. They are for mining, which fills them up; training uses none of them.",
+    )
+    instruction: str = Field("", description="What queries are prefixed with when they are embedded.")
+    licence: str = ""
+    origin: str = ""
+
+    @property
+    def usable_negatives(self) -> int:
+        """Hard negatives that every row has."""
+        return 0 if self.unmined else self.negatives
+
+
+class SourceEntry(SourceInfo):
+    """A source of a data set."""
+
+    rows: Annotated[int, Field(ge=1)]
+
+
+class StoredFile(_Entry):
+    """One immutable object: its key holds a part of its checksum."""
+
+    key: str
+    size: Count
+    sha256: str
+
+
+class EvaluationEntry(_Entry):
+    """An evaluation set of a data set. `files` maps corpus, queries and qrels, or pairs, to where they are."""
+
+    name: Name
+    type: Literal["retrieval", "sts"]
+    instruction: str = ""
+    licence: str = ""
+    origin: str = ""
+    queries: Count = 0
+    documents: Count = 0
+    pairs: Count = 0
+    files: dict[str, StoredFile]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a source. The ETag is the one seen by the writer; a copied data set has others."""
+
+    key: str
+    size: int
+    rows: int
+    etag: str | None
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """The R row groups of a source with its C columns; a row group's column chunks are contiguous in schema order."""
+
+    shard: npt.NDArray[np.int32]  # [R]: index into the source's shards
+    rows: npt.NDArray[np.int32]  # [R]
+    offset: npt.NDArray[np.int64]  # [R]: first byte of the row group in its shard
+    chunk_bytes: npt.NDArray[np.int32]  # [R, C]
+    chunk_crc: npt.NDArray[np.uint32]  # [R, C]: CRC-32 of each column chunk
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class SourceData:
+    """A source with its shards and row groups, as the writer leaves it."""
+
+    entry: SourceEntry
+    shards: tuple[Shard, ...]
+    row_groups: RowGroups
+
+
+class Manifest:
+    """A data set's contents. `version` says whether two of them are the same data, wherever they lie."""
+
+    def __init__(self, sources: Sequence[SourceData], evaluations: Sequence[EvaluationEntry] = ()) -> None:
+        """Raises DataError where two sources, or two evaluation sets, have the same name."""
+        self.sources = tuple(source.entry for source in sources)
+        self.evaluations = tuple(evaluations)
+        self._data = {source.entry.name: source for source in sources}
+        for what, names in (
+            ("sources", [source.name for source in self.sources]),
+            ("evaluation sets", [evaluation.name for evaluation in self.evaluations]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise DataError(f"two {what} are called {twice[0]!r}", remedy="give each its own name")
+        self.version = _content_hash([self._data[entry.name] for entry in self.sources], self.evaluations)
+
+    def source(self, name: str) -> SourceEntry:
+        """Raises DataError that lists the names there are."""
+        return self._source(name).entry
+
+    def shards(self, name: str) -> tuple[Shard, ...]:
+        return self._source(name).shards
+
+    def row_groups(self, name: str) -> RowGroups:
+        return self._source(name).row_groups
+
+    def evaluation(self, name: str) -> EvaluationEntry:
+        """Raises DataError that lists the names there are."""
+        for entry in self.evaluations:
+            if entry.name == name:
+                return entry
+        known = ", ".join(entry.name for entry in self.evaluations) or "none"
+        raise DataError(f"no evaluation set {name!r} in the data set; it has {known}", remedy="correct the name")
+
+    def _source(self, name: str) -> SourceData:
+        if name not in self._data:
+            known = ", ".join(self._data) or "none"
+            raise DataError(f"no source {name!r} in the data set; it has {known}", remedy="correct data.sources")
+        return self._data[name]
+
+
+class _Document(_Entry):
+    """manifest.json."""
+
+    format: Literal["f2llm-dataset"] = "f2llm-dataset"
+    format_version: int = FORMAT_VERSION
+    version: str
+    table: StoredFile
+    sources: tuple[SourceEntry, ...]
+    evaluations: tuple[EvaluationEntry, ...]
+
+
+class _FormatVersion(BaseModel):
+    """The one field that is read before the rest, so that a newer format is named instead of its unknown fields."""
+
+    format_version: int
+
+
+def save_manifest(store: Store, manifest: Manifest) -> None:
+    """Publish a data set whose objects are all there."""
+    table = _to_table(manifest)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out:
+        out.write_table(table)
+    data = sink.getvalue().to_pybytes()
+    document = _Document(
+        version=manifest.version,
+        table=StoredFile(key=TABLE_KEY, size=len(data), sha256=hashlib.sha256(data).hexdigest()),
+        sources=manifest.sources,
+        evaluations=manifest.evaluations,
+    )
+    store.put(TABLE_KEY, data)
+    store.put(MANIFEST_KEY, document.model_dump_json(indent=2).encode() + b"\n")
+
+
+def load_manifest(store: Store) -> Manifest:
+    """Read a data set's manifest: two GETs. Raises DataError where there is none, or it is damaged or too new."""
+    place = f"{store.uri.rstrip('/')}/{MANIFEST_KEY}"
+    document = _parse_document(_fetch(store, MANIFEST_KEY), place)
+    data = _fetch(store, document.table.key)
+    if len(data) != document.table.size or hashlib.sha256(data).hexdigest() != document.table.sha256:
+        raise DataError(
+            f"{store.uri.rstrip('/')}/{TABLE_KEY} is not the one {MANIFEST_KEY} was written with: "
+            f"it has {len(data)} bytes, expected {document.table.size} with sha256 {document.table.sha256[:12]}...",
+            remedy=f"wait if the data set is being prepared at this moment; otherwise {_PREPARE}",
+        )
+    table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
+    manifest = Manifest(_from_table(table, document.sources), document.evaluations)
+    _check_keys(manifest, place)
+    if manifest.version != document.version:
+        raise DataError(
+            f"{place} was edited: its content is version {manifest.version}, but it says {document.version}",
+            remedy=_PREPARE,
+        )
+    return manifest
+
+
+def _check_keys(manifest: Manifest, place: str) -> None:
+    """A data set of others must not lead out of its own folder."""
+    shards = (shard.key for source in manifest.sources for shard in manifest.shards(source.name))
+    files = (file.key for evaluation in manifest.evaluations for file in evaluation.files.values())
+    for key in chain(shards, files):
+        if any(part in ("", ".", "..") for part in key.split("/")):
+            raise DataError(f"{place} names the object {key!r}, which is not below it", remedy=_PREPARE)
+
+
+def _fetch(store: Store, key: str) -> bytes:
+    try:
+        return store.get(key)
+    except NotFoundInStore as error:
+        raise DataError(
+            f"no data set at {store.uri}: {key} is missing",
+            remedy="correct data.uri, or make the data set with `f2llm data prepare`",
+        ) from error
+
+
+def _parse_document(text: bytes, place: str) -> _Document:
+    try:
+        found = _FormatVersion.model_validate_json(text).format_version
+        if found != FORMAT_VERSION:
+            raise DataError(
+                f"{place} has format_version {found}, and this program reads {FORMAT_VERSION}",
+                remedy="use the version of f2llm-ray that wrote it, or prepare the data set again",
+            )
+        return _Document.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DataError(f"{place} is not a data set's manifest: {where}: {first['msg']}", remedy=_PREPARE) from error
+
+
+def _to_table(manifest: Manifest) -> pa.Table:
+    """One row a shard; the row groups of a shard are lists, [r] for each row group and [r * C] for each chunk."""
+    parts = [_source_table(manifest._data[entry.name]) for entry in manifest.sources]
+    return pa.concat_tables(parts) if parts else _TABLE.empty_table()
+
+
+def _source_table(source: SourceData) -> pa.Table:
+    groups, shards = source.row_groups, source.shards
+    by_shard = np.argsort(groups.shard, kind="stable")
+    ends = np.cumsum(np.bincount(groups.shard, minlength=len(shards)))
+
+    def lists(values: npt.NDArray[Any]) -> pa.Array:
+        width = values[0].size if len(values) else 1
+        offsets = np.concatenate([[0], ends * width]).astype(np.int32)
+        return pa.ListArray.from_arrays(offsets, pa.array(values[by_shard].ravel()))
+
+    return pa.Table.from_arrays(
+        [
+            pa.array([source.entry.name] * len(shards), pa.string()),
+            *(
+                pa.array([getattr(shard, field) for shard in shards], _TABLE.field(field).type)
+                for field in ("key", "size", "rows", "etag", "sha256")
+            ),
+            lists(groups.rows),
+            lists(groups.offset),
+            lists(groups.chunk_bytes),
+            lists(groups.chunk_crc),
+        ],
+        schema=_TABLE,
+    )
+
+
+_TABLE = pa.schema(
+    {
+        "source": pa.string(),
+        "key": pa.string(),
+        "size": pa.int64(),
+        "rows": pa.int64(),
+        "etag": pa.string(),
+        "sha256": pa.string(),
+        "group_rows": pa.list_(pa.int32()),
+        "group_offset": pa.list_(pa.int64()),
+        "chunk_bytes": pa.list_(pa.int32()),
+        "chunk_crc": pa.list_(pa.uint32()),
+    }
+)
+
+
+def _from_table(table: pa.Table, sources: Sequence[SourceEntry]) -> list[SourceData]:
+    table = table.combine_chunks()
+    names = table.column("source").to_numpy()
+    # The writer puts a source's shards side by side; nothing is copied where they are.
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else np.empty(0, dtype=np.int64)
+    runs: dict[str, list[pa.Table]] = {}
+    for start, end in zip(starts, np.r_[starts[1:], len(names)], strict=True):
+        runs.setdefault(names[start], []).append(table.slice(start, end - start))
+    return [_source_data(pa.concat_tables(runs.get(entry.name, [table.slice(0, 0)])), entry) for entry in sources]
+
+
+def _source_data(table: pa.Table, entry: SourceEntry) -> SourceData:
+    plain = [table.column(name).to_pylist() for name in ("key", "size", "rows", "etag", "sha256")]
+    groups_of_shard = pc.list_value_length(table.column("group_rows")).to_numpy()
+    total = int(groups_of_shard.sum())
+    if total == 0:
+        raise DataError(
+            f"{TABLE_KEY} has no shard of source {entry.name!r}, which {MANIFEST_KEY} names", remedy=_PREPARE
+        )
+    return SourceData(
+        entry=entry,
+        shards=tuple(Shard(*shard) for shard in zip(*plain, strict=True)),
+        row_groups=RowGroups(
+            shard=np.repeat(np.arange(table.num_rows, dtype=np.int32), groups_of_shard),
+            rows=_flat(table, "group_rows"),
+            offset=_flat(table, "group_offset"),
+            chunk_bytes=_flat(table, "chunk_bytes").reshape(total, -1),
+            chunk_crc=_flat(table, "chunk_crc").reshape(total, -1),
+        ),
+    )
+
+
+def _flat(table: pa.Table, column: str) -> Any:
+    return table.column(column).combine_chunks().flatten().to_numpy()
+
+
+def _content_hash(sources: Sequence[SourceData], evaluations: Sequence[EvaluationEntry]) -> str:
+    """Of what is said and of every checksum; of neither ETags nor the place where the data set lies."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.entry.model_dump_json().encode())
+        for shard in source.shards:
+            digest.update(f"{shard.key} {shard.size} {shard.rows} {shard.sha256}\n".encode())
+        groups = source.row_groups
+        for array in (groups.shard, groups.rows, groups.offset, groups.chunk_bytes, groups.chunk_crc):
+            digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    for evaluation in evaluations:
+        digest.update(evaluation.model_dump_json().encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,122 @@
+"""Whether a data set that is already there was made the same way, and is whole: then it need not be made again."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_io.dataset.manifest import Manifest, load_manifest
+from data_io.errors import DataError, NotFoundInStore
+from data_io.execution import Say, silent
+from data_io.storage.store import Store
+
+RECIPE_KEY = "recipe.json"
+_FORMAT_VERSION = 2
+"""Grows when the same recipe would give other rows than before."""
+
+Counts = Mapping[str, Mapping[str, int]]
+"""By source: rows kept, and rows left out for one reason or another."""
+
+
+def reuse(
+    store: Store,
+    recipe: Mapping[str, object],
+    *,
+    files: Sequence[str] = (),
+    say: Say = silent,
+) -> Manifest | None:
+    """The manifest of a data set made with this recipe, None where there is none or an object is missing or damaged.
+
+    `files` are further keys that the recipe leaves behind. `say` is told of any data set that is here: runs that were
+    made of another one cannot go on without it. Reads every object once.
+    """
+    try:
+        manifest = load_manifest(store)
+    except (DataError, ValueError):
+        return None
+    if _is_whole(store, recipe, manifest, files):
+        say("the data set is already there")
+        return manifest
+    say(f"another data set is here, version {manifest.version}: this one takes its place")
+    return None
+
+
+def _is_whole(store: Store, recipe: Mapping[str, object], manifest: Manifest, files: Sequence[str]) -> bool:
+    recorded = _recorded(store)
+    # The version ties the record to the manifest: another preparation may have been cut off between the two.
+    if recorded != _document(recipe, manifest, recorded.get("files", {}), recorded.get("counts", {})):
+        return False
+    if set(recorded["files"]) != set(files):
+        return False
+    expected = {key: str(sha256) for key, sha256 in recorded["files"].items()}
+    for source in manifest.sources:
+        expected |= {shard.key: shard.sha256 for shard in manifest.shards(source.name)}
+    for evaluation in manifest.evaluations:
+        expected |= {stored.key: stored.sha256 for stored in evaluation.files.values()}
+    return all(_sha256(store, key) == sha256 for key, sha256 in expected.items())
+
+
+def record(
+    store: Store,
+    recipe: Mapping[str, object],
+    manifest: Manifest,
+    *,
+    files: Sequence[str] = (),
+    counts: Counts | None = None,
+) -> None:
+    """Write down how the data set was made, and what became of each source's rows; the last thing that is written."""
+    checksums = {key: _sha256(store, key) for key in files}
+    document = _document(recipe, manifest, checksums, counts or {})
+    store.put(RECIPE_KEY, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def remove_recorded_files(store: Store) -> None:
+    """Remove what an earlier data set here left behind beside its rows: another one's tokenizer is not this one's."""
+    store.delete(_recorded_files(store))
+
+
+def damaged_files(store: Store) -> list[str]:
+    """Keys of the recorded files that are missing, or not what `record` saw; none where nothing is recorded."""
+    return [key for key, sha256 in _recorded_files(store).items() if _sha256(store, key) != sha256]
+
+
+def read_counts(store: Store, manifest: Manifest) -> Counts:
+    """What `record` was told of each source of this very data set; empty where nothing is known."""
+    recorded = _recorded(store)
+    counts = recorded.get("counts", {}) if recorded.get("manifest_version") == manifest.version else {}
+    return counts if isinstance(counts, dict) else {}
+
+
+def _recorded_files(store: Store) -> dict[str, str]:
+    files = _recorded(store).get("files", {})
+    return files if isinstance(files, dict) else {}
+
+
+def _recorded(store: Store) -> dict[str, Any]:
+    """What `record` wrote; empty where nothing was, or where it is damaged."""
+    try:
+        recorded = json.loads(store.get(RECIPE_KEY))
+    except (NotFoundInStore, ValueError):
+        return {}
+    return recorded if isinstance(recorded, dict) else {}
+
+
+def _document(
+    recipe: Mapping[str, object], manifest: Manifest, files: Mapping[str, str | None], counts: Counts
+) -> dict[str, object]:
+    said = {
+        "format_version": _FORMAT_VERSION,
+        "recipe": recipe,
+        "manifest_version": manifest.version,
+        "files": files,
+        "counts": counts,
+    }
+    # Through JSON, so that what is compared with a file's content has its types.
+    return json.loads(json.dumps(said))  # type: ignore[no-any-return]
+
+
+def _sha256(store: Store, key: str) -> str | None:
+    try:
+        return hashlib.sha256(store.get(key)).hexdigest()
+    except NotFoundInStore:
+        return None

@@ -1,0 +1,119 @@
+"""The first pass over users' files: every row is checked, and what has to be known of all of them is found out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from data_io.curation.held_out import HeldOut, HeldOutChoice, SpareTexts
+from data_io.dataset.rows import Row, check_row
+from data_io.execution import Pace, Run
+from data_io.storage.resumable import Work
+from data_io.user_files.columns import InputRows
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """A part of a source's input. `negatives` is how many every row must have, None: as many as it has."""
+
+    work: Work | None
+    source: int
+    number: int
+    name: str
+    rows: InputRows
+    size: int
+    negatives: int | None
+    heldout_fraction: float
+    max_heldout_queries: int
+    keeps_spares: bool
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A source, or a part of one: its rows, the bytes of their texts, and the fewest negatives that a row has.
+
+    `held_out` has the queries and positives that may be held out, `spares` positives that may stand for negatives.
+    """
+
+    rows: int
+    text_bytes: int
+    fewest_negatives: int
+    held_out: tuple[tuple[str, str], ...]
+    spares: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ScannedSource:
+    """A source after the first pass."""
+
+    text_bytes: int
+    fewest_negatives: int
+    held_out: HeldOut
+    spares: tuple[str, ...]
+
+
+def scan(tasks: Sequence[ScanTask], *, run: Run, pace: Pace) -> list[ScannedSource]:
+    """Scan the pieces of all sources. Raises DataError with file and line for the first row that is not valid."""
+    merged = [_Merged(task) for task in tasks if task.number == 0]
+    for task, found in run(scan_piece, tasks):
+        merged[task.source].add(task.number, found)
+        pace(found.rows, task.size)
+    return [each.result() for each in merged]
+
+
+def scan_piece(task: ScanTask) -> Scanned:
+    """Read one piece, or take what was found there before."""
+    key = f"scan/{task.name}/{task.number:05d}.json"
+    if task.work is not None and (done := task.work.load(key)) is not None:
+        held_out = tuple((query, positive) for query, positive in done["held_out"])
+        return Scanned(done["rows"], done["text_bytes"], done["fewest_negatives"], held_out, tuple(done["spares"]))
+    found = _scan_rows(task.rows, task)
+    if task.work is not None:
+        task.work.save(
+            key,
+            {
+                "rows": found.rows,
+                "text_bytes": found.text_bytes,
+                "fewest_negatives": found.fewest_negatives,
+                "held_out": [list(pair) for pair in found.held_out],
+                "spares": list(found.spares),
+            },
+        )
+    return found
+
+
+def _scan_rows(rows: Iterable[Row], task: ScanTask) -> Scanned:
+    choice = HeldOutChoice(fraction=task.heldout_fraction, max_queries=task.max_heldout_queries)
+    spares = SpareTexts()
+    count = text_bytes = 0
+    fewest: int | None = None
+    for row in rows:
+        text_bytes += check_row(row, len(row.negatives) if task.negatives is None else task.negatives, row.place)
+        fewest = len(row.negatives) if fewest is None else min(fewest, len(row.negatives))
+        choice.add(row, count)
+        if task.keeps_spares:
+            spares.add(row.positive)
+        count += 1
+    held_out = tuple((row.query, row.positive) for row in choice.result().rows)
+    return Scanned(count, text_bytes, fewest or 0, held_out, spares.result())
+
+
+class _Merged:
+    """The pieces of one source as one."""
+
+    def __init__(self, first: ScanTask) -> None:
+        self._choice = HeldOutChoice(fraction=first.heldout_fraction, max_queries=first.max_heldout_queries)
+        self._spares = SpareTexts()
+        self._text_bytes = 0
+        self._fewest: list[int] = []
+
+    def add(self, number: int, found: Scanned) -> None:
+        for n, (query, positive) in enumerate(found.held_out):
+            self._choice.add(Row(query, positive), number, n)
+        for text in found.spares:
+            self._spares.add(text)
+        self._text_bytes += found.text_bytes
+        if found.rows:
+            self._fewest.append(found.fewest_negatives)
+
+    def result(self) -> ScannedSource:
+        fewest = min(self._fewest, default=0)
+        return ScannedSource(self._text_bytes, fewest, self._choice.result(), self._spares.result())

@@ -1,0 +1,201 @@
+"""What the pieces of a mining job leave for each other: objects of checked chunks, each under a mark written last.
+
+A piece is done when its mark is there. The mark names the piece's objects with their sizes, and every chunk in them
+with the keys it spans, its place and its CRC; so a reader fetches the chunks of a range of keys and nothing else, and
+wrong bytes are never taken for right ones. The same piece done twice leaves the same bytes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from zlib_ng.zlib_ng import crc32
+
+from data_io.errors import DataError, NotFoundInStore
+from data_io.storage.errors import ObjectTooShort
+from data_io.storage.ranged_reads import split_runs
+from data_io.storage.store import Store
+
+KEYS = 2**64
+"""Keys are 64-bit hashes of texts, spread evenly: a range of keys is a share of the texts."""
+_MARK = ".json"
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ChunkRef(_Stored):
+    """Bytes of an object: what they hold, the keys from first to last in them, where they are."""
+
+    name: str
+    first: int = 0
+    last: int = KEYS - 1
+    rows: int
+    offset: int
+    size: int
+    crc: int
+
+
+class PartRef(_Stored):
+    """One object of a piece. Keys rise from chunk to chunk of a name."""
+
+    key: str
+    size: int
+    chunks: tuple[ChunkRef, ...]
+
+
+class Mark(_Stored):
+    """What a finished piece left: its objects, and what it counted."""
+
+    parts: tuple[PartRef, ...] = ()
+    counts: dict[str, int] = Field(default_factory=dict)
+    histograms: dict[str, list[int]] = Field(default_factory=dict)
+    samples: tuple[dict[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk before it is written."""
+
+    name: str
+    data: bytes
+    rows: int
+    first: int = 0
+    last: int = KEYS - 1
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A span of one object that holds wanted chunks and nothing else."""
+
+    key: str
+    chunks: tuple[ChunkRef, ...]
+
+
+def key_range(index: int, count: int) -> tuple[int, int]:
+    """First and last key of the `index`-th of `count` equal shares of all keys."""
+    return index * KEYS // count, (index + 1) * KEYS // count - 1
+
+
+def mark_key(piece: str) -> str:
+    return f"{piece}{_MARK}"
+
+
+def write_part(store: Store, key: str, chunks: Sequence[Chunk]) -> PartRef:
+    """Write one object of a piece."""
+    refs, offset = [], 0
+    for chunk in chunks:
+        refs.append(
+            ChunkRef(
+                name=chunk.name, first=chunk.first, last=chunk.last, rows=chunk.rows, offset=offset,
+                size=len(chunk.data), crc=crc32(chunk.data),
+            )
+        )  # fmt: skip
+        offset += len(chunk.data)
+    store.put(key, b"".join(chunk.data for chunk in chunks))
+    return PartRef(key=key, size=offset, chunks=tuple(refs))
+
+
+def write_mark(store: Store, piece: str, mark: Mark) -> Mark:
+    """Declare a piece done; its objects are all there."""
+    store.put(mark_key(piece), mark.model_dump_json().encode())
+    return mark
+
+
+def read_mark(store: Store, piece: str) -> Mark | None:
+    """The mark of a finished piece, None where there is none or it cannot be read."""
+    try:
+        return Mark.model_validate_json(store.get(mark_key(piece)))
+    except (NotFoundInStore, ValidationError):
+        return None
+
+
+def finished(store: Store, folder: str) -> dict[str, Mark]:
+    """Pieces under `folder` whose mark is there with every object in its size. One listing, a GET for each mark."""
+    listed = {info.key: info.size for info in store.list(folder)}
+    done = {}
+    for key in listed:
+        if PurePosixPath(key).suffix != _MARK:
+            continue
+        piece = key.removesuffix(_MARK)
+        mark = read_mark(store, piece)
+        if mark is not None and all(listed.get(part.key) == part.size for part in mark.parts):
+            done[piece] = mark
+    return done
+
+
+def fetches(marks: Iterable[Mark], name: str, first: int = 0, last: int = KEYS - 1) -> list[Fetch]:
+    """What has to be read for all chunks called `name` with a key from `first` to `last`."""
+    found = []
+    for mark in marks:
+        for part in mark.parts:
+            chunks = tuple(c for c in part.chunks if c.name == name and c.first <= last and c.last >= first)
+            if chunks:
+                found.append(Fetch(part.key, chunks))
+    return found
+
+
+def read_chunks(store: Store, wanted: Iterable[Fetch]) -> Iterator[memoryview]:
+    """The bytes of chunks, one GET for neighbours. Raises DataError for an object that is missing or damaged."""
+    for fetch in wanted:
+        for run in _neighbours(fetch.chunks):
+            start = run[0].offset
+            length = run[-1].offset + run[-1].size - start
+            if length == 0:
+                continue
+            try:
+                data = store.get_range(fetch.key, start, length).data
+            except (NotFoundInStore, ObjectTooShort) as error:
+                raise _damaged(store, fetch.key, "missing or cut short") from error
+            for chunk in run:
+                view = data[chunk.offset - start : chunk.offset - start + chunk.size]
+                if crc32(view) != chunk.crc:
+                    raise _damaged(store, fetch.key, f"damaged: chunk {chunk.name!r} has not the checksum it had")
+                yield view
+
+
+def read_tables(store: Store, wanted: Iterable[Fetch]) -> Iterator[pa.Table]:
+    """Chunks that `table_chunks` made."""
+    for data in read_chunks(store, wanted):
+        yield pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+
+
+def table_chunks(name: str, table: pa.Table, *, chunk_bytes: int, key_column: str | None = "key") -> list[Chunk]:
+    """A table as chunks of about `chunk_bytes` before compression; its key column rises."""
+    if table.num_rows == 0:
+        return []
+    step = max(1, min(table.num_rows, chunk_bytes * table.num_rows // max(1, table.nbytes)))
+    chunks = []
+    for start in range(0, table.num_rows, step):
+        piece = table.slice(start, step)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, piece.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out:
+            out.write_table(piece)
+        spans = {}
+        if key_column is not None:
+            keys = piece.column(key_column)
+            spans = {"first": keys[0].as_py(), "last": keys[-1].as_py()}
+        chunks.append(Chunk(name, sink.getvalue().to_pybytes(), piece.num_rows, **spans))
+    return chunks
+
+
+def array_chunk(name: str, values: npt.NDArray[np.generic]) -> Chunk:
+    """An array as one chunk, little-endian."""
+    plain = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
+    return Chunk(name, plain.tobytes(), len(values))
+
+
+def _neighbours(chunks: Sequence[ChunkRef]) -> list[list[ChunkRef]]:
+    return split_runs(chunks, lambda run, chunk: run[-1].offset + run[-1].size == chunk.offset)
+
+
+def _damaged(store: Store, key: str, found: str) -> DataError:
+    return DataError(
+        f"{store.uri.rstrip('/')}/{key}, a work file of mining, is {found}",
+        remedy="remove it and run the same command again: it makes what is missing",
+    )

@@ -1,0 +1,109 @@
+"""`f2llm doctor` and `f2llm version`: what is installed here or on a cluster, and what works."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli.options import (
+    AllowHttp,
+    Context,
+    Debug,
+    EndpointUrl,
+    Json,
+    Kubeconfig,
+    Namespace,
+    Region,
+    print_json,
+    s3_options,
+)
+from jobs.extras import needs
+
+if TYPE_CHECKING:
+    from data_io.config import S3Options
+    from jobs.doctor.check import Check
+
+_LIBRARIES = ("torch", "ray", "deepspeed", "transformers", "sentence-transformers", "pyarrow", "obstore", "flash-attn")
+_STYLES = {"ok": "green", "warn": "yellow", "missing": "red", "absent": "dim", "unknown": "dim"}
+
+
+def doctor(
+    job: Annotated[
+        str | None,
+        typer.Argument(metavar="JOB.yaml", help="With --cluster: also what this document needs.", show_default=False),
+    ] = None,
+    uri: Annotated[
+        str | None,
+        typer.Option("--uri", metavar="URI", help="Also try to write to and read from this store.", show_default=False),
+    ] = None,
+    directory: Annotated[Path, typer.Option("--dir", help="Where runs will be written.")] = Path("runs"),
+    endpoint_url: EndpointUrl = None,
+    region: Region = None,
+    allow_http: AllowHttp = False,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Look at a Kubernetes cluster instead.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what this machine, or a cluster, has, lacks, and how to get it.
+
+    Exit code 0: a run on CPU, or a job on the cluster, can work; 5: the store cannot be used; 10: something that is
+    needed is missing; 11: the cluster does not answer.
+    """
+    from jobs.doctor.machine import can_run, examine
+    from jobs.errors import UsageError
+
+    if cluster:
+        from jobs.doctor.examine import examine_cluster
+
+        checks = examine_cluster(kubeconfig, context, namespace, job)
+    elif job or namespace or context or kubeconfig:
+        raise UsageError("found a document or a cluster without --cluster", remedy="f2llm doctor --cluster JOB.yaml")
+    else:
+        s3 = s3_options(endpoint_url, region, allow_http)
+        checks = examine(folder=directory, uri=uri, store_check=None if uri is None else lambda: _probe_store(uri, s3))
+    if json:
+        print_json({"can_run": can_run(checks), "checks": [check.to_dict() for check in checks]})
+    else:
+        _print(checks)
+    if not can_run(checks):
+        only = [check.name for check in checks if check.status == "missing"]
+        raise typer.Exit({"store": 5, "API server": 11}.get(only[0], 10) if len(only) == 1 else 10)
+
+
+def _probe_store(uri: str, s3: "S3Options") -> list[str]:
+    with needs("data"):
+        from jobs.workflows.data import probe_store
+    return probe_store(uri, s3)
+
+
+def _print(checks: "list[Check]") -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for check in checks:
+        console.print(f"[{_STYLES[check.status]}]{check.status:<8}[/]", end="")
+        console.print(f"{check.name:<17} {check.found}", markup=False)
+        if check.mend:
+            console.print(f"{'':<26}to mend it: {check.mend}", markup=False)
+
+
+def version(json: Json = False, debug: Debug = False) -> None:
+    """Print the versions of f2llm-ray and its libraries."""
+    import platform
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+
+    versions = {"f2llm-ray": installed_version("f2llm-ray"), "Python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = installed_version(name)
+        except PackageNotFoundError:
+            continue
+    if json:
+        print_json(versions)
+    else:
+        for name, number in versions.items():
+            print(f"{name:<22}{number}")

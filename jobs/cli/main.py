@@ -1,0 +1,26 @@
+"""`f2llm`, the console script. The command line itself is loaded in here, so that Ctrl-C is caught from the start."""
+
+import os
+import signal
+import sys
+
+from jobs.cli.output.errors import stopped
+
+READER_GONE = 128 + signal.SIGPIPE
+"""The exit code of a command whose output nobody reads to its end, as of `f2llm schema | head -c 1`."""
+
+
+def main() -> None:
+    """Run the command line of this process, and end with its exit code."""
+    try:
+        from jobs.cli.app import call
+
+        code = call(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = stopped(sys.argv[1:])
+    except BrokenPipeError:
+        code = READER_GONE
+        # What is still buffered would fail again when the interpreter ends, which prints an error and exits with 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

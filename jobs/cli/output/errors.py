@@ -1,0 +1,39 @@
+"""How a command that fails, or is stopped by Ctrl-C, says so: one message on stderr, JSON on stdout with --json."""
+
+import sys
+from collections.abc import Sequence
+
+from data_io.errors import F2LLMError
+
+
+def stopped(arguments: Sequence[str]) -> int:
+    """The exit code after Ctrl-C. Whoever pressed it knows; a program that asked for --json is told."""
+    if "--json" in arguments:
+        import json
+
+        facts = {
+            "class": "user",
+            "exit_code": 130,
+            "message": "stopped by Ctrl-C",
+            "remedy": "run the same command again",
+        }
+        print(json.dumps({"error": facts}, indent=2))
+    return 130
+
+
+def report_error(error: F2LLMError, arguments: Sequence[str]) -> None:
+    if "--debug" in arguments:
+        import traceback
+
+        traceback.print_exc()
+    print(f"error: {error}", file=sys.stderr)
+    if "--json" in arguments:
+        import json
+
+        facts = {
+            "class": error.error_class,
+            "exit_code": error.exit_code,
+            "message": error.message,
+            "remedy": error.remedy,
+        }
+        print(json.dumps({"error": facts}, indent=2, allow_nan=False))

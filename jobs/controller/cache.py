@@ -1,0 +1,113 @@
+"""What the operator's watches have seen, and how a job's part of it is found."""
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+from jobs.kube.driver_report import STOP_KEY, published_in
+from jobs.kube.names import attempt_id, attempt_name, progress_name
+from jobs.kube.observed import Seen
+from jobs.kube.resource import key_of
+from jobs.kube.status import JobStatus, status_of
+from jobs.manifests.pods import DOCUMENT_FILE
+from ray_app.run_directory.status import RunStatus
+
+Key = tuple[str, str]
+Index = Mapping[Key, Iterable[tuple[str, Any]]]
+"""By key what was seen, each beside the uid of its object."""
+
+
+class Sights:
+    """Indices by (namespace, name) of each object, pods by (namespace, name of their job)."""
+
+    def __init__(
+        self,
+        *,
+        jobs: Index,
+        ray_jobs: Index,
+        ray_clusters: Index,
+        config_maps: Index,
+        pods: Index,
+    ) -> None:
+        self._jobs, self._ray_jobs, self._ray_clusters = jobs, ray_jobs, ray_clusters
+        self._config_maps, self._pods = config_maps, pods
+        self._gone: frozenset[str] = frozenset()
+
+    def uids(self) -> set[str]:
+        """Of all that was seen."""
+        indices = (self._jobs, self._ray_jobs, self._ray_clusters, self._config_maps, self._pods)
+        return {uid for index in indices for key in list(index) for uid, _ in index.get(key, ())}
+
+    def forget(self, uids: Set[str]) -> bool:
+        """What has these uids is there no more, though nobody saw it go; says whether that is new."""
+        before = self._gone
+        self._gone = frozenset((before | uids) & self.uids())
+        return not self._gone <= before
+
+    def job(self, key: Key) -> Mapping[str, Any] | None:
+        found: Mapping[str, Any] | None = self._first(self._jobs, key)
+        return found
+
+    def jobs(self) -> list[Mapping[str, Any]]:
+        return [each for key in list(self._jobs) for each in self._at(self._jobs, key)]
+
+    def of(self, resource: Mapping[str, Any], status: JobStatus) -> Seen:
+        """What there is of a job's current attempt, and all of its pods."""
+        namespace, name = key_of(resource)
+        uid = resource["metadata"]["uid"]
+        ray_job = self._first(self._ray_jobs, (namespace, attempt_name(name, status.attempt)))
+        if ray_job is not None and not _is_owned(ray_job, uid):
+            ray_job = None  # of a job that had this name before
+        cluster = (ray_job or {}).get("status", {}).get("rayClusterName") or ""
+        config_map = self._progress(resource)
+        document = self._first(self._config_maps, (namespace, attempt_name(name, status.attempt)))
+        return Seen(
+            ray_job=ray_job,
+            ray_cluster=self._first(self._ray_clusters, (namespace, cluster)),
+            pods=tuple(sorted(self._at(self._pods, (namespace, name)), key=lambda pod: pod.name)),
+            published=published_in(config_map, attempt=attempt_id(uid, status.attempt)),
+            stop_wish=((config_map or {}).get("data") or {}).get(STOP_KEY, ""),
+            document=((document or {}).get("data") or {}).get(DOCUMENT_FILE, ""),
+        )
+
+    def run_of(self, resource: Mapping[str, Any]) -> RunStatus | None:
+        """What the driver of the newest attempt said last, while the attempt is under way."""
+        status = status_of(resource)
+        attempt = attempt_id(resource["metadata"]["uid"], status.attempt)
+        said = published_in(self._progress(resource), attempt=attempt) if status.active else None
+        return said.run if said else None
+
+    def _progress(self, resource: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        namespace, name = key_of(resource)
+        found: Mapping[str, Any] | None = self._first(self._config_maps, (namespace, progress_name(name)))
+        return found
+
+    def _first(self, index: Index, key: Key) -> Any:
+        return next(iter(self._at(index, key)), None)
+
+    def _at(self, index: Index, key: Key) -> list[Any]:
+        return [value for uid, value in index.get(key, ()) if uid not in self._gone]
+
+
+def slim_ray_job(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What is needed of a RayJob: without the pod templates, of which a thousand would fill the memory."""
+    metadata = {key: body["metadata"].get(key) for key in ("name", "namespace", "uid", "ownerReferences")}
+    return {
+        "metadata": metadata,
+        "spec": {"suspend": body["spec"].get("suspend")},
+        "status": dict(body.get("status", {})),
+    }
+
+
+def slim_ray_cluster(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What is needed of a RayCluster."""
+    groups, status = body["spec"].get("workerGroupSpecs", []), body.get("status", {})
+    counts = [{key: each.get(key) for key in ("groupName", "replicas", "maxReplicas")} for each in groups]
+    return {
+        "metadata": {key: body["metadata"].get(key) for key in ("name", "namespace", "uid")},
+        "spec": {"workerGroupSpecs": counts},
+        "status": {key: status.get(key) for key in ("state", "conditions")},
+    }
+
+
+def _is_owned(value: Mapping[str, Any], uid: str) -> bool:
+    return any(owner["uid"] == uid for owner in value["metadata"].get("ownerReferences") or ())

@@ -1,0 +1,159 @@
+"""What the metrics say of one job: by name the words, further labels, and where the value comes from.
+
+Values come from three places: the job's status, its document, and the last words of its driver.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from jobs.controller.status import time_of
+from jobs.document.job import EmbeddingJob
+from jobs.kube.status import JobStatus
+from ray_app.run_directory.status import Reason, RunStatus
+
+Samples = Iterable[tuple[Mapping[str, str], float | None]]
+"""(further labels, value); None where it is not known."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What a document asks for: worker pods, the number below which a job does not train, GPUs of each."""
+
+    wanted: int
+    least: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class JobSight:
+    """One job. `workers` is None where its document makes no sense, `run` where its driver has not spoken."""
+
+    status: JobStatus
+    workers: Workers | None
+    run: RunStatus | None
+
+
+@dataclass(frozen=True)
+class JobGauge:
+    """One metric of a job; `labels` are those beside `namespace` and `job`."""
+
+    words: str
+    samples: Callable[[JobSight], Samples]
+    labels: tuple[str, ...] = ()
+
+
+def workers_of(document: EmbeddingJob) -> Workers:
+    workers = document.spec.workers
+    return Workers(workers.replicas, workers.min or 1, workers.gpus)
+
+
+def _of_status(words: str, attribute: str) -> JobGauge:
+    return JobGauge(words, lambda job: [({}, getattr(job.status, attribute))])
+
+
+def _of_run(words: str, attribute: str) -> JobGauge:
+    return JobGauge(words, lambda job: [({}, getattr(job.run, attribute))] if job.run else [])
+
+
+def _of_workers(words: str, value: Callable[[JobStatus, Workers], float]) -> JobGauge:
+    return JobGauge(words, lambda job: [({}, value(job.status, job.workers))] if job.workers else [])
+
+
+def _source_losses(job: JobSight) -> Samples:
+    if job.run is not None:
+        yield from (({"source": name}, loss) for name, loss in job.run.source_losses.items())
+
+
+def _restarts_by_reason(job: JobSight) -> Samples:
+    """Zeros as well: what first appears with 1 has not grown, as Prometheus sees it."""
+    if job.run is not None:
+        yield from (({"reason": each.value}, job.run.restarts_by_reason.get(each, 0)) for each in Reason)
+
+
+def _last_failure(job: JobSight) -> Samples:
+    failure = job.status.last_failure
+    if failure is not None:
+        labels = {"error_class": failure.error_class, "reason": failure.reason}
+        yield labels, time_of(failure.time).timestamp()
+
+
+def _started(job: JobSight) -> Samples:
+    if job.status.started_time is not None:
+        yield {}, time_of(job.status.started_time).timestamp()
+
+
+def _store_silent(job: JobSight) -> Samples:
+    if job.run is not None and job.run.store_silent_since is not None:
+        yield {}, job.run.store_silent_since.timestamp()
+
+
+def _last_checkpoint(job: JobSight) -> Samples:
+    if job.run is not None and job.run.last_checkpoint_time is not None:
+        yield {}, job.run.last_checkpoint_time.timestamp()
+
+
+JOB_GAUGES: Mapping[str, JobGauge] = {
+    "f2llm_job_phase": JobGauge(
+        "1 for the phase that the job is in.", lambda job: [({"phase": job.status.phase.value}, 1)], ("phase",)
+    ),
+    "f2llm_job_step": _of_status("Optimiser steps done.", "step"),
+    "f2llm_job_total_steps": _of_status("Optimiser steps in all.", "total_steps"),
+    "f2llm_job_loss": _of_status("Loss of the last steps.", "loss"),
+    "f2llm_job_examples_per_second": _of_status("Examples a second.", "examples_per_second"),
+    "f2llm_job_tokens_per_second": _of_status("Tokens a second.", "tokens_per_second"),
+    "f2llm_job_workers": _of_status("Worker pods that are ready.", "ready_replicas"),
+    "f2llm_job_attempts": _of_status("Attempts so far.", "attempt"),
+    "f2llm_job_restarts": _of_status("Starts of the workers after the first.", "restarts"),
+    "f2llm_job_steps_lost": _of_status("Steps that were repeated.", "steps_lost"),
+    "f2llm_job_last_checkpoint_step": _of_status("Step of the newest checkpoint.", "last_checkpoint_step"),
+    "f2llm_job_attempt_started_timestamp_seconds": JobGauge("When the newest attempt was begun.", _started),
+    "f2llm_job_last_failure_timestamp_seconds": JobGauge(
+        "When the last attempt that failed ended, with the class and name of its error.",
+        _last_failure,
+        ("error_class", "reason"),
+    ),
+    "f2llm_job_workers_wanted": _of_workers("Worker pods that the document asks for.", lambda _, each: each.wanted),
+    "f2llm_job_workers_min": _of_workers(
+        "Worker pods without which the job does not train.", lambda _, each: each.least
+    ),
+    "f2llm_job_gpus": _of_workers(
+        "GPUs of the worker pods that are ready.", lambda status, each: status.ready_replicas * each.gpus
+    ),
+    "f2llm_job_gpus_wanted": _of_workers("GPUs that the document asks for.", lambda _, each: each.wanted * each.gpus),
+    "f2llm_job_learning_rate": _of_run("Learning rate of the last step.", "learning_rate"),
+    "f2llm_job_data_wait_share": _of_run(
+        "Share of the last steps' time that went into waiting for data.", "data_wait_share"
+    ),
+    "f2llm_job_goodput": _of_run(
+        "Share of the training time so far that went into steps of the surviving trajectory.", "goodput"
+    ),
+    "f2llm_job_model_flops_per_second": _of_run(
+        "Floating-point operations of the model a second, recomputation left out: over the peak of its GPUs, the MFU.",
+        "model_flops_per_second",
+    ),
+    "f2llm_job_score": _of_run(
+        "Of the newest measured checkpoint: mean of nDCG@10 and Spearman over the held-out sets.", "score"
+    ),
+    "f2llm_job_best_score": _of_run("The highest of these scores so far; its checkpoint is kept.", "best_score"),
+    "f2llm_job_store_retries": _of_run(
+        "Reads of training data that were repeated since training began.", "store_retries"
+    ),
+    "f2llm_job_store_silent_timestamp_seconds": JobGauge(
+        "When the store of the run last answered, where that is more than 20 s ago.", _store_silent
+    ),
+    "f2llm_job_last_checkpoint_timestamp_seconds": JobGauge(
+        "When the newest checkpoint was complete.", _last_checkpoint
+    ),
+    "f2llm_job_checkpoint_stall_seconds": _of_run(
+        "For how long the newest checkpoint held training up.", "checkpoint_stall_seconds"
+    ),
+    "f2llm_job_checkpoint_save_seconds": _of_run(
+        "How long the newest checkpoint was written, beside training.", "checkpoint_save_seconds"
+    ),
+    "f2llm_job_restarts_by_reason": JobGauge(
+        "Starts of the workers after the first, by what made them necessary.", _restarts_by_reason, ("reason",)
+    ),
+    "f2llm_job_source_loss": JobGauge(
+        "Loss of each source in the last step that used it.", _source_losses, ("source",)
+    ),
+}

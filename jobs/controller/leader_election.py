@@ -1,0 +1,118 @@
+"""Leader election by a Lease, so that of several operators one acts and another takes over when it is gone.
+
+A holder renews the Lease; another takes it once it has seen no renewal for the Lease's length by its own clock, so that
+the machines' clocks need not agree. The write is refused where somebody was faster.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from jobs.errors import F2LLMError, KubernetesError, StaleObject
+from jobs.kube.api import KubeApi, micro_time
+
+LEASE_SECONDS = 15
+RENEW_SECONDS = 5
+_LEADS_SHARE = 0.8
+"""Of the lease after which its holder takes it for lost: before others do."""
+_log = logging.getLogger(__name__)
+
+
+class LeaderLease:
+    """One candidate. `identity` must be its own, such as the name of its pod."""
+
+    def __init__(self, api: KubeApi, *, name: str, namespace: str, identity: str) -> None:
+        self._api = replace(api, answer_seconds=RENEW_SECONDS)
+        self._name, self._namespace, self._identity = name, namespace, identity
+        self._seen: Any = None
+        self._seen_at = 0.0
+        self._leads_until = 0.0
+
+    def wait(self) -> None:
+        """Return once this candidate leads."""
+        while not self._took():
+            time.sleep(RENEW_SECONDS / 2)
+        _log.info("leading as %s", self._identity)
+
+    def _took(self) -> bool:
+        try:
+            return self.try_once()
+        except KubernetesError as error:
+            if not error.retryable:
+                raise
+            _log.warning("the lease was not taken: %s", error.message)
+            return False
+
+    def try_once(self) -> bool:
+        """Take or renew the lease; says whether this candidate leads now."""
+        asked = time.monotonic()
+        if leads := self._take():
+            self._leads_until = asked + LEASE_SECONDS * _LEADS_SHARE
+        return leads
+
+    def _take(self) -> bool:
+        lease = self._api.get("Lease", self._name, namespace=self._namespace)
+        try:
+            if lease is None:
+                self._api.create(self._lease({}, transitions=0))
+                return True
+            spec = lease.get("spec", {})
+            if spec.get("holderIdentity") not in (self._identity, "", None) and not self._is_over(spec):
+                return False
+            ours = spec.get("holderIdentity") == self._identity
+            transitions = spec.get("leaseTransitions", 0) + (not ours)
+            self._api.replace(self._lease(lease["metadata"], transitions=transitions))
+        except StaleObject:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let the next candidate in at once."""
+        lease = self._api.get("Lease", self._name, namespace=self._namespace)
+        if lease is not None and lease.get("spec", {}).get("holderIdentity") == self._identity:
+            self._api.replace({**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
+
+    def keep(self, lost: Callable[[], None]) -> None:
+        """Renew in a thread of its own; call `lost` where that has not worked for the lease's length, even if an answer
+        is still awaited then.
+        """
+
+        def renew() -> None:
+            renewed = True
+            while time.monotonic() < self._leads_until:
+                time.sleep(RENEW_SECONDS if renewed else RENEW_SECONDS / 5)
+                try:
+                    renewed = self.try_once()
+                except F2LLMError as error:
+                    renewed = False
+                    _log.warning("the lease was not renewed: %s", error.message)
+
+        def watch() -> None:
+            while (left := self._leads_until - time.monotonic()) > 0:
+                time.sleep(left)
+            lost()
+
+        for work in (renew, watch):
+            threading.Thread(target=work, name=f"lease-{work.__name__}", daemon=True).start()
+
+    def _is_over(self, spec: Mapping[str, Any]) -> bool:
+        record = (spec.get("holderIdentity"), spec.get("renewTime"))
+        if record != self._seen:
+            self._seen, self._seen_at = record, time.monotonic()
+        return time.monotonic() - self._seen_at > float(spec.get("leaseDurationSeconds", LEASE_SECONDS))
+
+    def _lease(self, metadata: Mapping[str, Any], *, transitions: int) -> dict[str, Any]:
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {**metadata, "name": self._name, "namespace": self._namespace},
+            "spec": {
+                "holderIdentity": self._identity,
+                "leaseDurationSeconds": LEASE_SECONDS,
+                "renewTime": micro_time(),
+                "leaseTransitions": transitions,
+            },
+        }

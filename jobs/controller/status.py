@@ -1,0 +1,204 @@
+"""The status of a job from what is seen of it. Pure: the time is given, and the same sights give the same status."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.document.job import EmbeddingJob
+from jobs.formatting import duration
+from jobs.kube.names import worker_selector
+from jobs.kube.observed import Seen
+from jobs.kube.status import Condition, ConditionType, JobPhase, JobStatus
+from ray_app.run_directory.status import Phase, RunStatus
+
+_PHASES: Mapping[Phase, JobPhase] = {
+    Phase.PREPARING: JobPhase.STARTING,
+    Phase.EVALUATING_BEFORE: JobPhase.EVALUATING,
+    Phase.TRAINING: JobPhase.TRAINING,
+    Phase.EVALUATING_AFTER: JobPhase.EVALUATING,
+}
+
+
+def observe(status: JobStatus, job: EmbeddingJob, seen: Seen, *, generation: int) -> JobStatus:
+    """`status` brought up to what is seen: numbers and phase. Counting and judging attempts is not its business; a
+    phase that was decided (Suspending, Retrying, an end) stays.
+    """
+    facts: dict[str, Any] = {
+        "observed_generation": generation,
+        "selector": worker_selector(job.metadata.name),
+        "run_uri": job.run_uri,
+        **_pods(status, seen),
+    }
+    if seen.published is not None:
+        facts |= _numbers(seen.published.run)
+    if seen.ray_job is not None and status.active:
+        facts["ray_job_uid"] = seen.ray_job["metadata"]["uid"]
+        facts["ray_cluster"] = seen.ray_job.get("status", {}).get("rayClusterName", "")
+    status = status.model_copy(update=facts)
+    if status.active and status.phase not in (JobPhase.SUSPENDING, JobPhase.SUCCEEDED, JobPhase.FAILED):
+        phase, message = _phase(status.phase, seen)
+        status = status.model_copy(update={"phase": phase, "message": message})
+    if status.phase is not JobPhase.TRAINING:
+        status = status.model_copy(update={"eta": ""})
+    return status
+
+
+def with_conditions(status: JobStatus, seen: Seen, *, wanted: int, refusal: str, now: datetime) -> JobStatus:
+    """The conditions that follow from the rest of the status; a time changes only where a judgement does.
+
+    `wanted` is how many workers there should be, `refusal` why the document cannot be used, empty where it can.
+    """
+    made = []
+    for each in _judgements(status, seen, wanted, refusal):
+        before = status.condition(each.kind)
+        since = before.last_transition_time if before and before.status == each.status else time_text(now)
+        made.append(
+            Condition(
+                type=each.kind,
+                status=each.status,
+                reason=each.reason,
+                message=each.message,
+                observed_generation=status.observed_generation,
+                last_transition_time=since,
+            )
+        )
+    return status.model_copy(update={"conditions": tuple(made)})
+
+
+def time_text(moment: datetime) -> str:
+    """As Kubernetes writes times: UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def time_of(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    kind: ConditionType
+    status: str
+    reason: str
+    message: str = ""
+
+
+def _judgements(status: JobStatus, seen: Seen, wanted: int, refusal: str) -> Iterator[_Judgement]:
+    phase = status.phase
+    if refusal:
+        yield _Judgement(ConditionType.ACCEPTED, "False", "InvalidDocument", refusal)
+    else:
+        yield _Judgement(ConditionType.ACCEPTED, "True", "Valid")
+    if status.active and seen.waits_for_quota:
+        yield _Judgement(ConditionType.QUEUED, "True", "WaitingForQuota", "Kueue has not admitted the RayJob yet")
+    else:
+        yield _Judgement(ConditionType.QUEUED, "False", "Admitted" if status.attempt else "NotStarted")
+    if status.active and seen.cluster_is_ready:
+        yield _Judgement(ConditionType.CLUSTER_READY, "True", "PodsReady", f"{status.ready_replicas} workers")
+    else:
+        reason = "PodsPending" if seen.pods else "NoPods"
+        yield _Judgement(ConditionType.CLUSTER_READY, "False", reason, seen.trouble)
+    yield _storage(status, seen)
+    trains = phase is JobPhase.TRAINING and status.step > 0
+    yield _Judgement(ConditionType.TRAINING, str(trains), "StepsFlow" if trains else phase.value)
+    if status.last_checkpoint_step is None:
+        yield _Judgement(ConditionType.CHECKPOINTED, "False", "NoCheckpoint")
+    else:
+        yield _Judgement(ConditionType.CHECKPOINTED, "True", "CheckpointWritten", f"step {status.last_checkpoint_step}")
+    yield _degraded(status, wanted)
+    yield _Judgement(ConditionType.SUCCEEDED, str(phase is JobPhase.SUCCEEDED), phase.value)
+    failure = status.last_failure
+    if phase is JobPhase.FAILED and failure is not None:
+        yield _Judgement(ConditionType.FAILED, "True", failure.reason, sentence(failure.message, failure.remedy))
+    elif phase is JobPhase.FAILED:
+        yield _Judgement(ConditionType.FAILED, "True", "InvalidDocument", refusal)
+    else:
+        yield _Judgement(ConditionType.FAILED, "False", phase.value)
+
+
+def _storage(status: JobStatus, seen: Seen) -> _Judgement:
+    """What the driver found out about the store when it started; a failure on the store says otherwise."""
+    kind, failure = ConditionType.STORAGE_READY, status.last_failure
+    if (
+        failure is not None
+        and failure.error_class == "storage"
+        and status.phase in (JobPhase.RETRYING, JobPhase.FAILED)
+    ):
+        return _Judgement(kind, "False", failure.reason, failure.message)
+    run = seen.published.run if seen.published else None
+    if run is not None and run.store_silent_since is not None:
+        return _Judgement(kind, "False", "NotAnswering", _silent(run.store_silent_since))
+    if run is not None and run.store:
+        return _Judgement(kind, "True", "StoreProbed", run.store)
+    before = status.condition(kind)
+    if before is not None and before.status == "True":
+        return _Judgement(kind, "True", before.reason, before.message)
+    return _Judgement(kind, "Unknown", "NotProbed")
+
+
+def _degraded(status: JobStatus, wanted: int) -> _Judgement:
+    failure = status.last_failure
+    if status.phase is JobPhase.RETRYING and failure is not None:
+        return _Judgement(ConditionType.DEGRADED, "True", "Retrying", failure.message)
+    if status.silent_since is not None:
+        message = f"the driver is not heard; missed since {status.silent_since}"
+        return _Judgement(ConditionType.DEGRADED, "True", "NoContact", message)
+    if status.phase is JobPhase.TRAINING and status.ready_replicas < wanted:
+        message = f"{status.ready_replicas} of {wanted} workers are ready; training goes on with them"
+        return _Judgement(ConditionType.DEGRADED, "True", "FewerWorkers", message)
+    return _Judgement(ConditionType.DEGRADED, "False", "AsWanted")
+
+
+def _phase(before: JobPhase, seen: Seen) -> tuple[JobPhase, str]:
+    """(phase, message) of an attempt under way."""
+    if seen.waits_for_quota:
+        return JobPhase.QUEUED, "waiting for quota"
+    run = seen.published.run if seen.published else None
+    if run is not None and run.phase in _PHASES:
+        phase = _PHASES[run.phase]
+        if run.store_silent_since is not None:
+            return phase, _silent(run.store_silent_since)
+        return phase, (seen.trouble if phase is JobPhase.STARTING else "") or run.message
+    if run is not None and run.phase.is_end:
+        return before, "the run has ended, and its pods are going"
+    return JobPhase.STARTING, seen.trouble or "waiting for the pods"
+
+
+def _silent(since: datetime) -> str:
+    return f"the store has not answered since {time_text(since)}"
+
+
+def _pods(status: JobStatus, seen: Seen) -> dict[str, int]:
+    workers = seen.workers(status.attempt) if status.active else []
+    return {"replicas": len(workers), "ready_replicas": sum(pod.ready for pod in workers)}
+
+
+def _numbers(run: RunStatus) -> dict[str, Any]:
+    """What a driver knows; one that has just replaced another knows nothing yet of what that one did."""
+    if not run.total_steps:
+        return {"workers": run.workers}
+    known = {} if run.last_checkpoint_step is None else {"last_checkpoint_step": run.last_checkpoint_step}
+    return {
+        **known,
+        "step": run.step,
+        "total_steps": run.total_steps,
+        "progress": f"{run.step / run.total_steps:.0%}" if run.total_steps else "",
+        "epoch": round(run.epoch, 2),
+        "loss": None if run.loss is None else round(run.loss, 4),
+        "examples_per_second": _rounded(run.examples_per_second),
+        "tokens_per_second": _rounded(run.tokens_per_second),
+        "eta": "" if run.eta_seconds is None else duration(run.eta_seconds),
+        "workers": run.workers,
+        "restarts": run.restarts,
+        "steps_lost": run.steps_lost,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    """Three figures: what follows changes with every step and says nothing."""
+    return None if value is None else float(f"{value:.3g}")
+
+
+def sentence(message: str, remedy: str | None) -> str:
+    """What happened and what to do."""
+    return f"{message}; {remedy}" if remedy else message

@@ -1,0 +1,189 @@
+"""What this machine has for training, what is missing, and how to get it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from jobs.doctor import library_probes as probes
+from jobs.doctor.check import Check
+from jobs.errors import F2LLMError
+from jobs.extras import install_hint, missing_data_libraries
+
+GIB = 2**30
+_PROBE_SECONDS = 120
+
+
+def examine(*, folder: Path, store_check: Callable[[], list[str]] | None = None, uri: str | None = None) -> list[Check]:
+    """Every check. `folder` is where runs will be written; `store_check` probes the store called `uri`."""
+    with ThreadPoolExecutor(max_workers=2) as pool:  # an import is one core busy
+        facts = dict(zip(probes.PROBES, pool.map(_probe, probes.PROBES), strict=True))
+    return [
+        check_python(sys.version_info[:3]),
+        *check_torch(facts["torch"]),
+        *(check_library(name, facts[name]) for name in ("transformers", "ray", "deepspeed")),
+        check_data_libraries(),
+        *check_compiler(
+            compiler=next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None),
+            ninja=shutil.which("ninja", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"),
+            headers=Path(sysconfig.get_path("include"), "Python.h").is_file(),
+        ),
+        check_cores(_cores()),
+        check_memory(_memory_bytes()),
+        *([check_shared_memory(shutil.disk_usage("/dev/shm").free)] if Path("/dev/shm").is_dir() else []),
+        check_disk(shutil.disk_usage(_existing(folder)).free, folder),
+        *([] if store_check is None else [check_store(uri or "", store_check)]),
+    ]
+
+
+def can_run(checks: list[Check]) -> bool:
+    """Whether a run on CPU can work here."""
+    return all(check.status != "missing" for check in checks)
+
+
+def check_python(version: tuple[int, int, int]) -> Check:
+    text = ".".join(map(str, version))
+    if version < (3, 11):
+        return Check("Python", "missing", text, "install Python 3.11 or newer")
+    return Check("Python", "ok", text)
+
+
+def check_torch(facts: dict[str, Any]) -> Iterator[Check]:
+    """Version, device, and the attention kernel that `attn_implementation: auto` takes."""
+    if "error" in facts:
+        yield Check("torch", "missing", facts["error"], install_hint("train"))
+        return
+    yield Check("torch", "ok", facts["version"])
+    if not facts["gpus"]:
+        why = "this torch is built without CUDA" if facts["cuda"] is None else "no GPU answers"
+        yield Check("device", "ok", f"CPU ({why})")
+        yield Check("attention kernel", "ok", "sdpa, on packed rows")
+        return
+    gpus = ", ".join(f"{gpu['name']} ({gpu['memory'] / GIB:.0f} GiB)" for gpu in facts["gpus"])
+    yield Check("device", "ok", gpus)
+    if facts["flash_attn"]:
+        yield Check("attention kernel", "ok", f"flash-attn {facts['flash_attn']}")
+    elif facts["varlen_attn"]:
+        yield Check("attention kernel", "ok", "torch's varlen_attn; flash-attn is not installed and not needed")
+    else:
+        yield Check("attention kernel", "warn", "sdpa only", install_hint("flash-attn"))
+
+
+def check_library(name: str, facts: dict[str, Any]) -> Check:
+    if "error" in facts:
+        return Check(name, "missing", facts["error"], install_hint("train"))
+    return Check(name, "ok", facts["version"])
+
+
+def check_data_libraries() -> Check:
+    """What reads and writes data sets."""
+    if absent := missing_data_libraries():
+        return Check("data libraries", "missing", f"not installed: {', '.join(absent)}", install_hint("data"))
+    return Check("data libraries", "ok", "obstore, pyarrow, tokenizers, xxhash")
+
+
+def check_compiler(*, compiler: str | None, ninja: str | None, headers: bool) -> Iterator[Check]:
+    """DeepSpeed compiles its CPU communication when it is first used."""
+    if compiler:
+        yield Check("C++ compiler", "ok", compiler)
+    else:
+        yield Check("C++ compiler", "missing", "none, and DeepSpeed compiles a part of itself", "apt-get install g++")
+    if ninja:
+        yield Check("ninja", "ok", ninja)
+    else:
+        yield Check("ninja", "missing", "none, and DeepSpeed's build needs it", "pip install ninja")
+    if headers:
+        yield Check("Python headers", "ok", sysconfig.get_path("include"))
+    else:
+        yield Check(
+            "Python headers", "missing", "no Python.h, and DeepSpeed's build needs it", "apt-get install python3-dev"
+        )
+
+
+def check_cores(cores: float) -> Check:
+    if cores < 2:
+        return Check("cores", "warn", f"{cores:g}", "two workers will take turns; use --workers 1")
+    return Check("cores", "ok", f"{cores:g}")
+
+
+def check_memory(available: int) -> Check:
+    text = f"{available / GIB:.1f} GiB available"
+    if available < 4 * GIB:
+        return Check("memory", "warn", text, "the demo takes about 4 GiB with two workers; use --workers 1")
+    return Check("memory", "ok", text)
+
+
+def check_shared_memory(free: int) -> Check:
+    """Ray's object store lives in /dev/shm and is slow on disk."""
+    text = f"{free / GIB:.1f} GiB free"
+    if free < GIB // 4:
+        return Check("/dev/shm", "warn", text, "start the container with --shm-size=2g")
+    return Check("/dev/shm", "ok", text)
+
+
+def check_disk(free: int, folder: Path) -> Check:
+    text = f"{free / GIB:.1f} GiB free for {folder}"
+    if free < 2 * GIB:
+        return Check("disk", "warn", text, "the demo takes about 1 GiB; free some, or use --dir")
+    return Check("disk", "ok", text)
+
+
+def check_store(uri: str, probe: Callable[[], list[str]]) -> Check:
+    """Whether the store can be listed, written, read and cleaned up."""
+    try:
+        return Check("store", "ok", f"{uri}: {', '.join(probe())}")
+    except F2LLMError as error:
+        return Check("store", "missing", error.message, error.remedy)
+
+
+def _probe(name: str) -> dict[str, Any]:
+    environment = (
+        {**os.environ, "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cpu")} if name == "deepspeed" else None
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobs.doctor.library_probes", name],
+            capture_output=True,
+            timeout=_PROBE_SECONDS,
+            env=environment,
+            check=False,
+        )
+        facts: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return {"error": f"importing {name} took more than {_PROBE_SECONDS} s"}
+    except ValueError:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return {"error": f"importing {name} failed: {last[0]}"}
+    return facts
+
+
+def _cores() -> float:
+    """Cores this process may use, a container's quota included."""
+    cores = float(len(os.sched_getaffinity(0)))
+    quota = _read(Path("/sys/fs/cgroup/cpu.max")).split()
+    return min(cores, int(quota[0]) / int(quota[1])) if len(quota) == 2 and quota[0].isdigit() else cores
+
+
+def _memory_bytes() -> int:
+    """Memory that can still be had, a container's limit included."""
+    lines = (line.split() for line in _read(Path("/proc/meminfo")).splitlines())
+    available = next((int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:"), 0)
+    limit, used = _read(Path("/sys/fs/cgroup/memory.max")).strip(), _read(Path("/sys/fs/cgroup/memory.current")).strip()
+    return min(available, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else available
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())

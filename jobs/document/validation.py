@@ -1,0 +1,184 @@
+"""From pydantic's errors to sentences for the person who wrote the document."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from data_io.storage.address import without_credentials
+from jobs.document.fields import DocumentField
+from jobs.document.yaml12 import RawDocument
+from jobs.errors import ConfigError
+
+# Names that other trainers use for what is here called something else.
+_KNOWN_ELSEWHERE = {
+    "batch_size": "spec.train.global_batch_size",
+    "per_device_train_batch_size": "spec.train.micro_batch_size",
+    "train_batch_size": "spec.train.global_batch_size",
+    "num_train_epochs": "spec.train.epochs",
+    "lr": "spec.train.learning_rate",
+    "min_lr": "spec.train.min_learning_rate",
+    "max_length": "spec.model.max_seq_length",
+    "bf16": "spec.train.precision",
+    "mrl_dims": "spec.train.matryoshka_dims",
+    "num_workers": "spec.workers.replicas",
+    "save_steps": "spec.checkpoint.every",
+    "save_total_limit": "spec.checkpoint.keep",
+    "output_dir": "spec.storage.uri",
+    "model_name_or_path": "spec.model.name_or_path",
+}
+
+_EVERY_FIELD = "docs/reference/document.md lists every field (of a sources file: docs/data.md)"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where it is written, the field, what was found and expected, and what would work."""
+
+    place: str
+    path: str
+    says: str
+    mend: str
+
+    def line(self) -> str:
+        return f"{self.place}: {self.path}: {self.says}"
+
+
+def raise_problems(name: str, problems: Sequence[Problem]) -> NoReturn:
+    """Raise one ConfigError for all of them, a line each."""
+    if len(problems) == 1:
+        raise ConfigError(problems[0].line(), remedy=problems[0].mend)
+    lines = "".join(f"\n  {problem.line()}; {problem.mend}" for problem in problems)
+    raise ConfigError(
+        f"{name}: {len(problems)} problems{lines}",
+        remedy=f"correct each of them; {_EVERY_FIELD}",
+    )
+
+
+def translate(error: ValidationError, raw: RawDocument, fields: Mapping[str, DocumentField]) -> list[Problem]:
+    """The problems of a document in the order they were found."""
+    found = error.errors(include_url=False)
+    wrong = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
+    # A list whose items are wrong counts as too short as well; only the items are worth a line.
+    return [_problem(d, raw, fields) for d in found if not (d["type"] == "too_short" and d["loc"] in wrong)]
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong in a small file: its path in there, and why."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def close_names(name: str, known: Iterable[str], *, otherwise: str = _EVERY_FIELD) -> str:
+    """A mend for an unknown name: the closest known ones, else what to do `otherwise`, which is about fields."""
+    known = list(known)
+    last = {path: path.rpartition(".")[2] for path in known}
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    close += [path for path in known if last[path] == name.rpartition(".")[2] and path not in close]
+    return f"did you mean {' or '.join(f'`{c}`' for c in close[:3])}?" if close else otherwise
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: short, with its type where the text alone would not tell, without credentials."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    text = without_credentials(str(value))
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    return f"`{text}` (text)" if isinstance(value, str) else f"`{text}`"
+
+
+def shown_plain(value: Any) -> str:
+    """A value as YAML would have it on one line."""
+    return json.dumps(value) if isinstance(value, bool | list | tuple | dict) or value is None else str(value)
+
+
+def _problem(details: ErrorDetails, raw: RawDocument, fields: Mapping[str, DocumentField]) -> Problem:
+    path = tuple(details["loc"])
+    place = raw.place(path)
+    name = ".".join(str(part) for part in path) or "the document"
+    field = _field(path, fields)
+    match details["type"]:
+        case "missing":
+            expected = f" ({field.expected})" if field and field.expected != "a mapping" else ""
+            # Nothing is written here, so the nearest place is the section's.
+            return Problem(place, name, f"not given, and it has no default{expected}", _give(path, field))
+        case "extra_forbidden":
+            return Problem(place, name, "unknown field", _unknown(path, fields))
+        case "value_error":
+            says, _, mend = str(details["ctx"]["error"]).rpartition("; ")
+            return Problem(place, name, says, mend)
+        case _:
+            expected = field.expected if field else details["msg"]
+            mend = _mend(details, name, field)
+            return Problem(place, name, f"found {shown(details['input'])}, expected {expected}", mend)
+
+
+def _field(path: tuple[int | str, ...], fields: Mapping[str, DocumentField]) -> DocumentField | None:
+    keys = [part for part in path if isinstance(part, str)]
+    # An item of a list has no field of its own.
+    return fields.get(".".join(keys))
+
+
+def _give(path: tuple[int | str, ...], field: DocumentField | None) -> str:
+    name = path[-1]
+    examples = {
+        ("spec", "data", "uri"): "runs/data",
+        ("metadata", "name"): "my-run",
+        ("apiVersion",): "f2llm.dev/v1alpha1",
+        ("kind",): "EmbeddingJob",
+    }
+    if path == ("spec", "model"):
+        return "add `preset: f2llm-0.6b`, or `model:` with `name_or_path`"
+    if path == ("spec", "data"):
+        return "add `data:` with `uri`, the address of a prepared data set"
+    if example := examples.get(tuple(map(str, path))):
+        return f"add `{name}: {example}`"
+    return f"add `{name}:`" + (f" ({field.description})" if field and field.description else "")
+
+
+def _unknown(path: tuple[int | str, ...], fields: Mapping[str, DocumentField]) -> str:
+    name, parent = str(path[-1]), ".".join(part for part in path[:-1] if isinstance(part, str))
+    siblings = [field.path[-1] for field in fields.values() if ".".join(field.path[:-1]) == parent]
+    if close := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
+        return f"did you mean `{close[0]}`?"
+    if name in _KNOWN_ELSEWHERE:
+        return f"here it is called `{_KNOWN_ELSEWHERE[name]}`"
+    if elsewhere := [field.name for field in fields.values() if field.path[-1] == name]:
+        return f"did you mean {' or '.join(f'`{e}`' for e in elsewhere)}?"
+    return f"remove it; {parent or 'the document'} may hold {', '.join(siblings)}"
+
+
+def _mend(details: ErrorDetails, name: str, field: DocumentField | None) -> str:
+    value = details["input"]
+    if name == "metadata.name" and isinstance(value, str):
+        slug = re.sub(r"[^a-z0-9]+", "-", value.lower()).lstrip("-0123456789")[:40].strip("-")
+        return f"for example `name: {slug or 'my-run'}`"
+    if details["type"] == "literal_error" and field is not None:
+        choices = field.expected.removesuffix(", or null").removeprefix("one of ").split(", ")
+        text = {True: "on", False: "off"}.get(value, "") if isinstance(value, bool) else str(value)
+        close = [text] if text in choices else difflib.get_close_matches(text, choices, n=1, cutoff=0.5)
+        return f"did you mean `{close[0]}`?" if close else f"write `{choices[0]}`"
+    if isinstance(value, str) and details["type"] in {"int_type", "float_type", "bool_type"}:
+        return (
+            "remove the quotes" if re.fullmatch(r"[-+.\deE]+|true|false", value) else "write it without a unit or words"
+        )
+    ctx = details.get("ctx", {})
+    for bound in ("ge", "le"):
+        if bound in ctx:
+            return f"write `{name.rpartition('.')[2]}: {ctx[bound]}` or {'more' if bound == 'ge' else 'less'}"
+    if isinstance(value, float) and value.is_integer() and details["type"] == "int_type":
+        return f"write `{int(value)}`"
+    if field is not None and not field.required and field.default is not None and field.section is None:
+        return f"write `{field.path[-1]}: {shown_plain(field.default)}`, the default, or another that fits"
+    return "write the fields below it, indented" if field and field.section else "correct it"

@@ -1,0 +1,139 @@
+"""Jobs on a cluster, from Python: the verbs of the command line.
+
+from jobs.kube.client import JobsClient
+from jobs.kube.api import connect
+from jobs.document.job import load_document
+
+jobs = JobsClient(connect())
+jobs.submit(load_document("job.yaml"))
+for job in jobs.watch("my-run"):
+    print(status_of(job).progress)
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from jobs.document.job import EmbeddingJob
+from jobs.document.validation import close_names
+from jobs.errors import ConfigError, NotFoundInKubernetes, StaleObject
+from jobs.kube.names import JOB_LABEL
+from jobs.kube.observed import Pod, pod_of
+from jobs.kube.status import status_of
+
+if TYPE_CHECKING:
+    from jobs.kube.api import KubeApi
+
+KIND = "EmbeddingJob"
+Resource = dict[str, Any]
+
+
+class JobsClient:
+    """The jobs of one namespace."""
+
+    def __init__(self, api: "KubeApi") -> None:
+        self._api = api
+
+    @property
+    def namespace(self) -> str:
+        return self._api.namespace
+
+    def submit(self, job: EmbeddingJob, *, dry_run: bool = False) -> Resource:
+        """Create a job, or change it where it is there; its preset is written out, so that the cluster sees all values.
+
+        Raises RefusedByKubernetes with what the API server says against it.
+        """
+        try:
+            return self._api.apply(self._manifest(job), dry_run=dry_run)
+        except NotFoundInKubernetes as error:
+            raise ConfigError(
+                f"the cluster does not know {KIND}s: {error.message}",
+                remedy="install the operator: `helm install f2llm-operator helm/f2llm-operator`",
+            ) from error
+
+    def list_jobs(self, *, everywhere: bool = False) -> list[Resource]:
+        """All jobs, by namespace and name."""
+        found: list[Resource] = self._api.list(KIND, everywhere=everywhere)["items"]
+        return found
+
+    def get(self, name: str) -> Resource:
+        """One job. Raises NotFoundInKubernetes with names that are close."""
+        found = self._api.get(KIND, name)
+        if found is None:
+            known = [job["metadata"]["name"] for job in self.list_jobs()]
+            there = "`f2llm list` lists those in this namespace" if known else "there is none in this namespace"
+            close = close_names(name, known, otherwise=f"{there}, `f2llm list -A` all")
+            raise NotFoundInKubernetes(f"no job {name} in namespace {self.namespace}", remedy=close)
+        return found
+
+    def watch(self, name: str) -> Iterator[Resource]:
+        """A job as it is now and after each change, until it is deleted or has ended."""
+        while True:
+            job = self.get(name)
+            yield job
+            if status_of(job).phase.is_end:
+                return
+            try:
+                for event in self._api.watch(KIND, version=job["metadata"]["resourceVersion"]):
+                    if event["object"].get("metadata", {}).get("name") != name:
+                        continue
+                    if event["type"] == "DELETED":
+                        return
+                    yield event["object"]
+                    if status_of(event["object"]).phase.is_end:
+                        return
+            except StaleObject:
+                continue  # the version is too old to watch from
+
+    def scale(self, name: str, workers: int) -> Resource:
+        """Train with another number of workers from now on."""
+        return self._change(name, {"workers": {"replicas": workers}})
+
+    def suspend(self, name: str) -> Resource:
+        """Stop behind a checkpoint and free the pods."""
+        return self._change(name, {"suspend": True})
+
+    def resume(self, name: str) -> Resource:
+        """Go on where a suspended job stopped."""
+        return self._change(name, {"suspend": False})
+
+    def delete(self, name: str) -> None:
+        """Delete a job and its pods. The run directory stays: the same document goes on with it."""
+        self.get(name)
+        self._api.delete(KIND, name)
+
+    def pods(self, name: str) -> list[Pod]:
+        """The job's pods, the head first."""
+        items = self._api.list("Pod", selector=f"{JOB_LABEL}={name}")["items"]
+        return sorted(map(pod_of, items), key=lambda pod: (not pod.is_head, pod.name))
+
+    def pod_log(
+        self, name: str, *, worker: int | None = None, follow: bool = False, lines: int | None
+    ) -> Iterator[str] | None:
+        """The log of the driver's pod, or of a worker's by its number in `pods`; None if there is no such pod."""
+        self.get(name)
+        pods = [pod for pod in self.pods(name) if pod.is_head == (worker is None) and not pod.measures]
+        number = worker or 0
+        return self._api.logs(pods[number].name, follow=follow, lines=lines) if number < len(pods) else None
+
+    def events(self, name: str) -> list[Resource]:
+        """What happened to a job, the oldest first."""
+        found = self._api.list("Event")["items"]
+        about = [each for each in found if each["regarding"].get("name") == name and each["regarding"]["kind"] == KIND]
+        return sorted(about, key=lambda each: each.get("eventTime") or each["metadata"]["creationTimestamp"])
+
+    def _change(self, name: str, spec: dict[str, Any]) -> Resource:
+        self.get(name)
+        return self._api.patch(KIND, name, {"spec": spec})
+
+    def _manifest(self, job: EmbeddingJob) -> Resource:
+        value = job.to_dict()
+        metadata = {"namespace": self.namespace, **value["metadata"]}
+        # All values are written out, so that null means no more than nothing, and the preset's name says nothing new.
+        manifest: Resource = _without_nulls({**value, "metadata": metadata, "spec": {**value["spec"], "preset": None}})
+        return manifest
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,54 @@
+"""What the driver of an attempt tells the operator, as one value of its ConfigMap: where it is and what ended it."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ray_app.run_directory.status import RunStatus
+
+PUBLISHED_KEY = "published"
+STOP_KEY = "stop"
+"""Holds the id of the attempt that should write a checkpoint and end; the driver reads it in answers to its writes."""
+
+
+class PublishedFailure(BaseModel):
+    """The error that ended a run, by the classes of data_io.errors."""
+
+    model_config = ConfigDict(frozen=True)
+
+    error: str
+    error_class: str
+    retryable: bool
+    message: str
+    remedy: str = ""
+
+
+def _this_minute() -> datetime:
+    return datetime.now(UTC).replace(second=0, microsecond=0)
+
+
+class Published(BaseModel):
+    """`attempt` is naming.attempt_id; what another attempt said is not about this one. `said` is the driver's clock to
+    the minute, so that a driver with nothing new to say writes once a minute.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: str
+    run: RunStatus
+    said: datetime = Field(default_factory=_this_minute)
+    failure: PublishedFailure | None = None
+
+
+def published_in(config_map: Mapping[str, Any] | None, *, attempt: str) -> Published | None:
+    """What this attempt has said; None where it has not, or where somebody else wrote something else there."""
+    text = ((config_map or {}).get("data") or {}).get(PUBLISHED_KEY)
+    if text is None:
+        return None
+    try:
+        found = Published.model_validate_json(text)
+    except ValidationError:
+        return None
+    return found if found.attempt == attempt else None

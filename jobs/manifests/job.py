@@ -1,0 +1,184 @@
+"""From a job to the objects that Kubernetes runs: pure, so that `f2llm render` prints what the operator makes."""
+
+from typing import Any
+
+from jobs.document.cluster import ClusterSpec
+from jobs.document.job import API_VERSION, EmbeddingJob
+from jobs.kube.names import (
+    EVALUATION_GROUP,
+    JOB_LABEL,
+    KUEUE_PREFIX,
+    NODE_TYPE_LABEL,
+    attempt_name,
+    guard_name,
+    job_labels,
+    progress_name,
+)
+from jobs.manifests.objects import METRICS_PORT, namespaced, network_policy, ray_cluster, worker_group
+from jobs.manifests.operator_config import Facts
+from jobs.manifests.pods import (
+    DOCUMENT_FILE,
+    DOCUMENT_FOLDER,
+    POD_LOG,
+    Attempt,
+    head_template,
+    ray_cpus,
+    worker_template,
+)
+from ray_app.config import EVALUATION_RESOURCE
+
+
+def render(job: EmbeddingJob, facts: Facts, *, attempt: int = 1, uid: str = "") -> list[dict[str, Any]]:
+    """Every object of a job and of one attempt, in the order in which they are made.
+
+    With the job's `uid` they belong to it and go with it. Raises ConfigError for a profile that is not known.
+    """
+    return [*standing_objects(job, facts, uid=uid), *attempt_objects(job, facts, attempt=attempt, uid=uid)]
+
+
+def standing_objects(job: EmbeddingJob, facts: Facts, *, uid: str) -> list[dict[str, Any]]:
+    """What a job has once, whatever its attempts. The operator owns all of it and may apply it again at any time."""
+    name = job.metadata.name
+    account = [] if job.spec.cluster.service_account else [_object(job, uid, "v1", "ServiceAccount", guard_name(name))]
+    return [
+        *account,
+        # The driver writes its data; an operator that applied any would take it away from there.
+        _object(job, uid, "v1", "ConfigMap", progress_name(name)),
+        _object(job, uid, "rbac.authorization.k8s.io/v1", "Role", progress_name(name), rules=[_progress_rule(name)]),
+        _object(
+            job,
+            uid,
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            progress_name(name),
+            roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": progress_name(name)},
+            subjects=[_account(job.spec.cluster, job)],
+        ),
+        _object(
+            job,
+            uid,
+            "policy/v1",
+            "PodDisruptionBudget",
+            f"{name}-head",
+            spec={
+                # Not maxUnavailable, for which Kubernetes asks the pod's owner how many there should be.
+                "minAvailable": 1,
+                "selector": {"matchLabels": {JOB_LABEL: name, NODE_TYPE_LABEL: "head"}},
+            },
+        ),
+        _object(
+            job,
+            uid,
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            guard_name(name),
+            spec=network_policy({JOB_LABEL: name}, ports=[METRICS_PORT]),
+        ),
+    ]
+
+
+def attempt_objects(job: EmbeddingJob, facts: Facts, *, attempt: int, uid: str) -> list[dict[str, Any]]:
+    """What an attempt has: its document, which never changes, and its RayJob, which is made once."""
+    this = Attempt(job, facts, attempt, uid)
+    name = attempt_name(job.metadata.name, attempt)
+    document = _object(
+        job, uid, "v1", "ConfigMap", name, data={DOCUMENT_FILE: attempt_document(job).to_yaml()}, immutable=True
+    )
+    ray_job = _object(
+        job,
+        uid,
+        "ray.io/v1",
+        "RayJob",
+        name,
+        spec={
+            # What the driver says is the head pod's log as well, where `kubectl logs` finds it.
+            # Both are told to end together; the one that passes words on ends with the other's last.
+            "entrypoint": f"bash -c 'exec f2llm run {DOCUMENT_FOLDER}/{DOCUMENT_FILE} "
+            f"""> >(trap "" TERM; exec tee ${POD_LOG}) 2>&1'""",
+            # No pod beside the cluster's, and a lost head is followed by the same job again.
+            "submissionMode": "HTTPMode",
+            # Whether and when there is another attempt is decided here, by what ended this one.
+            "backoffLimit": 0,
+            "shutdownAfterJobFinishes": True,
+            "ttlSecondsAfterFinished": 0,
+            "rayClusterSpec": _ray_cluster(this),
+        },
+    )
+    for part, kept in (("labels", job.metadata.labels), ("annotations", job.metadata.annotations)):
+        ray_job["metadata"].setdefault(part, {}).update(
+            {key: value for key, value in kept.items() if key.startswith(KUEUE_PREFIX)}
+        )
+    for each in (document, ray_job):
+        each["metadata"]["labels"] |= this.labels
+    return [document, ray_job]
+
+
+def attempt_document(job: EmbeddingJob) -> EmbeddingJob:
+    """The document that the driver runs: it trains with whatever workers Kubernetes gives it.
+
+    The number of pods is what `kubectl scale` turns while the driver runs, so that its own bounds are wide: from the
+    document's `min`, else 1, to one worker a micro-batch, beyond which a worker has nothing to do.
+    """
+    workers, slots = job.spec.workers, job.spec.train.micro_batches_per_step
+    bounds = {"min": workers.min or 1, "max": max(workers.highest, slots)}
+    # Ray counts whole cores, and a worker that took half of a pod's would leave room for a second one in it.
+    wide = workers.model_copy(update={**bounds, "cpus": float(ray_cpus(workers.cpus))})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"workers": wide, "suspend": False})})
+
+
+def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
+    workers = attempt.job.spec.workers
+    return ray_cluster(
+        attempt.facts,
+        head_template(attempt),
+        worker_template(attempt),
+        cpus=workers.cpus,
+        replicas=workers.replicas,
+        least=0,
+        most=attempt_document(attempt.job).spec.workers.highest,
+        others=[_evaluation_group(attempt)] if attempt.job.spec.evaluation.checkpoints else [],
+    )
+
+
+def _evaluation_group(attempt: Attempt) -> dict[str, Any]:
+    """One pod like a worker's that measures checkpoints: its Ray has no core to give away, so that nothing trains
+    there, and the resource that ray_app/orchestration/checkpoint_evaluator.py asks for.
+    """
+    # KubeRay puts the value into a shell's command as it is.
+    start = {"num-cpus": "0", "resources": f'"{{\\"{EVALUATION_RESOURCE}\\": 1}}"'}
+    return worker_group(EVALUATION_GROUP, worker_template(attempt), start, replicas=1, least=1, most=1)
+
+
+def _progress_rule(name: str) -> dict[str, list[str]]:
+    return {
+        "apiGroups": [""],
+        "resources": ["configmaps"],
+        "resourceNames": [progress_name(name)],
+        "verbs": ["get", "patch"],
+    }
+
+
+def _account(cluster: ClusterSpec, job: EmbeddingJob) -> dict[str, Any]:
+    name = cluster.service_account or guard_name(job.metadata.name)
+    return {"kind": "ServiceAccount", "name": name, "namespace": job.metadata.namespace or "default"}
+
+
+def _object(job: EmbeddingJob, uid: str, api_version: str, kind: str, name: str, **content: Any) -> dict[str, Any]:
+    labels = job_labels(job.metadata.name)
+    made = namespaced(job.metadata.namespace, labels, api_version, kind, name, **content)
+    if uid:
+        made["metadata"]["ownerReferences"] = [owner_reference(job.metadata.name, uid)]
+    return made
+
+
+def owner_reference(name: str, uid: str) -> dict[str, Any]:
+    """What makes an object go when its job goes."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "EmbeddingJob",
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        # A job that is deleted in the foreground waits until its pods are gone.
+        "blockOwnerDeletion": True,
+    }

@@ -1,0 +1,263 @@
+"""Pod templates of a job: what every pod has whatever the document says, with the document's few settings put in.
+
+All pods fit the `restricted` pod security standard: no root, no capabilities, a read-only root file system with memory
+and scratch space mounted where programs write.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from jobs.document.cluster import ClusterSpec, PodSettings, VolumeMount
+from jobs.document.job import EmbeddingJob
+from jobs.kube.names import (
+    ATTEMPT_LABEL,
+    JOB_LABEL,
+    NODE_TYPE_LABEL,
+    attempt_id,
+    attempt_name,
+    guard_name,
+    job_labels,
+    progress_name,
+)
+from jobs.manifests.operator_config import Facts, Profile
+from ray_app.config import WorkersSpec
+
+DOCUMENT_FOLDER = "/etc/f2llm"
+DOCUMENT_FILE = "job.yaml"
+POD_LOG = "F2LLM_POD_LOG"
+"""Variable in a head that holds where its container's output goes, which Ray keeps from a driver."""
+_DRAIN_SHARE = 0.75
+"""Of the time that a pod has between notice and end: the rest is for processes to end in."""
+_HEAD_DRAIN_SECONDS = 5
+
+# Consolidation and drift stop for a training run; the notice of a spot node does not.
+_STAYS = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+
+
+@dataclass(frozen=True)
+class Pods:
+    """What all pods of a Ray cluster have in common."""
+
+    cluster: ClusterSpec
+    facts: Facts
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+    @property
+    def profiles(self) -> list[Profile]:
+        return self.facts.profiles_of(self.cluster)
+
+    @property
+    def grace_seconds(self) -> int:
+        given = [profile.grace_seconds for profile in self.profiles if profile.grace_seconds is not None]
+        return min([self.facts.grace_seconds, *given])
+
+    @property
+    def drain_seconds(self) -> int:
+        return int(self.grace_seconds * _DRAIN_SHARE)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Which attempt of which job the pods are for."""
+
+    job: EmbeddingJob
+    facts: Facts
+    number: int
+    uid: str
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {**job_labels(self.job.metadata.name), ATTEMPT_LABEL: str(self.number)}
+
+    @property
+    def pods(self) -> Pods:
+        return Pods(self.job.spec.cluster, self.facts, self.labels, _STAYS)
+
+
+def head_template(attempt: Attempt) -> dict[str, Any]:
+    """The pod with Ray's control plane and the driver."""
+    job, cluster = attempt.job, attempt.job.spec.cluster
+    name = job.metadata.name
+    document = {"name": "document", "configMap": {"name": attempt_name(name, attempt.number)}}
+    template = pod_template(
+        attempt.pods,
+        "ray-head",
+        [*(profile.head for profile in attempt.pods.profiles), cluster.head],
+        resources={"cpu": cpu_quantity(cluster.head.cpus)},
+        shared_memory="1Gi",
+        env={
+            # Where the driver says how far it is, and for whom.
+            "F2LLM_PROGRESS": progress_name(name),
+            "F2LLM_ATTEMPT": attempt_id(attempt.uid, attempt.number),
+            # It would wait for itself: there is no work on it that could move to another node.
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_HEAD_DRAIN_SECONDS),
+            # A driver that is asked to end writes a checkpoint first.
+            "RAY_JOB_STOP_WAIT_TIME_S": str(attempt.pods.drain_seconds),
+        },
+        volumes=[document],
+        mounts=[{"name": "document", "mountPath": DOCUMENT_FOLDER, "readOnly": True}],
+    )
+    # KubeRay runs it before `ray start`, in the same shell and so in the same process. That is not process 1.
+    template["spec"]["containers"][0]["command"] = [f"export {POD_LOG}=/proc/$BASHPID/fd/1"]
+    template["spec"]["serviceAccountName"] = cluster.service_account or guard_name(name)
+    template["spec"]["automountServiceAccountToken"] = True
+    return template
+
+
+def worker_template(attempt: Attempt) -> dict[str, Any]:
+    """A pod that trains; it has no access to Kubernetes."""
+    spec = attempt.job.spec
+    template = pod_template(
+        attempt.pods,
+        "ray-worker",
+        [*(profile.worker for profile in attempt.pods.profiles), spec.cluster.worker],
+        resources=worker_resources(spec.workers),
+        shared_memory=spec.cluster.worker.shared_memory,
+        env={},
+    )
+    keep_from_kubernetes(template, spec.cluster)
+    if any(profile.same_zone for profile in attempt.pods.profiles):
+        template["spec"]["affinity"] = _same_zone(attempt)
+    return template
+
+
+def keep_from_kubernetes(template: dict[str, Any], cluster: ClusterSpec) -> None:
+    """No access to Kubernetes; the account may carry the cloud's identity, by which a store is reached."""
+    if cluster.service_account is not None:
+        template["spec"]["serviceAccountName"] = cluster.service_account
+    template["spec"]["automountServiceAccountToken"] = False
+
+
+def ray_cpus(cpus: float) -> str:
+    """Cores that Ray may give away on a worker; it counts whole ones."""
+    return str(ceil(cpus))
+
+
+def worker_resources(workers: WorkersSpec) -> dict[str, str]:
+    """Cores and GPUs of a worker's pod."""
+    gpus = {"nvidia.com/gpu": str(workers.gpus)} if workers.gpus else {}
+    return {"cpu": cpu_quantity(workers.cpus), **gpus}
+
+
+def pod_template(
+    pods: Pods,
+    container: str,
+    settings: list[PodSettings],
+    *,
+    resources: Mapping[str, str],
+    shared_memory: str,
+    env: Mapping[str, str],
+    volumes: list[dict[str, Any]] | None = None,
+    mounts: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """A pod of one container, `settings` applied in their order: what comes last wins."""
+    cluster, facts = pods.cluster, pods.facts
+    environment = {
+        "HOME": "/tmp",
+        "USER": "f2llm",  # libraries ask for a name, and the user of a pod may have none
+        "HF_HOME": "/tmp/huggingface",
+        "TORCH_EXTENSIONS_DIR": "/tmp/torch_extensions",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRAFANA_HOST": "DISABLED",  # until a profile says where there is one, Ray's dashboard does not look for it
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(pods.drain_seconds),
+        **{name: value for profile in pods.profiles for name, value in profile.env.items()},
+        **cluster.env,
+        **env,
+    }
+    pod: dict[str, Any] = {
+        "terminationGracePeriodSeconds": pods.grace_seconds,
+        "enableServiceLinks": False,
+        # As process 1, Ray does not hear SIGTERM while Python loads: a pod deleted then would take all its grace time.
+        "shareProcessNamespace": True,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": facts.run_as_user,
+            "runAsGroup": facts.run_as_user,
+            "fsGroup": facts.run_as_user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "nodeSelector": {name: value for each in settings for name, value in each.node_selector.items()},
+        "tolerations": [_toleration(each) for setting in settings for each in setting.tolerations],
+        "imagePullSecrets": [{"name": name} for name in cluster.image_pull_secrets],
+        "priorityClassName": cluster.priority_class,
+        "containers": [
+            {
+                "name": container,
+                "image": cluster.image or facts.image,
+                "imagePullPolicy": facts.image_pull_policy,
+                "env": [{"name": name, "value": value} for name, value in environment.items()],
+                "envFrom": [{"secretRef": {"name": name}} for name in cluster.secrets],
+                "resources": _resources(settings, resources),
+                "terminationMessagePolicy": "FallbackToLogsOnError",  # the status of a pod that failed then says why
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [
+                    {"name": "scratch", "mountPath": "/tmp"},
+                    {"name": "shared-memory", "mountPath": "/dev/shm"},
+                    *(mounts or []),
+                    *(
+                        {"name": each.name, "mountPath": each.mount_path, "readOnly": each.read_only}
+                        for each in cluster.volumes
+                    ),
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "scratch", "emptyDir": {}},
+            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory}},
+            *(volumes or []),
+            *map(_volume, cluster.volumes),
+        ],
+    }
+    return {
+        "metadata": _without_empty({"labels": dict(pods.labels), "annotations": dict(pods.annotations)}),
+        "spec": _without_empty(pod),
+    }
+
+
+def _resources(settings: list[PodSettings], own: Mapping[str, str]) -> dict[str, Any]:
+    """Cores are a request only, since a limit would slow a pod down on an idle node; all else is both."""
+    wanted = {**own, **{name: value for each in settings for name, value in each.resources.items()}}
+    for each in settings:
+        if each.memory is not None:
+            wanted["memory"] = each.memory
+    limits = {name: value for name, value in wanted.items() if name != "cpu"}
+    return _without_empty({"requests": wanted, "limits": limits})
+
+
+def _same_zone(attempt: Attempt) -> dict[str, Any]:
+    """Workers follow the first of them; where the head runs is its own affair."""
+    workers = {JOB_LABEL: attempt.job.metadata.name, NODE_TYPE_LABEL: "worker"}
+    term = {"labelSelector": {"matchLabels": workers}, "topologyKey": "topology.kubernetes.io/zone"}
+    return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def _toleration(each: Any) -> dict[str, Any]:
+    return {name: value for name, value in each.model_dump().items() if value is not None}
+
+
+def _volume(each: VolumeMount) -> dict[str, Any]:
+    if each.claim is not None:
+        return {"name": each.name, "persistentVolumeClaim": {"claimName": each.claim, "readOnly": each.read_only}}
+    if each.config_map is not None:
+        return {"name": each.name, "configMap": {"name": each.config_map}}
+    return {"name": each.name, "secret": {"secretName": each.secret}}
+
+
+def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
+    """Without what says nothing; containers are looked into as well."""
+    kept = {name: each for name, each in value.items() if each not in (None, [], {})}
+    if "containers" in kept:
+        kept["containers"] = [_without_empty(each) for each in kept["containers"]]
+    return kept
+
+
+def cpu_quantity(cpus: float) -> str:
+    """Cores as Kubernetes writes them."""
+    return f"{round(cpus * 1000)}m" if cpus % 1 else f"{cpus:.0f}"

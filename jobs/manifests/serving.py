@@ -1,0 +1,121 @@
+"""From a model to the objects that serve it on Kubernetes: a RayService in pods like those of a job's workers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from jobs.document.cluster import ClusterSpec
+from jobs.document.job import API_VERSION, EmbeddingJob, apply_overrides, parse_document
+from jobs.document.yaml12 import Block, RawDocument, write_yaml
+from jobs.kube.names import NODE_TYPE_LABEL, SERVICE_LABEL
+from jobs.manifests.objects import METRICS_PORT, namespaced, network_policy, ray_cluster
+from jobs.manifests.operator_config import Facts
+from jobs.manifests.pods import Pods, cpu_quantity, keep_from_kubernetes, pod_template, ray_cpus, worker_resources
+from ray_app.config import WorkersSpec
+from ray_app.serving.settings import PORT, ServeSettings
+
+
+def document_for(name: str | None, overrides: Iterable[str]) -> EmbeddingJob:
+    """A document that says nothing of pods but what `overrides` say, for a model that comes without one."""
+    nowhere = {"uri": "s3://none/none"}
+    value = {
+        "apiVersion": API_VERSION,
+        "kind": "EmbeddingJob",
+        "metadata": {"name": name or "f2llm-serve"},
+        "spec": {"model": {"architecture": {}}, "data": nowhere, "storage": nowhere},
+    }
+    return parse_document(apply_overrides(RawDocument("--set", value), overrides))
+
+
+def render_service(
+    model: str, document: EmbeddingJob, facts: Facts, *, name: str, replicas: int
+) -> list[dict[str, Any]]:
+    """The RayService `name` and what guards its pods. Of the document it takes `cluster`, `workers` and `storage.s3`.
+
+    Raises ConfigError for a profile that is not known.
+    """
+    cluster, workers = document.spec.cluster, document.spec.workers
+    pods = Pods(cluster, facts, _labels(name), {})
+    settings = ServeSettings(
+        model=model,
+        name=name,
+        replicas=replicas,
+        cpus=int(ray_cpus(workers.cpus)),
+        gpus=workers.gpus,
+        s3=document.spec.storage.s3,
+    )
+    selector = {"matchLabels": {SERVICE_LABEL: name, NODE_TYPE_LABEL: "worker"}}
+    # Nodes are emptied one pod after the other; of a single one that could never be done.
+    guard = {"minAvailable": replicas - 1, "selector": selector}
+    return [
+        *([_object(document, "policy/v1", "PodDisruptionBudget", name, spec=guard)] if replicas > 1 else []),
+        _object(
+            document,
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            name,
+            spec=network_policy(_labels(name), ports=[PORT, METRICS_PORT]),
+        ),
+        _object(
+            document,
+            "ray.io/v1",
+            "RayService",
+            name,
+            spec={
+                # The head stays in the Service: its proxy answers while pods take turns to replace their copies.
+                "serveConfigV2": Block(write_yaml(_serve_config(settings))),
+                "rayClusterConfig": ray_cluster(
+                    facts,
+                    _template(pods, "ray-head", cluster, workers),
+                    _template(pods, "ray-worker", cluster, workers),
+                    cpus=workers.cpus,
+                    replicas=replicas,
+                    least=replicas,
+                    most=replicas,
+                ),
+            },
+        ),
+    ]
+
+
+def _serve_config(settings: ServeSettings) -> dict[str, Any]:
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": "0.0.0.0", "port": PORT},
+        "logging_config": {"enable_access_log": False},
+        "applications": [
+            {
+                "name": "f2llm",
+                "route_prefix": "/",
+                "import_path": "ray_app.serving.ray_serve:build",
+                "args": settings.model_dump(mode="json", exclude_none=True),
+            }
+        ],
+    }
+
+
+def _template(pods: Pods, container: str, cluster: ClusterSpec, workers: WorkersSpec) -> dict[str, Any]:
+    head = container == "ray-head"
+    settings = [
+        *((profile.head if head else profile.worker) for profile in pods.profiles),
+        cluster.head if head else cluster.worker,
+    ]
+    template = pod_template(
+        pods,
+        container,
+        settings,
+        resources={"cpu": cpu_quantity(cluster.head.cpus)} if head else worker_resources(workers),
+        shared_memory="1Gi" if head else cluster.worker.shared_memory,
+        env={},
+    )
+    keep_from_kubernetes(template, cluster)
+    if not head:  # of a head KubeRay knows all ports, this one included, as long as none is named
+        template["spec"]["containers"][0]["ports"] = [{"name": "serve", "containerPort": PORT}]
+    return template
+
+
+def _labels(name: str) -> dict[str, str]:
+    return {SERVICE_LABEL: name}
+
+
+def _object(document: EmbeddingJob, api_version: str, kind: str, name: str, **content: Any) -> dict[str, Any]:
+    return namespaced(document.metadata.namespace, _labels(name), api_version, kind, name, **content)

@@ -1,0 +1,102 @@
+"""What a plan takes on GPUs: hours from its floating-point operations, money from a table of prices.
+
+    operations = (6, or 8 with gradient checkpointing) * parameters * tokens
+
+as for every decoder (Kaplan et al., "Scaling Laws for Neural Language Models", section 2.1): without the embedding
+table, which is only looked up, and without attention's quadratic part, which is small for the recipe's short texts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from data_io.config import Section
+from jobs.document.job import read_document
+from jobs.document.validation import first_problem
+from jobs.errors import ConfigError
+from jobs.planning.architecture import Architecture
+from jobs.planning.estimate import Plan
+
+
+class GpuPrice(Section):
+    """One kind of GPU in a table of prices."""
+
+    price: Annotated[float, Field(ge=0, description="Money for one GPU and hour, in whatever currency.")]
+    teraflops: Annotated[float, Field(gt=0, description="Dense bf16 peak; known for the usual GPUs.")]
+    gigabytes: Annotated[float, Field(gt=0, description="Memory; known for the usual GPUs.")]
+
+
+# (dense bf16 TFLOP/s, GB) of NVIDIA's data sheets; SXM where there are several.
+KNOWN_GPUS: Mapping[str, tuple[float, float]] = {
+    "L4": (121, 24),
+    "L40S": (362, 48),
+    "A100-40GB": (312, 40),
+    "A100-80GB": (312, 80),
+    "H100": (989, 80),
+    "H200": (989, 141),
+    "B200": (2250, 180),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A whole job on one kind of GPU, one GPU a worker. `fits`: the plan's memory a worker is there."""
+
+    gpu: str
+    gpus: int
+    hours: float
+    gpu_hours: float
+    price: float
+    cost: float
+    fits: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def operations(plan: Plan, architecture: Architecture, *, epochs: int, recompute: bool) -> float:
+    """Floating-point operations of all epochs."""
+    weights = architecture.parameters - architecture.vocab_size * architecture.hidden_size
+    return float((8 if recompute else 6) * weights * plan.tokens_per_epoch * epochs)
+
+
+def costs(plan: Plan, total_operations: float, prices: Mapping[str, GpuPrice], *, mfu: float) -> list[Cost]:
+    """The job on each GPU of the table, cheapest first. `mfu` is the share of the peak that a step reaches (0 to 1)."""
+
+    def one(name: str, gpu: GpuPrice) -> Cost:
+        gpu_hours = total_operations / (gpu.teraflops * 1e12 * mfu) / 3600
+        memory = plan.memory.total if plan.memory else 0
+        return Cost(
+            gpu=name,
+            gpus=plan.workers,
+            hours=gpu_hours / plan.workers,
+            gpu_hours=gpu_hours,
+            price=gpu.price,
+            cost=gpu_hours * gpu.price,
+            fits=memory <= gpu.gigabytes * 1e9,
+        )
+
+    return sorted((one(name, gpu) for name, gpu in prices.items()), key=lambda each: (not each.fits, each.cost))
+
+
+def load_prices(path: str) -> dict[str, GpuPrice]:
+    """A table of prices: `H100: 2.5`, or for another GPU `name: {price: 2.5, teraflops: 989, gigabytes: 80}`.
+
+    Raises ConfigError with the entry that is wrong.
+    """
+    table = read_document(path, holds="prices of GPUs, such as `H100: 2.5`", what="a table of GPU prices").value
+    return {str(name): _price(path, str(name), value) for name, value in table.items()}
+
+
+def _price(path: str, name: str, value: Any) -> GpuPrice:
+    given = value if isinstance(value, dict) else {"price": value}
+    sizes = dict(zip(("teraflops", "gigabytes"), KNOWN_GPUS.get(name, ()), strict=False))
+    try:
+        return GpuPrice.model_validate({**sizes, **given})
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path}: {name}.{first_problem(error)}",
+            remedy=f"write `GPU: price` for {', '.join(KNOWN_GPUS)}, else `GPU: {{price, teraflops, gigabytes}}`",
+        ) from None

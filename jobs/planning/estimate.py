@@ -1,0 +1,270 @@
+"""What a job will take, before anything starts: steps, tokens, memory a worker, size of a checkpoint.
+
+Pure arithmetic on the document, the sizes of the sources and the shape of the model. Sizes are bytes; every assumption
+is part of the result.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from data_io.task import Kind
+from jobs.errors import ConfigError
+from jobs.planning.architecture import ASSUMED_VOCABULARY, Architecture
+from ray_app.checkpointing.interval import ASSUMED_SECONDS_BETWEEN_FAILURES, best_interval
+from ray_app.config import JobSpec, too_wide
+
+GIB = 2**30
+# DeepSpeed's default reduce_bucket_size, in elements.
+_REDUCE_BUCKET = 500_000_000
+_COPY_BYTES_PER_SECOND = 10**9
+_STORE_BYTES_PER_SECOND = 10**8
+_CUDA_CONTEXT_BYTES = 1 * GIB
+
+
+@dataclass(frozen=True)
+class SourceSize:
+    """One source as the manifest counts it; token means are None where nobody has counted them."""
+
+    name: str
+    kind: Kind
+    rows: int
+    negatives: int
+    query_tokens: float | None = None
+    document_tokens: float | None = None
+    unmined: bool = False
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """All sources of a data set, its held-out sets and what they measure, and how many ids its tokenizer has (None
+    without one).
+    """
+
+    sources: tuple[SourceSize, ...]
+    evaluations: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    vocabulary_size: int | None = None
+    version: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one worker holds at W workers. `activations` are of the longest possible micro-batch."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    buffers: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.buffers + self.activations
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer. Everything that needs the model's shape is None where that is not known."""
+
+    sources: int
+    examples_per_epoch: int
+    micro_batches_per_epoch: int
+    micro_batches_per_step: int
+    steps_per_epoch: int
+    total_steps: int
+    texts_per_epoch: int
+    tokens_per_epoch: int
+    tokens_are: str
+    workers: int
+    rounds_per_step: int
+    checkpoints: int | None
+    parameters: int | None
+    memory: Memory | None
+    checkpoint_bytes: int | None
+    checkpoint_seconds: float | None
+    model_bytes: int | None
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        if self.memory is not None:
+            values["memory"]["total"] = self.memory.total
+        return values
+
+
+def select_sources(spec: JobSpec, data: DataSize) -> tuple[SourceSize, ...]:
+    """The sources the job trains on. Raises ConfigError for a name the manifest does not have or an empty source."""
+    known = {source.name: source for source in data.sources}
+    wanted = spec.data.choose(tuple(known))
+    for name in wanted:
+        if known[name].rows == 0:
+            raise ConfigError(
+                f"spec.data.sources: {name} has no rows in {spec.data.uri}",
+                remedy="leave it out of spec.data.sources, or prepare the data set again",
+            )
+    if not wanted:
+        raise ConfigError(
+            f"{spec.data.uri} has no source to train on", remedy="prepare it: `f2llm data prepare --help`"
+        )
+    return tuple(known[name] for name in wanted)
+
+
+def make_plan(spec: JobSpec, data: DataSize, architecture: Architecture | None) -> Plan:
+    """Work the job out. Raises ConfigError where the data set or the model cannot serve the document."""
+    sources = select_sources(spec, data)
+    if architecture is not None and (mend := too_wide(spec.train.matryoshka_dims, architecture.hidden_size)):
+        says, _, remedy = mend.rpartition("; ")
+        raise ConfigError(f"spec.{says}", remedy=remedy)
+    train, workers = spec.train, spec.workers.replicas
+    slots = train.micro_batches_per_step
+    micro_batches = [-(-source.rows // train.micro_batch_size) for source in sources]
+    if train.step_source == "mixed":
+        micro_batches = [-(-sum(source.rows for source in sources) // train.micro_batch_size)]
+    if train.step_source == "same":
+        steps = sum(-(-count // slots) for count in micro_batches)
+    else:
+        steps = -(-sum(micro_batches) // slots)
+    total_steps = steps * train.epochs
+    texts, tokens, counted = _tokens(spec, sources)
+    return Plan(
+        sources=len(sources),
+        examples_per_epoch=sum(source.rows for source in sources),
+        micro_batches_per_epoch=sum(micro_batches),
+        micro_batches_per_step=slots,
+        steps_per_epoch=steps,
+        total_steps=total_steps,
+        texts_per_epoch=texts,
+        tokens_per_epoch=tokens,
+        tokens_are="mean lengths of the manifest" if counted else "an upper bound",
+        workers=workers,
+        rounds_per_step=-(-slots // workers),
+        checkpoints=-(-total_steps // every_steps) if (every_steps := spec.checkpoint.every_steps) else None,
+        parameters=None if architecture is None else architecture.parameters,
+        memory=None if architecture is None else memory_of(spec, sources, architecture, workers=workers),
+        checkpoint_bytes=None if architecture is None else 12 * architecture.parameters,
+        checkpoint_seconds=None if architecture is None else _best_interval(architecture, workers),
+        model_bytes=None if architecture is None else _weight_bytes(spec) * architecture.parameters,
+        assumptions=tuple(_assumptions(spec, data, architecture, counted=counted)),
+        warnings=tuple(_warnings(spec, data, sources, architecture, total_steps=total_steps)),
+    )
+
+
+def memory_of(spec: JobSpec, sources: Sequence[SourceSize], architecture: Architecture, *, workers: int) -> Memory:
+    """Memory of one of `workers` workers under ZeRO stage 2, at the longest micro-batch the document allows."""
+    size, count = _weight_bytes(spec), architecture.parameters
+    texts = max(_texts_per_row(spec, source) for source in sources) * spec.train.micro_batch_size
+    tokens = texts * spec.model.max_seq_length
+    layer = size * architecture.layer_values_per_token * tokens
+    boundary = size * architecture.hidden_size * tokens
+    layers = architecture.num_hidden_layers
+    return Memory(
+        weights=size * count,
+        gradients=-(-(size + 4) * count // workers),
+        optimizer=-(-12 * count // workers),
+        buffers=size * min(count, _REDUCE_BUCKET) + (_CUDA_CONTEXT_BYTES if spec.workers.gpus else 0),
+        activations=layers * boundary + 2 * layer if spec.train.gradient_checkpointing else (layers + 1) * layer,
+    )
+
+
+def _best_interval(architecture: Architecture, workers: int) -> float:
+    """Seconds between checkpoints that lose least, before anything is measured."""
+    share = 12 * architecture.parameters / workers
+    return best_interval(
+        stall_seconds=share / _COPY_BYTES_PER_SECOND,
+        save_seconds=share / _STORE_BYTES_PER_SECOND,
+        seconds_between_failures=ASSUMED_SECONDS_BETWEEN_FAILURES,
+    )
+
+
+def _weight_bytes(spec: JobSpec) -> int:
+    return 2 if spec.train.precision == "bf16" else 4
+
+
+def _texts_per_row(spec: JobSpec, source: SourceSize) -> int:
+    return 2 + min(spec.data.hard_negatives.of(source.kind), source.negatives)
+
+
+def _tokens(spec: JobSpec, sources: Iterable[SourceSize]) -> tuple[int, int, bool]:
+    """(texts an epoch, tokens an epoch, whether every source's token means are known)."""
+    longest = spec.model.max_seq_length
+    texts, tokens, counted = 0, 0.0, True
+    for source in sources:
+        counted = counted and source.query_tokens is not None and source.document_tokens is not None
+        query = min(longest, source.query_tokens or longest)
+        document = min(longest, source.document_tokens or longest)
+        per_row = _texts_per_row(spec, source)
+        texts += source.rows * per_row
+        tokens += source.rows * (query + (per_row - 1) * document)
+    return texts, round(tokens * (1 - spec.train.token_deletion)), counted
+
+
+def _assumptions(spec: JobSpec, data: DataSize, architecture: Architecture | None, *, counted: bool) -> Iterable[str]:
+    longest, size = spec.model.max_seq_length, _weight_bytes(spec)
+    if not counted:
+        yield f"tokens: no token counts are known, so every text counts as max_seq_length={longest}"
+    if architecture is None:
+        return
+    if spec.model.architecture is not None and data.vocabulary_size is None:
+        yield f"vocabulary: {ASSUMED_VOCABULARY} ids, since the data set has no tokenizer to count"
+    yield f"weights: {size} bytes a parameter on every worker ({spec.train.precision})"
+    yield f"gradients: {size} + 4 bytes a parameter (as computed, and in fp32 for the update), divided by the workers"
+    yield "optimizer: 12 bytes a parameter (fp32 weight and two moments), divided by the workers (ZeRO stage 2)"
+    yield f"buffers: a reduce bucket of 500 million elements{', 1 GiB of CUDA context' if spec.workers.gpus else ''}"
+    kept = "each layer's input, and two layers in full" if spec.train.gradient_checkpointing else "every layer in full"
+    yield f"activations: every text of a micro-batch {longest} tokens long, packed without padding; {kept}"
+    if spec.train.teacher is not None:
+        yield f"teacher: the memory and time of {spec.train.teacher.name_or_path} on every worker are not counted"
+    yield "checkpoint: 12 bytes a parameter, whatever the number of workers"
+    yield (
+        f"time between checkpoints: each worker copies {_COPY_BYTES_PER_SECOND // 10**9} GB/s and uploads "
+        f"{_STORE_BYTES_PER_SECOND // 10**6} MB/s, one failure a day; `checkpoint.every: auto` measures instead"
+    )
+
+
+def _warnings(
+    spec: JobSpec,
+    data: DataSize,
+    sources: Sequence[SourceSize],
+    architecture: Architecture | None,
+    *,
+    total_steps: int,
+) -> Iterable[str]:
+    train, workers, slots = spec.train, spec.workers.replicas, spec.train.micro_batches_per_step
+    from_nothing = spec.model.architecture is not None and spec.model.tokenizer is None
+    if from_nothing and data.version and data.vocabulary_size is None:
+        yield (
+            "the run will be refused: model.tokenizer is not given, and the data set has no tokenizer of its own; "
+            "prepare it with --tokenizer-vocabulary, or set model.tokenizer"
+        )
+    if train.warmup_steps >= total_steps:
+        yield (
+            f"train.warmup_steps={train.warmup_steps} is not below the {total_steps} steps of the job, so the learning "
+            f"rate never reaches its peak; try train.warmup_steps: {total_steps // 10}"
+        )
+    if slots % workers:
+        rounds = -(-slots // workers)
+        yield (
+            f"workers.replicas={workers} does not divide the {slots} micro-batches of a step, so workers idle for "
+            f"{1 - slots / (rounds * workers):.0%} of it; the result is the same"
+        )
+    if (spec.checkpoint.every_steps or 0) >= total_steps:
+        yield f"checkpoint.every={spec.checkpoint.every}: a job of {total_steps} steps has one checkpoint, at its end"
+    for source in sources:
+        wanted = spec.data.hard_negatives.of(source.kind)
+        if source.negatives < wanted:
+            yield (
+                f"data.hard_negatives.{source.kind}={wanted}, but {source.name} has {source.negatives} a row, "
+                "and those are used"
+            )
+    if train.in_batch != "off" and not any(source.kind.uses_in_batch_negatives for source in sources):
+        yield f"train.in_batch={train.in_batch} has no effect: no source is of kind retrieval"
+    if architecture is None:
+        yield f"the shape of {spec.model.name_or_path} is not known here, so memory and checkpoint size are not either"
+    elif not spec.workers.gpus and architecture.parameters > 200_000_000:
+        millions = architecture.parameters // 1_000_000
+        yield f"workers.gpus=0: {millions} million parameters on CPU take days; set workers.gpus: 1"

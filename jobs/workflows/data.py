@@ -1,0 +1,209 @@
+"""Make, check and describe data sets. Needs the extra `data`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from data_io.config import S3Options
+from data_io.dataset.manifest import Manifest, load_manifest
+from data_io.dataset.spill import MEMORY_BYTES
+from data_io.dataset.tokenizer import own_tokenizer, read_tokenizer
+from data_io.execution import Say
+from data_io.inspection import contamination, statistics
+from data_io.inspection.contamination_report import ContaminationReport, NearRule
+from data_io.inspection.evaluation_texts import read_evaluations
+from data_io.inspection.statistics import ROW_GROUPS_PER_SOURCE, DatasetStatistics
+from data_io.inspection.verify import verify_dataset
+from data_io.preparation import documentation, files, public
+from data_io.preparation.files import FileInput, is_large
+from data_io.sources.catalogue import LicenceRule
+from data_io.storage import probe
+from data_io.storage.store import Store, open_store
+from data_io.user_files.columns import Columns
+from jobs.document.job import EmbeddingJob
+from jobs.document.sources_file import SourcesFile
+from jobs.planning.estimate import DataSize, SourceSize
+from jobs.workflows.processes import task_runner
+from ray_app.reporting.study_report import GIVEN_BY
+
+LONGEST_MEASURED_TOKENS = 32_768
+"""Longer texts count as this long in statistics: no backbone reads further."""
+
+
+def data_size(uri: str, s3: S3Options) -> DataSize:
+    """Sources, rows and evaluation sets by the manifest. Raises DataError or StorageError where it cannot be read."""
+    store = open_store(uri, s3)
+    return _size_of(load_manifest(store), store)
+
+
+def check_tokenizer(job: EmbeddingJob) -> None:
+    """Raises DataError where a run would be refused because its data set has no tokenizer."""
+    if job.job_spec.model.needs_tokenizer_of_data:
+        own_tokenizer(open_store(job.spec.data.uri, job.spec.storage.s3))
+
+
+def prepare_documentation(uri: str, s3: S3Options, *, say: Say) -> DataSize:
+    """Make the demo's data set. One that was made the same way is left as it is."""
+    store = open_store(uri, s3)
+    return _size_of(documentation.prepare_documentation(store, progress=say), store)
+
+
+def prepare_files(
+    uri: str,
+    s3: S3Options,
+    sources: SourcesFile,
+    *,
+    exclude: Sequence[str] = (),
+    workers: int | None = None,
+    memory_mib: int | None = None,
+    say: Say,
+) -> DataSize:
+    """Make a data set of a user's files, without the rows that have a text of what `exclude` names.
+
+    Large files are prepared by `workers` processes on Ray (None: one per core), each with about `memory_mib` of texts;
+    one worker needs no Ray. Raises DataError with file and line for whatever is wrong with them.
+    """
+    store = open_store(uri, s3)
+    inputs = [
+        FileInput(**(values | {"columns": Columns(**values["columns"])})) for values in sources.sources_as_values()
+    ]
+    settings = sources.model_dump(exclude={"sources"})
+    memory = _memory_bytes(memory_mib)
+    with task_runner(workers if is_large(inputs, memory_bytes=memory) else 1) as run:
+        made = files.prepare_files(
+            store, inputs, exclude=exclude, s3=s3, memory_bytes=memory, run=run, progress=say, **settings
+        )
+    return _size_of(made, store)
+
+
+def prepare_recipe(
+    uri: str,
+    s3: S3Options,
+    names: Sequence[str],
+    *,
+    folder: str | None,
+    revisions: Mapping[str, str],
+    max_rows: int | None,
+    licence: LicenceRule,
+    exclude: Sequence[str],
+    workers: int | None,
+    memory_mib: int | None,
+    say: Say,
+) -> DataSize:
+    """Make a data set of public sources by their names, from the hub or from copies in `folder`.
+
+    `workers` processes read one source each; None means one, as sources may be small.
+    """
+    store = open_store(uri, s3)
+    with task_runner(workers or 1) as run:
+        made = public.prepare_recipe(
+            store, names, folder=folder, revisions=revisions, max_rows=max_rows, licence=licence, exclude=exclude,
+            s3=s3, memory_bytes=_memory_bytes(memory_mib), run=run, progress=say,
+        )  # fmt: skip
+    return _size_of(made, store)
+
+
+def prepare_released(
+    uri: str,
+    s3: S3Options,
+    folder: str,
+    *,
+    max_rows: int | None,
+    licence: LicenceRule,
+    exclude: Sequence[str],
+    workers: int | None,
+    memory_mib: int | None,
+    say: Say,
+) -> DataSize:
+    """Make a data set of the recipe's published files. Workers as in `prepare_recipe`."""
+    store = open_store(uri, s3)
+    with task_runner(workers or 1) as run:
+        made = public.prepare_released(
+            store, folder, max_rows=max_rows, licence=licence, exclude=exclude,
+            s3=s3, memory_bytes=_memory_bytes(memory_mib), run=run, progress=say,
+        )  # fmt: skip
+    return _size_of(made, store)
+
+
+def data_statistics(uri: str, s3: S3Options, *, everything: bool, say: Say) -> DatasetStatistics:
+    """Rows, lengths and repeated texts of every source: of a sample of its row groups, or of `everything`.
+
+    Lengths are in tokens too where the data set has a tokenizer. Raises DataError or StorageError.
+    """
+    store = open_store(uri, s3)
+    tokenizer = read_tokenizer(store)
+    return statistics.dataset_statistics(
+        store,
+        load_manifest(store),
+        tokenizer=None if tokenizer is None else tokenizer.for_texts(LONGEST_MEASURED_TOKENS),
+        row_groups_per_source=None if everything else ROW_GROUPS_PER_SOURCE,
+        progress=say,
+    )
+
+
+def find_contamination(
+    uri: str,
+    s3: S3Options,
+    *,
+    tasks: Sequence[str],
+    texts: Sequence[str],
+    threshold: float,
+    shingle: int,
+    permutations: int,
+    rows_per_source: int | None,
+    say: Say,
+) -> ContaminationReport:
+    """Rows of a data set that have a text of the named evaluations, exactly or nearly. Raises DataError."""
+    store = open_store(uri, s3)
+    evaluations = read_evaluations(store, load_manifest(store), tasks, texts, s3=s3, say=say)
+    rule = NearRule(threshold, shingle, permutations)
+    return contamination.find_contamination(store, evaluations, rule=rule, rows_per_source=rows_per_source, say=say)
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was checked in a data set, and every problem with its place; no problem means that it is whole."""
+
+    version: str | None
+    sources: int
+    evaluations: int
+    shards: int
+    rows: int
+    bytes: int
+    problems: tuple[str, ...]
+
+
+def verify_data(uri: str, s3: S3Options, *, on_bytes: Callable[[int, int], None]) -> DataReport:
+    """Read a whole data set; `on_bytes(done, total)` is called as it goes."""
+    found = verify_dataset(open_store(uri, s3), progress=on_bytes)
+    return DataReport(
+        version=found.version,
+        sources=found.sources,
+        evaluations=found.evaluations,
+        shards=found.shards,
+        rows=found.rows,
+        bytes=found.bytes,
+        problems=tuple(map(str, found.problems)),
+    )
+
+
+def probe_store(uri: str, s3: S3Options) -> list[str]:
+    """What a store can do. Raises StorageError for what a run needs and the store does not do."""
+    return probe.probe_store(open_store(uri, s3))
+
+
+def _memory_bytes(mib: int | None) -> int:
+    return MEMORY_BYTES if mib is None else mib * 2**20
+
+
+def _size_of(manifest: Manifest, store: Store) -> DataSize:
+    tokenizer = read_tokenizer(store)
+    return DataSize(
+        version=manifest.version,
+        sources=tuple(
+            SourceSize(entry.name, entry.kind, entry.rows, negatives=entry.usable_negatives, unmined=entry.unmined)
+            for entry in manifest.sources
+        ),
+        evaluations=tuple(entry.name for entry in manifest.evaluations),
+        metrics=tuple(dict.fromkeys(metric for entry in manifest.evaluations for metric in GIVEN_BY[entry.type])),
+        vocabulary_size=None if tokenizer is None else tokenizer.for_texts(1).vocabulary_size,
+    )

@@ -1,0 +1,94 @@
+"""Read what a run directory says. Needs the extra `data`; loads neither torch nor Ray."""
+
+from datetime import datetime
+
+from data_io.config import S3Options
+from data_io.errors import NotFoundInStore
+from data_io.storage.store import open_store
+from jobs.document.job import EmbeddingJob, apply_overrides, parse_document
+from jobs.document.yaml12 import read_yaml
+from ray_app.run_directory import directory, driver_lease, exit_record
+from ray_app.run_directory.directory import read_text
+from ray_app.run_directory.evaluation_curve import read_scores
+from ray_app.run_directory.evaluation_report import EvaluationReport, Moment
+from ray_app.run_directory.exit_record import ExitRecord
+from ray_app.run_directory.status import RunStatus
+from ray_app.run_directory.task_report import RESULTS, SUMMARY, TaskReport
+
+RUN_HINT = "give the run directory, <storage.uri>/<metadata.name>, as in runs/demo"
+
+
+def read_status(run_uri: str, s3: S3Options) -> RunStatus:
+    """The status of a run. Raises NotFoundInStore if there is no run, or if its status is damaged."""
+    run = open_store(run_uri, s3)
+    status = directory.read_status(run)
+    if status is None and run.exists("status.json"):
+        raise NotFoundInStore(
+            f"{run_uri}/status.json is damaged: it does not hold a run's status",
+            remedy="run its document again with `f2llm run`, which writes it anew and loses nothing",
+        )
+    if status is None:
+        raise NotFoundInStore(f"no run at {run_uri}: it has no status.json", remedy=RUN_HINT)
+    # While a run trains, its workers write the status, and checkpoints are measured elsewhere.
+    return status.model_copy(update=read_scores(run))
+
+
+def last_heartbeat(run_uri: str, s3: S3Options) -> datetime | None:
+    """When the driver of a run last renewed its lease, which it does every few seconds; None if it never did."""
+    return driver_lease.last_heard(open_store(run_uri, s3))
+
+
+def read_exit_record(run_uri: str, s3: S3Options) -> ExitRecord | None:
+    """Why a run failed; None if it has not failed."""
+    return exit_record.read_exit_record(open_store(run_uri, s3))
+
+
+def read_log(run_uri: str, s3: S3Options, *, process: str) -> list[str]:
+    """Lines that `driver` or `worker-<rank>` logged in the run's last start that has a log of it.
+
+    Raises NotFoundInStore if there is none; it names the processes that have one.
+    """
+    run = open_store(run_uri, s3)
+    logs = [info.key for info in run.list("logs") if info.key.endswith(".log")]  # logs/<start>/<process>.log
+    newest = max((key for key in logs if key.endswith(f"/{process}.log")), default=None)
+    if newest is None:
+        known = sorted({key.rpartition("/")[2].removesuffix(".log") for key in logs})
+        found = f"there are logs of {', '.join(known)}" if known else "a process that was killed leaves no log"
+        raise NotFoundInStore(f"{run_uri}/logs has no log of {process}", remedy=found)
+    return run.get(newest).decode("utf-8", "replace").splitlines()
+
+
+def read_frozen_document(run_uri: str, s3: S3Options) -> str:
+    """job.yaml of a run directory; empty if there is no run."""
+    return read_text(open_store(run_uri, s3), "job.yaml")
+
+
+def document_of(run_uri: str, data: str | None, s3: S3Options) -> EmbeddingJob:
+    """The document of a run, with `data` as the place of its data set. Raises NotFoundInStore if there is no run."""
+    found = find_document(run_uri, data, s3)
+    if found is None:
+        raise NotFoundInStore(f"no run at {run_uri}: it has no job.yaml", remedy=RUN_HINT)
+    return found
+
+
+def find_document(run_uri: str, data: str | None, s3: S3Options) -> EmbeddingJob | None:
+    """As `document_of`, but None if there is no run."""
+    frozen = read_frozen_document(run_uri, s3)
+    if not frozen:
+        return None
+    moved = [f"data.uri={data}"] if data else []
+    given = {name: value for name, value in s3.model_dump().items() if value}
+    reached = [f"storage.s3.{name}={value}" for name, value in given.items()]
+    return parse_document(apply_overrides(read_yaml(frozen, f"{run_uri}/job.yaml"), [*moved, *reached]))
+
+
+def read_evaluation(run_uri: str, s3: S3Options, *, moment: Moment) -> EvaluationReport | None:
+    """The evaluation before or after training; None if there was none."""
+    text = read_text(open_store(run_uri, s3), f"evaluation/{moment}.json")
+    return EvaluationReport.model_validate_json(text) if text else None
+
+
+def read_task_report(run_uri: str, s3: S3Options) -> TaskReport | None:
+    """The last evaluation on tasks; None if there was none."""
+    text = read_text(open_store(run_uri, s3), f"{RESULTS}/{SUMMARY}")
+    return TaskReport.model_validate_json(text) if text else None

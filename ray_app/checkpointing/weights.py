@@ -1,0 +1,173 @@
+"""The weights of a model by name, as they are stored: no more of them in memory than are asked for at once.
+
+A checkpoint's and an exported folder's are read so, and their average is computed so: `f2llm export` and `f2llm merge`
+take the memory of one part, whatever the size of the model.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from data_io.storage.store import Store
+from ray_app.checkpointing.checkpoint import StoredWeights
+from ray_app.errors import CheckpointError, ModelError
+from ray_app.run_directory.checkpoints import CheckpointName
+
+Shapes = Mapping[str, tuple[int, ...]]
+# (bytes of fp32 that are done, of how many)
+OnBytes = Callable[[int, int], None]
+
+_AT_ONCE = 2**28
+"""Bytes of fp32 that are read together: many small tensors, or a large one."""
+
+
+class Weights(Protocol):
+    """Tensors by name."""
+
+    @property
+    def shapes(self) -> Shapes: ...
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Those tensors, in whatever precision they have."""
+        ...
+
+
+class CheckpointWeights:
+    """The fp32 master weights of a run's checkpoint, in the shapes of the run's model."""
+
+    def __init__(self, run: Store, name: CheckpointName, shapes: Shapes) -> None:
+        """Raises CheckpointError where the checkpoint is damaged or of another model than `shapes`."""
+        self.shapes = shapes
+        self._stored = StoredWeights(run, name)
+        wanted = {_stored_name(key): torch.Size(shape).numel() for key, shape in shapes.items()}
+        different = [
+            key for key in {**wanted, **self._stored.counts} if wanted.get(key) != self._stored.counts.get(key)
+        ]
+        if different:
+            raise CheckpointError(
+                f"checkpoint {name} of {run.uri} is of another model than its document: {len(different)} parameters "
+                f"differ, as {different[0]}",
+                remedy="give the run's own job.yaml and data set back",
+            )
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        found = self._stored.read([_stored_name(name) for name in names])
+        return {name: found[_stored_name(name)].view(self.shapes[name]) for name in names}
+
+
+class FolderWeights:
+    """The weights of an exported folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ModelError where the folder's weights cannot be read."""
+        self._folder = folder
+        try:
+            index = folder / "model.safetensors.index.json"
+            if index.exists():
+                files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            else:
+                files = ["model.safetensors"]
+            self._file_of: dict[str, str] = {}
+            shapes: dict[str, tuple[int, ...]] = {}
+            for file in files:
+                with self._open(file) as tensors:
+                    for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                        self._file_of[name] = file
+                        shapes[name] = tuple(tensors.get_slice(name).get_shape())
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise ModelError(
+                f"the weights in {folder} cannot be read: {error}",
+                remedy="export the model again, or restore its files",
+            ) from error
+        self.shapes: Shapes = shapes
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for file in dict.fromkeys(self._file_of[name] for name in names):
+            with self._open(file) as tensors:
+                mine = [name for name in names if self._file_of[name] == file]
+                found |= {name: tensors.get_tensor(name) for name in mine}
+        return found
+
+    def _open(self, file: str) -> Any:
+        return safe_open(self._folder / file, framework="pt", device="cpu")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the models of an average, and what it counts there; the shares of all add up to 1."""
+
+    name: str
+    weights: Weights
+    share: float
+
+
+class AveragedWeights:
+    """The weighted mean of models of one architecture, added up in fp32 (model soup, arXiv 2203.05482)."""
+
+    def __init__(self, parts: Sequence[Part], *, on_bytes: OnBytes = lambda done, total: None) -> None:
+        """Raises ModelError where two parts differ in their parameters."""
+        for one, other in pairwise(parts):
+            _refuse_other_shapes(one, other)
+        self._parts = tuple(parts)
+        self.shapes = parts[0].weights.shapes
+        self._on_bytes = on_bytes
+        self._done, self._total = 0, 4 * sum(torch.Size(shape).numel() for shape in self.shapes.values())
+
+    def read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Raises ModelError for a value that is not finite, with the part and the parameter."""
+        total: dict[str, Tensor] = {}
+        for part in self._parts:
+            for name, values in part.weights.read(names).items():
+                if not torch.isfinite(values).all():
+                    raise ModelError(
+                        f"{part.name}: {name} has values that are not finite",
+                        remedy="leave it out: its training diverged, or its files are damaged",
+                    )
+                counted = part.share * values.float()
+                total[name] = counted if name not in total else total[name].add_(counted)
+        self._done += sum(values.nbytes for values in total.values())
+        self._on_bytes(self._done, self._total)
+        return total
+
+
+def groups(names: Sequence[str], shapes: Shapes) -> list[list[str]]:
+    """The names in their order, as many together as may be read at once."""
+    made: list[list[str]] = []
+    room = 0
+    for name in names:
+        size = 4 * torch.Size(shapes[name]).numel()
+        if not made or size > room:
+            made.append([])
+            room = _AT_ONCE
+        made[-1].append(name)
+        room -= size
+    return made
+
+
+def _stored_name(name: str) -> str:
+    """How a checkpoint calls a parameter of the backbone."""
+    return f"backbone.{name}"
+
+
+def _refuse_other_shapes(one: Part, other: Part) -> None:
+    mine, theirs = one.weights.shapes, other.weights.shapes
+    different = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+    if different:
+        first = different[0]
+
+        def shown(shapes: Shapes) -> str:
+            return "x".join(map(str, shapes[first])) if first in shapes else "missing"
+
+        raise ModelError(
+            f"{one.name} and {other.name} are different models: {len(different)} parameters differ, as {first}, which "
+            f"is {shown(mine)} there and {shown(theirs)} here",
+            remedy="average models of one architecture, such as checkpoints of a run",
+        )

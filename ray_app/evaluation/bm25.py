@@ -1,0 +1,71 @@
+"""BM25: beside a model's figure in an evaluation, and beside its vectors in an index. The one door to bm25s."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import bm25s
+import numpy as np
+import numpy.typing as npt
+
+from ray_app.evaluation.ranking_metrics import top_k
+
+# bm25s logs at DEBUG whatever the application's level is.
+logging.getLogger("bm25s").setLevel(logging.WARNING)
+
+
+class Bm25:
+    """An index of N documents.
+
+    Lucene's variant with k1 = 1.5 and b = 0.75; lower-cased words of two characters and more, without Lucene's English
+    stop words, no stemming.
+    """
+
+    def __init__(self, index: Any) -> None:
+        """`index` is None where no document has a word."""
+        self._index = index
+
+    @classmethod
+    def build(cls, corpus: Sequence[str]) -> "Bm25":
+        words = _words(corpus)
+        if not any(words):
+            return cls(None)
+        index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+        index.index(words, show_progress=False)
+        return cls(index)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Bm25":
+        """What `save` wrote; scores are read from the files as they are needed."""
+        return cls(bm25s.BM25.load(folder, mmap=True, show_progress=False) if folder.is_dir() else None)
+
+    def save(self, folder: Path) -> None:
+        """Write the index to a new folder; none where no document has a word."""
+        if self._index is not None:
+            self._index.save(folder, show_progress=False)
+
+    def rank(
+        self, queries: Sequence[str], *, depth: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """For every query the positions of at most `depth` documents, best first, and their scores; of equal scores the
+        earlier one first. A document that shares no word with the query is not retrieved at all.
+        """
+        for words in _words(queries):
+            if self._index is None:
+                yield np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+                continue
+            scores_N = self._index.get_scores_from_ids(self._index.get_tokens_ids(words))
+            best = top_k(scores_N, depth)
+            best = best[scores_N[best] > 0]
+            yield best, scores_N[best]
+
+
+def bm25_rankings(corpus: Sequence[str], queries: Sequence[str], *, depth: int) -> Iterator[npt.NDArray[np.int64]]:
+    """`Bm25.rank` over a corpus that is needed once: positions only."""
+    return (positions for positions, _ in Bm25.build(corpus).rank(queries, depth=depth))
+
+
+def _words(texts: Sequence[str]) -> list[list[str]]:
+    words: list[list[str]] = bm25s.tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
+    return words

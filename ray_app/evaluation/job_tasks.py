@@ -1,0 +1,78 @@
+"""Tasks that the document names, measured by mteb as a part of the run: before its first step, and of the model that it
+trained. `f2llm evaluate RUN --task` measures the same way into the same place.
+
+mteb is an extra and takes seconds to import: only a run with tasks does.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from data_io.errors import ConfigError
+from data_io.execution import Say
+from data_io.storage.store import Store, open_store
+from ray_app.config import JobSpec
+from ray_app.inference.model_source import EmbeddingModel, find_exported, initial_model, open_encoder
+from ray_app.run_directory.directory import append_event
+from ray_app.run_directory.task_report import RESULTS, TaskReport, TaskScore
+
+
+def refuse_unknown_tasks(spec: JobSpec, data: Store) -> None:
+    """Raises ConfigError where a task could not be measured whatever happens, before hours are trained."""
+    if not spec.evaluation.measures_tasks:
+        return
+    if find_spec("mteb") is None:
+        raise ConfigError(
+            "evaluation.tasks are measured by mteb, which is not installed",
+            remedy="install it where the run's driver and workers are: pip install 'f2llm-ray[benchmark]'",
+        )
+    from ray_app.evaluation.tasks import find_tasks
+
+    find_tasks(spec.evaluation.tasks, data)
+
+
+def measure_before(name: str, spec: JobSpec, *, data: Store, run: Store, say: Say) -> None:
+    """Measure the model as it is before its first step, for the column beside that of the trained one."""
+    if spec.evaluation.measures_tasks:
+        _measure(_initial(name, spec, data), spec, data=data, run=run, say=say, before=None)
+
+
+def measure_exported(name: str, folder: Path, spec: JobSpec, *, data: Store, run: Store, say: Say) -> TaskReport | None:
+    """Measure the exported model in `folder`; None where the document names no task.
+
+    A task that cannot be measured, as where its data cannot be fetched, ends no run: the event TasksNotMeasured says
+    why.
+    """
+    if not spec.evaluation.measures_tasks:
+        return None
+    before = _initial(name, spec, data) if spec.evaluation.before else None
+    model = find_exported(open_store(str(folder)), name=name, batch_tokens=spec.evaluation.batch_tokens)
+    report = _measure(model, spec, data=data, run=run, say=say, before=before)
+    if report.failed:
+        append_event(run, "TasksNotMeasured", tasks={task.name: task.failure for task in report.failed})
+    return report
+
+
+def _initial(name: str, spec: JobSpec, data: Store) -> EmbeddingModel:
+    return initial_model(f"{name}-before", spec, data)
+
+
+def _measure(
+    model: EmbeddingModel, spec: JobSpec, *, data: Store, run: Store, say: Say, before: EmbeddingModel | None
+) -> TaskReport:
+    from ray_app.evaluation.tasks import evaluate_tasks
+
+    try:
+        return evaluate_tasks(
+            model,
+            spec.evaluation.tasks,
+            results=run.child(RESULTS),
+            data=data,
+            before=before,
+            on_progress=lambda found: say(f"task {found.done} of {found.total}, {_outcome(found.task)}"),
+        )
+    finally:
+        open_encoder.cache_clear()  # the held-out sets are measured with an encoder of their own: not two at a time
+
+
+def _outcome(task: TaskScore) -> str:
+    return f"{task.name}: " + ("not measured" if task.score is None else f"{task.metric} {task.score:.4f}")

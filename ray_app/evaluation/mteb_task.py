@@ -1,0 +1,215 @@
+"""One task of mteb, measured: the piece of work that an evaluation is made of. Its result is a file of mteb's own.
+
+A task that was measured before, with the same weights and the same data, is not measured again; the result's place says
+which weights, and the result which revision of the data.
+"""
+
+import logging
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass, replace
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import datasets
+import mteb
+from mteb.cache import ResultCache
+from mteb.results import TaskResult
+
+from data_io.dataset.evaluation_sets import RetrievalSet, load_evaluation
+from data_io.dataset.manifest import load_manifest
+from data_io.errors import DataError, F2LLMError, NotFoundInStore
+from data_io.evaluation.mteb import load_task
+from data_io.evaluation.own_sets import read_own
+from data_io.evaluation.task import OwnTask, TaskKind
+from data_io.storage.store import Store
+from ray_app.evaluation.mteb_model import MtebModel, model_meta
+from ray_app.evaluation.own_tasks import own_task
+from ray_app.inference.encoder import Cut
+from ray_app.inference.model_source import EmbeddingModel, open_encoder
+
+SETTINGS = "run_settings.jsonl"
+META = "model_meta.json"
+
+
+@dataclass(frozen=True)
+class HubTask:
+    """A task that mteb knows, with the splits and subsets that its benchmark takes of it."""
+
+    name: str
+    type: str
+    benchmark: str | None
+    splits: tuple[str, ...]
+    subsets: tuple[str, ...] | None
+    """None where the task is not divided."""
+
+
+@dataclass(frozen=True)
+class HeldOutTask:
+    """An evaluation set of a prepared data set."""
+
+    name: str
+    instruction: str
+    data: Store
+
+
+AnyTask = HubTask | OwnTask | HeldOutTask
+
+
+@dataclass(frozen=True)
+class TaskPiece:
+    """What a worker needs to measure one task."""
+
+    task: AnyTask
+    model: EmbeddingModel
+    cut: Cut
+    results: Store
+    instruction: str | None
+    """Of the task's queries; None takes what mteb has for the task."""
+    is_given: bool
+    """The instruction is the user's own: its result is kept apart from that with the usual one."""
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a task; `failure` where nothing did. `settings` are mteb's lines about how it was measured."""
+
+    name: str
+    type: str = ""
+    metric: str = ""
+    score: float | None = None
+    instruction: str = ""
+    seconds: float | None = None
+    failure: str | None = None
+    remedy: str | None = None
+    settings: str = ""
+    meta: str = ""
+
+
+def measure_task(piece: TaskPiece) -> Measured:
+    """Measure one task, unless that was done before. An error of the task is in the answer: the others go on."""
+    _quiet()
+    started = time.monotonic()
+    try:
+        task = open_task(piece.task)
+        return _measure(task, piece, started)
+    except F2LLMError as error:
+        known = piece.task.type if isinstance(piece.task, HubTask) else ""
+        return Measured(piece.task.name, type=known, failure=error.message, remedy=error.remedy)
+
+
+def open_task(task: AnyTask) -> Any:
+    """The task as mteb has it (`AbsTask`). Own data is read at once; a hub task's is loaded when it is measured."""
+    if isinstance(task, HubTask):
+        return mteb.get_task(task.name, eval_splits=list(task.splits), hf_subsets=task.subsets and list(task.subsets))
+    if isinstance(task, OwnTask):
+        return own_task(read_own(task), task.kind, origin=task.address)
+    entry = next(entry for entry in load_manifest(task.data).evaluations if entry.name == task.name)
+    found = load_evaluation(task.data, entry)
+    kind = TaskKind.RETRIEVAL if isinstance(found, RetrievalSet) else TaskKind.STS
+    return own_task(found, kind, origin=task.data.uri)
+
+
+def _measure(task: Any, piece: TaskPiece, started: float) -> Measured:
+    name = task.metadata.name
+    meta = piece_meta(piece)
+    instructions = {} if piece.instruction is None else {name: piece.instruction}
+    model = MtebModel(meta, partial(open_encoder, piece.model, piece.cut), instructions)
+    with tempfile.TemporaryDirectory() as temporary:
+        cache = ResultCache(temporary)
+        key = f"{result_folder(piece)}/{name}.json"
+        path = Path(temporary) / key
+        if not piece.overwrite:
+            _fetch(piece.results, key, path)
+        known = cache.load_task_result(name, meta)
+        if known is not None and not (known.is_mergeable(task) and isfinite(known.get_score())):
+            path.unlink()  # of other data, or no score: mteb itself would take it for this task
+            known = None
+        if known is not None and not known.get_missing_evaluations(task):
+            result, settings, described = known, "", ""
+        else:
+            if not task.data_loaded:
+                load_task(task)
+            (result,) = mteb.evaluate(
+                model, task, cache=cache, overwrite_strategy="only-missing", co2_tracker=False, show_progress_bar=False,
+                encode_kwargs={"batch_size": _TEXTS_AT_ONCE, "show_progress_bar": False},
+            ).task_results  # fmt: skip
+            if not isfinite(result.get_score()):
+                raise _no_score(task, float(result.get_score()))
+            piece.results.put(key, path.read_bytes())
+            settings, described = (path.with_name(file).read_text("utf-8") for file in (SETTINGS, META))
+            result = TaskResult.from_disk(path)  # rounded, as whoever reads it later finds it
+    return Measured(
+        name,
+        type=task.metadata.type,
+        metric=task.metadata.main_score,
+        score=float(result.get_score()),
+        instruction=model.query_instruction(task.metadata),
+        seconds=time.monotonic() - started,
+        settings=settings,
+        meta=described,
+    )
+
+
+def _no_score(task: Any, score: float) -> DataError:
+    """A correlation, say, is not defined where one side of it is the same everywhere."""
+    return DataError(
+        f"task {task.metadata.name}: {task.metadata.main_score} is {score}, which is no score: all embeddings are "
+        "equal, or all that they are compared with",
+        remedy="give texts and judgements that differ; where the texts differ only behind the model's max_seq_length "
+        "tokens, which the instruction is a part of, a shorter instruction",
+    )
+
+
+_TEXTS_AT_ONCE = 1024
+"""In mteb's own batches, which only carry texts to the encoder: it makes batches of its own, by tokens."""
+
+
+def _fetch(store: Store, key: str, path: Path) -> None:
+    try:
+        content = store.get(key)
+    except NotFoundInStore:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def result_folder(piece: TaskPiece) -> str:
+    """Where in the results mteb keeps those of this piece's model."""
+    root = Path("results")
+    meta = piece_meta(piece)
+    folder = root / meta.model_name_as_path() / meta.revision
+    kept: Path = folder / "experiments" / meta.experiment_name if meta.experiment_name else folder
+    return kept.as_posix()
+
+
+def known_score(piece: TaskPiece, model: EmbeddingModel) -> float | None:
+    """The score of another model on a piece's task, where it was measured into the same place, and is a number."""
+    try:
+        content = piece.results.get(f"{result_folder(replace(piece, model=model))}/{piece.task.name}.json")
+    except NotFoundInStore:
+        return None
+    score = float(TaskResult.model_validate_json(content).get_score())
+    return score if isfinite(score) else None
+
+
+def piece_meta(piece: TaskPiece) -> Any:
+    """mteb's description of the model as this piece uses it; it decides where the result is kept."""
+    experiment: dict[str, object] = {}
+    if piece.cut.dimensions is not None:
+        experiment["embed_dim"] = piece.cut.dimensions
+    if piece.is_given:
+        experiment["instruction"] = piece.instruction
+    return model_meta(piece.model.name, piece.model.fingerprint, experiment=experiment)
+
+
+def _quiet() -> None:
+    """mteb and the libraries below it say on every task what does not concern its user."""
+    warnings.filterwarnings("ignore", module=r"(mteb|datasets|sklearn|torch|transformers)\.")
+    for library in ("mteb", "datasets", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    datasets.disable_progress_bars()

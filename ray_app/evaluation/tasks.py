@@ -1,0 +1,185 @@
+"""Measuring a model on tasks, by mteb and in its own result format: `f2llm evaluate --task`.
+
+    <results>/results/<model>/<fingerprint>/<task>.json    as mteb keeps them; mteb.ResultCache(<results>) reads them
+    <results>/summary.json                                 the last evaluation as a table (run_directory/task_report.py)
+
+Each task is a piece of work: what is measured stays measured, so the same call goes on where an earlier one ended.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from data_io.dataset.manifest import load_manifest
+from data_io.errors import ConfigError
+from data_io.evaluation.mteb import named_tasks
+from data_io.evaluation.task import HELD_OUT, OwnTask, TaskKind, parse_task
+from data_io.execution import Run, in_process
+from data_io.storage.store import Store
+from data_io.task import instruction_of
+from ray_app.evaluation.mteb_model import F2LLM_INSTRUCTIONS
+from ray_app.evaluation.mteb_task import (
+    META,
+    SETTINGS,
+    AnyTask,
+    HeldOutTask,
+    HubTask,
+    Measured,
+    TaskPiece,
+    known_score,
+    measure_task,
+    result_folder,
+)
+from ray_app.evaluation.own_tasks import default_instruction
+from ray_app.inference.encoder import Cut
+from ray_app.inference.model_source import EmbeddingModel
+from ray_app.run_directory.task_report import SUMMARY, TaskReport, TaskScore
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A task that is done, of how many; `eta_seconds` from the mean time of those that had to be measured."""
+
+    task: TaskScore
+    done: int
+    total: int
+    eta_seconds: float | None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def evaluate_tasks(
+    model: EmbeddingModel,
+    names: Sequence[str],
+    *,
+    results: Store,
+    data: Store | None = None,
+    instructions: Mapping[str, str] | None = None,
+    cut: Cut | None = None,
+    before: EmbeddingModel | None = None,
+    overwrite: bool = False,
+    run: Run = in_process,
+    on_progress: OnProgress | None = None,
+) -> TaskReport:
+    """Measure `model` on tasks by their names (`data_io.evaluation.task`); `held-out` stands for the sets of `data`.
+
+    `instructions` by task replace those of the recipe. `before` is another model whose results, where there are any,
+    stand beside. A task that cannot be measured is in the report with the reason. Raises ConfigError for a task that is
+    not known, before anything is measured.
+    """
+    cut, given = cut or Cut(), instructions or {}
+    tasks = find_tasks(names, data)
+    unknown = sorted(given.keys() - {task.name for task in tasks})
+    if unknown:
+        raise ConfigError(
+            f"an instruction is given for {unknown[0]}, which is not measured; measured are "
+            f"{', '.join(task.name for task in tasks)}",
+            remedy="correct the name in --instruction NAME=TEXT",
+        )
+    pieces = [
+        TaskPiece(task, model, cut, results, *_instruction(task, model, given), overwrite=overwrite) for task in tasks
+    ]
+    done: dict[str, Measured] = {}
+    started = monotonic()
+    for piece, measured in run(measure_task, pieces):
+        done[piece.task.name] = measured
+        _keep_settings(results, piece, measured)
+        if on_progress is not None:
+            left = len(pieces) - len(done)
+            eta = (monotonic() - started) / len(done) * left if left else None
+            on_progress(Progress(_score(piece, measured, before), len(done), len(pieces), eta))
+    report = TaskReport(
+        model=model.name,
+        revision=model.fingerprint,
+        dimensions=cut.dimensions,
+        results=results.uri,
+        tasks=tuple(_score(piece, done[piece.task.name], before) for piece in pieces),
+    )
+    results.put(SUMMARY, report.model_dump_json(indent=1).encode() + b"\n")
+    return report
+
+
+def find_tasks(names: Sequence[str], data: Store | None) -> list[AnyTask]:
+    """Every task that the names stand for, once. Raises ConfigError where one is unknown, or two share a name."""
+    found: list[AnyTask] = []
+    for text in names:
+        found += _tasks_of(parse_task(text), data)
+    by_name: dict[str, AnyTask] = {}
+    for task in found:
+        known = by_name.setdefault(task.name, task)
+        if type(known) is not type(task) or (isinstance(task, OwnTask) and known != task):
+            raise ConfigError(
+                f"two tasks are called {task.name}", remedy="give the task of your own another name: NAME:KIND=ADDRESS"
+            )
+    return list(by_name.values())
+
+
+def _tasks_of(asked: OwnTask | str, data: Store | None) -> list[AnyTask]:
+    if isinstance(asked, OwnTask):
+        return [asked]
+    if asked == HELD_OUT:
+        if data is None:
+            raise ConfigError(
+                f"{HELD_OUT} stands for the evaluation sets of a data set, and none is given",
+                remedy="evaluate a run, or name the data set with --data",
+            )
+        return [HeldOutTask(entry.name, entry.instruction, data) for entry in load_manifest(data).evaluations]
+    tasks = named_tasks(asked)
+    is_benchmark = len(tasks) > 1 or tasks[0].metadata.name != asked
+    return [
+        HubTask(
+            task.metadata.name,
+            task.metadata.type,
+            asked if is_benchmark else None,
+            tuple(task.eval_splits),
+            tuple(task.hf_subsets) if task.metadata.is_multilingual else None,
+        )
+        for task in tasks
+    ]
+
+
+def _instruction(task: AnyTask, model: EmbeddingModel, given: Mapping[str, str]) -> tuple[str | None, bool]:
+    """The instruction of a task's queries, and whether the user gave it.
+
+    The recipe's own for a task of mteb (None: it has none, and mteb's is taken); a set's own; for a user's task that of
+    the model's source of the same name, else the model's for queries, else mteb's for that kind of task.
+    """
+    if task.name in given:
+        return given[task.name], True
+    if isinstance(task, HubTask):
+        return F2LLM_INSTRUCTIONS.get(task.name), False
+    if isinstance(task, HeldOutTask):
+        return task.instruction, False
+    prompts = {name: instruction_of(prompt) for name, prompt in model.prompts}
+    own = prompts.get(task.name)
+    if own is None and task.kind in (TaskKind.RETRIEVAL, TaskKind.RERANKING):
+        own = prompts.get("query")
+    return default_instruction(task.kind) if own is None else own, False
+
+
+def _score(piece: TaskPiece, measured: Measured, before: EmbeddingModel | None) -> TaskScore:
+    return TaskScore(
+        name=measured.name,
+        type=measured.type,
+        metric=measured.metric,
+        benchmark=piece.task.benchmark if isinstance(piece.task, HubTask) else None,
+        score=measured.score,
+        before=None if before is None or measured.score is None else known_score(piece, before),
+        instruction=measured.instruction,
+        seconds=measured.seconds,
+        failure=measured.failure,
+        remedy=measured.remedy,
+    )
+
+
+def _keep_settings(results: Store, piece: TaskPiece, measured: Measured) -> None:
+    """Add mteb's lines about a task to those of the other tasks of the same model; one process writes them."""
+    if not measured.settings:
+        return
+    folder = results.child(result_folder(piece))
+    before = folder.get(SETTINGS).decode().splitlines() if folder.exists(SETTINGS) else []
+    others = [line for line in before if json.loads(line)["task"] != measured.name]
+    folder.put(SETTINGS, "".join(f"{line}\n" for line in [*others, *measured.settings.splitlines()]).encode())
+    folder.put(META, measured.meta.encode())

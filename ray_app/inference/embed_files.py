@@ -1,0 +1,273 @@
+"""Vectors for a user's texts, as a job that goes on where it was stopped: `f2llm embed`.
+
+    <out>/part-00000.parquet ...   the input's rows in their order, a vector each
+    <out>/embeddings.json          what they are and how they were made; the last thing that is written
+
+Each shard of the input is a piece of work that leaves one part, and under `.f2llm-work/` a mark that it is whole. Which
+rows a shard has follows from the input alone, so a job that was killed and one that was not leave the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from time import monotonic, time
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_io.errors import DataError, NotFoundInStore
+from data_io.execution import Run, Say, in_process
+from data_io.storage.chunk_files import Mark, finished
+from data_io.storage.resumable import WORK_PREFIX, end_work
+from data_io.storage.store import Store
+from data_io.user_files.records import find_files, fingerprint
+from data_io.user_files.text_shards import TextShard, describe_input, plan_shards, refuse_without_texts
+from ray_app.inference.embed_shard import (
+    EmbedJob,
+    Precision,
+    Ranges,
+    SamplePiece,
+    ShardPiece,
+    embed_shard,
+    sample_vectors,
+)
+from ray_app.inference.encoder import Cut
+from ray_app.inference.model_source import EmbeddingModel
+
+MANIFEST = "embeddings.json"
+SHARD_ROWS = 4096
+_SAMPLED_SHARDS, _SAMPLED_ROWS = 16, 512
+"""As many texts say between which values int8 and uint8 divide."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Part(_Record):
+    """One object of rows."""
+
+    key: str
+    rows: int
+    size: int
+
+
+class Embeddings(_Record):
+    """embeddings.json: what the vectors are."""
+
+    version: int = 1
+    key: str = Field(description="Stands for everything that decides the vectors.")
+    model: str
+    fingerprint: str
+    input: tuple[str, ...]
+    column: str
+    into: str
+    instruction: str
+    dimensions: int
+    precision: Precision
+    width: int = Field(description="Values of a stored vector: dimensions, or an eighth of them for binary.")
+    ranges: Ranges | None = Field(None, description="Least and greatest value of each dimension, for int8 and uint8.")
+    rows: int
+    nulls: int = Field(description="Rows without a text, and so without a vector.")
+    tokens: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Rows that are done, those of an earlier start included; rates are of this start, and so is the ETA."""
+
+    rows: int
+    total_rows: int
+    rows_per_second: float
+    tokens_per_second: float
+    eta_seconds: float | None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What there is now, and how fast this start made its part of it (None: all was there)."""
+
+    embeddings: Embeddings
+    rows_per_second: float | None
+    tokens_per_second: float | None
+
+
+def embed_texts(
+    model: EmbeddingModel,
+    address: str,
+    out: Store,
+    *,
+    column: str | None = None,
+    keep: Sequence[str] | None = None,
+    into: str = "embedding",
+    instruction: str = "",
+    cut: Cut | None = None,
+    precision: Precision = "float32",
+    shard_rows: int = SHARD_ROWS,
+    starts_over: bool = False,
+    run: Run = in_process,
+    say: Say = lambda text: None,
+    on_progress: OnProgress = lambda progress: None,
+) -> Embedded:
+    """Embed the texts of the files at `address` into `out`: exactly one vector a row, in the order of the input.
+
+    Raises DataError for what cannot be embedded, and where `out` holds something else. With `starts_over`, for a place
+    that is the caller's own, that is removed instead.
+    """
+    cut = cut or Cut()
+    files = find_files(address)
+    texts = describe_input(files, text=column, keep=keep)
+    decided_by = {
+        "model": model.fingerprint,
+        "input": [[file.address, fingerprint(file.address)] for file in files],
+        "texts": asdict(texts),
+        "into": into,
+        "instruction": instruction,
+        "cut": asdict(cut),
+        "precision": precision,
+        "shard_rows": shard_rows,
+    }
+    key = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
+    began = time()
+    known = _read_manifest(out)
+    if known is not None and known.key == key and _is_whole(out, known):
+        end_work(out, began=began)
+        return Embedded(known, None, None)
+    if column is None:
+        say(f"the texts are those of the column {texts.text!r}")
+    for file in files:
+        refuse_without_texts(file, texts.text)
+    _claim(out, key, starts_over=starts_over, say=say)
+    done = {piece: mark for piece, mark in finished(out, "").items() if piece.startswith(f"{WORK_PREFIX}/{key}/")}
+    say(f"counting the rows of {len(files)} file{'s' * (len(files) > 1)}")
+    copies = out.child(f"{WORK_PREFIX}/{key}/lines")
+    shards = [shard for file in files for shard in plan_shards(file, shard_rows, copies=copies)]
+    if not shards:
+        raise DataError(f"{address} has no rows", remedy="give files with rows")
+    job = EmbedJob(out, copies, model, cut, texts, instruction, precision, into)
+    ranges = _ranges(job, key, shards, run, say) if precision in ("int8", "uint8") else None
+    pieces = [
+        ShardPiece(f"{WORK_PREFIX}/{key}/part-{n:05d}", f"part-{n:05d}.parquet", job, shard, ranges)
+        for n, shard in enumerate(shards)
+    ]
+    pace = _Pace(sum(shard.rows for shard in shards), on_progress)
+    pace.skip(done.values())
+    for piece, mark in run(embed_shard, [piece for piece in pieces if piece.piece not in done]):
+        done[piece.piece] = mark
+        pace.add(mark)
+    found = _manifest(job, key, [file.address for file in files], pieces, done, ranges)
+    out.put(MANIFEST, found.model_dump_json(indent=1).encode() + b"\n")
+    end_work(out, began=began)
+    return Embedded(found, *pace.rates())
+
+
+class _Pace:
+    """Counts what this start does, and says it."""
+
+    def __init__(self, total: int, on_progress: OnProgress) -> None:
+        self._total, self._on_progress = total, on_progress
+        self._earlier = self._rows = self._tokens = 0
+        self._began = monotonic()
+
+    def skip(self, marks: Iterable[Mark]) -> None:
+        """What an earlier start did."""
+        self._earlier = sum(mark.counts["rows"] for mark in marks)
+
+    def add(self, mark: Mark) -> None:
+        self._rows += mark.counts["rows"]
+        self._tokens += mark.counts["tokens"]
+        rows, tokens = self.rates()
+        left = self._total - self._earlier - self._rows
+        assert rows is not None
+        assert tokens is not None
+        eta = left / rows if left and rows else None
+        self._on_progress(Progress(self._earlier + self._rows, self._total, rows, tokens, eta))
+
+    def rates(self) -> tuple[float | None, float | None]:
+        seconds = max(monotonic() - self._began, 1e-9)
+        return (self._rows / seconds, self._tokens / seconds) if self._rows else (None, None)
+
+
+def _ranges(job: EmbedJob, key: str, shards: Sequence[TextShard], run: Run, say: Say) -> Ranges:
+    """Least and greatest values over a sample that is spread over the input; the same for every start of a job."""
+    kept = f"{WORK_PREFIX}/{key}/ranges.json"
+    try:
+        low, high = json.loads(job.out.get(kept))
+        return tuple(low), tuple(high)
+    except NotFoundInStore:
+        say("embedding a sample, to see between which values the vectors lie")
+    chosen = [shards[i] for i in sorted({i * len(shards) // _SAMPLED_SHARDS for i in range(_SAMPLED_SHARDS)})]
+    vectors = [found for _, found in run(sample_vectors, [SamplePiece(job, s, _SAMPLED_ROWS) for s in chosen])]
+    sample = np.concatenate(vectors)
+    if not len(sample):
+        raise DataError("no row of the sample has a text", remedy="embed with --precision float32, or mend the input")
+    ranges = tuple(sample.min(axis=0).tolist()), tuple(sample.max(axis=0).tolist())
+    job.out.put(kept, json.dumps(ranges).encode())
+    return ranges
+
+
+def _manifest(
+    job: EmbedJob,
+    key: str,
+    addresses: Sequence[str],
+    pieces: Sequence[ShardPiece],
+    done: dict[str, Mark],
+    ranges: Ranges | None,
+) -> Embeddings:
+    marks = [done[piece.piece] for piece in pieces]
+    return Embeddings(
+        key=key,
+        model=job.model.name,
+        fingerprint=job.model.fingerprint,
+        input=tuple(addresses),
+        column=job.texts.text,
+        into=job.into,
+        instruction=job.instruction,
+        dimensions=marks[0].counts["dimensions"],
+        precision=job.precision,
+        width=marks[0].counts["width"],
+        ranges=ranges,
+        rows=sum(mark.counts["rows"] for mark in marks),
+        nulls=sum(mark.counts["nulls"] for mark in marks),
+        tokens=sum(mark.counts["tokens"] for mark in marks),
+        parts=tuple(
+            Part(key=piece.key, rows=mark.counts["rows"], size=mark.parts[0].size)
+            for piece, mark in zip(pieces, marks, strict=True)
+        ),
+    )
+
+
+def _read_manifest(out: Store) -> Embeddings | None:
+    try:
+        return Embeddings.model_validate_json(out.get(MANIFEST))
+    except NotFoundInStore:
+        return None
+    except ValueError as error:
+        raise DataError(
+            f"{out.uri}/{MANIFEST} is no description of embeddings", remedy="give an empty place for the vectors"
+        ) from error
+
+
+def _is_whole(out: Store, found: Embeddings) -> bool:
+    sizes = {info.key: info.size for info in out.list()}
+    return all(sizes.get(part.key) == part.size for part in found.parts)
+
+
+def _claim(out: Store, key: str, *, starts_over: bool, say: Say) -> None:
+    """Take an empty place for this job, before its first part; or find that it is this job's already."""
+    claim = f"{WORK_PREFIX}/{key}/begun"
+    listed = [info.key for info in out.list()]
+    if listed and claim not in listed:
+        if not starts_over:
+            raise DataError(
+                f"{out.uri} holds something else, or vectors that were made in another way ({listed[0]})",
+                remedy="give an empty place for the vectors, or remove what is there",
+            )
+        say("an earlier start embedded other texts, or in another way: starting over")
+        out.delete(listed)
+    out.put(claim, b"")

@@ -1,0 +1,145 @@
+"""One shard of texts, embedded: the piece of work of `f2llm embed`. N rows, D dimensions."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from data_io.errors import ConfigError
+from data_io.storage.chunk_files import Mark, PartRef, write_mark
+from data_io.storage.store import Store
+from data_io.user_files.text_shards import TextInput, TextShard, read_shard
+from ray_app.errors import ModelError
+from ray_app.inference.encoder import Cut, Encoder
+from ray_app.inference.model_source import EmbeddingModel, open_encoder
+
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+"""Those of sentence-transformers' quantisation. The binary ones hold eight dimensions a byte."""
+Ranges = tuple[tuple[float, ...], tuple[float, ...]]
+"""Least and greatest value of each dimension, between which int8 and uint8 divide."""
+
+
+@dataclass(frozen=True)
+class EmbedJob:
+    """What all shards share."""
+
+    out: Store
+    copies: Store
+    """The lines of compressed files of the input, for as long as the job runs."""
+    model: EmbeddingModel
+    cut: Cut
+    texts: TextInput
+    instruction: str
+    precision: Precision
+    into: str
+    """The column of the vectors."""
+
+
+@dataclass(frozen=True)
+class SamplePiece:
+    """Some rows of a shard, whose vectors say between which values the others lie."""
+
+    job: EmbedJob
+    shard: TextShard
+    rows: int
+
+
+@dataclass(frozen=True)
+class ShardPiece:
+    """A shard, the object that its rows go to, and the name that it is done under."""
+
+    piece: str
+    key: str
+    job: EmbedJob
+    shard: TextShard
+    ranges: Ranges | None
+
+
+def sample_vectors(piece: SamplePiece) -> npt.NDArray[np.float32]:
+    """Vectors float32 [at most `rows`, D] of the first texts of a shard, before any quantisation."""
+    table = read_shard(piece.shard, piece.job.texts, copies=piece.job.copies)
+    texts = [text for text in table.column(piece.job.texts.text).to_pylist() if text is not None][: piece.rows]
+    return _encoder(piece.job).encode(texts, instruction=piece.job.instruction)
+
+
+def embed_shard(piece: ShardPiece) -> Mark:
+    """Write a shard's rows with their vectors. A row without a text has no vector: null stands in its place.
+
+    Raises DataError or ModelError with the place of what is wrong.
+    """
+    job = piece.job
+    table = read_shard(piece.shard, job.texts, copies=job.copies)
+    if job.into in table.column_names:
+        raise ConfigError(
+            f"the rows have a column {job.into!r} already", remedy="name another with --into, or leave it out of --keep"
+        )
+    texts = table.column(job.texts.text).to_pylist()
+    there = np.array([text is not None for text in texts], dtype=bool)
+    encoder = _encoder(job)
+    tokens = encoder.tokenize([text for text in texts if text is not None], instruction=job.instruction)
+    vectors = encoder.embed(tokens)
+    _check_finite(vectors, piece.shard, there)
+    stored = _quantise(vectors, job.precision, piece.ranges)
+    table = table.append_column(job.into, _column(stored, there))
+    sink = pa.BufferOutputStream()
+    # Vectors neither repeat nor compress.
+    others = {name: "zstd" for name in table.column_names if name != job.into}
+    pq.write_table(
+        table, sink, compression=others | {f"{job.into}.list.element": "none"}, use_dictionary=list(others),
+        write_page_checksum=True,
+    )  # fmt: skip
+    data = sink.getvalue().to_pybytes()
+    job.out.put(piece.key, data)
+    counts = {
+        "rows": len(texts),
+        "nulls": int((~there).sum()),
+        "tokens": len(tokens.ids),
+        "dimensions": encoder.dimensions,
+        "width": stored.shape[1],
+    }
+    part = PartRef(key=piece.key, size=len(data), chunks=())
+    return write_mark(job.out, piece.piece, Mark(parts=(part,), counts=counts))
+
+
+def _encoder(job: EmbedJob) -> Encoder:
+    if not torch.cuda.is_available():
+        # A worker is one core's, and sums then do not depend on how many cores there are.
+        torch.set_num_threads(1)
+    return open_encoder(job.model, job.cut)
+
+
+def _quantise(
+    vectors_ND: npt.NDArray[np.float32], precision: Precision, ranges: Ranges | None
+) -> npt.NDArray[np.generic]:
+    if precision == "float32":
+        return vectors_ND
+    # Loading it takes longer than loading the model.
+    from sentence_transformers.util.quantization import quantize_embeddings
+
+    between = None if ranges is None else np.array(ranges, dtype=np.float32)
+    quantised: npt.NDArray[np.generic] = quantize_embeddings(vectors_ND, precision=precision, ranges=between)
+    return quantised
+
+
+def _column(stored: npt.NDArray[np.generic], there: npt.NDArray[np.bool_]) -> pa.Array:
+    """Vectors as one list of fixed size a row."""
+    width = stored.shape[1]
+    whole = np.zeros((len(there), width), dtype=stored.dtype)
+    whole[there] = stored
+    mask = None if there.all() else pa.array(~there)
+    return pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1)), width, mask=mask)
+
+
+def _check_finite(vectors_ND: npt.NDArray[np.float32], shard: TextShard, there: npt.NDArray[np.bool_]) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))
+    if bad.size:
+        row = shard.first_row + int(np.flatnonzero(there)[bad[0]]) + 1
+        raise ModelError(
+            f"{shard.file.address}, row {row}: the embedding has values that are not finite ({bad.size} of "
+            f"{len(there)} rows)",
+            remedy="the weights are damaged or the training diverged: embed with an earlier checkpoint",
+        )

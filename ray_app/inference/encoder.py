@@ -1,0 +1,169 @@
+"""Texts to embeddings, without gradient: what evaluation uses, and the reference that an exported model is held
+against.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoModel
+
+from data_io.dataset.tokenizer import TextTokenizer, TokenTexts
+from data_io.storage.folder_copy import read_json
+from data_io.storage.store import Store
+from data_io.task import format_query
+from ray_app.config import JobSpec
+from ray_app.errors import ModelError
+from ray_app.inference.sentence_transformer import SentenceModel, SentenceTokenizer
+from ray_app.models.attention import attention_of, best_attention
+from ray_app.models.embedder import Embedder
+from ray_app.models.loading import DTYPES, build_backbone, load_pretrained, load_tokenizer
+from ray_app.models.packing import Layout, pack
+
+_CPU_BATCH_TOKENS = 2048
+"""More at once do not fit a core's cache, and are slower."""
+
+_PASS_TOKENS = 64
+"""What a forward pass costs on CPU beside its tokens, in tokens."""
+_FILLER_SHARE = 0.1
+"""Of a group's tokens, so that large groups of slowly growing lengths stay whole."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The first `dimensions` values of every embedding, which a model trained for it (Matryoshka) can be used by.
+
+    They are L2-normalised again, unless `normalize` is off. None keeps all.
+    """
+
+    dimensions: int | None = None
+    normalize: bool = True
+
+
+class Encoder:
+    """A model and its tokenizer, ready to embed."""
+
+    def __init__(
+        self,
+        model: Embedder | SentenceModel,
+        tokenizer: TextTokenizer | SentenceTokenizer,
+        *,
+        batch_tokens: int = 16384,
+        cut: Cut | None = None,
+    ) -> None:
+        """`batch_tokens` bounds the tokens embedded at once, and with them the memory. Raises ModelError for a cut that
+        is wider than the model.
+        """
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._device = next(model.parameters()).device
+        self._batch_tokens = min(batch_tokens, _CPU_BATCH_TOKENS) if self._device.type == "cpu" else batch_tokens
+        # Texts of a batch are of like length here: next to no padding, and a mask would cost more.
+        self._layout: Layout = "padded" if model.layout == "rows" else model.layout
+        self._cut = cut or Cut()
+        if (self._cut.dimensions or 0) > model.dimensions:
+            raise ModelError(
+                f"{self._cut.dimensions} dimensions are asked for, and the model's embeddings have {model.dimensions}",
+                remedy=f"ask for at most {model.dimensions} (--dimensions)",
+            )
+
+    @property
+    def dimensions(self) -> int:
+        """D, the width of an embedding as it is given out."""
+        return self._cut.dimensions or self._model.dimensions
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a text that are embedded, EOS included; a longer text is cut."""
+        return self._tokenizer.max_tokens
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> npt.NDArray[np.float32]:
+        """Embeddings float32 [len(texts), D], L2-normalised. The instruction is put before each text (format_query)."""
+        return self.embed(self.tokenize(texts, instruction=instruction))
+
+    def tokenize(self, texts: Sequence[str], *, instruction: str = "") -> TokenTexts:
+        """The tokens of each text behind the instruction, cut to the model's limit, EOS included."""
+        return self._tokenizer.encode([format_query(text, instruction) for text in texts])
+
+    def cuts(self, text: str) -> bool:
+        """Whether the end of this text is left out when it is embedded."""
+        return self._tokenizer.cuts(text)
+
+    def embed(self, tokens: TokenTexts) -> npt.NDArray[np.float32]:
+        """Embeddings float32 [N, D] of tokenised texts, in their order."""
+        out = np.empty((len(tokens.lengths), self.dimensions), dtype=np.float32)
+        for group, vectors in self.embed_in_groups(tokens):
+            out[group] = vectors
+        return out
+
+    @torch.inference_mode()
+    def embed_in_groups(self, tokens: TokenTexts) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """The same as they are made, short texts first: positions [n] of texts, and their embeddings [n, D]."""
+        ends = np.cumsum(tokens.lengths, dtype=np.int64)
+        for group in group_lengths(tokens.lengths, self._batch_tokens, padded=self._layout == "padded"):
+            ids = np.concatenate([tokens.ids[ends[i] - tokens.lengths[i] : ends[i]] for i in group])
+            packed = pack(ids, tokens.lengths[group], layout=self._layout, device=self._device)
+            yield group, self._cut_down(self._model(packed)).float().cpu().numpy()
+
+    def _cut_down(self, embeddings_ND: torch.Tensor) -> torch.Tensor:
+        if self._cut.dimensions is None:
+            return embeddings_ND
+        kept = embeddings_ND[:, : self._cut.dimensions]
+        return torch.nn.functional.normalize(kept, dim=-1) if self._cut.normalize else kept
+
+
+def group_lengths(lengths: npt.NDArray[np.int32], most_tokens: int, *, padded: bool) -> list[npt.NDArray[np.int64]]:
+    """Positions of texts that are embedded together, the shortest first: as many as have room in `most_tokens`, at
+    least one.
+
+    Where a group is `padded` to its longest text it also ends before the filler costs more than a forward pass of its
+    own would, and the filler counts towards `most_tokens`.
+    """
+    order = np.argsort(lengths, kind="stable")
+    starts, first, taken = [], 0, 0
+    for place, length in enumerate(lengths[order].tolist()):
+        slots = (place - first + 1) * length if padded else taken + length
+        filler = slots - taken - length
+        if place > first and (slots > most_tokens or filler > max(_PASS_TOKENS, _FILLER_SHARE * taken)):
+            starts.append(place)
+            first, taken = place, 0
+        taken += length
+    return np.split(order, starts) if len(order) else []
+
+
+def initial_encoder(
+    spec: JobSpec, data: Store, *, device: torch.device | str = "cpu", cut: Cut | None = None
+) -> Encoder:
+    """An encoder of a document's model as it is before its first step; `data` is the data set, for its tokenizer."""
+    device = torch.device(device)
+    tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
+    dtype = torch.float32 if device.type == "cpu" else DTYPES[spec.train.precision]
+    backbone = build_backbone(spec.model, vocabulary_size=tokenizer.vocabulary_size, dtype=dtype, seed=spec.train.seed)
+    model = Embedder(backbone.to(device), attention=attention_of(spec.model, device, dtype))
+    return Encoder(model, tokenizer, batch_tokens=spec.evaluation.batch_tokens, cut=cut)
+
+
+def load_encoder(
+    folder: Path, *, device: torch.device | str = "cpu", batch_tokens: int = 16384, cut: Cut | None = None
+) -> Encoder:
+    """An encoder from an exported model folder: fp32 on CPU, the stored precision on a GPU.
+
+    Raises ModelError where the folder is not an exported model.
+    """
+    device = torch.device(device)
+    try:
+        eos_token = read_json(folder / "tokenizer_config.json")["eos_token"]
+        tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        limit = read_json(folder / "sentence_bert_config.json")["max_seq_length"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{folder} is not an exported model: {error}", remedy="export one with `f2llm export RUN`"
+        ) from error
+    dtype = torch.float32 if device.type == "cpu" else "auto"
+    backbone = load_pretrained(AutoModel, str(folder), dtype=dtype, local_files_only=True).to(device)
+    tokenizer = TextTokenizer(tokenizer_json, eos_token=eos_token, max_tokens=limit)
+    model = Embedder(backbone, attention=best_attention(device, backbone.dtype))
+    return Encoder(model, tokenizer, batch_tokens=batch_tokens, cut=cut)

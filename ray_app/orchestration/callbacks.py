@@ -1,0 +1,61 @@
+"""Ray Train's hooks for the ends of workers: failures by rank, SIGTERM, and the end in order to regroup."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from ray_app.ray_runtime.failures import cause_of
+from ray_app.ray_runtime.private_api import WorkerCallback, WorkerGroupCallback
+from ray_app.run_directory.exit_record import Failure
+
+
+class Regrouping(Exception):
+    """Not a failure: the workers have written a checkpoint and end, so that Ray Train starts others."""
+
+
+class FailureWatch(WorkerGroupCallback):  # type: ignore[misc]
+    """Runs in Ray Train's controller. Of a process that was killed nobody else can tell."""
+
+    def __init__(self, monitor: Any) -> None:
+        self._monitor = monitor
+        self._nodes: dict[int, str] = {}
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Remember where each rank is: a worker that died cannot say it any more."""
+        self._nodes = {
+            worker.distributed_context.world_rank: worker.metadata.hostname for worker in worker_group.get_workers()
+        }
+
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        """Tell the monitor what ended which rank. Workers that leave in order to regroup have not failed."""
+        failures = {
+            rank: Failure(cause_of(error), rank, self._nodes.get(rank))
+            for rank, error in worker_group_status.errors.items()
+            if not isinstance(error, Regrouping)
+        }
+        if failures:
+            self._monitor.workers_failed.remote(failures)
+
+
+class HearTerminate(WorkerCallback):  # type: ignore[misc]
+    """Runs in every worker: one that is told to end, by SIGTERM, leaves behind a checkpoint and not within a step.
+
+    Ray itself would end the process at once; only a main thread may say otherwise. The signal is heard when that thread
+    next runs Python: Ray Train asks it for its state every second.
+    """
+
+    def after_init_train_context(self) -> None:
+        signal.signal(signal.SIGTERM, _hear)
+
+
+_told = threading.Event()
+
+
+def told_to_end() -> bool:
+    """Whether this process has had a SIGTERM."""
+    return _told.is_set()
+
+
+def _hear(_: int, __: FrameType | None) -> None:
+    _told.set()

@@ -1,0 +1,132 @@
+"""Evaluation beside training: an actor of its own measures each new checkpoint, and training neither waits nor fails.
+
+On one machine it shares the cores, at the lowest priority; in a cluster it is placed where Ray has the resource
+`f2llm_evaluation`, so that no worker gives room for it and none can take its place.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - before Ray, which reads it
+
+import ray
+
+from data_io.storage.store import Store
+from ray_app.config import EVALUATION_RESOURCE, JobSpec
+from ray_app.ray_runtime.failures import cause_of
+from ray_app.run_directory.directory import append_event
+from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve, scores_of
+
+_PLACE_SECONDS = 60.0
+"""How long a run whose training is done waits for an actor that never got a place."""
+_LOWEST_PRIORITY = 19
+
+log = logging.getLogger(__name__)
+
+
+@ray.remote(max_restarts=-1, num_cpus=0)
+class Examiner:
+    """Measures checkpoints of one run, in a process of its own that stays: importing takes longer than measuring."""
+
+    def __init__(self, job: str, spec: JobSpec, data: Store, run: Store, threads: int) -> None:
+        import torch
+
+        if EMBEDDED or not spec.workers.gpus:
+            os.nice(_LOWEST_PRIORITY)
+        torch.set_num_threads(threads)
+        self._device = torch.device("cuda" if spec.workers.gpus else "cpu")
+        self._job, self._spec, self._data, self._run = job, spec, data, run
+        self._tried: set[Any] = set()
+
+    def measure_newest(self) -> tuple[MeasuredCheckpoint, ...]:
+        """Measure the newest checkpoint, if it is not; returns the whole curve. One that cannot be measured is tried
+        once.
+        """
+        from ray_app.orchestration.checkpoint_evaluation import measure_checkpoint, newest_unmeasured
+
+        name = newest_unmeasured(self._run)
+        if name is not None and name not in self._tried:
+            self._tried.add(name)
+            measure_checkpoint(self._job, self._spec, name, data=self._data, run=self._run, device=self._device)
+        return read_curve(self._run)
+
+
+class CheckpointEvaluation:
+    """The driver's side: asks for a measurement when there is a new checkpoint and none is under way; never waits."""
+
+    def __init__(self, job: str, spec: JobSpec, data: Store, run: Store) -> None:
+        threads = max(1, int(spec.workers.cpus))
+        place = {} if EMBEDDED else {"resources": {EVALUATION_RESOURCE: 1.0}}
+        self._examiner = Examiner.options(num_gpus=spec.workers.gpus, **place).remote(job, spec, data, run, threads)  # type: ignore[attr-defined]
+        self._alive = self._examiner.__ray_ready__.remote()
+        self._run = run
+        self._pending: Any = None
+        self._asked_at: int | None = None
+        self._problems: list[str] = []
+        self.curve = read_curve(run)
+
+    def look(self, checkpoint_step: int | None) -> bool:
+        """Hear of what was measured and ask for the checkpoint of that step; whether `curve` has changed."""
+        changed = self._hear() if self._pending is not None else False
+        if self._pending is None and checkpoint_step is not None and checkpoint_step != self._asked_at:
+            self._asked_at = checkpoint_step
+            self._ask()
+        return changed
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """Fields of RunStatus, what earlier starts of the run have measured included."""
+        return scores_of(self.curve)
+
+    def finish(self, wait: Callable[[], bool]) -> None:
+        """Measure the last checkpoint too, calling `wait` again and again meanwhile until it says False. What was not
+        measured becomes an event of the run, whose workers no longer write any.
+        """
+        began = monotonic()
+        while not ray.wait([self._alive], timeout=0)[0]:
+            if monotonic() - began > _PLACE_SECONDS:
+                self._note(f"Ray has no place for it: give a node the resource {EVALUATION_RESOURCE}")
+                break
+            if not wait():
+                return
+        else:
+            if not self._heard(wait):
+                return
+            self._ask()
+            if not self._heard(wait):
+                return
+        for why in self._problems:
+            append_event(self._run, "CheckpointNotMeasured", message=why)
+
+    def end(self) -> None:
+        """Give up what is under way."""
+        ray.kill(self._examiner)
+
+    def _ask(self) -> None:
+        self._pending = self._examiner.measure_newest.remote()
+
+    def _heard(self, wait: Callable[[], bool]) -> bool:
+        """Wait for what is under way; False where `wait` says that there is no time."""
+        while self._pending is not None:
+            self._hear()
+            if self._pending is not None and not wait():
+                return False
+        return True
+
+    def _hear(self) -> bool:
+        """Take the answer, if it is there; whether `curve` has changed."""
+        if not ray.wait([self._pending], timeout=0)[0]:
+            return False
+        pending, self._pending, before = self._pending, None, self.curve
+        try:
+            self.curve = ray.get(pending)
+        except ray.exceptions.RayError as error:
+            self._note(str(cause_of(error)))
+        return self.curve != before
+
+    def _note(self, why: str) -> None:
+        log.warning("a checkpoint was not measured: %s", why)
+        self._problems.append(why)

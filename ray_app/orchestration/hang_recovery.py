@@ -1,0 +1,36 @@
+"""The driver's part where workers hang: kill those that do not answer, and write down what all were doing."""
+
+from typing import Any
+
+import ray
+
+from data_io.storage.store import Store
+from ray_app.orchestration.hang_detector import Hang
+from ray_app.run_directory.directory import append_event
+
+
+def end_hang(monitor: Any, run: Store, *, logs: str) -> None:
+    """Where the workers hang, see to it that they end, so that Ray Train starts others. `logs` is the folder of this
+    start's logs in the run directory.
+    """
+    found: tuple[Hang, list[Any]] | None = ray.get(monitor.take_hang.remote())
+    if found is None:
+        return
+    hang, silent = found
+    for actor in silent:  # those that answer end by themselves
+        ray.kill(actor)
+    folder = f"{logs}/hang-step-{hang.step}"
+    no_answer = "It did not answer: the process is stopped, gone, or in code that lets no other thread run."
+    for rank, place in hang.places.items():
+        text = f"Worker {rank}: {place or 'never heard'}\n\n{hang.stacks.get(rank, no_answer)}\n"
+        run.put(f"{folder}/worker-{rank}.txt", text.encode())
+    append_event(
+        run,
+        "Hang",
+        step=hang.step,
+        seconds=round(hang.seconds, 1),
+        limit_seconds=round(hang.limit_seconds, 1),
+        message=str(hang),
+        workers=hang.behind,
+        stacks=[f"{folder}/worker-{rank}.txt" for rank in hang.behind] or f"{folder}/",
+    )

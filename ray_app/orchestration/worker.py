@@ -1,0 +1,191 @@
+"""What runs inside Ray: the train function of a worker, and the tasks around training."""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Literal, TypedDict
+
+import ray
+import ray.train
+import torch
+
+from data_io.storage.store import Store
+from ray_app.config import JobSpec
+from ray_app.orchestration.callbacks import Regrouping, told_to_end
+from ray_app.orchestration.hang_detector import Order
+from ray_app.orchestration.monitor import Welcome
+from ray_app.orchestration.prestart import ask_for_spares, worker_environment
+from ray_app.ray_runtime.failures import cause_of
+from ray_app.ray_runtime.private_api import is_preempted
+from ray_app.run_directory.driver_lease import refuse_without_lease
+from ray_app.run_directory.exit_record import Failure
+from ray_app.run_directory.process_log import ProcessLog, process_log
+from ray_app.run_directory.status import RunStatus
+from ray_app.training.control import Start, Wish
+from ray_app.training.heartbeat import Stage, Whereabouts
+from ray_app.training.recorder import StartProfile
+
+Task = Literal["evaluate_before", "deliver"]
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+_BEAT_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class RayControl:
+    """A loop's side of the monitor, on every rank. Reports are sent and not waited for; what is wanted is heard with
+    the next answer.
+    """
+
+    def __init__(self, monitor: Any, *, rank: int, workers: int, spares: bool) -> None:
+        """With `spares`, this rank sees to spare workers once its first step is done."""
+        self._monitor = monitor
+        self._rank, self._workers = rank, workers
+        self._whereabouts = Whereabouts()
+        self._wants_spares = spares
+        self._answer: Any = None
+        self._wish = Wish.GO_ON
+        self._noticed = False
+
+    def at(self, step: int, stage: Stage) -> None:
+        self._whereabouts.at(step, stage)
+
+    def report(self, status: RunStatus) -> None:
+        self._hear()
+        if self._answer is None:
+            self._answer = self._monitor.report.remote(status)
+
+    def wish(self) -> Wish:
+        """Never waits: the ranks hear of a notice at different steps, and agree in the exchange of their next one."""
+        self._hear()
+        if self._wants_spares:
+            threading.Thread(target=ask_for_spares, daemon=True).start()
+            self._wants_spares = False
+        if told_to_end() or is_preempted():
+            self._wish = max(self._wish, Wish.REGROUP)
+            if not self._noticed:
+                self._monitor.notice.remote()
+                self._noticed = True
+        return self._wish
+
+    def _hear(self) -> None:
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            self._wish = max(self._wish, ray.get(self._answer))
+            self._answer = None
+
+    @contextmanager
+    def at_work(self, records: ProcessLog) -> Iterator[Start | None]:
+        """Enter and leave as one of the workers; what ends this rank is said before Ray hears of it.
+
+        Rank 0 gets why there are new workers.
+        """
+        failure: Failure | None = None
+        start: Start | None = None
+        ended = threading.Event()
+        node, actor = socket.gethostname(), ray.get_runtime_context().current_actor
+        ray.get(self._monitor.join.remote(self._rank, node, actor, worker_environment()))
+        if self._rank == 0:
+            welcome: Welcome = ray.get(self._monitor.enter.remote(self._workers))
+            start = welcome.start
+            ended.wait(welcome.wait_seconds)
+        threading.Thread(target=self._beat, args=(ended,), name="beat", daemon=True).start()
+        try:
+            yield start
+        except Regrouping:
+            raise
+        except BaseException as raised:  # torch's checkpoints raise one that is no Exception
+            log.exception("this worker failed")
+            failure = Failure(cause_of(raised), self._rank, node, records.last_lines)
+            raise
+        finally:
+            ended.set()
+            if self._rank == 0 or failure is not None:
+                ray.get(self._monitor.leave.remote(failure))
+
+    def _beat(self, ended: threading.Event) -> None:
+        """Say now and then where the loop is, and do what is wanted of a worker that hangs."""
+        while not ended.wait(_BEAT_SECONDS):
+            try:
+                order = ray.get(self._monitor.beat.remote(self._rank, self._whereabouts.place()))
+            except ray.exceptions.RayError:  # the driver has gone, and its monitor with it
+                return
+            if order is Order.SHOW_STACKS:
+                self._monitor.show.remote(self._rank, self._whereabouts.place(), self._whereabouts.stacks())
+            elif order is Order.END:
+                os._exit(1)
+
+
+class WorkerConfig(TypedDict):
+    """What the train function of every worker is called with."""
+
+    name: str
+    spec: dict[str, Any]
+    """A JobSpec, as JSON has it."""
+    data: Store
+    run: Store
+    monitor: Any
+    holder: str
+    """Whose lease of the run directory the workers belong to."""
+    started: str
+    """The folder of this start's logs."""
+    stop_after_steps: int | None
+    spares: bool
+    """Whether the workers see to spare ones."""
+
+
+def train_worker(config: WorkerConfig) -> None:
+    """The train function of Ray Train: one rank, from its process group to its last checkpoint.
+
+    Raises Regrouping on every rank where the run is to go on with other workers: Ray Train then starts them.
+    """
+    profile = StartProfile()
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    run = config["run"]
+    control = RayControl(config["monitor"], rank=rank, workers=workers, spares=config["spares"])
+    with (
+        process_log(run, f"logs/{config['started']}/worker-{rank}.log") as records,
+        control.at_work(records) as start,
+    ):
+        from ray_app.training.loop import Worker, train
+
+        refuse_without_lease(run, config["holder"])
+        spec = JobSpec.model_validate(config["spec"])
+        torch.set_num_threads(max(1, int(spec.workers.cpus)))
+        device = ray.train.torch.get_device() if spec.workers.gpus else torch.device("cpu")
+        profile.mark("welcome")
+        outcome = train(
+            config["name"],
+            spec,
+            data=config["data"],
+            run=run,
+            worker=Worker(rank=rank, world_size=workers, device=device, profile=profile),
+            control=control,
+            start=start,
+            stop_after_steps=config["stop_after_steps"],
+        )
+        if outcome.wish is Wish.REGROUP and not outcome.finished:
+            raise Regrouping(f"regrouping after step {outcome.step}")
+
+
+@ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
+def run_task(task: Task, name: str, spec: JobSpec, data: Store, run: Store, threads: int, monitor: Any) -> None:
+    """One piece of work around training, in a process of its own."""
+    from ray_app.orchestration import stages
+
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if spec.workers.gpus else "cpu")
+
+    def say(message: str) -> None:
+        monitor.say.remote(message)
+
+    say("")
+    if task == "evaluate_before":
+        stages.evaluate_initial(name, spec, data=data, run=run, device=device, say=say)
+    else:
+        stages.deliver(name, spec, data=data, run=run, device=device, say=say)

@@ -1,0 +1,47 @@
+"""What the pages made here share: one file each, with its charts, in light and dark, and without a network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.offline
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+_OWN_PACKAGE = "ray_app.reporting"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure on a page: `figure` is Plotly's JSON."""
+
+    title: str
+    figure: str
+    note: str = ""
+
+
+def render_page(
+    template: str,
+    filters: Mapping[str, Callable[..., str]] | None = None,
+    *,
+    package: str = _OWN_PACKAGE,
+    **values: Any,
+) -> str:
+    """A template of `package`, filled in; it may extend and import those of this one.
+
+    Every text is escaped; nothing in the page is fetched from anywhere.
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, _OWN_PACKAGE))]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+    )
+    environment.filters.update({"in_script": _in_script, **(filters or {})})
+    return environment.get_template(template).render(plotly_js=Markup(plotly.offline.get_plotlyjs()), **values)
+
+
+def _in_script(text: str) -> Markup:
+    """JSON inside a script element: no character in it can end that element."""
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -1,0 +1,160 @@
+"""What a run directory says, read for the report: a missing or damaged file leaves a gap and a note, no more."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_io.dataset.manifest import Manifest
+from data_io.storage.store import Store
+from ray_app.export.model_card import CardSource
+from ray_app.run_directory.directory import BEFORE, DOCUMENT, EVENTS, METRICS, STATUS, read_text
+from ray_app.run_directory.driver_lease import last_heard
+from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve
+from ray_app.run_directory.evaluation_report import EvaluationReport
+from ray_app.run_directory.metrics import StepMetrics
+from ray_app.run_directory.status import RunStatus
+from ray_app.run_directory.task_report import RESULTS, SUMMARY, TaskReport
+
+AFTER = "evaluation/after.json"
+DATA = "data.json"
+
+T = TypeVar("T")
+
+
+class EvaluationFacts(BaseModel):
+    """An evaluation set as the manifest describes it."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    name: str
+    type: Literal["retrieval", "sts"]
+    instruction: str = ""
+    licence: str = ""
+    origin: str = ""
+
+
+class DataFacts(BaseModel):
+    """`data.json`: what the run was trained and measured on. The data set's manifest.json has these fields and more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: str
+    sources: tuple[CardSource, ...]
+    evaluations: tuple[EvaluationFacts, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """`steps` are in order, each once; `heard` is when the driver last wrote its lease; `notes` says what could not be
+    read and what was done twice.
+    """
+
+    uri: str
+    document: str = ""
+    job: dict[str, Any] = field(default_factory=dict)
+    status: RunStatus | None = None
+    heard: datetime | None = None
+    steps: tuple[StepMetrics, ...] = ()
+    events: tuple[dict[str, Any], ...] = ()
+    before: EvaluationReport | None = None
+    after: EvaluationReport | None = None
+    measured: tuple[MeasuredCheckpoint, ...] = ()
+    tasks: TaskReport | None = None
+    data: DataFacts | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The run's name: from the document, else from the status, else the directory's."""
+        metadata = self.job.get("metadata")
+        if isinstance(metadata, dict) and metadata.get("name"):
+            return str(metadata["name"])
+        return self.status.name if self.status else self.uri.rstrip("/").rpartition("/")[2]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        spec = self.job.get("spec")
+        return spec if isinstance(spec, dict) else {}
+
+
+def save_data_facts(run: Store, manifest: Manifest) -> None:
+    """Write `data.json`, so that the run directory alone says which sources, under which licences, the run used."""
+    facts = DataFacts(
+        version=manifest.version,
+        sources=tuple(CardSource.model_validate(source) for source in manifest.sources),
+        evaluations=tuple(EvaluationFacts.model_validate(entry) for entry in manifest.evaluations),
+    )
+    run.put(DATA, facts.model_dump_json(indent=1).encode())
+
+
+def read_run(run: Store) -> RunRecord:
+    """Everything the report shows. Raises only what the store raises where it cannot be reached."""
+    notes: list[str] = []
+
+    def parsed(key: str, parse: Callable[[str], T]) -> T | None:
+        text = read_text(run, key)
+        if not text:
+            return None
+        try:
+            return parse(text)
+        except (ValidationError, ValueError, yaml.YAMLError):
+            notes.append(f"{key} is damaged and was left out.")
+            return None
+
+    job = parsed(DOCUMENT, yaml.safe_load)
+    steps = _steps(run, notes)
+    return RunRecord(
+        uri=run.uri,
+        document=read_text(run, DOCUMENT),
+        job=job if isinstance(job, dict) else {},
+        status=parsed(STATUS, RunStatus.model_validate_json),
+        heard=last_heard(run),
+        steps=steps,
+        events=tuple(_json_lines(run, EVENTS, notes)),
+        before=parsed(BEFORE, EvaluationReport.model_validate_json),
+        after=parsed(AFTER, EvaluationReport.model_validate_json),
+        measured=read_curve(run),
+        tasks=parsed(f"{RESULTS}/{SUMMARY}", TaskReport.model_validate_json),
+        data=parsed(DATA, DataFacts.model_validate_json),
+        notes=tuple(notes),
+    )
+
+
+def _steps(run: Store, notes: list[str]) -> tuple[StepMetrics, ...]:
+    by_step: dict[int, StepMetrics] = {}
+    repeated = damaged = 0
+    for line in _json_lines(run, METRICS, notes):
+        try:
+            metrics = StepMetrics.model_validate(line)
+        except ValidationError:
+            damaged += 1
+            continue
+        repeated += metrics.step in by_step
+        by_step[metrics.step] = metrics
+    if damaged:
+        notes.append(f"{damaged} lines of {METRICS} have missing or wrong fields and were left out.")
+    if repeated:
+        notes.append(f"{repeated} steps were done again after a restart; the last time of each is shown.")
+    return tuple(by_step[step] for step in sorted(by_step))
+
+
+def _json_lines(run: Store, key: str, notes: list[str]) -> list[dict[str, Any]]:
+    lines, damaged = [], 0
+    for text in read_text(run, key).splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            damaged += 1
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+        else:
+            damaged += 1
+    if damaged:
+        notes.append(f"{damaged} lines of {key} are not complete JSON objects and were left out.")
+    return lines

@@ -1,0 +1,185 @@
+"""Which checkpoints a run has, and what each is made of. Standard library, pydantic and the store only."""
+
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_io.errors import NotFoundInStore
+from data_io.loading.fingerprint import Fingerprint
+from data_io.storage.store import Store
+from ray_app.errors import CheckpointDamaged, CheckpointError
+from ray_app.run_directory.attempts import is_fenced_off, list_attempts
+
+FORMAT_VERSION = 2
+FOLDER = "checkpoints"
+MANIFEST_FILE = "manifest.json"
+_NAME = re.compile(r"step-(\d{8})\.attempt-(\d+)")
+
+
+class StoredItem(BaseModel):
+    """One item of a file: where it starts, how long it is, and the CRC-32 of its bytes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    offset: int
+    length: int
+    crc32: int
+
+
+class StoredFile(BaseModel):
+    """One file of a checkpoint and what is in it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    size: int
+    items: tuple[StoredItem, ...]
+
+
+class Progress(BaseModel):
+    """All the state of training that is not weights and moments: the data order needs one integer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int
+    micro_batches_consumed: int
+    fingerprint: Fingerprint
+
+
+class CheckpointManifest(BaseModel):
+    """Written last; what it lists is complete."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format_version: int = FORMAT_VERSION
+    progress: Progress
+    attempt: int
+    workers: int
+    created: datetime
+    files: dict[str, StoredFile]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+    def to_json(self) -> bytes:
+        """With a checksum of its own: one digit more in `micro_batches_consumed` would skip examples without a word."""
+        values = self.model_dump(mode="json")
+        return json.dumps(values | {"crc32": _checksum(values)}, indent=1).encode()
+
+
+class _Envelope(BaseModel):
+    """What a manifest of any format holds, and what has to be right before the rest is believed."""
+
+    model_config = ConfigDict(strict=True)
+
+    format_version: int
+    crc32: int
+
+
+@dataclass(frozen=True, order=True)
+class CheckpointName:
+    """Sorts by step, then by attempt: the newest is the greatest."""
+
+    step: int
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"step-{self.step:08d}.attempt-{self.attempt}"
+
+    @property
+    def folder(self) -> str:
+        """Where it is in the run directory."""
+        return f"{FOLDER}/{self}"
+
+    @classmethod
+    def of_key(cls, key: str) -> "CheckpointName | None":
+        """The checkpoint that a key of the run directory belongs to, None where it is no part of one."""
+        parts = key.split("/")
+        match = _NAME.fullmatch(parts[1]) if len(parts) > 2 and parts[0] == FOLDER else None
+        return cls(int(match[1]), int(match[2])) if match else None
+
+
+def list_checkpoints(run: Store) -> list[CheckpointName]:
+    """Complete checkpoints of a run directory, newest first; one without a manifest does not exist, and one that a
+    replaced attempt has written beyond the start of a later one is not the run's.
+    """
+    keys = [info.key for info in run.list(f"{FOLDER}/")]
+    found = [(key, name) for key in keys if (name := CheckpointName.of_key(key)) is not None]
+    attempts = list_attempts(run)
+    return sorted(
+        (
+            name
+            for key, name in found
+            if key == f"{name.folder}/{MANIFEST_FILE}" and not is_fenced_off(name.attempt, name.step, attempts)
+        ),
+        reverse=True,
+    )
+
+
+def read_manifest(run: Store, name: CheckpointName) -> CheckpointManifest:
+    """Raises CheckpointDamaged where the manifest is missing, damaged, or does not fit the files beside it, and
+    CheckpointError where it is of another format.
+    """
+    manifest = _parse(run, name, _content(run, name))
+    written = CheckpointName(manifest.progress.step, manifest.attempt)
+    if written != name:
+        raise _damaged(run, name, f"is that of checkpoint {written}")
+    sizes = {info.key: info.size for info in run.list(name.folder)}
+    for file, stored in manifest.files.items():
+        found = sizes.get(f"{name.folder}/{file}")
+        if found is None:
+            raise CheckpointDamaged(f"{file} of checkpoint {run.uri}/{name.folder} is missing")
+        if found != stored.size:
+            raise CheckpointDamaged(
+                f"{file} of checkpoint {run.uri}/{name.folder} has {found} bytes, and {stored.size} were written"
+            )
+    return manifest
+
+
+def _content(run: Store, name: CheckpointName) -> bytes:
+    try:
+        return run.get(f"{name.folder}/{MANIFEST_FILE}")
+    except NotFoundInStore as error:
+        raise _damaged(run, name, "is missing") from error
+
+
+def _parse(run: Store, name: CheckpointName, content: bytes) -> CheckpointManifest:
+    try:
+        envelope = _Envelope.model_validate_json(content)
+        # Before the checksum, since another format may have another one.
+        if envelope.format_version != FORMAT_VERSION:
+            newer = envelope.format_version > FORMAT_VERSION
+            raise CheckpointError(
+                f"checkpoint {name} of {run.uri} has format {envelope.format_version}, and this version of f2llm-ray "
+                f"reads {FORMAT_VERSION}",
+                remedy=f"resume with {'a newer' if newer else 'the older'} version of f2llm-ray, the one that wrote it",
+            )
+        if envelope.crc32 != _checksum(json.loads(content)):
+            raise _damaged(run, name, "does not have the checksum it was written with")
+        return CheckpointManifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _damaged(run, name, f"cannot be read: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def _checksum(values: dict[str, Any]) -> int:
+    """CRC-32 of what a manifest says, however its JSON is spaced."""
+    content = {key: value for key, value in values.items() if key != "crc32"}
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _damaged(run: Store, name: CheckpointName, what: str) -> CheckpointDamaged:
+    return CheckpointDamaged(f"{MANIFEST_FILE} of checkpoint {run.uri}/{name.folder} {what}")
+
+
+def trained_steps(run: Store) -> int:
+    """Steps that are safe in a complete checkpoint; status.json may be ahead of it."""
+    names = list_checkpoints(run)
+    return names[0].step if names else 0

@@ -1,0 +1,191 @@
+"""One driver a run: `driver.json` in the run directory says who it is, and a heartbeat that it is alive.
+
+Nothing here depends on clocks that agree or on conditional writes, which not every store has. A heartbeat is a counter:
+whoever wants the run watches it, and takes over where it does not move. Two who take over at the same time both write,
+and both look again a moment later: the last one to write has it. A driver that was paused and replaced finds another
+name at its next heartbeat; what its workers may write until then is kept from being used by run_directory/attempts.py.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event, Thread
+from time import sleep
+from types import TracebackType
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_io.errors import F2LLMError, NotFoundInStore
+from data_io.storage.store import Store
+from ray_app.errors import RunConflict
+
+LEASE = "driver.json"
+BEAT_SECONDS = 5.0
+_BEATS_UNTIL_DEAD = 3
+_BEATS_UNTIL_MISSED = 4
+_LOOK_AGAIN_SECONDS = 0.3, 1.5
+"""In a folder, in a bucket."""
+
+
+class Driver(BaseModel):
+    """`driver.json`. `machine` tells process numbers of one machine and container from those of another."""
+
+    model_config = ConfigDict(frozen=True)
+
+    holder: str
+    host: str
+    machine: str
+    pid: int
+    process_started: str
+    beat: int = 0
+    released: bool = False
+
+    @classmethod
+    def of_this_process(cls) -> "Driver":
+        return cls(
+            holder=secrets.token_hex(8),
+            host=socket.gethostname(),
+            machine=_this_machine(),
+            pid=os.getpid(),
+            process_started=process_started(os.getpid()),
+        )
+
+    @property
+    def is_known_to_be_gone(self) -> bool:
+        """Whether it said so, or was a process of this machine that is not there any more."""
+        here = bool(self.machine) and self.machine == _this_machine()
+        return self.released or (here and process_started(self.pid) != self.process_started)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+class Lease:
+    """Holds a run for the length of a `with` block. `lost` says who has it, once another driver took it.
+
+    As it writes every few seconds, it is also the first to know of a store that is away: `store_silent_since`.
+    """
+
+    def __init__(
+        self, run: Store, *, beat_seconds: float = BEAT_SECONDS, say: Callable[[str], None] = lambda message: None
+    ) -> None:
+        self._run, self._beat_seconds, self._say = run, beat_seconds, say
+        self._driver = Driver.of_this_process()
+        self._ended = Event()
+        self._thread = Thread(target=self._beat, name="lease", daemon=True)
+        self.lost: Driver | None = None
+        self._answered = datetime.now(UTC)
+
+    def __enter__(self) -> "Lease":
+        """Raises RunConflict while another driver is alive."""
+        self._wait_for_the_one_before()
+        self._write()
+        sleep(_LOOK_AGAIN_SECONDS[not self._run.is_local])
+        found = read_driver(self._run)
+        if found is not None and found.holder != self._driver.holder:
+            raise self._taken(found)
+        self._thread.start()
+        return self
+
+    @property
+    def holder(self) -> str:
+        return self._driver.holder
+
+    @property
+    def store_silent_since(self) -> datetime | None:
+        """When the store last answered, where that is several heartbeats ago."""
+        missed = datetime.now(UTC) - self._answered > _BEATS_UNTIL_MISSED * timedelta(seconds=self._beat_seconds)
+        return self._answered if missed and self.lost is None else None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self.lost is None:
+            self._driver = self._driver.model_copy(update={"released": True})
+            try:
+                self._write()
+            except F2LLMError:
+                if error is None:
+                    raise
+
+    def refuse_if_lost(self) -> None:
+        """Raises RunConflict where another driver has taken the run."""
+        if self.lost is not None:
+            raise self._taken(self.lost)
+
+    def _wait_for_the_one_before(self) -> None:
+        found = read_driver(self._run)
+        if found is None or found.is_known_to_be_gone:
+            return
+        self._say(f"waiting to see whether the driver of this run, {found}, is alive")
+        for _ in range(_BEATS_UNTIL_DEAD):
+            sleep(self._beat_seconds)
+            again = read_driver(self._run)
+            if again is None or again.is_known_to_be_gone:
+                return
+            if again != found:
+                raise self._taken(again)
+        self._say(f"{found} is dead: taking over")
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self._beat_seconds):
+            try:
+                found = read_driver(self._run)
+                if found is not None and found.holder != self._driver.holder:
+                    self.lost = found
+                    return
+                self._driver = self._driver.model_copy(update={"beat": self._driver.beat + 1})
+                self._write()
+            except F2LLMError:
+                continue  # the store is away: whether somebody else took the run shows when it is back
+
+    def _write(self) -> None:
+        self._run.put(LEASE, self._driver.model_dump_json(indent=1).encode())
+        self._answered = datetime.now(UTC)
+
+    def _taken(self, by: Driver) -> RunConflict:
+        return RunConflict(
+            f"{self._run.uri} has another driver: {by}",
+            remedy="let it do the work, or stop it first; one that is dead is found out by itself",
+        )
+
+
+def refuse_without_lease(run: Store, holder: str) -> None:
+    """For workers, before they begin: raises RunConflict where their driver does not hold the run any more."""
+    found = read_driver(run)
+    if found is not None and found.holder != holder:
+        raise RunConflict(f"{run.uri} has another driver: {found}", remedy="nothing is lost: it does the work")
+
+
+def read_driver(run: Store) -> Driver | None:
+    """Who holds the run; None where nobody does or a damaged file cannot say."""
+    try:
+        return Driver.model_validate_json(run.get(LEASE))
+    except (NotFoundInStore, ValidationError):
+        return None
+
+
+def last_heard(run: Store) -> datetime | None:
+    """When the run's driver last wrote its lease, by the store's clock; None where it never did."""
+    found = run.head(LEASE)
+    return found.modified if found else None
+
+
+def _this_machine() -> str:
+    """Changes with every boot, and with every container that has process numbers of its own; empty where unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()} {boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def process_started(pid: int) -> str:
+    """When a process of this machine started, in the kernel's ticks; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except OSError:
+        return ""

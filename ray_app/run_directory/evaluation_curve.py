@@ -1,0 +1,65 @@
+"""The curve of a run, evaluation/checkpoints.jsonl: what its checkpoints were measured as beside training."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_io.storage.store import Store
+from ray_app.run_directory.checkpoints import CheckpointName
+from ray_app.run_directory.directory import read_text
+
+CURVE = "evaluation/checkpoints.jsonl"
+
+
+class MeasuredCheckpoint(BaseModel):
+    """A line of evaluation/checkpoints.jsonl. `sets` has nDCG@10 or Spearman's correlation of each held-out set,
+    `score` their mean, each set counting once; `seconds` is what export and measurement took.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int
+    attempt: int
+    score: float
+    sets: dict[str, float]
+    seconds: float
+    time: datetime
+
+    @property
+    def name(self) -> CheckpointName:
+        return CheckpointName(self.step, self.attempt)
+
+
+def read_curve(run: Store) -> tuple[MeasuredCheckpoint, ...]:
+    """What was measured, by step; of a step that was trained again after a failure the last counts. Lines that a crash
+    left by halves are passed over.
+    """
+    by_step: dict[int, MeasuredCheckpoint] = {}
+    for line in read_text(run, CURVE).splitlines():
+        try:
+            measured = MeasuredCheckpoint.model_validate_json(line)
+        except ValidationError:
+            continue
+        by_step[measured.step] = measured
+    return tuple(by_step[step] for step in sorted(by_step))
+
+
+def read_scores(run: Store) -> dict[str, Any]:
+    """`scores_of` what was measured of this run so far."""
+    return scores_of(read_curve(run))
+
+
+def scores_of(curve: Sequence[MeasuredCheckpoint]) -> dict[str, Any]:
+    """Fields of RunStatus: of the newest and of the best measured checkpoint; empty while nothing is measured."""
+    best = best_of(curve)
+    if best is None:
+        return {}
+    newest = curve[-1]
+    return {"score": newest.score, "score_step": newest.step, "best_score": best.score, "best_step": best.step}
+
+
+def best_of(curve: Sequence[MeasuredCheckpoint]) -> MeasuredCheckpoint | None:
+    """The one with the highest score; of equals the earliest."""
+    return max(curve, key=lambda each: (each.score, -each.step), default=None)

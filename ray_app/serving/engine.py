@@ -1,0 +1,182 @@
+"""Embeds what concurrent requests ask for, in batches by tokens. N texts, D dimensions.
+
+Two threads work beside the event loop: one tokenises, one embeds; while a batch is embedded the next one gathers. There
+is no timer that a lone request would wait for.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+
+from data_io.dataset.tokenizer import TokenTexts
+from ray_app.inference.encoder import Encoder
+from ray_app.serving.batcher import TokenBatcher
+from ray_app.serving.errors import Refusal, overloaded
+from ray_app.serving.metrics import ServeMetrics
+
+_LONGEST_RETRY_SECONDS = 60
+_FIRST_GUESS_TOKENS_PER_SECOND = 1000.0
+_MOST_FAILED = 5
+"""Batches that fail one after another until nothing is expected of this process: a GPU that is lost stays lost."""
+
+
+@dataclass(eq=False)
+class _Asked:
+    """One request under way; itself its key."""
+
+    rows: list[npt.NDArray[np.int32]]
+    vectors: npt.NDArray[np.float32]
+    left: int
+    done: asyncio.Future[None]
+    since: float = field(default_factory=monotonic)
+    started: bool = False
+
+
+class Engine:
+    """Call it from one event loop, after `start` and until `stop`."""
+
+    def __init__(self, encoder: Encoder, metrics: ServeMetrics, *, batch_tokens: int, max_queued_tokens: int) -> None:
+        self._encoder = encoder
+        self._metrics = metrics
+        self._max_queued_tokens = max_queued_tokens
+        self._batcher = TokenBatcher[_Asked](batch_tokens=batch_tokens, max_queued_tokens=max_queued_tokens)
+        self._tokens_per_second = _FIRST_GUESS_TOKENS_PER_SECOND
+        self._task: asyncio.Task[None] | None = None
+        self._failed = 0
+
+    @property
+    def dimensions(self) -> int:
+        return self._encoder.dimensions
+
+    @property
+    def max_tokens(self) -> int:
+        return self._encoder.max_tokens
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that no batch has taken yet."""
+        return self._batcher.queued_tokens
+
+    @property
+    def works(self) -> bool:
+        """Whether batches are embedded; not where the last few all failed."""
+        return self._task is not None and not self._task.done() and self._failed < _MOST_FAILED
+
+    def start(self) -> None:
+        """Begin to embed, in the loop that is running."""
+        self._tokenising = ThreadPoolExecutor(1, "tokenise")
+        self._embedding = ThreadPoolExecutor(1, "embed")
+        self._more = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._work())
+
+    def stop(self) -> None:
+        """End; what waits is not embedded any more."""
+        if self._task is not None:
+            self._task.cancel()
+        self._tokenising.shutdown(wait=False)
+        self._embedding.shutdown(wait=False)
+
+    async def embed(self, texts: Sequence[str], *, truncate: bool) -> tuple[npt.NDArray[np.float32], int]:
+        """Vectors float32 [N, D], L2-normalised, and how many tokens they are of.
+
+        Raises Refusal for a text beyond the model's limit unless it is to be cut, and where too much waits already.
+        A call that is cancelled leaves no work behind.
+        """
+        self._check_room(0)
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(self._tokenising, self._tokenise, texts, truncate)
+        self._check_room(len(tokens.ids))
+        asked = _Asked(
+            rows=np.split(tokens.ids, np.cumsum(tokens.lengths)[:-1]),
+            vectors=np.empty((len(texts), self.dimensions), dtype=np.float32),
+            left=len(texts),
+            done=loop.create_future(),
+        )
+        if not self._batcher.offer(asked, tokens.lengths.tolist()):
+            raise self._overloaded()
+        self._more.set()
+        try:
+            await asked.done
+        finally:
+            self._batcher.withdraw(asked)
+            self._metrics.queued_tokens.set(self._batcher.queued_tokens)
+        return asked.vectors, len(tokens.ids)
+
+    def _tokenise(self, texts: Sequence[str], truncate: bool) -> TokenTexts:
+        tokens = self._encoder.tokenize(texts)
+        if not truncate:
+            for place in np.flatnonzero(tokens.lengths == self.max_tokens).tolist():
+                if self._encoder.cuts(texts[place]):
+                    raise Refusal(
+                        400,
+                        f"input[{place}] has more than the {self.max_tokens:,} tokens that the model takes "
+                        f"({len(texts[place]):,} characters, its prompt included). Shorten it, split it, or send "
+                        '"truncate": true to have its end left out.',
+                        param="input",
+                        code="context_length_exceeded",
+                    )
+        return tokens
+
+    def _check_room(self, tokens: int) -> None:
+        if self._batcher.queued_tokens and self._batcher.queued_tokens + tokens > self._max_queued_tokens:
+            raise self._overloaded()
+
+    def _overloaded(self) -> Refusal:
+        waiting = self._batcher.queued_tokens
+        seconds = min(_LONGEST_RETRY_SECONDS, 1 + int(waiting / self._tokens_per_second))
+        return overloaded(f"{waiting:,} tokens wait to be embedded", seconds)
+
+    async def _work(self) -> None:
+        while True:
+            batch = self._batcher.take()
+            if not batch:
+                self._more.clear()
+                await self._more.wait()
+                continue
+            await self._embed_batch(batch)
+
+    async def _embed_batch(self, batch: Sequence[tuple[_Asked, int]]) -> None:
+        began = monotonic()
+        for asked, _ in batch:
+            if not asked.started:
+                asked.started = True
+                self._metrics.queue_seconds.observe(began - asked.since)
+        self._metrics.queued_tokens.set(self._batcher.queued_tokens)
+        rows = [asked.rows[place] for asked, place in batch]
+        tokens = TokenTexts(np.concatenate(rows), np.array([len(row) for row in rows], dtype=np.int32))
+        loop = asyncio.get_running_loop()
+
+        def embed() -> None:
+            for group, vectors in self._encoder.embed_in_groups(tokens):
+                loop.call_soon_threadsafe(self._hand_out, [batch[place] for place in group.tolist()], vectors)
+
+        try:
+            await loop.run_in_executor(self._embedding, embed)
+        except Exception as error:  # one batch that fails, as for want of memory, must not end the server
+            logging.getLogger(__name__).exception("a batch of %s tokens failed", len(tokens.ids))
+            self._failed += 1
+            failure = Refusal(500, f"The texts could not be embedded: {type(error).__name__}: {error}", code="failed")
+            for asked, _ in batch:
+                if not asked.done.done():
+                    asked.done.set_exception(failure)
+            return
+        self._failed = 0
+        seconds = monotonic() - began
+        self._tokens_per_second += 0.1 * (len(tokens.ids) / max(seconds, 1e-6) - self._tokens_per_second)
+        self._metrics.batch_seconds.observe(seconds)
+        self._metrics.batch_tokens.observe(len(tokens.ids))
+
+    def _hand_out(self, texts: Sequence[tuple[_Asked, int]], vectors: npt.NDArray[np.float32]) -> None:
+        """A request is answered with its last text: short ones do not wait for the long ones of their batch."""
+        self._metrics.texts.inc(len(texts))
+        for (asked, place), vector in zip(texts, vectors, strict=True):
+            asked.vectors[place] = vector
+            asked.left -= 1
+            if not asked.left and not asked.done.done():
+                asked.done.set_result(None)

@@ -1,0 +1,237 @@
+"""The HTTP side of a served model: OpenAI's routes, and those that Kubernetes and Prometheus ask. Knows no Ray.
+
+Paths are those of vLLM, TEI and Infinity: /v1/embeddings, /v1/models, /health, /metrics.
+"""
+
+import asyncio
+import base64
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from time import monotonic, time
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ray_app.serving.engine import Engine
+from ray_app.serving.errors import Refusal, overloaded, stopping, too_large, too_late
+from ray_app.serving.metrics import CONTENT_TYPE, ServeMetrics
+from ray_app.serving.request import EmbeddingRequest, Encoding, Served, check_model, parse_request
+from ray_app.serving.settings import ServeLimits
+
+Handler = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
+
+_HEARD_OUT_BYTES = 64 << 20
+
+
+class EmbeddingServer:
+    """One model over HTTP; `app` is what an ASGI server runs."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        served: Served,
+        limits: ServeLimits,
+        metrics: ServeMetrics,
+        *,
+        expose: Callable[[], Awaitable[bytes]],
+        api_key: str | None = None,
+    ) -> None:
+        """`expose` gives the text of /metrics. With `api_key` requests of /v1 need it as their bearer token."""
+        self._engine, self._served, self._limits, self._metrics = engine, served, limits, metrics
+        self._expose, self._api_key = expose, api_key
+        self._began = int(time())
+        self.stopping = False
+        self.in_flight = 0
+        self.app = Starlette(
+            routes=[
+                Route("/v1/embeddings", self._counted, methods=["POST"]),
+                Route("/v1/models", self._guarded(self._models)),
+                Route("/v1/models/{name:path}", self._guarded(self._model)),
+                Route("/health", self._health),
+                Route("/metrics", self._show_metrics),
+            ],
+            lifespan=self._lifespan,
+            exception_handlers={HTTPException: _no_route, Refusal: _refused},
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        self._engine.start()
+        yield
+        self._engine.stop()
+
+    async def _counted(self, request: Request) -> Response:
+        """The answer to a request for embeddings, whatever it is, counted and timed."""
+        began = monotonic()
+        self.in_flight += 1
+        self._metrics.in_flight.set(self.in_flight)
+        try:
+            answer = await self._embeddings(request)
+        except Refusal as refusal:
+            answer = _answer_refusal(refusal)
+        except ClientDisconnect:
+            answer = Response(status_code=499)
+        finally:
+            self.in_flight -= 1
+            self._metrics.in_flight.set(self.in_flight)
+        self._metrics.requests.labels(status=str(answer.status_code)).inc()
+        self._metrics.seconds.observe(monotonic() - began)
+        return answer
+
+    async def _embeddings(self, request: Request) -> Response:
+        self._check_key(request)
+        if self.stopping:
+            raise stopping()
+        if self.in_flight > self._limits.max_requests:
+            raise overloaded(f"{self._limits.max_requests:,} requests are under way", 1)
+        try:
+            async with asyncio.timeout(self._limits.timeout_seconds):
+                body = await self._body(request)
+                asked = parse_request(body, self._served)
+                vectors, tokens = await _unless_gone(request, self._engine.embed(asked.texts, truncate=asked.truncate))
+        except TimeoutError:
+            raise too_late(self._limits.timeout_seconds) from None
+        return _json(answer(vectors, tokens, asked, model=self._served.name))
+
+    async def _body(self, request: Request) -> bytes:
+        """Never more than the limit is kept, whatever its sender says of its length. What is too large is heard out,
+        within reason: a sender that is cut off before it has sent all does not listen, and sees a broken connection.
+        """
+        most = self._limits.max_body_bytes
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if size <= most:
+                parts.append(part)
+            elif size > _HEARD_OUT_BYTES:
+                break
+        if size > most:
+            length = request.headers.get("content-length", "")
+            raise too_large(f"{int(length):,}" if length.isdecimal() else f"more than {most:,}", most)
+        return b"".join(parts)
+
+    async def _models(self, _request: Request) -> Response:
+        return _json({"object": "list", "data": [self._description()]})
+
+    async def _model(self, request: Request) -> Response:
+        check_model(request.path_params["name"], self._served)
+        return _json(self._description())
+
+    def _description(self) -> dict[str, Any]:
+        """OpenAI's fields, vLLM's `max_model_len`, and what a request may say."""
+        return {
+            "id": self._served.name,
+            "object": "model",
+            "created": self._began,
+            "owned_by": "f2llm-ray",
+            "max_model_len": self._served.max_tokens,
+            "dimensions": self._served.dimensions,
+            "prompts": dict(self._served.prompts),
+        }
+
+    async def _health(self, _request: Request) -> Response:
+        if self.stopping:
+            return _answer_refusal(stopping())
+        if not self._engine.works:
+            return _answer_refusal(Refusal(503, "Nothing is embedded any more.", code="broken"))
+        return _json({"status": "ok"})
+
+    async def _show_metrics(self, _request: Request) -> Response:
+        return Response(await self._expose(), media_type=CONTENT_TYPE)
+
+    def _guarded(self, handler: Handler) -> Handler:
+        async def guarded(request: Request) -> Response:
+            self._check_key(request)
+            return await handler(request)
+
+        return guarded
+
+    def _check_key(self, request: Request) -> None:
+        if self._api_key is None:
+            return
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {self._api_key}".encode()):
+            raise Refusal(
+                401, "The API key is missing or wrong. Send it as `Authorization: Bearer KEY`.", code="api_key"
+            )
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives; it is cancelled where the client goes, which gives ClientDisconnect, and with the caller."""
+    tasks = doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(_client_goes(request))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            gone.result()
+            raise ClientDisconnect
+        return doing.result()
+    finally:
+        doing.cancel()
+        gone.cancel()
+
+
+async def _client_goes(request: Request) -> None:
+    """Ends when the client has; its request was read to the end before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def answer(vectors_ND: npt.NDArray[np.float32], tokens: int, asked: EmbeddingRequest, *, model: str) -> dict[str, Any]:
+    """OpenAI's answer; vectors that are cut to fewer dimensions are one unit long again."""
+    if asked.dimensions is not None:
+        vectors_ND = vectors_ND[:, : asked.dimensions]
+        # The epsilon of torch's normalize, by which `f2llm embed` cuts.
+        vectors_ND = vectors_ND / np.maximum(np.linalg.norm(vectors_ND, axis=1, keepdims=True), 1e-12)
+    data = [
+        {"object": "embedding", "index": index, "embedding": _encoded(vector, asked.encoding)}
+        for index, vector in enumerate(vectors_ND)
+    ]
+    return {
+        "object": "list",
+        "data": data,
+        "model": model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+def _encoded(vector_D: npt.NDArray[np.float32], encoding: Encoding) -> Any:
+    """base64 of little-endian float32, or the numbers."""
+    if encoding == "base64":
+        return base64.b64encode(vector_D.astype("<f4").tobytes()).decode()
+    return np.ascontiguousarray(vector_D)
+
+
+def _json(content: Any, *, status: int = 200, headers: Any = None) -> Response:
+    return Response(
+        orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, media_type="application/json"
+    )
+
+
+def _answer_refusal(refusal: Refusal) -> Response:
+    return _json(refusal.body, status=refusal.status, headers=refusal.headers)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return _answer_refusal(error)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    found = f"{request.method} {request.url.path}"
+    return _answer_refusal(
+        Refusal(
+            error.status_code,
+            f"There is no {found} here. There are POST /v1/embeddings, GET /v1/models, /health and /metrics.",
+            code="no_such_route",
+        )
+    )

@@ -1,0 +1,60 @@
+"""One copy of a served model in this process: a replica of Ray Serve's, or all there is where nobody needs Ray."""
+
+import os
+from collections.abc import Awaitable, Callable
+
+from prometheus_client.core import Metric
+from starlette.applications import Starlette
+
+from ray_app.inference.model_source import ExportedModel
+from ray_app.serving.engine import Engine
+from ray_app.serving.http import EmbeddingServer
+from ray_app.serving.metrics import ServeMetrics, exposition
+from ray_app.serving.model import open_served
+from ray_app.serving.settings import ServeSettings
+
+API_KEY = "F2LLM_API_KEY"
+
+
+class Copy:
+    """A model that answers HTTP and embeds."""
+
+    def __init__(
+        self,
+        model: ExportedModel,
+        settings: ServeSettings,
+        *,
+        expose: Callable[[], Awaitable[bytes]] | None = None,
+    ) -> None:
+        """`expose` gives the text of /metrics where there are other copies as well."""
+        encoder, served = open_served(model, settings)
+        limits = settings.limits
+        self._metrics = ServeMetrics()
+        self._engine = Engine(
+            encoder, self._metrics, batch_tokens=settings.tokens_at_once, max_queued_tokens=limits.max_queued_tokens
+        )
+        self._server = EmbeddingServer(
+            self._engine, served, limits, self._metrics, expose=expose or self._expose, api_key=os.environ.get(API_KEY)
+        )
+
+    @property
+    def app(self) -> Starlette:
+        """What an ASGI server runs."""
+        return self._server.app
+
+    @property
+    def works(self) -> bool:
+        """Whether it still embeds."""
+        return self._engine.works
+
+    def metrics(self, name: str) -> list[Metric]:
+        """What it has counted, with `name` for the label `replica`."""
+        return self._metrics.collect(name)
+
+    def refuse_new(self) -> int:
+        """From now on answer 503 to new requests; gives how many are still under way."""
+        self._server.stopping = True
+        return self._server.in_flight
+
+    async def _expose(self) -> bytes:
+        return exposition([self.metrics("0")])

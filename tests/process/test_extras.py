@@ -1,0 +1,37 @@
+"""A library that is not installed is named with the extra that brings it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jobs.extras import needs
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments", "extra"),
+    [
+        ("obstore", ("plan", "k8s/samples/demo-cpu.yaml"), "data"),
+        ("ray", ("run", "k8s/samples/demo-cpu.yaml"), "train"),
+        ("torch", ("export", "runs/none"), "train"),
+        ("starlette", ("serve", "runs/none"), "serve"),
+        ("faiss", ("index", "texts.jsonl", "out", "--model", "m"), "applications"),
+        ("kubernetes", ("list",), "cluster"),
+    ],
+)
+def test_a_missing_library_is_named_with_its_extra(library: str, arguments: tuple[str, ...], extra: str) -> None:
+    code = (
+        f"import sys; sys.modules[{library!r}] = None\n"  # an import of it now fails as if it were not there
+        f"from jobs.cli.app import call; sys.exit(call({list(arguments)!r}))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 3
+    assert library in done.stderr
+    assert f"pip install 'f2llm-ray[{extra}]'" in done.stderr
+
+
+def test_a_missing_module_of_this_project_is_a_bug_and_not_an_extra() -> None:
+    with pytest.raises(ModuleNotFoundError), needs("train"):
+        import ray_app.nowhere  # type: ignore[import-not-found]  # noqa: F401

@@ -1,0 +1,39 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_io.errors import StorageError
+from data_io.storage.probe import probe_store
+from data_io.storage.store import Blob, Store
+
+
+class Cached(Store):
+    """Answers with what was there at first."""
+
+    def get(self, key: str) -> bytes:
+        return b"what was there before"
+
+
+class Blind(Store):
+    def list(self, prefix: str = "") -> list[Any]:
+        return []
+
+
+class Careless(Store):
+    """Takes no notice of If-Match."""
+
+    def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None, once: bool = False) -> Blob:
+        return super().get_range(key, start, length, once=once)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacks"), [(Cached, "read after overwrite"), (Blind, "list after write"), (Careless, "If-Match")]
+)
+def test_what_a_run_needs_and_a_store_does_not_do_is_named_and_nothing_is_left(
+    tmp_path: Path, kind: type[Store], lacks: str
+) -> None:
+    with pytest.raises(StorageError, match=f"does not do what a run needs: {lacks}"):
+        probe_store(kind(str(tmp_path)))
+
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

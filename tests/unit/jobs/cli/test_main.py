@@ -1,0 +1,520 @@
+"""The commands that start nothing: what they print, where, and what they exit with."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from data_io.curation.tokenizer_training import save_tokenizer, train_tokenizer
+from data_io.dataset.manifest import SourceInfo
+from data_io.dataset.tokenizer import TOKENIZER_KEYS
+from data_io.dataset.writer import Row, write_dataset
+from data_io.errors import StorageError
+from data_io.storage.store import open_store
+from data_io.task import Kind
+from jobs.cli.options import print_json
+from jobs.document.demo import demo_document
+from jobs.document.job import load_document, parse_document
+from jobs.document.presets import PRESET_NAMES
+from jobs.document.yaml12 import RawDocument
+from ray_app.run_directory.directory import write_status
+from ray_app.run_directory.evaluation_curve import CURVE, MeasuredCheckpoint
+from ray_app.run_directory.exit_record import Failure, exit_record, write_exit_record
+from ray_app.run_directory.status import Phase, RunStatus
+from tests.support.calling import Run, caller
+from tests.support.datasets import write_example
+from tests.support.documents import document
+from tests.support.small_training import write_small_dataset
+
+F2LLM = Path(sys.executable).parent / "f2llm"
+
+
+@pytest.fixture
+def f2llm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Calls the command line in an empty current folder; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    return caller(capsys)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> str:
+    """A document whose data set is there, for a model small enough for a test."""
+    data = open_store(str(tmp_path / "data"))
+    write_example(data)
+    save_tokenizer(data, train_tokenizer(["what a text may say"], vocabulary_size=300))
+    value = document(
+        {
+            "model": {"name_or_path": None, "architecture": {"hidden_size": 64}, "max_seq_length": 64},
+            "train": {"global_batch_size": 16, "micro_batch_size": 4, "epochs": 1, "warmup_steps": 2},
+            "data": {"uri": str(tmp_path / "data")},
+            "storage": {"uri": str(tmp_path / "runs")},
+            "checkpoint": {"every": "5 steps"},
+        }
+    )
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(value))
+    return str(tmp_path / "job.yaml")
+
+
+def test_validate_names_the_run_directory(f2llm: Run, job: str, tmp_path: Path) -> None:
+    code, out, err = f2llm("validate", job)
+
+    assert (code, err) == (0, "")
+    assert out == f"{job}: valid; its run directory is {tmp_path}/runs/job\n"
+
+
+def test_validate_show_prints_a_document_that_means_the_same(f2llm: Run, job: str, tmp_path: Path) -> None:
+    code, out, _ = f2llm("validate", job, "--show", "--set", "train.seed=7")
+    (tmp_path / "effective.yaml").write_text(out)
+
+    assert code == 0
+    assert load_document("effective.yaml") == load_document(job, overrides=["train.seed=7"])
+
+
+def test_validate_json_is_the_effective_document(f2llm: Run, job: str) -> None:
+    code, out, _ = f2llm("validate", job, "--json")
+
+    assert code == 0
+    assert json.loads(out) == {"valid": True, "document": load_document(job).to_dict()}
+
+
+def test_a_document_may_come_from_standard_input(f2llm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(yaml.safe_dump(document({"train": {"epochs": 0}}))))
+
+    code, _, err = f2llm("validate", "-")
+
+    assert code == 3
+    assert "standard input:" in err
+    assert "spec.train.epochs: found `0`" in err
+
+
+def test_plan_prints_steps_from_the_manifest(f2llm: Run, job: str) -> None:
+    code, out, _ = f2llm("plan", job)
+
+    # 150 rows are 38 micro-batches of 4, 21 are 6; 44 micro-batches are 11 steps of 4.
+    assert code == 0
+    assert "171 examples in 2 sources" in out
+    assert "11 (11 an epoch)" in out
+    assert "warning: data.hard_negatives.retrieval=7, but questions has 5 a row" in out
+
+
+def test_plan_json_has_the_same_numbers_and_every_assumption(f2llm: Run, job: str) -> None:
+    code, out, _ = f2llm("plan", job, "--json")
+
+    plan = json.loads(out)
+    assert code == 0
+    assert (plan["total_steps"], plan["examples_per_epoch"]) == (11, 171)
+    assert plan["memory"]["total"] == sum(value for name, value in plan["memory"].items() if name != "total")
+    assert plan["checkpoint_bytes"] == 12 * plan["parameters"]
+    assert plan["assumptions"]
+
+
+@pytest.mark.parametrize("preset", PRESET_NAMES)
+def test_plan_needs_no_data_set_where_the_rows_are_given(f2llm: Run, tmp_path: Path, preset: str) -> None:
+    value = {**document(), "spec": {"preset": preset, "data": {"uri": "s3://nowhere/data"}}}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(value))
+
+    code, out, _ = f2llm("plan", "job.yaml", "--rows", "6000000", "--json")
+
+    assert code == 0
+    assert json.loads(out)["steps_per_epoch"] == -(-6_000_000 // 512)
+
+
+def test_plan_without_its_data_set_is_a_data_error(f2llm: Run, tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(document({"data": {"uri": "nowhere"}})))
+
+    code, _, err = f2llm("plan", "job.yaml")
+
+    assert code == 4
+    assert "no data set at" in err
+    assert "f2llm data prepare" in err
+
+
+def test_a_run_that_would_be_refused_is_refused_dry_too(f2llm: Run, job: str, tmp_path: Path) -> None:
+    open_store(str(tmp_path / "data")).delete(TOKENIZER_KEYS)
+
+    code, out, err = f2llm("run", job, "--dry-run")
+
+    assert (code, out) == (4, "")
+    assert "has no tokenizer" in err
+    assert "--tokenizer-vocabulary" in err
+
+
+def test_a_dry_run_checks_everything_and_starts_nothing(f2llm: Run, job: str, tmp_path: Path) -> None:
+    code, out, _ = f2llm("run", job, "--dry-run")
+
+    assert code == 0
+    assert "dry run: nothing was started" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_submitting_as_a_client_dry_run_needs_no_cluster(f2llm: Run, job: str) -> None:
+    code, out, _ = f2llm("submit", job, "--dry-run=client")
+    bad, _, _ = f2llm("submit", job, "--dry-run=client", "--set", "train.epochs=-1")
+
+    assert (code, bad) == (0, 3)
+    assert "nothing was sent" in out
+
+
+def test_a_dry_run_finds_a_source_that_is_not_there(f2llm: Run, job: str) -> None:
+    code, _, err = f2llm("run", job, "--dry-run", "--set", "data.sources=[question]")
+
+    assert code == 3
+    assert "question is not in the manifest" in err
+    assert "did you mean `questions`?" in err
+
+
+def test_a_dry_run_finds_the_run_of_another_document(f2llm: Run, job: str, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "job"
+    run.mkdir(parents=True)
+    (run / "job.yaml").write_text(load_document(job).to_yaml())
+
+    same, _, _ = f2llm("run", job, "--dry-run", "--workers", "2")
+    other, _, err = f2llm("run", job, "--dry-run", "--set", "train.seed=1")
+
+    assert (same, other) == (0, 6)
+    assert "spec.train.seed: 0 there, 1 here" in err
+
+
+def test_workers_is_a_field_of_the_document(f2llm: Run, job: str) -> None:
+    code, out, _ = f2llm("run", job, "--dry-run", "--workers", "3", "--json")
+
+    assert code == 0
+    assert json.loads(out)["document"]["spec"]["workers"]["replicas"] == 3
+
+
+def test_gpus_that_have_no_work_are_refused(f2llm: Run, job: str) -> None:
+    code, _, err = f2llm("run", job, "--dry-run", "--workers", "9", "--set", "workers.gpus=1")
+
+    assert code == 3
+    assert "workers.replicas=9" in err
+
+
+def test_the_schema_takes_what_the_program_takes_and_refuses_what_it_refuses(f2llm: Run) -> None:
+    code, out, _ = f2llm("schema")
+
+    schema = json.loads(out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    assert code == 0
+    good: list[dict[str, Any]] = [
+        document(),
+        demo_document(Path("runs")),
+        {**document(), "spec": {"preset": "f2llm-0.6b", "data": {"uri": "data"}}},
+        parse_document(RawDocument("job", document())).to_dict(),
+    ]
+    bad: list[dict[str, Any]] = [
+        document({"train": {"microbatch_size": 1}}),
+        document({"train": {"epochs": 0}}),
+        {**document(), "spec": {"data": {"uri": "data"}}},
+        {**document(), "spec": {"preset": "f2llm-0.6b"}},
+        {**document(), "metadata": {"name": "Upper"}},
+    ]
+    assert [check.is_valid(value) for value in good] == [True] * len(good)
+    assert [check.is_valid(value) for value in bad] == [False] * len(bad)
+
+
+def test_what_is_printed_for_programs_is_json_whatever_the_numbers_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"loss": float("nan"), "best": [1.5, -float("inf")]})
+
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"loss": None, "best": [1.5, None]}
+
+
+def test_status_says_where_a_run_stands(f2llm: Run, tmp_path: Path) -> None:
+    status = RunStatus(name="job", phase=Phase.TRAINING, step=3, total_steps=10, loss=1.5, workers=2, attempt=2)
+    write_status(open_store(str(tmp_path / "run")), status)
+
+    code, out, _ = f2llm("status", "run")
+    _, as_json, _ = f2llm("status", "run", "--json")
+
+    assert code == 0
+    assert "step 3/10  loss 1.500" in out
+    assert "attempt 2" in out
+    assert json.loads(as_json)["step"] == 3
+
+
+def test_status_of_a_run_whose_driver_is_not_heard_says_so_and_gives_no_eta(f2llm: Run, tmp_path: Path) -> None:
+    then = datetime.now(UTC) - timedelta(seconds=450)
+    status = RunStatus(
+        name="job", phase=Phase.TRAINING, step=58, total_steps=80, loss=1.5, eta_seconds=317, last_checkpoint_step=56,
+        last_checkpoint_time=then, updated=then,
+    )  # fmt: skip
+    run = open_store(str(tmp_path / "run"))
+    run.put("status.json", status.model_dump_json().encode())
+
+    _, silent, _ = f2llm("status", "run")
+    _, silent_json, _ = f2llm("status", "run", "--json")
+    run.put("driver.json", b"{}")  # as a driver that measures a model does, which leaves the status alone
+    _, heard, _ = f2llm("status", "run")
+    _, heard_json, _ = f2llm("status", "run", "--json")
+
+    assert "phase       Training, but no word from the driver for 7 min; `f2llm run` goes on from step 56" in silent
+    assert "checkpoint  step 56, 7 min 3" in silent
+    assert "ETA" not in silent
+    assert 450 <= json.loads(silent_json)["stale_seconds"] < 500
+    assert json.loads(silent_json)["eta_seconds"] is None
+    assert "phase       Training\n" in heard
+    assert "ETA 5 min 17 s" in heard
+    assert json.loads(heard_json)["stale_seconds"] is None
+
+
+def test_status_of_a_run_under_way_has_the_scores_of_its_checkpoints(f2llm: Run, tmp_path: Path) -> None:
+    run = open_store(str(tmp_path / "run"))
+    write_status(run, RunStatus(name="job", phase=Phase.TRAINING, step=30, total_steps=40))
+    measured = [
+        MeasuredCheckpoint(step=step, attempt=1, score=score, sets={}, seconds=1.0, time=datetime.now(UTC))
+        for step, score in ((10, 0.25), (20, 0.5), (30, 0.375))
+    ]
+    run.put(CURVE, "\n".join(each.model_dump_json() for each in measured).encode())
+
+    _, out, _ = f2llm("status", "run")
+    _, as_json, _ = f2llm("status", "run", "--json")
+
+    assert "score       0.3750 at step 30, best 0.5000 at step 20" in out
+    found = json.loads(as_json)
+    assert [found[key] for key in ("score", "score_step", "best_score", "best_step")] == [0.375, 30, 0.5, 20]
+
+
+def test_status_of_a_failed_run_says_why_where_and_what_to_do(f2llm: Run, tmp_path: Path) -> None:
+    run = open_store(str(tmp_path / "run"))
+    status = RunStatus(name="job", phase=Phase.TRAINING, step=3, total_steps=10, attempt=2)
+    failure = Failure(
+        StorageError("the store is away", remedy="look at it"), rank=1, node="n7", log=("a worker's line",)
+    )
+    write_status(run, status.model_copy(update={"phase": Phase.FAILED, "message": "the store is away"}))
+    write_exit_record(run, exit_record(failure, status, driver_log=("the driver's line",)))
+
+    code, out, _ = f2llm("status", "run")
+    _, as_json, _ = f2llm("status", "run", "--json")
+
+    assert code == 0
+    for expected in (
+        "storage error StorageError, exit code 5; the same command may help", "worker 1 on n7, step 3 of 10",
+        "look at it", "a worker's line", "the driver's line",
+    ):  # fmt: skip
+        assert expected in out
+    assert json.loads(as_json)["exit"]["message"] == "the store is away"
+
+
+@pytest.mark.parametrize("command", ["status", "evaluate", "export"])
+def test_a_folder_that_is_no_run_is_said_to_be_none(f2llm: Run, command: str) -> None:
+    code, out, err = f2llm(command, "nowhere")
+
+    assert (code, out) == (5, "")
+    assert "error: no run at nowhere" in err
+    assert "runs/demo" in err
+
+
+def test_a_run_without_a_model_says_how_to_write_it(f2llm: Run, job: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "job.yaml").write_text(load_document(job).to_yaml())
+
+    code, _, err = f2llm("evaluate", "run")
+
+    assert code == 5
+    assert "f2llm export run" in err
+
+
+def test_stats_print_what_a_data_set_holds(f2llm: Run, job: str) -> None:
+    open_store("data").delete(TOKENIZER_KEYS)  # lengths in tokens are another test's
+
+    code, out, err = f2llm("data", "stats", "data")
+    _, as_json, quiet = f2llm("data", "stats", "data", "--json", "--quiet")
+
+    assert code == 0
+    assert "questions (retrieval): 150 rows, 5 hard negatives each\n  instruction: Find the answer.\n" in out
+    assert "  query     21 (p50 21, p90 22, max 22)\n" in out
+    assert "held-out (retrieval): 2 queries, 3 documents" in out
+    assert "licences: CC0-1.0" in out
+    assert " tokens\n" not in out
+    assert (err, quiet) == ("reading questions\nreading labels\n", "")
+    assert [source["rows"] for source in json.loads(as_json)["sources"]] == [150, 21]
+
+
+def test_stats_count_tokens_where_the_data_set_has_a_tokenizer(f2llm: Run, tmp_path: Path) -> None:
+    write_small_dataset(open_store(str(tmp_path / "data")))
+
+    _, out, _ = f2llm("data", "stats", "data")
+    _, as_json, _ = f2llm("data", "stats", "data", "--json")
+
+    assert out.count(" tokens\n") == 4
+    tokens = json.loads(as_json)["sources"][0]["tokens"]["query"]
+    assert 10 < tokens["p50"] <= tokens["max"] < 100
+
+
+def test_stats_of_a_sample_say_so(f2llm: Run, tmp_path: Path) -> None:
+    rows = [Row(f"query {i}", f"document {i}") for i in range(70)]
+    info = SourceInfo(name="many", kind=Kind.RETRIEVAL, negatives=0)
+    write_dataset(open_store(str(tmp_path / "data")), [(info, rows)], rows_per_group=1)
+
+    _, sample, _ = f2llm("data", "stats", "data")
+    _, everything, _ = f2llm("data", "stats", "data", "--all")
+
+    assert "70 rows, 0 hard negatives each, 64 of them measured (all: --all)" in sample
+    assert "70 rows, 0 hard negatives each\n" in everything
+
+
+def test_a_whole_data_set_is_valid_and_a_damaged_one_is_not(f2llm: Run, job: str, tmp_path: Path) -> None:
+    whole, out, _ = f2llm("data", "validate", "data", "--quiet")
+    shard = next((tmp_path / "data").rglob("*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(bytes(content))
+    damaged, nothing, err = f2llm("data", "validate", "data", "--quiet")
+    _, as_json, _ = f2llm("data", "validate", "data", "--quiet", "--json")
+
+    assert (whole, damaged) == (0, 4)
+    assert "data: whole (2 sources" in out
+    assert nothing == ""
+    assert shard.name in err
+    assert json.loads(as_json)["ok"] is False
+
+
+def test_a_data_set_is_prepared_from_a_users_file(f2llm: Run, tmp_path: Path) -> None:
+    rows = [
+        {"query": f"what is {i}?", "positive": f"{i} is a number", "negatives": [f"{i} is a word"]} for i in range(99)
+    ]
+    (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    code, out, _ = f2llm(
+        "data", "prepare", "made", "--source", "faq:retrieval=faq.jsonl", "--source-licence", "MIT", "--json"
+    )
+
+    assert code == 0
+    made = json.loads(out)
+    assert made["sources"][0]["name"] == "faq"
+    assert made["evaluations"] == ["faq_heldout"]
+    assert f2llm("data", "validate", "made")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["data", "prepare", "made"],
+            "exactly one of SOURCES.yaml, --source, --recipe, --released and --documentation",
+        ),
+        (["data", "prepare", "made", "--documentation", "--source", "a:sts=b"], "exactly one of"),
+        (["data", "prepare", "made", "--source", "faq.jsonl"], "expected NAME:KIND=ADDRESS"),
+        (["run"], "Missing argument 'JOB.yaml'"),
+        (["run", "job.yaml", "--workers", "0"], "Invalid value for '--workers'"),
+        (["validat", "job.yaml"], "No such command 'validat'"),
+    ],
+)
+def test_a_call_that_cannot_work_is_a_usage_error(f2llm: Run, arguments: list[str], says: str) -> None:
+    code, out, err = f2llm(*arguments)
+
+    assert (code, out) == (2, "")
+    assert says in " ".join(err.split())
+
+
+def test_an_unforeseen_error_is_named_a_bug_with_exit_code_1(
+    f2llm: Run, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("boom")
+
+    monkeypatch.setattr("jobs.workflows.data.data_size", broken)
+
+    code, _, err = f2llm("plan", job)
+
+    assert code == 1
+    assert "error: KeyError: 'boom'" in err
+    assert "--debug" in err
+    assert "Traceback" not in err
+
+
+def test_version_names_this_program_and_its_libraries(f2llm: Run) -> None:
+    _, short, _ = f2llm("--version")
+    _, long, _ = f2llm("version", "--json")
+
+    assert short.startswith("f2llm-ray ")
+    assert short.split()[1] == json.loads(long)["f2llm-ray"]
+    assert "torch" in json.loads(long)
+
+
+def test_paths_of_set_are_completed_in_the_shell() -> None:
+    environment = {
+        **os.environ,
+        "_F2LLM_COMPLETE": "complete_bash",
+        "COMP_WORDS": "f2llm run --set train.ep",
+        "COMP_CWORD": "3",
+    }
+
+    done = subprocess.run([F2LLM], capture_output=True, text=True, env=environment, check=False)
+
+    assert done.stdout.split() == ["train.epochs="]
+
+
+@pytest.mark.parametrize("command", ["schema", "--help", "data sources", "data sources --json"])
+def test_a_command_whose_reader_has_gone_says_nothing_and_ends_as_by_sigpipe(command: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run([F2LLM, *command.split()], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
+    code = (
+        "import io, sys; from jobs.cli.output.progress import progress\n"
+        "from ray_app.run_directory.status import Phase, RunStatus\n"
+        "out = io.StringIO(); out.isatty = lambda: True\n"
+        "with progress(out) as show: show(RunStatus(name='job', phase=Phase.TRAINING, step=1, total_steps=2))\n"
+        "print('\\x1b[3' in out.getvalue())"
+    )
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+
+    plain = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**environment, "NO_COLOR": "1"}, check=True
+    )
+    coloured = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+
+    assert (plain.stdout.strip(), coloured.stdout.strip()) == ("False", "True")
+
+
+STOPPED = {"class": "user", "exit_code": 130, "message": "stopped by Ctrl-C", "remedy": "run the same command again"}
+
+
+def test_ctrl_c_ends_a_command_silently_and_tells_programs(
+    f2llm: Run, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.workflows.training.run_job", stop)
+
+    code, out, err = f2llm("run", job, "--quiet")
+    coded, as_json, said = f2llm("run", job, "--quiet", "--json")
+
+    assert (code, out, err) == (130, "", "")
+    assert (coded, said) == (130, "")
+    assert json.loads(as_json) == {"error": STOPPED}
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_ends_it_silently(tmp_path: Path) -> None:
+    """In the import of typer, in whose place stands what does as the interpreter does then."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+
+    plain, for_programs = (
+        subprocess.run(
+            [sys.executable, "-m", "jobs.cli", "version", *options],
+            env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+        )
+        for options in ([], ["--json"])
+    )  # fmt: skip
+
+    assert (plain.returncode, plain.stdout, plain.stderr) == (130, "", "")
+    assert (for_programs.returncode, for_programs.stderr) == (130, "")
+    assert json.loads(for_programs.stdout) == {"error": STOPPED}

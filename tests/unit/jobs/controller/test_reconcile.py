@@ -1,0 +1,602 @@
+"""What the operator decides."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.controller.actions import Action, Create, DeleteRayJob, RequestStop, Scale
+from jobs.controller.events import events
+from jobs.controller.reconcile import Decision, reconcile
+from jobs.controller.status import time_of, time_text
+from jobs.document.yaml12 import write_yaml
+from jobs.kube.driver_report import Published
+from jobs.kube.names import attempt_id
+from jobs.kube.observed import Pod, Seen
+from jobs.kube.resource import document_of
+from jobs.kube.status import ConditionType, JobPhase, JobStatus
+from jobs.manifests.job import attempt_document
+from jobs.manifests.operator_config import Facts, Profile
+from ray_app.run_directory.status import Phase
+from tests.support.kubernetes_sights import NOW, UID, failure, pods, ray_cluster, ray_job, resource, said, under_way
+
+TRAINS = Seen(ray_job(), ray_cluster(), pods(), said())
+HELD = {**ray_job("Suspended"), "spec": {"suspend": True}}
+STOPPED = Seen(ray_job("Failed", jobStatus="FAILED", reason="AppFailed"), None, pods(), said(Phase.STOPPED))
+
+
+def decide(
+    status: JobStatus,
+    seen: Seen,
+    spec: dict[str, Any] | None = None,
+    *,
+    seconds: float = 0,
+    generation: int = 1,
+    facts: Facts | None = None,
+) -> Decision:
+    moment = NOW + timedelta(seconds=seconds)
+    return reconcile(resource(spec, generation=generation), status, facts or Facts(), seen, now=moment)
+
+
+def kinds(actions: tuple[Action, ...]) -> list[str]:
+    return [each.value["kind"] for each in actions if isinstance(each, Create)]
+
+
+def made(decision: Decision) -> list[str]:
+    """Names of the RayJobs that a decision creates."""
+    created = [each.value for each in decision.actions if isinstance(each, Create)]
+    return [value["metadata"]["name"] for value in created if value["kind"] == "RayJob"]
+
+
+def condition(decision: Decision, kind: ConditionType) -> tuple[str, str]:
+    found = decision.status.condition(kind)
+    assert found is not None
+    return found.status, found.reason
+
+
+def test_an_attempt_is_counted_in_the_status_that_comes_with_its_creation() -> None:
+    decision = decide(JobStatus(), Seen())
+
+    assert (decision.status.attempt, decision.status.active) == (1, True)
+    assert made(decision) == ["job-1"]
+
+
+def test_an_attempt_that_was_counted_but_not_made_is_made_and_not_counted_again() -> None:
+    counted = decide(JobStatus(), Seen()).status
+
+    again = decide(counted, Seen())
+
+    assert again.status.attempt == 1
+    assert made(again) == ["job-1"]
+
+
+def test_a_step_that_is_done_again_decides_the_same() -> None:
+    """Whatever was seen, deciding with the status that was decided asks for no other attempt."""
+    for seen in (Seen(), TRAINS, STOPPED, Seen(pods=pods())):
+        first = decide(under_way(), seen)
+        second = decide(first.status, seen)
+
+        assert second.status.attempt <= first.status.attempt + 1
+        assert decide(second.status, seen).status == second.status
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+def test_no_attempt_begins_while_a_pod_of_an_earlier_one_is_left(suspend: bool) -> None:
+    ended = under_way(active=False, phase=JobPhase.RETRYING)
+
+    decision = decide(ended, Seen(pods=pods(attempt=1)), {"suspend": suspend})
+
+    assert not decision.actions
+    assert "pods" in decision.status.message
+
+
+def test_a_job_that_trains_says_so() -> None:
+    decision = decide(under_way(), TRAINS)
+
+    assert decision.status.phase is JobPhase.TRAINING
+    assert (decision.status.step, decision.status.progress) == (5, "50%")
+    assert (decision.status.replicas, decision.status.ready_replicas) == (2, 2)
+    assert condition(decision, ConditionType.TRAINING) == ("True", "StepsFlow")
+    assert condition(decision, ConditionType.CLUSTER_READY) == ("True", "PodsReady")
+    assert condition(decision, ConditionType.DEGRADED)[0] == "False"
+    assert not decision.actions
+
+
+def test_a_job_with_fewer_workers_than_wanted_is_degraded() -> None:
+    decision = decide(under_way(), Seen(ray_job(), ray_cluster(), pods(1, 1), said()))
+
+    assert condition(decision, ConditionType.DEGRADED) == ("True", "FewerWorkers")
+
+
+def test_a_rayjob_that_succeeded_ends_the_job() -> None:
+    ended = Seen(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED, step=10))
+
+    decision = decide(under_way(), ended)
+
+    assert decision.status.phase is JobPhase.SUCCEEDED
+    assert condition(decision, ConditionType.SUCCEEDED)[0] == "True"
+    assert decide(decision.status, ended).actions == ()
+
+
+def failed(retryable: bool) -> Seen:
+    words = said(Phase.FAILED, failure=failure(retryable=retryable))
+    return Seen(ray_job("Failed", jobStatus="FAILED", reason="AppFailed"), None, (), words)
+
+
+def test_an_error_that_no_retry_mends_ends_the_job_with_its_remedy() -> None:
+    decision = decide(under_way(), failed(retryable=False))
+
+    assert decision.status.phase is JobPhase.FAILED
+    assert condition(decision, ConditionType.FAILED) == ("True", "DataError")
+    assert decision.status.condition(ConditionType.FAILED).message == "bad; mend"  # type: ignore[union-attr]
+    assert decision.seconds is None
+
+
+def test_an_error_that_a_retry_may_mend_is_followed_by_an_attempt_after_a_while() -> None:
+    retrying = decide(under_way(), failed(retryable=True))
+    assert retrying.status.phase is JobPhase.RETRYING
+    assert retrying.actions == (DeleteRayJob("job-1"),)
+
+    early = decide(retrying.status, Seen(), seconds=1)
+    late = decide(retrying.status, Seen(), seconds=60)
+
+    assert made(early) == []
+    assert early.seconds is not None
+    assert made(late) == ["job-2"]
+
+
+def test_waits_between_fruitless_attempts_grow_until_there_are_too_many() -> None:
+    status, waits = under_way(), []
+    while status.phase is not JobPhase.FAILED:
+        retrying = decide(status, failed(retryable=True))
+        waits.append(retrying.seconds)
+        status = retrying.status.model_copy(update={"active": True})
+
+    assert waits == [10, 20, 40, 80, 160, None]
+
+
+def test_an_attempt_that_wrote_a_checkpoint_starts_the_count_of_failures_again() -> None:
+    words = said(Phase.FAILED, failure=failure(retryable=True), last_checkpoint_step=50)
+    ended = Seen(ray_job("Failed", jobStatus="FAILED"), None, (), words)
+
+    decision = decide(under_way(fruitless_attempts=5, checkpoint_at_start=40), ended)
+
+    assert decision.status.phase is JobPhase.RETRYING
+    assert decision.status.fruitless_attempts == 1
+
+
+def test_a_failed_job_is_tried_again_once_its_document_changes() -> None:
+    over = decide(under_way(), failed(retryable=False)).status
+
+    same, changed = decide(over, Seen()), decide(over, Seen(), generation=2)
+
+    assert not same.actions
+    assert made(changed) == ["job-2"]
+
+
+def test_a_rayjob_deleted_by_hand_costs_an_attempt() -> None:
+    decision = decide(under_way(), Seen())
+
+    assert decision.status.phase is JobPhase.RETRYING
+    assert decision.status.last_failure.reason == "RayJobDeleted"  # type: ignore[union-attr]
+
+
+def test_suspending_asks_for_a_checkpoint_once_and_waits() -> None:
+    wish = attempt_id(UID, 1)
+
+    asked = decide(under_way(), TRAINS, {"suspend": True})
+    waiting = decide(asked.status, Seen(ray_job(), ray_cluster(), pods(), said(), wish), {"suspend": True}, seconds=9)
+
+    assert asked.actions == (RequestStop(wish),)
+    assert asked.status.phase is JobPhase.SUSPENDING
+    assert waiting.actions == ()
+    assert waiting.seconds == 591
+
+
+def test_a_suspended_job_that_does_not_stop_in_time_loses_its_pods() -> None:
+    asked = decide(under_way(), TRAINS, {"suspend": True}).status
+
+    late = decide(asked, TRAINS, {"suspend": True}, seconds=601)
+
+    assert late.actions == (DeleteRayJob("job-1"),)
+    assert not late.status.active
+
+
+@pytest.mark.parametrize("lost", [(TRAINS, 601), (Seen(HELD, None, (), said()), 5)], ids=["too slow", "gave way"])
+def test_a_stop_that_was_not_waited_for_is_forgotten_by_the_next_attempt(lost: tuple[Seen, float]) -> None:
+    seen, seconds = lost
+    asked = decide(under_way(), TRAINS, {"suspend": True}).status
+    gone = decide(asked, seen, {"suspend": True}, seconds=seconds)
+
+    resumed = decide(gone.status, Seen(), seconds=900, generation=2)
+
+    assert made(resumed) == ["job-2"]
+    assert resumed.status.stop_requested_time is None
+
+
+def test_a_job_is_suspended_when_its_pods_are_gone_and_goes_on_when_resumed() -> None:
+    asked = decide(under_way(), TRAINS, {"suspend": True}).status
+    ended = decide(asked, STOPPED, {"suspend": True})
+    leaving = decide(ended.status, Seen(pods=pods()), {"suspend": True})
+    suspended = decide(leaving.status, Seen(), {"suspend": True})
+
+    resumed = decide(suspended.status, Seen(), generation=2)
+
+    assert ended.actions == (DeleteRayJob("job-1"),)
+    assert leaving.status.phase is JobPhase.SUSPENDING
+    assert suspended.status.phase is JobPhase.SUSPENDED
+    assert made(resumed) == ["job-2"]
+    assert resumed.status.fruitless_attempts == 0
+
+
+def test_resuming_before_the_run_has_stopped_lets_it_stop_and_starts_it_again() -> None:
+    asked = decide(under_way(), TRAINS, {"suspend": True}).status
+
+    resumed = decide(asked, TRAINS, generation=2)
+    ended = decide(resumed.status, STOPPED)
+    again = decide(ended.status, Seen())
+
+    assert not resumed.actions
+    assert made(again) == ["job-2"]
+
+
+def test_an_operator_that_died_before_it_deleted_a_judged_attempt_deletes_it_later() -> None:
+    judged = under_way(active=False, phase=JobPhase.RETRYING)
+
+    assert decide(judged, TRAINS).actions == (DeleteRayJob("job-1"),)
+
+
+def test_scaling_names_the_pods_that_go_those_first_that_are_not_ready() -> None:
+    seen = Seen(ray_job(), ray_cluster(4), pods(3, 1), said())
+
+    decision = decide(under_way(), seen)
+
+    assert decision.actions == (Scale("job-1-abcde", 4, 2, ("worker-3", "worker-0")),)
+
+
+def test_scaling_up_names_nobody() -> None:
+    decision = decide(under_way(), TRAINS, {"workers": {"replicas": 5}})
+
+    assert decision.actions == (Scale("job-1-abcde", 2, 5, ()),)
+
+
+def test_a_start_that_lacks_room_begins_with_the_pods_that_fit_and_grows_once_it_trains() -> None:
+    spec = {"workers": {"replicas": 4, "min": 2}}
+    waits = Seen(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
+
+    early = decide(under_way(), waits, spec)
+    late = decide(under_way(), waits, spec, seconds=700)
+    cut = decide(under_way(), Seen(ray_job("Initializing"), ray_cluster(3), pods(3), None), spec, seconds=701)
+    trains = decide(under_way(), Seen(ray_job(), ray_cluster(3), pods(3), said()), spec, seconds=702)
+
+    assert not early.actions
+    assert early.seconds is not None
+    assert late.actions == (Scale("job-1-abcde", 4, 3, ("worker-3",)),)
+    assert not cut.actions
+    assert trains.actions == (Scale("job-1-abcde", 3, 4, ()),)
+
+
+def test_a_start_waits_for_all_workers_where_the_document_has_no_min() -> None:
+    waits = Seen(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
+
+    assert not decide(under_way(), waits, {"workers": {"replicas": 4}}, seconds=10_000).actions
+
+
+def test_pods_that_cannot_even_be_made_are_explained_by_kuberay() -> None:
+    cluster = ray_cluster(state="")
+    refusal = {"type": "ReplicaFailure", "status": "True", "message": "pods is forbidden: exceeded quota"}
+    over = {"type": "ReplicaFailure", "status": "False", "message": "once it was so"}
+
+    def message(condition: dict[str, str]) -> str:
+        status = {**cluster["status"], "conditions": [condition]}
+        seen = Seen(ray_job("Initializing"), {**cluster, "status": status}, pods(0))
+        return decide(under_way(), seen).status.message
+
+    assert message(refusal) == "pods is forbidden: exceeded quota"
+    assert message(over) == "waiting for the pods"
+
+
+def test_a_job_that_kueue_holds_back_is_queued() -> None:
+    held = {**ray_job("Suspended"), "spec": {"suspend": True}}
+
+    decision = decide(under_way(), Seen(held))
+
+    assert decision.status.phase is JobPhase.QUEUED
+    assert condition(decision, ConditionType.QUEUED) == ("True", "WaitingForQuota")
+
+
+AN_HOUR = 3600.0
+
+
+def begun(deployment: str, *, seconds: float, **status: Any) -> dict[str, Any]:
+    """A RayJob that Kueue let begin so long after NOW, as KubeRay writes it."""
+    return ray_job(deployment, startTime=time_text(NOW + timedelta(seconds=seconds)), **status)
+
+
+@pytest.mark.parametrize("last_words", [Phase.TRAINING, Phase.STOPPED])
+@pytest.mark.parametrize("held", [HELD, ray_job("Suspending"), ray_job("Suspended")], ids=["held", "going", "let go"])
+def test_a_job_that_gave_way_is_not_missed_however_long_it_waits(held: dict[str, Any], last_words: Phase) -> None:
+    missed = under_way(silent_since=time_text(NOW))
+
+    decision = decide(missed, Seen(held, None, (), said(last_words)), seconds=24 * AN_HOUR)
+
+    assert (decision.status.phase, decision.status.active) == (JobPhase.QUEUED, True)
+    assert decision.status.silent_since is None
+    assert not decision.actions
+    assert decision.seconds is None
+
+
+def test_a_job_that_gave_way_is_suspended_at_once() -> None:
+    decision = decide(under_way(), Seen(HELD, None, (), said()), {"suspend": True}, generation=2)
+
+    assert decision.actions == (DeleteRayJob("job-1"),)
+    assert not decision.status.active
+
+
+@pytest.mark.parametrize("last_words", [Phase.TRAINING, Phase.STOPPED])
+def test_what_a_driver_said_before_it_gave_way_counts_no_more_once_another_may_begin(last_words: Phase) -> None:
+    def look(ray_job: dict[str, Any], words: Published, seconds: float) -> Decision:
+        waiting = pods(0, 2) if ray_job["status"]["jobDeploymentStatus"] == "Initializing" else ()
+        return decide(under_way(phase=JobPhase.QUEUED), Seen(ray_job, None, waiting, words), seconds=seconds)
+
+    old = said(last_words)
+    new = said().model_copy(update={"said": (NOW + timedelta(seconds=AN_HOUR)).replace(second=0)})
+    let_go = look({**ray_job(""), "spec": {"suspend": False}}, old, AN_HOUR)
+    starts = look(begun("Initializing", seconds=AN_HOUR), old, 2 * AN_HOUR)
+    fails = look(begun("Failed", seconds=AN_HOUR, jobStatus="FAILED", reason="AppFailed"), old, 2 * AN_HOUR)
+    trains = look(begun("Running", seconds=AN_HOUR), new, AN_HOUR + 30)
+
+    for decision in (let_go, starts):
+        assert (decision.status.phase, decision.status.silent_since) == (JobPhase.STARTING, None)
+    assert fails.status.last_failure is not None
+    assert trains.status.phase is JobPhase.TRAINING
+
+
+def test_pods_have_their_time_to_come_up_from_when_kueue_lets_them() -> None:
+    spec = {"workers": {"replicas": 8, "min": 2}}
+    waiting = decide(under_way(), Seen(HELD), spec, seconds=AN_HOUR)
+    comes_up = Seen(begun("Initializing", seconds=AN_HOUR), ray_cluster(8, state=""), pods(2, 6))
+
+    early = decide(waiting.status, comes_up, spec, seconds=AN_HOUR + 20)
+    late = decide(waiting.status, comes_up, spec, seconds=AN_HOUR + 600)
+
+    assert (early.actions, early.seconds) == ((), 580)
+    assert [type(each) for each in late.actions] == [Scale]
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [({"cluster": {"profiles": ["nowhere"]}}, "nowhere"), ({"train": {"micro_batch_size": 500}}, "micro_batch_size")],
+)
+def test_a_document_that_cannot_be_is_refused_with_the_reason_and_starts_nothing(
+    spec: dict[str, Any], says: str
+) -> None:
+    decision = decide(JobStatus(), Seen(), spec)
+
+    assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
+    assert says in decision.status.message
+    assert not decision.actions
+    assert made(decide(decision.status, Seen(), generation=2)) == ["job-1"]
+
+
+def test_a_bad_edit_does_not_end_an_attempt_under_way() -> None:
+    decision = decide(under_way(phase=JobPhase.TRAINING), TRAINS, {"cluster": {"profiles": ["nowhere"]}}, generation=2)
+
+    assert decision.status.phase is JobPhase.TRAINING
+    assert decision.status.active
+
+
+POOL = {"cluster": {"profiles": ["gpu-pool"]}}
+KNOWN = Facts(profiles={"gpu-pool": Profile()})
+ENDED = Seen(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED, step=10))
+
+
+def test_a_job_whose_profile_the_operator_learns_later_starts_then() -> None:
+    refused = decide(JobStatus(), Seen(), POOL)
+    again = decide(refused.status, Seen(), POOL, seconds=300)
+    learnt = decide(again.status, Seen(), POOL, facts=KNOWN)
+
+    assert refused.status.phase is JobPhase.FAILED
+    assert condition(refused, ConditionType.FAILED) == ("True", "InvalidDocument")
+    assert again.status == refused.status
+    assert made(learnt) == ["job-1"]
+    assert condition(learnt, ConditionType.ACCEPTED) == ("True", "Valid")
+
+
+@pytest.mark.parametrize(
+    ("before", "spec"),
+    [
+        (decide(under_way(), ENDED, POOL, facts=KNOWN).status, POOL),
+        (decide(under_way(), failed(retryable=False), POOL, facts=KNOWN).status, POOL),
+        (JobStatus(phase=JobPhase.SUSPENDED, attempt=1, observed_generation=1), {**POOL, "suspend": True}),
+    ],
+    ids=lambda value: value.phase.value if isinstance(value, JobStatus) else "",
+)
+def test_a_job_that_ended_or_is_suspended_stays_so_whatever_becomes_of_its_profile(
+    before: JobStatus, spec: dict[str, Any]
+) -> None:
+    forgotten = decide(before, Seen(), spec)
+    learnt = decide(forgotten.status, Seen(), spec, facts=KNOWN)
+
+    for decision in (forgotten, learnt):
+        assert not decision.actions
+        assert (decision.status.phase, decision.status.message) == (before.phase, before.message)
+    assert condition(forgotten, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
+    assert condition(learnt, ConditionType.ACCEPTED) == ("True", "Valid")
+
+
+def test_a_job_that_should_go_on_and_cannot_says_why_and_goes_on_once_it_can() -> None:
+    failing = decide(under_way(), failed(retryable=True), POOL, facts=KNOWN)
+
+    refused = decide(failing.status, Seen(), POOL, seconds=60)
+    learnt = decide(refused.status, Seen(), POOL, seconds=61, facts=KNOWN)
+
+    assert refused.status.phase is JobPhase.FAILED
+    assert "gpu-pool" in refused.status.message
+    assert made(learnt) == ["job-2"]
+
+
+@pytest.mark.parametrize("bad", [POOL, {"train": {"micro_batch_size": 500}}], ids=["profile", "document"])
+def test_an_attempt_under_way_is_seen_stopped_and_judged_whatever_the_document_says(bad: dict[str, Any]) -> None:
+    begun_with = write_yaml(attempt_document(document_of(resource())).to_dict())
+
+    def under(seen: Seen, **spec: Any) -> Decision:
+        return decide(under_way(), replace(seen, document=begun_with), {**bad, **spec}, generation=2)
+
+    trains, stops, ends, fails = under(TRAINS), under(TRAINS, suspend=True), under(ENDED), under(failed(retryable=True))
+
+    assert (trains.status.phase, trains.status.step) == (JobPhase.TRAINING, 5)
+    assert stops.actions == (RequestStop(attempt_id(UID, 1)),)
+    assert ends.status.phase is JobPhase.SUCCEEDED
+    assert fails.actions == (DeleteRayJob("job-1"),)
+    for decision in (trains, stops, ends, fails):
+        assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
+
+
+def test_a_condition_keeps_its_time_while_its_judgement_stays() -> None:
+    first = decide(under_way(), TRAINS)
+    later = decide(first.status, TRAINS, seconds=100)
+
+    assert later.status == first.status
+
+
+SIGHTS: list[Callable[[], Seen]] = [
+    Seen,
+    lambda: TRAINS,
+    lambda: STOPPED,
+    lambda: failed(retryable=True),
+    lambda: failed(retryable=False),
+    lambda: Seen(pods=pods()),
+    lambda: Seen(ray_job("Initializing"), ray_cluster(2, state=""), pods(0, 2)),
+    lambda: Seen(ray_job("Failed", reason="JobStatusCheckTimeoutExceeded"), None, pods()),
+    lambda: Seen(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED)),
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(SIGHTS), st.booleans(), st.integers(0, 2000)), max_size=25))
+def test_whatever_happens_attempts_only_grow_and_only_one_is_made_at_a_time(
+    history: list[tuple[Callable[[], Seen], bool, int]],
+) -> None:
+    status, clock = JobStatus(), 0
+    for generation, (sight, suspend, seconds) in enumerate(history, start=1):
+        clock += seconds
+        seen = sight()
+        decision = decide(status, seen, {"suspend": suspend}, seconds=clock, generation=generation)
+
+        created = made(decision)
+        assert status.attempt <= decision.status.attempt <= status.attempt + 1
+        assert created in ([], [f"job-{decision.status.attempt}"])
+        assert not (created and suspend)
+        if decision.status.attempt > status.attempt:
+            assert created
+            assert not seen.pods
+        assert {each.type for each in decision.status.conditions} == set(ConditionType)
+        assert all(time_of(each.last_transition_time) for each in decision.status.conditions)
+        assert JobStatus.model_validate(decision.status.to_dict()) == decision.status
+        status = decision.status
+
+
+SILENT = timedelta(seconds=Facts().contact_timeout_seconds)
+
+
+def test_a_driver_that_is_silent_for_too_long_gets_a_last_chance_and_is_then_replaced() -> None:
+    missed = decide(under_way(), TRAINS, seconds=SILENT.total_seconds())
+    early = decide(missed.status, TRAINS, seconds=SILENT.total_seconds() + 59)
+    late = decide(missed.status, TRAINS, seconds=SILENT.total_seconds() + 60)
+
+    assert condition(missed, ConditionType.DEGRADED) == ("True", "NoContact")
+    assert (missed.actions, missed.seconds) == ((), 60)
+    assert (early.status.active, early.seconds) == (True, 1)
+    assert late.status.phase is JobPhase.RETRYING
+    assert late.status.last_failure is not None
+    assert late.status.last_failure.reason == "NoContact"
+    assert late.actions == (DeleteRayJob("job-1"),)
+
+
+def test_a_driver_that_is_heard_again_goes_on() -> None:
+    """As after an API server that was away for longer than a driver may be silent."""
+    missed = decide(under_way(), TRAINS, seconds=SILENT.total_seconds() + 5000)
+    moment = NOW + SILENT + timedelta(seconds=5010)
+    heard = Seen(ray_job(), ray_cluster(), pods(), said().model_copy(update={"said": moment}))
+
+    again = decide(missed.status, heard, seconds=SILENT.total_seconds() + 5070)
+
+    assert (again.status.active, again.status.silent_since) == (True, None)
+    assert condition(again, ConditionType.DEGRADED) == ("False", "AsWanted")
+
+
+def test_a_driver_that_said_its_last_words_is_believed_where_the_pods_are_cut_off_then() -> None:
+    last = Seen(ray_job(), ray_cluster(), pods(), said(Phase.SUCCEEDED))
+
+    missed = decide(under_way(), last, seconds=SILENT.total_seconds())
+    ended = decide(missed.status, last, seconds=SILENT.total_seconds() + 60)
+
+    assert ended.status.phase is JobPhase.SUCCEEDED
+
+
+def test_an_attempt_whose_driver_has_not_begun_waits_for_its_pods() -> None:
+    waiting = Seen(ray_job("Initializing"), ray_cluster(state=""), pods(ready=0, waiting=2))
+
+    decision = decide(under_way(), waiting, seconds=1_000_000)
+
+    assert decision.status.active
+
+
+def told(before: JobStatus, decision: Decision) -> list[str]:
+    return [each.reason for each in events(before, decision.status, decision.actions)]
+
+
+def test_a_person_is_told_once_why_pods_do_not_come_up() -> None:
+    stuck = Pod("worker-0", "1", is_head=False, ready=False, trouble="worker-0: Unschedulable: no node")
+    seen = Seen(ray_job("Initializing"), ray_cluster(state=""), (stuck,))
+    waiting = under_way(phase=JobPhase.STARTING)
+
+    first = decide(waiting, seen)
+    second = decide(first.status, seen)
+
+    assert told(waiting, first) == ["PodsPending"]
+    assert told(first.status, second) == []
+
+
+def test_a_person_is_told_of_each_attempt_and_each_change_of_phase() -> None:
+    counted = decide(JobStatus(), Seen())
+    trains = decide(counted.status, TRAINS)
+
+    assert told(JobStatus(), counted) == ["Starting", "AttemptStarted"]
+    assert told(counted.status, trains) == ["Training"]
+
+
+def test_a_driver_that_replaces_another_takes_nothing_away_from_what_was_reached() -> None:
+    reached = decide(under_way(), Seen(ray_job(), ray_cluster(), pods(), said(step=7, last_checkpoint_step=6))).status
+    begins = Seen(ray_job(), ray_cluster(), pods(), said(Phase.PREPARING, step=0, total_steps=0, workers=0))
+    resumes = Seen(ray_job(), ray_cluster(), pods(), said(step=7))
+
+    for seen in (begins, resumes):
+        after = decide(reached, seen)
+
+        assert (after.status.step, after.status.total_steps, after.status.last_checkpoint_step) == (7, 10, 6)
+        assert "FirstCheckpoint" not in told(reached, after)
+
+
+def test_the_end_of_a_run_is_no_phase_of_its_own_while_its_pods_go() -> None:
+    trains = decide(under_way(), TRAINS).status
+    ends = Seen(ray_job(), ray_cluster(), pods(), said(Phase.FAILED, failure=failure(retryable=True)))
+
+    assert decide(trains, ends).status.phase is JobPhase.TRAINING
+
+
+def test_the_store_is_judged_by_what_the_driver_found_and_by_whether_it_answers() -> None:
+    unknown = decide(under_way(), replace(TRAINS, published=said()))
+    probed = decide(unknown.status, replace(TRAINS, published=said(store="ranges, If-Match")))
+    silent = decide(probed.status, replace(TRAINS, published=said(store="ranges, If-Match", store_silent_since=NOW)))
+    forgotten = decide(probed.status, replace(TRAINS, published=said()))
+
+    assert condition(unknown, ConditionType.STORAGE_READY) == ("Unknown", "NotProbed")
+    assert condition(probed, ConditionType.STORAGE_READY) == ("True", "StoreProbed")
+    assert condition(silent, ConditionType.STORAGE_READY) == ("False", "NotAnswering")
+    assert silent.status.message == "the store has not answered since 2026-05-04T03:02:01Z"
+    assert condition(forgotten, ConditionType.STORAGE_READY) == ("True", "StoreProbed")

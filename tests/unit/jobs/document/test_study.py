@@ -1,0 +1,110 @@
+"""What a study says, and the runs that it is worked out into."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.document.job import EmbeddingJob
+from jobs.document.study import Study, load_study
+from jobs.document.yaml12 import write_yaml
+from jobs.errors import ConfigError
+from tests.support.documents import document
+
+SOURCES = ("answers", "groups", "parity")
+
+
+def study_document(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "f2llm.dev/v1alpha1",
+        "kind": "Study",
+        "metadata": {"name": "study"},
+        "spec": {"base": document({"storage": {"uri": "s3://bucket/runs"}}), "seeds": [0, 1], **spec},
+    }
+
+
+def sources_of(job: EmbeddingJob) -> tuple[str, ...]:
+    return job.spec.data.choose(SOURCES)
+
+
+def load(folder: Path, *overrides: str, **spec: Any) -> Study:
+    path = folder / "study.yaml"
+    path.write_text(write_yaml(study_document(**spec)), encoding="utf-8")
+    return load_study(str(path), overrides=overrides, sources_of=sources_of)
+
+
+def problem(folder: Path, **spec: Any) -> str:
+    with pytest.raises(ConfigError) as found:
+        load(folder, **spec)
+    return str(found.value)
+
+
+def test_every_variant_is_trained_with_every_seed_and_differs_from_the_base_in_what_it_sets(tmp_path: Path) -> None:
+    variants = [{"name": "off", "set": {"train.in_batch": "off", "data.hard_negatives.retrieval": 0}}]
+
+    study = load(tmp_path, variants=variants)
+
+    assert [(run.variant, run.seed, run.job.spec.train.seed) for run in study.runs] == [
+        ("base", 0, 0), ("off", 0, 0), ("base", 1, 1), ("off", 1, 1),
+    ]  # fmt: skip
+    assert study.runs[1].job.run_uri == "s3://bucket/runs/study/runs/off-seed-0"
+    assert study.variants[1].changes == (("data.hard_negatives.retrieval", 7, 0), ("train.in_batch", "step", "off"))
+    assert study.runs[3].job.spec.train.in_batch == "off"
+    assert study.runs[2].job.spec == study.base.spec.model_copy(
+        update={"train": study.base.spec.train.model_copy(update={"seed": 1})}
+    )
+
+
+def test_a_grid_is_every_combination_and_what_is_the_base_is_not_trained_twice(tmp_path: Path) -> None:
+    study = load(tmp_path, grid={"train.temperature": [0.02, 0.05], "train.in_batch": ["step", "off"]})
+
+    assert [variant.name for variant in study.variants] == [
+        "base", "temp-0-02-ib-step", "temp-0-02-ib-off", "temp-0-05-ib-off",
+    ]  # fmt: skip
+
+
+def test_a_variant_without_a_source_trains_on_the_others(tmp_path: Path) -> None:
+    study = load(tmp_path, variants=[{"name": "less", "without_sources": ["groups"]}])
+
+    assert study.variants[1].job.spec.data.sources == ("answers", "parity")
+
+
+def test_the_base_may_be_a_file_and_is_what_overrides_change(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(write_yaml(document()), encoding="utf-8")
+
+    study = load(tmp_path, "train.epochs=5", base=str(tmp_path / "job.yaml"), grid={"train.temperature": [1]})
+
+    assert {run.job.spec.train.epochs for run in study.runs} == {5}
+    assert study.variants[1].changes == (("train.temperature", 0.05, 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({}, "there are no variants and no grid"),
+        ({"variants": [{"name": "x", "set": {"train.in_bath": "off"}}]}, "train.in_bath: unknown field"),
+        ({"variants": [{"name": "x", "set": {"train.in_batch": "of"}}]}, "found `of` (text), expected one of step"),
+        ({"variants": [{"name": "x", "set": {"train.in_batch": "step"}}]}, "x is the same as the base"),
+        ({"variants": [{"name": "x", "set": {"train.seed": 5}}]}, "train.seed is the same in all runs of a study"),
+        ({"variants": [{"name": "x", "set": {"data.uri": "other"}}]}, "data.uri is the same in all runs"),
+        ({"variants": [{"name": "x", "set": {"metadata.name": "y"}}]}, "metadata.name is the same in all runs"),
+        ({"variants": [{"name": "base", "set": {"train.epochs": 1}}]}, "base is there already"),
+        ({"variants": [{"name": n, "set": {"train.epochs": 1}} for n in "xy"]}, "y is the same as x"),
+        ({"variants": [{"name": "x", "without_sources": ["nosuch"]}]}, "nosuch is no source of the base"),
+        ({"variants": [{"name": "x", "without_sources": list(SOURCES)}]}, "no source is left"),
+        ({"variants": [{"name": "x" * 39, "set": {"train.epochs": 1}}]}, "has a name of 46 characters, 40 at most"),
+        ({"grid": {"train.temperature": []}}, "grid.train.temperature has no value"),
+        ({"grid": {"train.temperature": [0.05]}}, "all of it is the base"),
+        ({"grid": {"train.temperature": [0.1]}, "seeds": [1, 1]}, "has a seed twice"),
+        ({"grid": {"train.temperature": [0.1]}, "seeds": []}, "below 2^63, at least 1 of them"),
+        (
+            {"base": document({"evaluation": {"enabled": False}}), "grid": {"train.epochs": [1]}},
+            "there is nothing to compare runs by",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_its_place(tmp_path: Path, spec: dict[str, Any], says: str) -> None:
+    said = problem(tmp_path, **spec)
+
+    assert says in said
+    assert "study.yaml" in said

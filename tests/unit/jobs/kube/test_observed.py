@@ -1,0 +1,60 @@
+"""What the operator reads off a pod."""
+
+from typing import Any
+
+import pytest
+
+from jobs.kube.observed import Pod, Seen, pod_of
+
+
+def seen(*, ready: bool = False, scheduled: dict[str, Any] | None = None, **container: Any) -> Pod:
+    conditions = [
+        {"type": "Ready", "status": str(ready)},
+        {"type": "PodScheduled", "status": "True", **(scheduled or {})},
+    ]
+    status = {"conditions": conditions, "containerStatuses": [{"name": "ray-worker", **container}]}
+    return pod_of({"metadata": {"name": "p", "labels": {}}, "status": status})
+
+
+def crash(message: str) -> dict[str, Any]:
+    return {"terminated": {"reason": "Error", "exitCode": 1, "message": message}}
+
+
+KILLED = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+NEEDS_MORE = "p: OOMKilled: it needs more memory than spec.cluster gives it"
+
+
+@pytest.mark.parametrize(
+    ("pod", "says"),
+    [
+        (seen(state={"waiting": {"reason": "ErrImagePull", "message": "no such"}}), "p: ErrImagePull: no such"),
+        (seen(state={"waiting": {"reason": "ContainerCreating"}}), ""),
+        (seen(scheduled={"status": "False", "message": "0/3 nodes"}), "p: Unschedulable: 0/3 nodes"),
+        (seen(state=KILLED), NEEDS_MORE),
+        (seen(state={"running": {}}, lastState=KILLED), NEEDS_MORE),
+        (seen(ready=True, state={"running": {}}, lastState=KILLED), ""),
+        (seen(state={"terminated": {"exitCode": 0, "message": "done"}}), ""),
+        (
+            seen(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=crash("Traceback\nValueError: bad\n\n")),
+            "p: its container ended with exit code 1: ValueError: bad",
+        ),
+        (seen(state=crash("")), "p: its container ended with exit code 1"),
+    ],
+)  # fmt: skip
+def test_a_pod_that_does_not_come_up_says_why(pod: Pod, says: str) -> None:
+    assert pod.trouble == says
+
+
+def test_a_pod_that_ran_out_of_memory_once_is_remembered_while_it_is_there() -> None:
+    assert seen(ready=True, state={"running": {}}, lastState=KILLED).out_of_memory
+    assert not seen(ready=True, state={"running": {}}).out_of_memory
+
+
+def test_a_pod_that_measures_checkpoints_is_no_worker() -> None:
+    def pod(name: str, kind: str, group: str) -> Pod:
+        labels = {"ray.io/node-type": kind, "ray.io/group": group, "f2llm.dev/attempt": "1"}
+        return pod_of({"metadata": {"name": name, "labels": labels}})
+
+    pods = (pod("a", "head", "headgroup"), pod("b", "worker", "workers"), pod("c", "worker", "evaluation"))
+
+    assert [each.name for each in Seen(pods=pods).workers(1)] == ["b"]

@@ -1,0 +1,56 @@
+"""Chart and kustomize bases: the parts that are written twice are the same."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobs.document.cluster import ClusterSpec
+from jobs.manifests.operator_config import Facts, load_facts
+
+ROOT = Path(__file__).parents[4]
+CHART = ROOT / "helm" / "f2llm-operator"
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def test_the_chart_and_the_kustomize_base_give_the_operator_the_same_rights() -> None:
+    rules = {
+        each["metadata"]["name"]: each["rules"]
+        for each in documents(ROOT / "k8s" / "base" / "rbac.yaml")
+        if each["kind"] == "ClusterRole"
+    }
+
+    assert rules["f2llm-operator"] == documents(CHART / "files" / "rules.yaml")[0]
+
+
+def test_the_kustomize_base_has_what_messages_and_monitors_name() -> None:
+    """Each as in the chart: tests/cluster/test_chart.py."""
+    base = ROOT / "k8s" / "base"
+    (kustomization,) = documents(base / "kustomization.yaml")
+
+    made = {(each["kind"], each["metadata"]["name"]): each for file in kustomization["resources"]
+            for each in documents(base / file)}  # fmt: skip
+
+    assert {("ClusterRole", "f2llm-user"), ("ClusterRole", "f2llm-viewer")} <= made.keys()
+    service, deployment = made["Service", "f2llm-operator-metrics"], made["Deployment", "f2llm-operator"]
+    assert service["metadata"]["labels"] == deployment["metadata"]["labels"] == service["spec"]["selector"]
+
+
+def test_the_settings_of_overlays_are_settings_of_the_operator() -> None:
+    paths = list((ROOT / "k8s").rglob("operator-settings.yaml"))
+    assert paths
+    for path in paths:
+        facts = load_facts(path)
+
+        assert facts.profiles_of(ClusterSpec(profiles=tuple(facts.profiles))) == list(facts.profiles.values())
+
+
+def test_the_charts_defaults_are_the_operators() -> None:
+    values = documents(CHART / "values.yaml")[0]["jobs"]
+
+    assert (values["image"], values["rayVersion"]) == (Facts().image, Facts().ray_version)
+    assert (values["runAsUser"], values["graceSeconds"]) == (Facts().run_as_user, Facts().grace_seconds)
+    assert values["startTimeoutSeconds"] == Facts().start_timeout_seconds

@@ -1,0 +1,112 @@
+"""A run from the driver's side, without Ray: what it refuses before it starts, and when it stops waiting."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from data_io.errors import F2LLMError
+from data_io.storage.store import open_store
+from ray_app.config import JobSpec
+from ray_app.errors import CapacityError
+from ray_app.orchestration import driver
+from ray_app.orchestration.monitor import Conversation
+from ray_app.ray_runtime import environment as ray_environment
+from ray_app.run_directory.status import RunStatus
+from ray_app.signals import Interruption
+from tests.support.small_training import small_document, write_small_dataset
+
+
+def _spec(folder: Path, **workers: Any) -> JobSpec:
+    document = small_document(str(folder / "data"), str(folder / "runs"))
+    document["spec"]["workers"] = workers
+    return JobSpec.model_validate(document["spec"])
+
+
+@pytest.mark.parametrize(("there", "refused"), [(0, True), (1, True), (2, False)])
+def test_an_embedded_run_is_refused_where_the_machine_has_fewer_gpus_than_its_fewest_workers_need(
+    there: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Started(F2LLMError):
+        pass
+
+    def start(**_: Any) -> Any:
+        raise Started("it is")
+
+    monkeypatch.setattr(ray_environment, "EMBEDDED", True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(driver, "cluster", start)
+    write_small_dataset(open_store(str(tmp_path / "data")))
+    spec = _spec(tmp_path, gpus=1, replicas=3, min=2)
+
+    with pytest.raises(CapacityError if refused else Started) as raised:
+        driver.run("small", spec, document_yaml="", differences=lambda _: [], changes=lambda _: [])
+
+    if refused:
+        assert f"2 GPUs are asked for, and this machine has {there}" in str(raised.value)
+
+
+class _Actor:
+    """The monitor's state as an actor is called, in this process."""
+
+    def __init__(self, state: Conversation) -> None:
+        self._state = state
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self._state, name))
+
+
+class _Endless:
+    """A trainer of Ray Train whose workers find no room, until the test ends."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def fit(self) -> None:
+        self.ended.wait()
+
+
+@pytest.fixture
+def endless() -> Iterator[_Endless]:
+    trainer = _Endless()
+    yield trainer
+    trainer.ended.set()
+
+
+@pytest.fixture
+def make_job(
+    endless: _Endless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Conversation, list[str]], Any]:
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(driver, "make_trainer", lambda *_: endless)
+
+    def make(monitor: Conversation, said: list[str]) -> Any:
+        spec = _spec(tmp_path, replicas=3, min=2)
+        run, data = open_store(str(tmp_path / "runs")), open_store(str(tmp_path / "data"))
+        lease: Any = SimpleNamespace(holder="this", store_silent_since=None, refuse_if_lost=lambda: None)
+        job = driver._Job(
+            "small", spec, data, run, RunStatus(name="small"), lambda status: said.append(status.message), lease,
+            measures_checkpoints=False,
+        )  # fmt: skip
+        job.monitor = _Actor(monitor)
+        return job
+
+    return make
+
+
+def test_a_signal_ends_a_run_whose_workers_find_no_room(make_job: Callable[[Conversation, list[str]], Any]) -> None:
+    now, said, interruption = 0.0, [], Interruption()
+    monitor = Conversation(clock=lambda: now)
+    monitor.wait_for_room(True)
+    now = 60.0
+    interruption.signal = 15
+
+    make_job(monitor, said).train(interruption, None)
+
+    assert "waiting for room for 2 workers" in said
+    assert "SIGTERM: ending, no worker is at work" in said

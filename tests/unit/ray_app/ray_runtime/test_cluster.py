@@ -1,0 +1,48 @@
+"""Starting Ray: what is only late is started again, what is wrong is said at once."""
+
+import pytest
+import ray
+
+from ray_app.errors import CapacityError
+from ray_app.ray_runtime.cluster import cluster
+
+
+class Starts:
+    """In place of `ray.init`: fails with these messages in turn, then starts."""
+
+    def __init__(self, *failures: str) -> None:
+        self.failures = list(failures)
+        self.tries = 0
+
+    def __call__(self, **_: object) -> None:
+        self.tries += 1
+        if self.failures:
+            raise RuntimeError(self.failures.pop(0))
+
+
+LATE = "The current node timed out during startup. This could happen because the raylet failed to startup."
+REFUSED = "Failed to start GCS.\n\nLast error: Traceback\n  File node.py\nAuthenticationError: no token\n"
+
+
+def test_what_was_only_late_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Starts(LATE, LATE)
+    monkeypatch.setattr(ray, "init", starts)
+    with cluster(cpus=1):
+        assert starts.tries == 3
+
+
+@pytest.mark.parametrize(("failures", "tries"), [([LATE] * 4, 3), ([REFUSED], 1)])
+def test_what_stays_wrong_is_an_error_of_capacity(
+    failures: list[str], tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = Starts(*failures)
+    monkeypatch.setattr(ray, "init", starts)
+    with pytest.raises(CapacityError, match="Ray did not start"), cluster(cpus=1):
+        pass
+    assert starts.tries == tries
+
+
+def test_the_cause_that_ray_hides_in_its_text_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", Starts(REFUSED))
+    with pytest.raises(CapacityError, match=r"Failed to start GCS\. AuthenticationError: no token\n"), cluster(cpus=1):
+        pass

@@ -1,0 +1,45 @@
+"""Whether a run's driver is still heard, by the status and the lease that it writes."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ray_app.run_directory.status import Phase, RunStatus
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+UNDER_WAY = [phase for phase in Phase if not phase.is_end]
+
+
+def seconds_ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def status(phase: Phase, *, updated: datetime, **values: int) -> RunStatus:
+    return RunStatus.model_validate({"name": "job", "phase": phase, "updated": updated, **values})
+
+
+@pytest.mark.parametrize("phase", UNDER_WAY)
+def test_a_driver_is_silent_once_neither_its_status_nor_its_lease_was_written_for_a_minute(phase: Phase) -> None:
+    found = status(phase, updated=seconds_ago(500))
+
+    assert found.stale_seconds(heard=seconds_ago(420), now=NOW) == 420
+    assert found.stale_seconds(heard=None, now=NOW) == 500
+    assert status(phase, updated=seconds_ago(59)).stale_seconds(heard=None, now=NOW) is None
+
+
+@pytest.mark.parametrize("phase", UNDER_WAY)
+def test_a_driver_that_writes_its_lease_is_heard_however_long_the_phase_says_nothing(phase: Phase) -> None:
+    assert status(phase, updated=seconds_ago(7200)).stale_seconds(heard=seconds_ago(4), now=NOW) is None
+
+
+def test_a_run_that_has_ended_is_not_silent() -> None:
+    for phase in set(Phase) - set(UNDER_WAY):
+        assert status(phase, updated=seconds_ago(1e6)).stale_seconds(heard=seconds_ago(1e6), now=NOW) is None
+
+
+def test_what_is_said_of_a_silent_driver_names_the_step_that_the_run_goes_on_from() -> None:
+    fresh = status(Phase.TRAINING, updated=NOW)
+    saved = status(Phase.TRAINING, updated=NOW, last_checkpoint_step=56)
+
+    assert saved.silence(432.0) == "no word from the driver for 7 min; `f2llm run` goes on from step 56"
+    assert fresh.silence(3 * 3600.0) == "no word from the driver for 3 h; `f2llm run` begins again"

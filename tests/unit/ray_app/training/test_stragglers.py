@@ -1,0 +1,56 @@
+"""A worker is slow beside the others by its time for a token, not by what it was given."""
+
+import pytest
+import torch
+
+from ray_app.training.stragglers import LIMIT, WINDOW, Stopwatch, Stragglers, Work
+
+
+def watched(*speeds: float, tokens: tuple[int, ...] = (), steps: int = WINDOW) -> Stragglers:
+    """Seconds a token of each rank, over so many steps after the first."""
+    stragglers = Stragglers()
+    counts = tokens or (100,) * len(speeds)
+    for step in range(steps + 1):
+        warm_up = 100 if step == 0 else 1
+        stragglers.add([Work(warm_up * speed * count, count) for speed, count in zip(speeds, counts, strict=True)])
+    return stragglers
+
+
+def test_more_work_is_not_slowness() -> None:
+    assert watched(0.1, 0.1, 0.1, tokens=(100, 900, 30)).slowness == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_slowness_is_beside_the_median_and_the_first_step_does_not_count(factor: float) -> None:
+    assert watched(0.1, 0.1 * factor, 0.1).slowness == pytest.approx((1.0, factor, 1.0))
+
+
+def test_a_straggler_is_told_once_after_a_whole_window() -> None:
+    early = watched(0.1, 0.1, 0.1 * LIMIT * 1.01, steps=WINDOW - 1)
+    assert early.found() == []
+    late = watched(0.1, 0.1, 0.1 * LIMIT * 1.01)
+    assert [rank for rank, _ in late.found()] == [2]
+    assert late.found() == []
+    assert watched(0.1, 0.1, 0.1 * LIMIT * 0.99).found() == []
+
+
+def test_one_worker_is_neither_slow_nor_fast() -> None:
+    alone = watched(0.1)
+
+    assert alone.slowness == ()
+    assert alone.found() == []
+
+
+def test_a_worker_that_computed_nothing_gives_no_figures() -> None:
+    assert watched(0.1, 0.1, tokens=(100, 0)).slowness == ()
+
+
+def test_a_stopwatch_adds_up_until_it_is_read() -> None:
+    stopwatch = Stopwatch(torch.device("cpu"))
+    assert stopwatch.take() == 0
+    with stopwatch:
+        pass
+    once = stopwatch.take()
+
+    assert once > 0
+    assert stopwatch.take() == 0

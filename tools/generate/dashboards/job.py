@@ -1,0 +1,183 @@
+"""One job: does it learn, how fast, what holds it up, and is its work safe."""
+
+from jobs.planning.cost import KNOWN_GPUS
+from tools.generate.dashboards.panels import Choice, Dashboard, Panel, panel, row
+
+_ONE = '{namespace="$namespace",job="$job"}'
+
+
+def _of(metric: str, by: str = "") -> str:
+    """The job's value, once where two replicas of the operator have it, or one for each value of a label."""
+    return f"max by ({by}) ({metric}{_ONE})" if by else f"max({metric}{_ONE})"
+
+
+def _age(metric: str) -> str:
+    return f"time() - {_of(metric)}"
+
+
+def _now(title: str, words: str, expr: str, unit: str = "short") -> Panel:
+    return panel(title, words, (expr, ""), unit=unit, number=True, width=4)
+
+
+JOB = Dashboard(
+    uid="f2llm-job",
+    title="f2llm: job",
+    words="One training job.",
+    choices=(
+        Choice("namespace", "Namespace", query="label_values(f2llm_job_phase, namespace)"),
+        Choice("job", "Job", query='label_values(f2llm_job_phase{namespace="$namespace"}, job)'),
+        Choice("peak", "GPU", values=tuple((name, f"{peak:g}") for name, (peak, _) in KNOWN_GPUS.items())),
+    ),
+    rows=(
+        row(
+            "Now",
+            panel("Phase", "What the job does.", (_of("f2llm_job_phase", "phase"), "{{phase}}"), number=True, width=4),
+            _now(
+                "Progress",
+                "Share of the steps that are done.",
+                f"{_of('f2llm_job_step')} / ({_of('f2llm_job_total_steps')} > 0)",
+                "percentunit",
+            ),
+            _now("Loss", "Of the last steps.", _of("f2llm_job_loss")),
+            _now("Workers", "Pods that are ready.", _of("f2llm_job_workers")),
+            _now(
+                "Goodput",
+                "Share of the training time that went into steps which were kept.",
+                _of("f2llm_job_goodput"),
+                "percentunit",
+            ),
+            _now("Checkpoint", "Age of the newest.", _age("f2llm_job_last_checkpoint_timestamp_seconds"), "s"),
+        ),
+        row(
+            "Learning",
+            panel("Loss", "Of the last steps.", (_of("f2llm_job_loss"), "loss"), width=12, lowest=None),
+            panel(
+                "Loss by source",
+                "Each source's in the last step that used it.",
+                (_of("f2llm_job_source_loss", "source"), "{{source}}"),
+                width=12,
+                lowest=None,
+            ),
+            panel(
+                "Score of checkpoints",
+                "With evaluation.checkpoints: mean of nDCG@10 and Spearman over the held-out sets.",
+                (_of("f2llm_job_score"), "newest"),
+                (_of("f2llm_job_best_score"), "best"),
+                width=12,
+            ),
+            panel(
+                "Steps",
+                "Done, and in all.",
+                (_of("f2llm_job_step"), "done"),
+                (_of("f2llm_job_total_steps"), "in all"),
+                width=12,
+            ),
+            panel(
+                "Learning rate",
+                "Of the last step.",
+                (_of("f2llm_job_learning_rate"), "learning rate"),
+                unit="sci",
+                width=24,
+            ),
+        ),
+        row(
+            "Speed",
+            panel(
+                "Examples a second", "Mean of the last 20 steps.", (_of("f2llm_job_examples_per_second"), "examples/s")
+            ),
+            panel(
+                "Tokens a second",
+                "Mean of the last 20 steps, without padding: there is none.",
+                (_of("f2llm_job_tokens_per_second"), "tokens/s"),
+            ),
+            panel(
+                "MFU",
+                "Operations of the model, recomputation left out, over the bf16 peak of the GPU chosen above.",
+                (f"{_of('f2llm_job_model_flops_per_second')} / ({_of('f2llm_job_gpus')} > 0) / ($peak * 1e12)", "MFU"),
+                unit="percentunit",
+            ),
+            panel(
+                "Waiting for data",
+                "Share of the last steps' time.",
+                (_of("f2llm_job_data_wait_share"), "waiting"),
+                unit="percentunit",
+            ),
+            panel(
+                "Reads repeated",
+                "A minute: the store was slow, failed, or sent something broken.",
+                (f"max(rate(f2llm_job_store_retries{_ONE}[5m])) * 60", "repeated"),
+            ),
+            panel(
+                "Goodput",
+                "What is missing went into starts, repeated steps and waiting.",
+                (_of("f2llm_job_goodput"), "goodput"),
+                unit="percentunit",
+            ),
+        ),
+        row(
+            "Safety",
+            panel(
+                "Age of the newest checkpoint",
+                "That much work would be lost.",
+                (_age("f2llm_job_last_checkpoint_timestamp_seconds"), "age"),
+                unit="s",
+            ),
+            panel(
+                "Cost of a checkpoint",
+                "For how long training waited for its copy, and how long it was then written.",
+                (_of("f2llm_job_checkpoint_stall_seconds"), "training waited"),
+                (_of("f2llm_job_checkpoint_save_seconds"), "written"),
+                unit="s",
+            ),
+            panel(
+                "Steps at the newest checkpoint",
+                "Beside the steps that are done.",
+                (_of("f2llm_job_step"), "done"),
+                (_of("f2llm_job_last_checkpoint_step"), "safe"),
+            ),
+            panel(
+                "Workers",
+                "Ready, asked for, and the fewest that it trains with.",
+                (_of("f2llm_job_workers"), "ready"),
+                (_of("f2llm_job_workers_wanted"), "asked for"),
+                (_of("f2llm_job_workers_min"), "fewest"),
+            ),
+            panel(
+                "Restarts by reason",
+                "Starts of the workers after the first.",
+                (_of("f2llm_job_restarts_by_reason", "reason"), "{{reason}}"),
+            ),
+            panel(
+                "Attempts and steps repeated",
+                "RayJobs so far; steps that were done twice.",
+                (_of("f2llm_job_attempts"), "attempts"),
+                (_of("f2llm_job_steps_lost"), "steps repeated"),
+            ),
+        ),
+        row(
+            "Pods, as Ray sees them",
+            panel(
+                "CPU",
+                "Of each pod's cores.",
+                (_of("ray_node_cpu_utilization", "pod"), "{{pod}}"),
+                unit="percent",
+                width=12,
+            ),
+            panel("Memory", "Of each pod.", (_of("ray_node_mem_used", "pod"), "{{pod}}"), unit="bytes", width=12),
+            panel(
+                "GPUs",
+                "How busy each is.",
+                (_of("ray_node_gpus_utilization", "pod, GpuIndex"), "{{pod}} {{GpuIndex}}"),
+                unit="percent",
+                width=12,
+            ),
+            panel(
+                "GPU memory",
+                "Of each GPU.",
+                (f"{_of('ray_node_gram_used', 'pod, GpuIndex')} * 1024 * 1024", "{{pod}} {{GpuIndex}}"),
+                unit="bytes",
+                width=12,
+            ),
+        ),
+    ),
+)
