@@ -1,4 +1,4 @@
-"""Classifying a user's texts: a linear probe trained on labelled ones, and its predictions for others.
+"""Classifying a user's texts: a linear probe trained on labeled ones, and its predictions for others.
 
 <probe>/weights.safetensors   weight and bias of each label
 <probe>/probe.json            labels, how it was trained, how good it is; the last thing that is written
@@ -18,10 +18,10 @@ from safetensors.numpy import load, save
 from applications.embedded_texts import EmbeddedRows, embed_for
 from applications.probe import Floats, Measure, Probe, train_probe
 from data_io.errors import ConfigError, DataError, NotFoundInStore
-from data_io.execution import Run, Say, in_process, silent
+from data_io.execution import Executor, Say, in_process, silent
 from data_io.storage.resumable import end_work
 from data_io.storage.store import Store
-from ray_app.inference.embed_files import OnProgress
+from ray_app.inference.embed_files import OnEmbedding
 from ray_app.inference.model_source import ExportedModel
 
 MANIFEST, WEIGHTS, PREDICTIONS = "probe.json", "weights.safetensors", "predictions.parquet"
@@ -44,7 +44,7 @@ class ProbeManifest(BaseModel):
     column: str
     label_column: str
     labels: tuple[str, ...]
-    unlabelled: int = Field(description="Rows without a label, or without a text.")
+    unlabeled: int = Field(description="Rows without a label, or without a text.")
     inverse_regularization: float
     held_out: float
     seed: int
@@ -80,18 +80,18 @@ def train(
     dimensions: int | None = None,
     held_out: float = 0.2,
     seed: int = 0,
-    run: Run = in_process,
+    executor: Executor = in_process,
     say: Say = silent,
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnEmbedding = lambda progress: None,
 ) -> ProbeManifest:
-    """Train a probe on the labelled texts at `address` into `out`, over an older probe.
+    """Train a probe on the labeled texts at `address` into `out`, over an older probe.
 
     Raises DataError for texts or labels that cannot be trained on.
     """
     began = time()
     made, parts = embed_for(
         model, address, out, column=column, keep=(label,), keep_remedy="name the column of the labels: --label NAME",
-        instruction=instruction, dimensions=dimensions, run=run, say=say, on_progress=on_progress,
+        instruction=instruction, dimensions=dimensions, executor=executor, say=say, on_progress=on_progress,
     )  # fmt: skip
     vectors, labels = list[Floats](), list[str]()
     for part in parts:
@@ -114,7 +114,7 @@ def train(
         column=made.column,
         label_column=label,
         labels=probe.labels,
-        unlabelled=made.rows - len(labels),
+        unlabeled=made.rows - len(labels),
         inverse_regularization=strength,
         held_out=held_out,
         seed=seed,
@@ -151,9 +151,9 @@ def predict(
     out: Store,
     *,
     column: str | None = None,
-    run: Run = in_process,
+    executor: Executor = in_process,
     say: Say = silent,
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnEmbedding = lambda progress: None,
 ) -> Predicted:
     """Label the texts at `address`: their rows, with a label and its probability, go to `out`. A row without a text is
     left out. Raises DataError for what cannot be embedded.
@@ -162,14 +162,14 @@ def predict(
     began = time()
     made, parts = embed_for(
         model, address, out, column=column, adds=(LABEL, PROBABILITY), instruction=manifest.instruction,
-        dimensions=manifest.cut, run=run, say=say, on_progress=on_progress,
+        dimensions=manifest.cut, executor=executor, say=say, on_progress=on_progress,
     )  # fmt: skip
     counts = dict.fromkeys(manifest.labels, 0)
     first: list[Prediction] = []
     sink = pa.BufferOutputStream()
     writer = None
     for part in parts:
-        table = _labelled(part, weights)
+        table = _labeled(part, weights)
         for found in table.column(LABEL).to_pylist():
             counts[found] += 1
         columns = (table.column(name).slice(0, _SHOWN).to_pylist() for name in (made.column, LABEL, PROBABILITY))
@@ -183,7 +183,7 @@ def predict(
     return Predicted(sum(counts.values()), counts, tuple(first[:_SHOWN]))
 
 
-def _labelled(part: EmbeddedRows, probe: Probe) -> pa.Table:
+def _labeled(part: EmbeddedRows, probe: Probe) -> pa.Table:
     probabilities_NL = probe.probabilities(part.vectors_ND)
     best_N = probabilities_NL.argmax(axis=1)
     labels = pa.array([probe.labels[best] for best in best_N], type=pa.string())

@@ -16,10 +16,10 @@ from applications.embedded_texts import embed_for
 from applications.grouping import NOISE, Floats, GroupMethod, Ids, flat_map, group, middles, name_clusters
 from applications.map_page import MOST_POINTS, render_map
 from data_io.errors import DataError
-from data_io.execution import Run, Say, in_process, silent
+from data_io.execution import Executor, Say, in_process, silent
 from data_io.storage.resumable import end_work
 from data_io.storage.store import Store
-from ray_app.inference.embed_files import OnProgress
+from ray_app.inference.embed_files import OnEmbedding
 from ray_app.inference.model_source import ExportedModel
 
 MANIFEST, ROWS, PAGE = "clusters.json", "clusters.parquet", "map.html"
@@ -66,9 +66,9 @@ def cluster_texts(
     clusters: int | None = None,
     smallest: int = 10,
     seed: int = 0,
-    run: Run = in_process,
+    executor: Executor = in_process,
     say: Say = silent,
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnEmbedding = lambda progress: None,
 ) -> Clusters:
     """Group the texts at `address` into `out`, over what an earlier start left. A row without a text is left out.
 
@@ -77,7 +77,7 @@ def cluster_texts(
     began = time()
     made, read = embed_for(
         model, address, out, column=column, adds=(CLUSTER, X, Y), instruction=instruction, dimensions=dimensions,
-        run=run, say=say, on_progress=on_progress,
+        executor=executor, say=say, on_progress=on_progress,
     )  # fmt: skip
     parts = list(read)
     vectors = np.concatenate([part.vectors_ND for part in parts])

@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_io.errors import DataError
-from data_io.execution import Run, Say
+from data_io.execution import Executor, Say
 from data_io.storage.resumable import WORK_PREFIX
 from data_io.storage.store import Store
 from data_io.task import instruction_of
 from data_io.user_files.records import find_files
 from data_io.user_files.text_shards import common_schema, describe_input
 from ray_app.errors import ModelError
-from ray_app.inference.embed_files import Embeddings, OnProgress, embed_texts
+from ray_app.inference.embed_files import Embeddings, OnEmbedding, embed_texts
 from ray_app.inference.encoder import Cut
 from ray_app.inference.model_source import EmbeddingModel
 
@@ -53,9 +53,9 @@ def embed_for(
     adds: Sequence[str] = (),
     instruction: str,
     dimensions: int | None,
-    run: Run,
+    executor: Executor,
     say: Say,
-    on_progress: OnProgress,
+    on_progress: OnEmbedding,
 ) -> tuple[Embeddings, Iterator[EmbeddedRows]]:
     """Embed the texts at `address` in the work folder of `out`. An earlier start's work there is gone on with; work on
     other texts, or in another way, is removed. Returns what the vectors are, and the rows a part at a time, all of one
@@ -76,7 +76,7 @@ def embed_for(
     place = out.child(WORK_PREFIX).child("embeddings")
     made = embed_texts(
         model, address, place, column=column, keep=keep, into=_VECTOR, instruction=instruction, cut=Cut(dimensions),
-        shard_rows=_SHARD_ROWS, starts_over=True, run=run, say=say, on_progress=on_progress,
+        shard_rows=_SHARD_ROWS, starts_over=True, executor=executor, say=say, on_progress=on_progress,
     ).embeddings  # fmt: skip
     return made, _read(place, made, schema)
 

@@ -83,7 +83,7 @@ def middles(vectors_ND: Floats, cluster_N: Ids, *, texts: int = 3) -> list[Ids]:
 
 
 def flat_map(vectors_ND: Floats, *, seed: int) -> Floats:
-    """Places float32 [N, 2] where neighbours stay neighbours: t-SNE (van der Maaten and Hinton, 2008) of the first 50
+    """Places float32 [N, 2] where neighbors stay neighbors: t-SNE (van der Maaten and Hinton, 2008) of the first 50
     principal components. Distances between far groups mean nothing.
     """
     if len(vectors_ND) < 5:

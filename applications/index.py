@@ -19,14 +19,14 @@ from applications.embedded_texts import EmbeddedRows, document_instruction, embe
 from applications.index_files import BM25, LISTING, MANIFEST, ROWS, VECTORS, IndexManifest, VectorKind, read_manifest
 from applications.vectors import Vectors
 from data_io.errors import DataError
-from data_io.execution import Run, Say, in_process, silent
+from data_io.execution import Executor, Say, in_process, silent
 from data_io.storage.folder_copy import upload_folder
 from data_io.storage.resumable import WORK_PREFIX, end_work
 from data_io.storage.store import Store
 from data_io.user_files.records import find_files, fingerprint
 from data_io.user_files.text_shards import describe_input
 from ray_app.evaluation.bm25 import Bm25
-from ray_app.inference.embed_files import OnProgress
+from ray_app.inference.embed_files import OnEmbedding
 from ray_app.inference.model_source import ExportedModel
 
 _ID_COLUMNS = ("id", "_id")
@@ -51,9 +51,9 @@ def build_index(
     id_column: str | None = None,
     dimensions: int | None = None,
     vectors: VectorKind = "flat",
-    run: Run = in_process,
+    executor: Executor = in_process,
     say: Say = silent,
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnEmbedding = lambda progress: None,
 ) -> Built:
     """Embed the texts of the files at `address` and index them in `out`.
 
@@ -78,7 +78,7 @@ def build_index(
         end_work(out, began=began)
         return Built(known, is_new=False)
     made, parts = embed_for(
-        model, address, out, column=column, instruction=instruction, dimensions=dimensions, run=run, say=say,
+        model, address, out, column=column, instruction=instruction, dimensions=dimensions, executor=executor, say=say,
         on_progress=on_progress,
     )  # fmt: skip
     say("building the index")

@@ -21,7 +21,7 @@ from data_io.storage.store import Store
 MANIFEST, LISTING = "index.json", FILES_KEY
 VECTORS, ROWS, BM25 = "vectors.faiss", "rows.parquet", "bm25"
 VectorKind = Literal["flat", "hnsw"]
-"""flat compares a query with every vector; hnsw walks a graph of near neighbours (arXiv 1603.09320): faster, and not
+"""flat compares a query with every vector; hnsw walks a graph of near neighbors (arXiv 1603.09320): faster, and not
 always exact."""
 
 

@@ -15,7 +15,7 @@ from ray_app.reporting.page import Chart, render_page
 MOST_POINTS = 5000
 """Texts on a map: a browser draws each as an element of its own. Of more, a sample is shown."""
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
-"""After the last colour they begin again, in another shape."""
+"""After the last color they begin again, in another shape."""
 _UNASSIGNED = "#9aa3af"
 _HOVER_CHARACTERS, _HOVER_WIDTH = 280, 60
 _LABEL_TERMS = 2
@@ -29,7 +29,7 @@ def render_map(
     note = f"A point a text, near to texts that mean alike; how far apart groups lie means nothing (t-SNE).{sample}"
     return render_page(
         "clusters.html.j2",
-        {"excerpt": _excerpt, "colour": _colour},
+        {"excerpt": _excerpt, "color": _color},
         package="applications",
         found=found,
         map=Chart("Map", _figure(found["clusters"], texts, number_N, places_N2), note),
@@ -54,7 +54,7 @@ def _figure(
                 y=[round(float(y), 2) for y in places_N2[members, 1]],
                 mode="markers",
                 name=html.escape(name),
-                marker={"color": _colour(number), "size": 7, "opacity": 0.8, "symbol": _symbol(number)},
+                marker={"color": _color(number), "size": 7, "opacity": 0.8, "symbol": _symbol(number)},
                 text=[_hover(texts[i]) for i in members.tolist()],
                 hovertemplate=f"%{{text}}<extra>{html.escape(name)}</extra>",
             )
@@ -65,7 +65,7 @@ def _figure(
             x, y = np.median(places_N2[members], axis=0)
             figure.add_annotation(
                 x=float(x), y=float(y), text=f"<b>{number}</b>", showarrow=False, font={"size": 13, "color": "#ffffff"},
-                bgcolor=_colour(number), borderpad=3,
+                bgcolor=_color(number), borderpad=3,
             )  # fmt: skip
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
@@ -76,7 +76,7 @@ def _name(cluster: Mapping[str, Any]) -> str:
     return f"{cluster['number']} {', '.join(cluster['terms'][:_LABEL_TERMS])}"
 
 
-def _colour(number: int) -> str:
+def _color(number: int) -> str:
     return _UNASSIGNED if number == 0 else PALETTE[(number - 1) % len(PALETTE)]
 
 

@@ -30,7 +30,7 @@ from data_io.config import HardNegatives, S3Options
 from data_io.loading.fingerprint import Fingerprint
 from data_io.storage.store import Store, open_store
 from ray_app.config import ModelSpec, Qwen3Architecture, TrainSpec
-from ray_app.run_directory.checkpoints import Progress, list_checkpoints, read_manifest
+from ray_app.run_directory.checkpoints import TrainingProgress, list_checkpoints, read_manifest
 from tests.support.s3_server import find_server, run_s3_server
 
 SAVED_BY, RESTORED_BY = 2, 3
@@ -134,7 +134,7 @@ def _save(engine: Any, place: _Place) -> Times:
             step += 1
             progress = _progress(step)
 
-            def save(saver: CheckpointSaver = saver, progress: Progress = progress) -> None:
+            def save(saver: CheckpointSaver = saver, progress: TrainingProgress = progress) -> None:
                 saver.start(progress)
                 saver.finish()
 
@@ -248,7 +248,7 @@ def _timed(work: Callable[[], object]) -> float:
     return perf_counter() - begin
 
 
-def _progress(step: int) -> Progress:
+def _progress(step: int) -> TrainingProgress:
     fingerprint = Fingerprint(
         planner_version=1,
         data_version="bench",
@@ -262,7 +262,7 @@ def _progress(step: int) -> Progress:
         token_deletion=0.0,
         tokenizer="bench",
     )
-    return Progress(step=step, micro_batches_consumed=16 * step, fingerprint=fingerprint)
+    return TrainingProgress(step=step, micro_batches_consumed=16 * step, fingerprint=fingerprint)
 
 
 def _page(times: Times, size: int, arguments: argparse.Namespace) -> str:

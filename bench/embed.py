@@ -323,7 +323,7 @@ def _report(arguments: argparse.Namespace, job: dict[str, Any], ray_data: dict[s
         f"time: {ray_data['rows']:,} rows, {ray_data['different']:,} of them different; names are random, and the "
         f"files in their order {'have' if ray_data['in_order'] else 'do not have'} the rows in the input's.\n",
         "## Against sentence-transformers' `encode`\n",
-        f"Same texts, same model, fp32, one thread, turn about in one process; tokenising is part of it, texts are cut "
+        f"Same texts, same model, fp32, one thread, turn about in one process; tokenizing is part of it, texts are cut "
         f"at {MAX_TOKENS} tokens. Rates are by CPU time; median of {arguments.rounds} rounds, lowest to highest in "
         "brackets.\n",
         table(head, rows),

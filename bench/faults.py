@@ -22,7 +22,7 @@ from data_io.dataset.manifest import load_manifest
 from data_io.dataset.reader import Reader
 from data_io.dataset.tokenizer import TokenTexts
 from data_io.loading.loader import Loader
-from data_io.loading.order import DataPlan, SourceRows
+from data_io.loading.order import DataOrder, SourceRows
 from data_io.storage.ranged_reads import ReadStats
 from data_io.storage.store import Store, open_store
 from tests.support.faulty_store import Faults, run_proxy_process
@@ -42,7 +42,7 @@ KINDS = {
 
 
 class _OneToken:
-    """Reading is measured, not tokenising."""
+    """Reading is measured, not tokenizing."""
 
     def encode(self, texts: list[str]) -> TokenTexts:
         return TokenTexts(ids=np.zeros(len(texts), dtype=np.int32), lengths=np.ones(len(texts), dtype=np.int32))
@@ -88,7 +88,7 @@ def main() -> None:
 
 def _epoch(store: Store, rows: int) -> tuple[float, ReadStats]:
     manifest = load_manifest(store)
-    plan = DataPlan(
+    plan = DataOrder(
         [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in manifest.sources],
         micro_batch_size=8,
         micro_batches_per_step=8,

@@ -104,14 +104,14 @@ def _job(folder: Path, model: Peer) -> dict[str, Any]:
     from data_io.dataset.writer import Row, write_dataset
     from data_io.storage.store import open_store
     from data_io.task import Kind
-    from ray_app.mining.job import Progress, Workers, mine_dataset
+    from ray_app.mining.job import MiningProgress, Workers, mine_dataset
 
     data, out = open_store(str(folder / "data")), open_store(str(folder / "mined"))
     rows = [Row(record["query"], record["positive"]) for record in _records(folder / "rows.jsonl")]
     write_dataset(data, [(SourceInfo(name="docs", kind=Kind.RETRIEVAL, negatives=0), rows)])
     ends: dict[str, float] = {}
 
-    def on_progress(progress: Progress) -> None:
+    def on_progress(progress: MiningProgress) -> None:
         ends[progress.stage] = perf_counter()
         print(progress, file=sys.stderr, flush=True)
 

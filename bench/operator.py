@@ -98,7 +98,7 @@ class _Fleet:
         """Seconds from a driver's word to the status that has it, at `rate` words a second."""
         chosen = random.Random(0).choices(self.names, k=changes)
         said: dict[tuple[str, int], float] = {}
-        seen: dict[tuple[str, int], float] = {}
+        observed: dict[tuple[str, int], float] = {}
         version = self._api.list("EmbeddingJob")["metadata"]["resourceVersion"]
         over = threading.Event()
 
@@ -107,7 +107,7 @@ class _Fleet:
                 job = event["object"]
                 if event["type"] == "MODIFIED":
                     key = job["metadata"]["name"], job["status"]["step"]
-                    seen.setdefault(key, time.monotonic())
+                    observed.setdefault(key, time.monotonic())
                 if over.is_set():
                     return
 
@@ -122,12 +122,12 @@ class _Fleet:
                 KubeRay(self._api, name, 1).says, Phase.TRAINING, step=step, total_steps=100_000, workers=2
             )
         last = dict(said.keys())
-        wait_for(lambda: all(key in seen for key in last.items()), "the last words are in the status")
+        wait_for(lambda: all(key in observed for key in last.items()), "the last words are in the status")
         over.set()
         KubeRay(self._api, chosen[0], 1).says(Phase.TRAINING, step=next(_STEPS), total_steps=100_000)
         watcher.join()
         # A word that a newer one of the same job overtook is in no status of its own.
-        return [at - said[key] for key, at in seen.items() if key in said]
+        return [at - said[key] for key, at in observed.items() if key in said]
 
     def requests(self) -> Counter[str]:
         """The operator's requests so far by verb, those about its own Lease and watches that go on left out."""

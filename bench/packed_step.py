@@ -175,7 +175,7 @@ def _render(results: list[Result], arguments: argparse.Namespace) -> str:
         "# One training step: packed against padded\n",
         f"`{_command(arguments)}`\n",
         f"Model: {results[0].model}.\n",
-        f"A step is tokenising, forward, both losses, backward, clipping and AdamW for {arguments.micro_batch} queries "
+        f"A step is tokenizing, forward, both losses, backward, clipping and AdamW for {arguments.micro_batch} queries "
         f"with a positive and 7 hard negatives each, at most {arguments.max_tokens} tokens a text. Medians of the "
         "rounds, lowest to highest in brackets; the methods take turns on the same rows inside each round. CPU time is "
         "that of all threads: it moves less where other programs run beside this one.\n",

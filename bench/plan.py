@@ -54,7 +54,7 @@ def main() -> None:
 def _measure(rows: int, sources: int, micro_batch: int) -> dict[str, float]:
     import numpy as np
 
-    from data_io.loading.order import DataPlan, SourceRows
+    from data_io.loading.order import DataOrder, SourceRows
 
     # A few large sources and a long tail, as in the recipe; each in row groups of 256.
     weights = 1 / np.arange(1, sources + 1)
@@ -66,7 +66,7 @@ def _measure(rows: int, sources: int, micro_batch: int) -> dict[str, float]:
         described.append(SourceRows(f"source-{number}", groups))
     before = _peak_megabytes()
     start = perf_counter()
-    plan = DataPlan(described, micro_batch_size=micro_batch, micro_batches_per_step=32, seed=0)
+    plan = DataOrder(described, micro_batch_size=micro_batch, micro_batches_per_step=32, seed=0)
     plan.step(0)
     seconds = perf_counter() - start
     peak = _peak_megabytes()

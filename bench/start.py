@@ -86,7 +86,7 @@ def _lines(place: str, uri: str, runs: int, requests: object) -> list[list[str]]
 
 def _measure(uri: str) -> dict[str, float]:
     from data_io.dataset.manifest import load_manifest
-    from data_io.loading.order import DataPlan, SourceRows
+    from data_io.loading.order import DataOrder, SourceRows
     from data_io.storage.store import open_store
 
     store = open_store(uri)
@@ -94,7 +94,7 @@ def _measure(uri: str) -> dict[str, float]:
     seconds = [perf_counter()]
     manifest = load_manifest(store)
     seconds.append(perf_counter())
-    plan = DataPlan(
+    plan = DataOrder(
         [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in manifest.sources],
         micro_batch_size=16,
         micro_batches_per_step=32,

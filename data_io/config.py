@@ -61,10 +61,10 @@ class DataSpec(Section):
         default_factory=HardNegatives, description="Hard negatives per query in a step."
     )
     prefetch_steps: Annotated[int, Field(ge=1, le=64)] = Field(
-        4, description="Optimiser steps read and tokenised ahead."
+        4, description="Optimiser steps read and tokenized ahead."
     )
     loader_threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        2, description="Threads per worker that tokenise; others read."
+        2, description="Threads per worker that tokenize; others read."
     )
     verify: Literal["always", "never"] = Field(
         "always", description="Check every byte read against the manifest's checksums."

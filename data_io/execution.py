@@ -9,7 +9,7 @@ R = TypeVar("R")
 
 Say = Callable[[str], None]
 """Takes a line of text for a person."""
-Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
+Executor = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
 """Applies a function to independent pieces in any order, yields each piece with its result. All of it must pickle."""
 _LINE_SECONDS = 5.0
 
@@ -19,7 +19,7 @@ def silent(_text: str) -> None:
 
 
 def in_process(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[tuple[P, R]]:
-    """A `Run` that does one piece after the other, here."""
+    """A `Executor` that does one piece after the other, here."""
     for piece in pieces:
         yield piece, function(piece)
 

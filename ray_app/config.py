@@ -103,11 +103,11 @@ class TeacherSpec(Section):
 
 
 class TrainSpec(Section):
-    """The optimisation. Every default is the published recipe's (arXiv 2510.02294, Table 1, and its released code)."""
+    """The optimization. Every default is the published recipe's (arXiv 2510.02294, Table 1, and its released code)."""
 
     epochs: PositiveInt = Field(2, description="Passes over the data; every row is used once in each.")
     global_batch_size: PositiveInt = Field(
-        512, description="Examples per optimiser step, whatever the number of workers."
+        512, description="Examples per optimizer step, whatever the number of workers."
     )
     micro_batch_size: PositiveInt = Field(
         32, description="Examples that are embedded together; of one source unless step_source is mixed."
@@ -165,7 +165,7 @@ class TrainSpec(Section):
     )
     precision: Literal["bf16", "fp32"] = Field(
         "bf16",
-        description="Arithmetic of the forward and backward pass; the losses and the optimiser are fp32 in both.",
+        description="Arithmetic of the forward and backward pass; the losses and the optimizer are fp32 in both.",
     )
     gradient_checkpointing: bool = Field(
         True, description="Compute each layer's activations again in the backward pass instead of keeping them."
@@ -237,7 +237,7 @@ class WorkersSpec(Section):
         description="A step that takes longer is a hang, and the workers are started again; null means 10 times the "
         "median step, at least 60 s (180 s while a worker waits for the store).",
     )
-    spares: bool | None = Field(
+    prestart: bool | None = Field(
         None,
         description="Keep an idle process beside each worker that has imported everything, so that a restart takes "
         "seconds; about 1 GB of memory each. null: on a cluster yes, on this machine alone no.",

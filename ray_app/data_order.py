@@ -4,7 +4,7 @@ from data_io.dataset.manifest import Manifest, SourceEntry
 from data_io.dataset.tokenizer import TextTokenizer
 from data_io.errors import ConfigError
 from data_io.loading.fingerprint import Fingerprint
-from data_io.loading.order import PLANNER_VERSION, DataPlan, SourceRows
+from data_io.loading.order import PLANNER_VERSION, DataOrder, SourceRows
 from ray_app.config import JobSpec
 
 
@@ -13,7 +13,7 @@ def select_sources(manifest: Manifest, spec: JobSpec) -> tuple[SourceEntry, ...]
     return tuple(manifest.source(name) for name in spec.data.choose([source.name for source in manifest.sources]))
 
 
-def make_plan(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpec) -> DataPlan:
+def make_order(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpec) -> DataOrder:
     """The data order of a job. Raises ConfigError where it skips a micro-batch that is not there."""
     names = [source.name for source in sources]
     for wanted in spec.train.skip_micro_batches:
@@ -26,7 +26,7 @@ def make_plan(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpe
         (skip.epoch, None if skip.source is None else names.index(skip.source), skip.micro_batch)
         for skip in spec.train.skip_micro_batches
     }
-    plan = DataPlan(
+    plan = DataOrder(
         [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in sources],
         micro_batch_size=spec.train.micro_batch_size,
         micro_batches_per_step=spec.train.micro_batches_per_step,
@@ -47,7 +47,7 @@ def make_plan(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpe
     return plan
 
 
-def fingerprint_of(manifest: Manifest, plan: DataPlan, tokenizer: TextTokenizer, spec: JobSpec) -> Fingerprint:
+def fingerprint_of(manifest: Manifest, plan: DataOrder, tokenizer: TextTokenizer, spec: JobSpec) -> Fingerprint:
     return Fingerprint(
         planner_version=PLANNER_VERSION,
         data_version=manifest.version,

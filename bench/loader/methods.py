@@ -67,7 +67,7 @@ class Method:
 
 @dataclass(frozen=True)
 class _Texts:
-    """Stands where token ids would be: tokenising is off, and the texts themselves are what is handed on."""
+    """Stands where token ids would be: tokenizing is off, and the texts themselves are what is handed on."""
 
     texts: list[str]
 
@@ -83,7 +83,7 @@ def open_loader(place: Place) -> Any:
     from data_io.dataset.manifest import load_manifest
     from data_io.dataset.reader import Reader
     from data_io.loading.loader import Loader
-    from data_io.loading.order import DataPlan, SourceRows
+    from data_io.loading.order import DataOrder, SourceRows
     from data_io.storage.store import open_store
 
     if place.endpoint is None:
@@ -94,7 +94,7 @@ def open_loader(place: Place) -> Any:
     rows = [SourceRows(entry.name, manifest.row_groups(entry.name).rows) for entry in manifest.sources]
     tokenizer: Any = _NoTokenizer()
     return Loader(
-        DataPlan(rows, micro_batch_size=MICRO_BATCH, micro_batches_per_step=16, seed=0),
+        DataOrder(rows, micro_batch_size=MICRO_BATCH, micro_batches_per_step=16, seed=0),
         manifest.sources,
         Reader(store, manifest),
         tokenizer,

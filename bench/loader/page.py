@@ -23,7 +23,7 @@ HOW = f"""\
 How each was used:
 
 - Alike for all: {DECODING_THREADS} threads or processes that decode, {REQUESTS_IN_FLIGHT} requests in flight where that
-  can be set; no shuffling of a peer's own, as rows lie shuffled; nothing is tokenised. The Parquet files are the ones
+  can be set; no shuffling of a peer's own, as rows lie shuffled; nothing is tokenized. The Parquet files are the ones
   this project writes (zstd, row groups of 256 rows), and locally they are the very files that the S3 server serves.
 - this project: `Loader` over `Reader` with every checksum verified, prefetching 4 steps of 16 micro-batches; the next
   source by the plan, 7 negatives drawn per row group. A first batch is a whole first step.

@@ -1,13 +1,13 @@
 """Three ways to run one contrastive training step on the same rows, each with the same small Qwen3.
 
-    packed       ours: distinct texts tokenised, packed into rows without padding, both losses, by ContrastiveStep
+    packed       ours: distinct texts tokenized, packed into rows without padding, both losses, by ContrastiveStep
     padded       the released F2LLM way: all texts of all rows padded together, a 2D mask, both losses
     per column   sentence-transformers: its collator pads each column by itself, a forward pass for each column, and its
                  MultipleNegativesRankingLoss
 
-A step is everything from texts to updated weights: tokenising, forward, loss, backward, clipping, AdamW. Architecture,
-first weights, precision and optimiser are the same. Where a choice had to be made it favours the peer: the padded way
-is handed token ids (its data is tokenised beforehand), and sentence-transformers runs without its Trainer's own work.
+A step is everything from texts to updated weights: tokenizing, forward, loss, backward, clipping, AdamW. Architecture,
+first weights, precision and optimizer are the same. Where a choice had to be made it favors the peer: the padded way
+is handed token ids (its data is tokenized beforehand), and sentence-transformers runs without its Trainer's own work.
 """
 
 import tempfile
@@ -57,7 +57,7 @@ class Method(Protocol):
     def step(self, rows: Sequence[Row]) -> Work: ...
 
     def embed(self, rows: Sequence[Row]) -> Tensor:
-        """Embeddings of all texts of the rows without training, [B * (2 + H), D], L2-normalised, a row's together."""
+        """Embeddings of all texts of the rows without training, [B * (2 + H), D], L2-normalized, a row's together."""
         ...
 
 

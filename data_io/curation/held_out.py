@@ -186,7 +186,7 @@ def retrieval_set(
     held_out: HeldOut,
     *,
     instruction: str,
-    licence: str = "",
+    license: str = "",
     origin: str = "",
     max_queries: int | None = None,
 ) -> RetrievalSet:
@@ -202,7 +202,7 @@ def retrieval_set(
         qrels.setdefault(query, {})[document] = 1.0
     return RetrievalSet(
         name, instruction, list(documents.values()), list(documents), list(queries.values()), list(queries), qrels,
-        licence=licence, origin=origin,
+        license=license, origin=origin,
     )  # fmt: skip
 
 

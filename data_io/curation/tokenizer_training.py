@@ -1,4 +1,4 @@
-"""A small tokenizer for the demo, cut like Qwen3's: byte-level BPE with the same pre-tokenisation and closing token.
+"""A small tokenizer for the demo, cut like Qwen3's: byte-level BPE with the same pre-tokenization and closing token.
 
 Training counts merges over the texts; it has no randomness and ties are broken by the tokens, so the same texts give
 the same file whatever the number of threads.

@@ -1,4 +1,4 @@
-"""Held-out sets that a model is measured on: retrieval (corpus, queries, judgements) and scored pairs."""
+"""Held-out sets that a model is measured on: retrieval (corpus, queries, judgments) and scored pairs."""
 
 import hashlib
 import math
@@ -30,7 +30,7 @@ class RetrievalSet:
     query_ids: list[str]
     queries: list[str]
     qrels: dict[str, dict[str, float]]
-    licence: str = field(default="", kw_only=True)
+    license: str = field(default="", kw_only=True)
     origin: str = field(default="", kw_only=True)
 
 
@@ -43,7 +43,7 @@ class StsSet:
     text_a: list[str]
     text_b: list[str]
     scores: list[float]
-    licence: str = field(default="", kw_only=True)
+    license: str = field(default="", kw_only=True)
     origin: str = field(default="", kw_only=True)
 
 
@@ -54,7 +54,7 @@ def save_evaluation(store: Store, evaluation: RetrievalSet | StsSet) -> Evaluati
     common = {
         "name": evaluation.name,
         "instruction": evaluation.instruction,
-        "licence": evaluation.licence,
+        "license": evaluation.license,
         "origin": evaluation.origin,
     }
     if isinstance(evaluation, StsSet):
@@ -83,7 +83,7 @@ def load_evaluation(store: Store, entry: EvaluationEntry) -> RetrievalSet | StsS
         pairs = _get_table(store, entry, "pairs", _PAIRS)
         evaluation = StsSet(
             entry.name, entry.instruction, pairs["text_a"], pairs["text_b"], pairs["score"],
-            licence=entry.licence, origin=entry.origin,
+            license=entry.license, origin=entry.origin,
         )  # fmt: skip
     else:
         corpus, queries = _get_table(store, entry, "corpus", _TEXTS), _get_table(store, entry, "queries", _TEXTS)
@@ -93,7 +93,7 @@ def load_evaluation(store: Store, entry: EvaluationEntry) -> RetrievalSet | StsS
             qrels.setdefault(query_id, {})[document_id] = score
         evaluation = RetrievalSet(
             entry.name, entry.instruction, corpus["id"], corpus["text"], queries["id"], queries["text"], qrels,
-            licence=entry.licence, origin=entry.origin,
+            license=entry.license, origin=entry.origin,
         )  # fmt: skip
     check_evaluation(evaluation)
     return evaluation
@@ -101,7 +101,7 @@ def load_evaluation(store: Store, entry: EvaluationEntry) -> RetrievalSet | StsS
 
 def check_evaluation(evaluation: RetrievalSet | StsSet) -> None:
     """Raises DataError, with the place, where a set cannot be measured on: it is empty, has a blank text, an id
-    twice, a query that nothing answers, or a judgement of an unknown id.
+    twice, a query that nothing answers, or a judgment of an unknown id.
     """
     place = f"evaluation set {evaluation.name!r}"
     if isinstance(evaluation, StsSet):
@@ -131,7 +131,7 @@ def check_evaluation(evaluation: RetrievalSet | StsSet) -> None:
         unknown = [d for d in judged if d not in documents]
         if query_id not in queries or unknown:
             missing = f"query {query_id!r}" if query_id not in queries else f"document {unknown[0]!r}"
-            raise DataError(f"{place}, qrels: {missing} is judged but not in the set", remedy="remove the judgement")
+            raise DataError(f"{place}, qrels: {missing} is judged but not in the set", remedy="remove the judgment")
     silent = next((q for q in evaluation.query_ids if not evaluation.qrels.get(q)), None)
     if silent is not None:
         raise DataError(f"{place}: query {silent!r} has no judged document", remedy="remove the query or judge it")

@@ -46,7 +46,7 @@ class SourceInfo(_Entry):
         "text is empty. They are for mining, which fills them up; training uses none of them.",
     )
     instruction: str = Field("", description="What queries are prefixed with when they are embedded.")
-    licence: str = ""
+    license: str = ""
     origin: str = ""
 
     @property
@@ -75,7 +75,7 @@ class EvaluationEntry(_Entry):
     name: Name
     type: Literal["retrieval", "sts"]
     instruction: str = ""
-    licence: str = ""
+    license: str = ""
     origin: str = ""
     queries: Count = 0
     documents: Count = 0

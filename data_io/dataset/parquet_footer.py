@@ -20,7 +20,7 @@ _PLAIN, _ZSTD = 0, 6  # Encoding, CompressionCodec
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class ColumnChunk:
     """A column chunk as stored, page headers included. `is_text`: UTF-8 strings, else unsigned 64-bit integers."""
 
     name: str
@@ -28,7 +28,7 @@ class Chunk:
     data: memoryview | bytes
 
 
-def decode(chunks: Sequence[Chunk], rows: int, *, check_pages: bool = True) -> pa.Table:
+def decode(chunks: Sequence[ColumnChunk], rows: int, *, check_pages: bool = True) -> pa.Table:
     """The chunks as a table. Raises pyarrow's ArrowException or OSError where they cannot be decoded, and with
     `check_pages` wherever a page's checksum is wrong.
     """
@@ -37,13 +37,13 @@ def decode(chunks: Sequence[Chunk], rows: int, *, check_pages: bool = True) -> p
     return pq.ParquetFile(file, page_checksum_verification=check_pages).read(use_threads=False)
 
 
-def build_file(chunks: Sequence[Chunk], rows: int) -> bytes:
+def build_file(chunks: Sequence[ColumnChunk], rows: int) -> bytes:
     """A whole Parquet file with one row group of `rows` rows and these columns, in this order."""
     footer = _footer(chunks, rows)
     return b"".join([MAGIC, *(chunk.data for chunk in chunks), footer, len(footer).to_bytes(4, "little"), MAGIC])
 
 
-def _footer(chunks: Sequence[Chunk], rows: int) -> bytes:
+def _footer(chunks: Sequence[ColumnChunk], rows: int) -> bytes:
     """FileMetaData."""
     root = _struct((4, _BINARY, _binary(b"schema")), (5, _I32, _int(len(chunks))))
     elements = [root, *(_schema_element(chunk) for chunk in chunks)]
@@ -60,7 +60,7 @@ def _footer(chunks: Sequence[Chunk], rows: int) -> bytes:
     )
 
 
-def _schema_element(chunk: Chunk) -> bytes:
+def _schema_element(chunk: ColumnChunk) -> bytes:
     return _struct(
         (1, _I32, _int(_BYTE_ARRAY if chunk.is_text else _INT64)),
         (3, _I32, _int(_REQUIRED)),
@@ -69,7 +69,7 @@ def _schema_element(chunk: Chunk) -> bytes:
     )
 
 
-def _column_chunk(chunk: Chunk, rows: int, offset: int) -> bytes:
+def _column_chunk(chunk: ColumnChunk, rows: int, offset: int) -> bytes:
     size = _int(len(chunk.data))
     meta_data = _struct(
         (1, _I32, _int(_BYTE_ARRAY if chunk.is_text else _INT64)),

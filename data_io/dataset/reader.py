@@ -9,7 +9,7 @@ import pyarrow as pa
 from zlib_ng.zlib_ng import crc32
 
 from data_io.dataset.manifest import Manifest, Shard
-from data_io.dataset.parquet_footer import Chunk, decode
+from data_io.dataset.parquet_footer import ColumnChunk, decode
 from data_io.dataset.schema import HASH_COLUMNS, column_names
 from data_io.errors import DataError, NotFoundInStore, ObjectChanged
 from data_io.storage.errors import ObjectTooShort
@@ -149,7 +149,7 @@ class Reader:
         return [i for i in wanted.columns if crc32(chunks[i]) != wanted.crcs[i]] if self._verify else []
 
     def _decode(self, wanted: "_Wanted", order: Sequence[str], chunks: dict[int, memoryview]) -> pa.Table:
-        parts = [Chunk(wanted.names[i], wanted.names[i] not in HASH_COLUMNS, chunks[i]) for i in wanted.columns]
+        parts = [ColumnChunk(wanted.names[i], wanted.names[i] not in HASH_COLUMNS, chunks[i]) for i in wanted.columns]
         try:
             with self._decoding:
                 # The chunks were checked whole; their pages need not be checked again.
@@ -195,5 +195,5 @@ class _Wanted:
 
 
 def _runs(indices: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Split rising indices where the gap between neighbours is worth a request of its own."""
+    """Split rising indices where the gap between neighbors is worth a request of its own."""
     return split_runs(indices, lambda run, i: spans[i][0] - spans[run[-1]][1] < MERGE_GAP_BYTES)

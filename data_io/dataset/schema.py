@@ -7,7 +7,7 @@ HASH_COLUMNS = ("query_hash", "positive_hash")
 
 
 def text_hash(text: str) -> int:
-    """64-bit hash (XXH3) of a text's UTF-8 bytes exactly as stored: no instruction, no normalisation.
+    """64-bit hash (XXH3) of a text's UTF-8 bytes exactly as stored: no instruction, no normalization.
 
     Raises UnicodeEncodeError for a lone surrogate.
     """

@@ -16,7 +16,7 @@ from data_io.storage.store import Store
 TOKENIZER_KEYS = ("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json")
 """Where a data set that brings a tokenizer along has its two files."""
 
-# Only this many characters for every token that is kept are tokenised at first: a text of 10 MB costs no more than a
+# Only this many characters for every token that is kept are tokenized at first: a text of 10 MB costs no more than a
 # page.
 _CHARACTERS_PER_TOKEN = 16
 

@@ -87,7 +87,7 @@ def build_demo(
     train = [train[i] for i in permutation(mix(seed, _TRAIN_ORDER), len(train))[: sizes.retrieval_rows]]
     names = {d.package for d in docstrings}
     used = [package for package in packages if package.name in names]
-    licence = "; ".join(f"{package.name}: {package.licence}" for package in used)
+    license = "; ".join(f"{package.name}: {package.license}" for package in used)
     origin = "docstrings of " + ", ".join(f"{package.name} {package.version}" for package in used)
 
     def source(
@@ -99,7 +99,7 @@ def build_demo(
                 remedy="install more packages (pip install 'f2llm-ray[train]'), or prepare a data set from files",
             )
         return SourceInfo(
-            name=name, kind=kind, negatives=negatives, instruction=instruction, licence=licence, origin=origin
+            name=name, kind=kind, negatives=negatives, instruction=instruction, license=license, origin=origin
         ), rows  # fmt: skip
 
     retrieval = retrieval_rows(train, negatives=sizes.negatives, seed=seed)
@@ -115,11 +115,11 @@ def build_demo(
         ),
         evaluations=(
             retrieval_set(
-                "docs_heldout", held_out, instruction=RETRIEVAL_INSTRUCTION, licence=licence, origin=origin,
+                "docs_heldout", held_out, instruction=RETRIEVAL_INSTRUCTION, license=license, origin=origin,
                 max_queries=sizes.evaluation_queries,
             ),
             relatedness_set(
-                "docs_relatedness", held, count=sizes.relatedness_pairs, seed=seed, licence=licence, origin=origin
+                "docs_relatedness", held, count=sizes.relatedness_pairs, seed=seed, license=license, origin=origin
             ),
         ),
     )  # fmt: skip

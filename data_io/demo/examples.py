@@ -82,7 +82,7 @@ def classification_rows(docstrings: Sequence[Docstring], *, count: int, seed: in
 
 
 def relatedness_set(
-    name: str, docstrings: Sequence[Docstring], *, count: int, seed: int, licence: str, origin: str
+    name: str, docstrings: Sequence[Docstring], *, count: int, seed: int, license: str, origin: str
 ) -> StsSet:
     """Pairs of a summary and a body: 3 its own, 2 of the same module, 1 of the same package, 0 of another package.
 
@@ -107,7 +107,7 @@ def relatedness_set(
                 of_grade.append((first.summary, second.body, float(grade)))
         pairs += of_grade
     text_a, text_b, scores = map(list, zip(*pairs, strict=True))
-    return StsSet(name, "", text_a, text_b, scores, licence=licence, origin=origin)
+    return StsSet(name, "", text_a, text_b, scores, license=license, origin=origin)
 
 
 def _grouped(docstrings: Sequence[Docstring], key: Callable[[Docstring], K]) -> dict[K, list[Docstring]]:

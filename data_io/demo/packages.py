@@ -1,4 +1,4 @@
-"""Which packages are installed, where their sources are, and under which licence. Nothing is imported."""
+"""Which packages are installed, where their sources are, and under which license. Nothing is imported."""
 
 import importlib.metadata
 import importlib.util
@@ -14,12 +14,12 @@ _FIELDS = ("License-Expression", "License")
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package: the folder of its sources, its version, and its licence as it states it itself."""
+    """An installed package: the folder of its sources, its version, and its license as it states it itself."""
 
     name: str
     root: Path
     version: str
-    licence: str
+    license: str
 
 
 def installed_packages(names: Sequence[str]) -> list[Package]:
@@ -36,11 +36,11 @@ def _package(name: str, distributions: Mapping[str, Sequence[str]]) -> Package |
         return None
     distribution = importlib.metadata.distribution(sorted(distributions[name])[0])
     root = Path(next(iter(spec.submodule_search_locations)))
-    return Package(name, root, distribution.version, licence_of(distribution.metadata))
+    return Package(name, root, distribution.version, license_of(distribution.metadata))
 
 
-def licence_of(metadata: importlib.metadata.PackageMetadata) -> str:
-    """The licence that a package's METADATA states: SPDX expression, else a short text, else its classifiers."""
+def license_of(metadata: importlib.metadata.PackageMetadata) -> str:
+    """The license that a package's METADATA states: SPDX expression, else a short text, else its classifiers."""
     expression, text = ((metadata[field] or "").strip() if field in metadata else "" for field in _FIELDS)
     if expression:
         return expression

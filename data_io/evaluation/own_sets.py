@@ -1,6 +1,6 @@
 """A user's files as something to measure a model on: what rows of each kind hold, and what is wrong with them.
 
-Columns are recognised by their usual names, as those of training data are (`data_io.user_files.columns`).
+Columns are recognized by their usual names, as those of training data are (`data_io.user_files.columns`).
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from data_io.dataset.evaluation_sets import RetrievalSet, StsSet, check_evaluati
 from data_io.dataset.schema import text_key
 from data_io.errors import DataError
 from data_io.evaluation.task import OwnTask, TaskKind
-from data_io.user_files.columns import Columns, ScoredPair, open_rows, read_scored_pairs, recognise
+from data_io.user_files.columns import Columns, ScoredPair, open_rows, read_scored_pairs, recognize
 from data_io.user_files.records import RawFile, column_names, find_files, read_records
 
 TEXT_NAMES = ("text", "sentence", "sentences", "query", "document", "passage", "content")
@@ -33,7 +33,7 @@ class RerankingSet:
 
 
 @dataclass(frozen=True)
-class LabelledSet:
+class LabeledSet:
     """Texts and their labels. `splits` says of each text whether it trains a classifier or tests one."""
 
     name: str
@@ -52,7 +52,7 @@ class PairSet:
     labels: list[int]
 
 
-OwnSet = RetrievalSet | RerankingSet | LabelledSet | StsSet | PairSet
+OwnSet = RetrievalSet | RerankingSet | LabeledSet | StsSet | PairSet
 
 
 def read_own(task: OwnTask) -> OwnSet:
@@ -108,9 +108,9 @@ def _reranking(task: OwnTask) -> RerankingSet:
     )
 
 
-def _labelled(task: OwnTask) -> LabelledSet:
+def _labeled(task: OwnTask) -> LabeledSet:
     texts, labels, splits = [], [], []
-    for place, text, label, split in _labelled_rows(task):
+    for place, text, label, split in _labeled_rows(task):
         if split not in (None, TRAIN, TEST):
             raise DataError(f"{place}: split is {split!r}", remedy=f"expected {TRAIN} or {TEST}")
         texts.append(text)
@@ -131,7 +131,7 @@ def _labelled(task: OwnTask) -> LabelledSet:
                 else f"{task.address}: no text is left to test on",
                 remedy="give more texts of every label, or a column split with train and test",
             )
-    return LabelledSet(task.name, texts, labels, splits)
+    return LabeledSet(task.name, texts, labels, splits)
 
 
 def _sts(task: OwnTask) -> StsSet:
@@ -158,8 +158,8 @@ def _pair_classification(task: OwnTask) -> PairSet:
 _READERS: Mapping[TaskKind, Callable[[OwnTask], OwnSet]] = {
     TaskKind.RETRIEVAL: _retrieval,
     TaskKind.RERANKING: _reranking,
-    TaskKind.CLASSIFICATION: _labelled,
-    TaskKind.CLUSTERING: _labelled,
+    TaskKind.CLASSIFICATION: _labeled,
+    TaskKind.CLUSTERING: _labeled,
     TaskKind.STS: _sts,
     TaskKind.PAIR_CLASSIFICATION: _pair_classification,
 }
@@ -183,15 +183,15 @@ def _pairs(task: OwnTask) -> list[ScoredPair]:
 
 
 def _check_columns(task: OwnTask, *, scored: bool) -> None:
-    """Say of columns that are not recognised what can be done here: there is no SOURCES.yaml to name them in."""
+    """Say of columns that are not recognized what can be done here: there is no SOURCES.yaml to name them in."""
     first = find_files(task.address)[0]
     try:
-        recognise(column_names(first), Columns(), first.address, scored=scored)
+        recognize(column_names(first), Columns(), first.address, scored=scored)
     except DataError as error:
         raise DataError(error.message, remedy="rename the column in the file") from error
 
 
-def _labelled_rows(task: OwnTask) -> Iterator[tuple[str, str, str, str | None]]:
+def _labeled_rows(task: OwnTask) -> Iterator[tuple[str, str, str, str | None]]:
     """Place, text, label and split (None where the file has none) of every row."""
     for file in find_files(task.address):
         names = column_names(file)

@@ -10,7 +10,7 @@ from data_io.dataset.evaluation_sets import RetrievalSet, StsSet, load_evaluatio
 from data_io.dataset.manifest import Manifest
 from data_io.errors import DataError
 from data_io.evaluation.mteb import load_task, named_tasks, task_texts
-from data_io.evaluation.own_sets import LabelledSet, OwnSet, PairSet, RerankingSet, read_own
+from data_io.evaluation.own_sets import LabeledSet, OwnSet, PairSet, RerankingSet, read_own
 from data_io.evaluation.task import HELD_OUT, OwnTask, parse_task
 from data_io.execution import Say
 from data_io.storage.store import Store
@@ -72,7 +72,7 @@ def _own_texts(own: OwnSet) -> Iterator[str]:
         case RerankingSet():
             yield from own.queries
             yield from (text for texts in own.positives for text in texts)
-        case LabelledSet():
+        case LabeledSet():
             yield from own.texts
         case StsSet() | PairSet():
             yield from own.text_a

@@ -1,4 +1,4 @@
-"""What a data set holds, for `f2llm data stats`: rows, lengths, repeated texts and licences of every source."""
+"""What a data set holds, for `f2llm data stats`: rows, lengths, repeated texts and licenses of every source."""
 
 from dataclasses import asdict, dataclass, field, replace
 
@@ -61,7 +61,7 @@ class SourceStatistics:
     negatives: int
     unmined: bool
     instruction: str
-    licence: str
+    license: str
     origin: str
     characters: dict[str, LengthStatistics]
     tokens: dict[str, LengthStatistics]
@@ -81,13 +81,13 @@ class EvaluationStatistics:
     queries: int
     documents: int
     pairs: int
-    licence: str
+    license: str
     origin: str
 
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """A whole data set; `licences` are those of its sources and evaluation sets, each once."""
+    """A whole data set; `licenses` are those of its sources and evaluation sets, each once."""
 
     uri: str
     version: str
@@ -95,7 +95,7 @@ class DatasetStatistics:
     bytes: int
     sources: tuple[SourceStatistics, ...]
     evaluations: tuple[EvaluationStatistics, ...]
-    licences: tuple[str, ...]
+    licenses: tuple[str, ...]
     histogram_edges: tuple[int, ...] = HISTOGRAM_EDGES
 
     def to_dict(self) -> dict[str, object]:
@@ -122,7 +122,7 @@ def dataset_statistics(
             progress(f"reading {entry.name}")
         measured = _source(reader, manifest, entry, tokenizer, row_groups_per_source)
         sources.append(replace(measured, prepared=dict(prepared.get(entry.name, {}))))
-    licences = {entry.licence for entry in manifest.sources} | {entry.licence for entry in manifest.evaluations}
+    licenses = {entry.license for entry in manifest.sources} | {entry.license for entry in manifest.evaluations}
     return DatasetStatistics(
         uri=store.uri,
         version=manifest.version,
@@ -130,10 +130,10 @@ def dataset_statistics(
         bytes=sum(shard.size for entry in manifest.sources for shard in manifest.shards(entry.name)),
         sources=tuple(sources),
         evaluations=tuple(
-            EvaluationStatistics(e.name, e.type, e.queries, e.documents, e.pairs, e.licence, e.origin)
+            EvaluationStatistics(e.name, e.type, e.queries, e.documents, e.pairs, e.license, e.origin)
             for e in manifest.evaluations
         ),
-        licences=tuple(sorted(licences - {""})),
+        licenses=tuple(sorted(licenses - {""})),
     )
 
 
@@ -163,7 +163,7 @@ def _source(
         negatives=entry.negatives,
         unmined=entry.unmined,
         instruction=entry.instruction,
-        licence=entry.licence,
+        license=entry.license,
         origin=entry.origin,
         characters=_summaries(measured.characters),
         tokens=_summaries(measured.tokens),
@@ -185,7 +185,7 @@ def _measure(
         for texts in there:
             measured.characters[role].append(pc.utf8_length(texts).to_numpy().astype(np.int64))
         if tokenizer is not None and columns:
-            # A row's negatives are shuffled, so its first one stands for all: tokenising them takes most of the time.
+            # A row's negatives are shuffled, so its first one stands for all: tokenizing them takes most of the time.
             texts = there[0].to_pylist()
             if role == "query":
                 texts = [format_query(text, entry.instruction) for text in texts]

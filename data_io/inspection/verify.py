@@ -12,7 +12,7 @@ from zlib_ng.zlib_ng import crc32
 
 from data_io.dataset.evaluation_sets import RetrievalSet, StsSet, load_evaluation
 from data_io.dataset.manifest import Manifest, RowGroups, Shard, SourceEntry, load_manifest
-from data_io.dataset.parquet_footer import Chunk, decode
+from data_io.dataset.parquet_footer import ColumnChunk, decode
 from data_io.dataset.provenance import damaged_files
 from data_io.dataset.rows import NO_NEGATIVE
 from data_io.dataset.schema import HASH_COLUMNS, column_names, columns, text_hash
@@ -204,11 +204,11 @@ def _report_shard(
             work.report(f"{place}, row group {g}", f"the {listed} not the manifest's")
 
 
-def _chunks(names: Sequence[str], groups: RowGroups, g: int, data: memoryview) -> list[tuple[Chunk, int]]:
+def _chunks(names: Sequence[str], groups: RowGroups, g: int, data: memoryview) -> list[tuple[ColumnChunk, int]]:
     """The column chunks of a row group, each with the checksum it should have."""
     chunks, at = [], 0
     for name, size, crc in zip(names, groups.chunk_bytes[g].tolist(), groups.chunk_crc[g].tolist(), strict=True):
-        chunks.append((Chunk(name, name not in HASH_COLUMNS, data[at : at + size]), crc))
+        chunks.append((ColumnChunk(name, name not in HASH_COLUMNS, data[at : at + size]), crc))
         at += size
     return chunks
 
@@ -231,7 +231,7 @@ def _read(work: _Work, shard: Shard, place: str, start: int, length: int, etag: 
 
 
 def _decode(
-    work: _Work, source: SourceEntry, place: str, groups: RowGroups, g: int, chunks: Sequence[Chunk]
+    work: _Work, source: SourceEntry, place: str, groups: RowGroups, g: int, chunks: Sequence[ColumnChunk]
 ) -> pa.Table | None:
     try:
         table = decode(chunks, int(groups.rows[g]))

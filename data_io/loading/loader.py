@@ -1,8 +1,8 @@
-"""From the plan to token ids: what one worker trains on, read and tokenised ahead of the step that needs it.
+"""From the plan to token ids: what one worker trains on, read and tokenized ahead of the step that needs it.
 
 Two sets of threads, so that neither waits for the other: some read row groups, a bounded number and size ahead, in the
 order in which they are needed; others turn rows of row groups that are there into micro-batches, at most
-`prefetch_steps` steps ahead. The threads that tokenise never wait for a store.
+`prefetch_steps` steps ahead. The threads that tokenize never wait for a store.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ from data_io.config import HardNegatives
 from data_io.dataset.manifest import SourceEntry
 from data_io.dataset.schema import negative_columns
 from data_io.dataset.tokenizer import TextTokenizer, TokenTexts
-from data_io.loading.order import DataPlan, Part, Step, slots_of_worker
+from data_io.loading.order import DataOrder, Part, Step, slots_of_worker
 from data_io.loading.row_group_cache import Key, RowGroup, RowGroupCache, row_group_of
 from data_io.loading.token_deletion import delete_tokens
 from data_io.task import Kind
@@ -92,13 +92,13 @@ READ_AHEAD = 16
 
 
 class Loader:
-    """Iterates the steps [first_step, end_step) for one worker. Reading and tokenising run in threads, never in a
+    """Iterates the steps [first_step, end_step) for one worker. Reading and tokenizing run in threads, never in a
     fork.
     """
 
     def __init__(
         self,
-        plan: DataPlan,
+        plan: DataOrder,
         sources: tuple[SourceEntry, ...],
         reader: TableReader,
         tokenizer: TextTokenizer,
@@ -129,7 +129,7 @@ class Loader:
         self._rank, self._world_size = rank, world_size
         self._prefetch_steps = prefetch_steps
         self._keep_strings = keep_strings
-        self._tokenising = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
+        self._tokenizing = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._reading = ThreadPoolExecutor(reader.parallel_reads, thread_name_prefix="read")
         self._row_groups = RowGroupCache(self._reading, cache_bytes, ahead=READ_AHEAD)
         self._lock = Lock()
@@ -161,7 +161,7 @@ class Loader:
         """Stop the threads; what is being read is given up."""
         with self._lock:
             self._closed = True
-        for pool in (self._reading, self._tokenising):
+        for pool in (self._reading, self._tokenizing):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _advance(self) -> None:
@@ -250,7 +250,7 @@ class Loader:
 
     def _submit(self, work: "_Work") -> None:
         try:
-            self._tokenising.submit(self._build, work)
+            self._tokenizing.submit(self._build, work)
         except RuntimeError:  # closed in the meantime
             work.micro_batch.cancel()
             work.micro_batch.set_running_or_notify_cancel()

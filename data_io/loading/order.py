@@ -78,7 +78,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: its epoch, and its slots in order. Every worker knows all of them."""
+    """One optimizer step: its epoch, and its slots in order. Every worker knows all of them."""
 
     index: int
     epoch: int
@@ -118,7 +118,7 @@ def slots_of_worker(slots: int, *, rank: int, world_size: int) -> range:
     return range(rank, slots, world_size)
 
 
-class DataPlan:
+class DataOrder:
     """The order of all epochs. Cheap to build; an epoch's arrays (about 10 bytes a micro-batch, or a row where sources
     are mixed) are made when first used.
     """
@@ -177,7 +177,7 @@ class DataPlan:
         return -(-self.micro_batches_per_epoch // self.micro_batches_per_step)
 
     def step(self, index: int) -> Step:
-        """The `index`-th optimiser step since the start of training, whatever happened in between."""
+        """The `index`-th optimizer step since the start of training, whatever happened in between."""
         epoch, step_in_epoch = divmod(index, self.steps_per_epoch)
         order = self._epoch(epoch)
         first, end = int(order.step_bounds[step_in_epoch]), int(order.step_bounds[step_in_epoch + 1])

@@ -18,7 +18,7 @@ _TOKENS = 5  # the tags of data_io.loading.order's draws are 1 to 4
 def delete_tokens(texts: TokenTexts, strings: Sequence[str], *, share: float, seed: int, epoch: int) -> TokenTexts:
     """Each token is left out with probability `share`, but for the last one of a text, its EOS.
 
-    A text that would lose all others keeps its first one. `strings` are the N texts that were tokenised, `share` is in
+    A text that would lose all others keeps its first one. `strings` are the N texts that were tokenized, `share` is in
     [0, 1).
     """
     lengths = texts.lengths.astype(np.int64)

@@ -18,7 +18,7 @@ from data_io.dataset.manifest import Shard, SourceData, SourceInfo
 from data_io.dataset.rows import Row
 from data_io.dataset.shards import ShardSize, WrittenShard, find_shard, source_data, write_shards
 from data_io.dataset.spill import Spill, SpillWriter, bucket_count, count_unique, is_whole, sorted_buckets
-from data_io.execution import Pace, Run, Say
+from data_io.execution import Executor, Pace, Say
 from data_io.storage.resumable import Work
 
 _BUCKETS_A_TASK = 8
@@ -94,7 +94,7 @@ def write_sources(
     work: Work,
     sources: Sequence[SourcePieces],
     *,
-    run: Run,
+    executor: Executor,
     size: ShardSize,
     memory_bytes: int,
     seed: int,
@@ -112,7 +112,7 @@ def write_sources(
         for s, source in enumerate(sources)
         for number, piece in enumerate(source.pieces)
     )
-    for task, (spill, counts) in run(_spill, tasks):
+    for task, (spill, counts) in executor(_spill, tasks):
         spilled[task.source][task.number] = spill, counts
         pace(counts.kept, task.size)
     spills = [tuple(found[number][0] for number in sorted(found)) for found in spilled]
@@ -122,7 +122,7 @@ def write_sources(
             raise no_rows(source.info.name, total)
 
     counting = (_CountTask(work, s, sources[s].info.name, spills[s], buckets[s]) for s in range(len(sources)))
-    unique = {task.source: found for task, found in run(_count, counting)}
+    unique = {task.source: found for task, found in executor(_count, counting)}
 
     ranges = {s: shard_ranges(found, size.rows) for s, found in unique.items()}
     pace = Pace("writing", sum(int(found.sum()) for found in unique.values()), say)
@@ -132,7 +132,7 @@ def write_sources(
         for part in ranges[s]
     )
     written: list[dict[int, list[WrittenShard]]] = [{} for _ in sources]
-    for task, shards in run(_write, writing):
+    for task, shards in executor(_write, writing):
         written[task.source][task.part.first_shard] = shards
         pace(task.part.rows, task.part.rows)
 

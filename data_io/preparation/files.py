@@ -27,7 +27,7 @@ from data_io.dataset.spill import MEMORY_BYTES
 from data_io.dataset.tokenizer import TOKENIZER_KEYS
 from data_io.dataset.writer import publish, write_dataset
 from data_io.errors import ConfigError, DataError
-from data_io.execution import Pace, Run, Say, in_process, silent
+from data_io.execution import Executor, Pace, Say, in_process, silent
 from data_io.preparation.external_sort import SourcePieces, write_sources
 from data_io.preparation.scan import ScanTask, scan
 from data_io.storage.resumable import Work, begin_work, end_work
@@ -50,7 +50,7 @@ class FileInput:
     kind: Kind | Literal["sts"]
     instruction: str | None = None
     """None takes the one that the queries are prefixed with in the files, if any."""
-    licence: str = ""
+    license: str = ""
     columns: Columns = field(default_factory=Columns)
     negatives: int | None = None
     """Hard negatives to keep for every row; None keeps as many as every row has, at most the recipe's number."""
@@ -69,7 +69,7 @@ def prepare_files(
     s3: S3Options | None = None,
     seed: int = 0,
     memory_bytes: int = MEMORY_BYTES,
-    run: Run = in_process,
+    executor: Executor = in_process,
     progress: Say | None = None,
 ) -> Manifest:
     """Write a data set made of users' files to `store`.
@@ -78,10 +78,11 @@ def prepare_files(
     a row with a held-out text or a text of a scored pair, and of rows with equal query and positive the first is kept.
     `exclude` names texts that no row may have (`excluded_texts`, which reads them with `s3`). With
     `tokenizer_vocabulary` a tokenizer of that size is trained on the texts too. The files are read twice, and the
-    result depends on neither `memory_bytes` nor `run`. Inputs that are not small (`is_large`) are prepared in pieces,
-    which `run` may do at once in several processes, each with about `memory_bytes` of texts; a call that was killed
-    goes on after its last finished piece when it is made again. Raises ConfigError for settings that contradict each
-    other, DataError with file and line for whatever is wrong with the files, StorageError where they cannot be reached.
+    result depends on neither `memory_bytes` nor `executor`. Inputs that are not small (`is_large`) are prepared in
+    pieces, which `executor` may do at once in several processes, each with about `memory_bytes` of texts; a call
+    that was killed goes on after its last finished piece when it is made again. Raises ConfigError for settings
+    that contradict each other, DataError with file and line for whatever is wrong with the files, StorageError
+    where they cannot be reached.
     """
     say, began = progress or silent, time.time()
     _check(inputs, heldout_fraction)
@@ -109,7 +110,7 @@ def prepare_files(
     work = None
     if is_large(inputs, memory_bytes=memory_bytes):
         work = begin_work(store, recipe, memory_bytes, say=say)
-    sources = _scanned(opened, pairs, excluded, work, heldout_fraction, max_heldout_queries, run, say)
+    sources = _scanned(opened, pairs, excluded, work, heldout_fraction, max_heldout_queries, executor, say)
     evaluations: list[RetrievalSet | StsSet] = [*_heldout_sets(sources), *pairs]
     remove_recorded_files(store)
     if tokenizer_vocabulary is not None:
@@ -123,8 +124,8 @@ def prepare_files(
         manifest, counts = _write_small(store, sources, evaluations, seed, memory_bytes)
     else:
         written = write_sources(
-            work, [each.pieces for each in sources], run=run, size=ShardSize(), memory_bytes=memory_bytes, seed=seed,
-            say=say,
+            work, [each.pieces for each in sources], executor=executor, size=ShardSize(), memory_bytes=memory_bytes,
+            seed=seed, say=say,
         )  # fmt: skip
         manifest = publish(store, [each.data for each in written], evaluations)
         counts = [asdict(each.counts) | {"repeated": each.repeated} for each in written]
@@ -214,7 +215,7 @@ def _scanned(
     work: Work | None,
     heldout_fraction: float,
     max_heldout_queries: int,
-    run: Run,
+    executor: Executor,
     say: Say,
 ) -> list[_Source]:
     """The first pass over the files of all sources."""
@@ -235,7 +236,7 @@ def _scanned(
         for source, each in enumerate(opened)
         for number, (rows, size) in enumerate(each.parts)
     ]
-    found = scan(tasks, run=run, pace=Pace("checking", sum(task.size for task in tasks), say))
+    found = scan(tasks, executor=executor, pace=Pace("checking", sum(task.size for task in tasks), say))
     seen = {text_key(text) for each in pairs for text in (*each.text_a, *each.text_b)}
     held_out = frozenset(seen.union(*(each.held_out.texts for each in found)))
     sources = []
@@ -247,7 +248,7 @@ def _scanned(
             kind=each.kind,
             negatives=max(own, given.mine_lexical),
             instruction=each.instruction,
-            licence=given.licence,
+            license=given.license,
             origin=given.address,
         )
         held_out_rows = len(scanned.held_out.rows)
@@ -268,7 +269,7 @@ def _scanned(
 def _heldout_sets(sources: Sequence[_Source]) -> list[RetrievalSet]:
     return [
         retrieval_set(
-            f"{each.info.name}_heldout", each.held_out, instruction=each.info.instruction, licence=each.info.licence,
+            f"{each.info.name}_heldout", each.held_out, instruction=each.info.instruction, license=each.info.license,
             origin=each.info.origin,
         )
         for each in sources if each.held_out.rows
@@ -335,7 +336,7 @@ def _scored_set(given: FileInput, say: Say) -> StsSet:
     return StsSet(
         given.name, given.instruction or "",
         [p.text_a for p in pairs], [p.text_b for p in pairs], [p.score for p in pairs],
-        licence=given.licence, origin=given.address,
+        license=given.license, origin=given.address,
     )  # fmt: skip
 
 

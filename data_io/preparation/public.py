@@ -15,9 +15,9 @@ from data_io.dataset.shards import ShardSize
 from data_io.dataset.spill import MEMORY_BYTES
 from data_io.dataset.writer import publish
 from data_io.errors import ConfigError, DataError
-from data_io.execution import Run, Say, in_process, silent
+from data_io.execution import Executor, Say, in_process, silent
 from data_io.preparation.external_sort import SourcePieces, write_sources
-from data_io.sources.catalogue import LicenceRule, check_licences, choose, public_source
+from data_io.sources.catalogue import LicenseRule, check_licenses, choose, public_source
 from data_io.sources.released import ReleasedSource, released_sources
 from data_io.sources.rows import PublicRows
 from data_io.sources.source import Counts, PublicSource
@@ -36,23 +36,23 @@ def prepare_recipe(
     folder: str | None = None,
     revisions: Mapping[str, str] | None = None,
     max_rows: int | None = None,
-    licence: LicenceRule = "any",
+    license: LicenseRule = "any",
     exclude: Sequence[str] = (),
     s3: S3Options | None = None,
     seed: int = 0,
     memory_bytes: int = MEMORY_BYTES,
-    run: Run = in_process,
+    executor: Executor = in_process,
     progress: Say | None = None,
 ) -> Manifest:
     """Write the public sources of these names (`all` for every one), each with the negatives that it has itself.
 
     `folder` holds copies of them (FOLDER/<name>/), None loads them from the hub. Raises ConfigError for an unknown name
-    or a licence that `licence` refuses, StorageError where a source cannot be reached, DataError where it is not what
-    is known of it. Nothing is held out; `exclude` names texts that no row may have. `run` may do sources at once in
-    several processes; a call that was killed goes on after the sources that were read when it is made again.
+    or a license that `license` refuses, StorageError where a source cannot be reached, DataError where it is not what
+    is known of it. Nothing is held out; `exclude` names texts that no row may have. `executor` may do sources at once
+    in several processes; a call that was killed goes on after the sources that were read when it is made again.
     """
     sources = choose(names)
-    check_licences(sources, licence)
+    check_licenses(sources, license)
     for name in revisions or {}:
         if public_source(name) not in sources:
             raise ConfigError(
@@ -64,7 +64,7 @@ def prepare_recipe(
         for each, source in zip(rows, sources, strict=True)
     ]
     say = progress or silent
-    return _prepare(store, "the recipe's sources", inputs, max_rows, exclude, s3, seed, memory_bytes, run, say)
+    return _prepare(store, "the recipe's sources", inputs, max_rows, exclude, s3, seed, memory_bytes, executor, say)
 
 
 def prepare_released(
@@ -72,25 +72,25 @@ def prepare_released(
     folder: str,
     *,
     max_rows: int | None = None,
-    licence: LicenceRule = "any",
+    license: LicenseRule = "any",
     exclude: Sequence[str] = (),
     s3: S3Options | None = None,
     seed: int = 0,
     memory_bytes: int = MEMORY_BYTES,
-    run: Run = in_process,
+    executor: Executor = in_process,
     progress: Say | None = None,
 ) -> Manifest:
     """Write the recipe's published files (`<source>.parquet`) with their instructions and their mined negatives.
 
-    Raises ConfigError for a file named after no source and for licences, DataError for what is wrong with the files.
+    Raises ConfigError for a file named after no source and for licenses, DataError for what is wrong with the files.
     """
     sources = released_sources(folder)
-    check_licences([each.source for each in sources], licence)
+    check_licenses([each.source for each in sources], license)
     inputs = [
         _Input(each.open()[0], _ReleasedRows(each), each.fingerprint(), _text_bytes(each.source)) for each in sources
     ]
     say = progress or silent
-    return _prepare(store, "the released files", inputs, max_rows, exclude, s3, seed, memory_bytes, run, say)
+    return _prepare(store, "the released files", inputs, max_rows, exclude, s3, seed, memory_bytes, executor, say)
 
 
 def _text_bytes(source: PublicSource) -> int:
@@ -154,7 +154,7 @@ def _prepare(
     s3: S3Options | None,
     seed: int,
     memory_bytes: int,
-    run: Run,
+    executor: Executor,
     say: Say,
 ) -> Manifest:
     began = time.time()
@@ -179,7 +179,9 @@ def _prepare(
         for each in inputs
     ]
     work = begin_work(store, recipe, memory_bytes, say=say)
-    written = write_sources(work, sources, run=run, size=ShardSize(), memory_bytes=memory_bytes, seed=seed, say=say)
+    written = write_sources(
+        work, sources, executor=executor, size=ShardSize(), memory_bytes=memory_bytes, seed=seed, say=say
+    )
     for each in written:
         name, left_out = each.data.entry.name, dict(each.counts.left_out)
         say_excluded(name, excluded, left_out, say)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from data_io.curation.held_out import HeldOut, HeldOutChoice, SpareTexts
 from data_io.dataset.rows import Row, check_row
-from data_io.execution import Pace, Run
+from data_io.execution import Executor, Pace
 from data_io.storage.resumable import Work
 from data_io.user_files.columns import InputRows
 
@@ -50,16 +50,16 @@ class ScannedSource:
     spares: tuple[str, ...]
 
 
-def scan(tasks: Sequence[ScanTask], *, run: Run, pace: Pace) -> list[ScannedSource]:
+def scan(tasks: Sequence[ScanTask], *, executor: Executor, pace: Pace) -> list[ScannedSource]:
     """Scan the pieces of all sources. Raises DataError with file and line for the first row that is not valid."""
     merged = [_Merged(task) for task in tasks if task.number == 0]
-    for task, found in run(scan_piece, tasks):
+    for task, found in executor(scan_range, tasks):
         merged[task.source].add(task.number, found)
         pace(found.rows, task.size)
     return [each.result() for each in merged]
 
 
-def scan_piece(task: ScanTask) -> Scanned:
+def scan_range(task: ScanTask) -> Scanned:
     """Read one piece, or take what was found there before."""
     key = f"scan/{task.name}/{task.number:05d}.json"
     if task.work is not None and (done := task.work.load(key)) is not None:

@@ -1,4 +1,4 @@
-"""Retrieval in the layout of BEIR: queries, a corpus, and judgements (qrels) that join them."""
+"""Retrieval in the layout of BEIR: queries, a corpus, and judgments (qrels) that join them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from data_io.sources.source import (
     Example,
     Fields,
     Instruction,
-    Licence,
+    License,
     PublicSource,
     Table,
     Tables,
@@ -19,20 +19,20 @@ from data_io.task import Kind
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgments:
     """Fields of the three tables. `best_only` keeps the best document of a query instead of every relevant one."""
 
     id: str = "_id"
     query: Fields = ("text",)
     document: Fields = ("title", "text")
-    judgement: tuple[str, str, str] = ("query-id", "corpus-id", "score")
+    judgment: tuple[str, str, str] = ("query-id", "corpus-id", "score")
     best_only: bool = False
 
 
-def judged_examples(shape: Judged, tables: Tables, counts: Counts) -> Iterator[Example]:
-    """An example for each relevant document of each query, in the order of the judgements.
+def examples_of_judgments(shape: Judgments, tables: Tables, counts: Counts) -> Iterator[Example]:
+    """An example for each relevant document of each query, in the order of the judgments.
 
-    Held in memory: the judgements, the texts of the judged queries and of their relevant documents, not the corpus.
+    Held in memory: the judgments, the texts of the judged queries and of their relevant documents, not the corpus.
     """
     relevant = _relevant(shape, tables)
     queries = _texts(shape, tables, "queries", shape.query, {query for query, _ in relevant})
@@ -44,8 +44,8 @@ def judged_examples(shape: Judged, tables: Tables, counts: Counts) -> Iterator[E
         yield Example(queries[query], documents[document], (), place)
 
 
-def _relevant(shape: Judged, tables: Tables) -> dict[tuple[str, str], str]:
-    query_field, document_field, score_field = shape.judgement
+def _relevant(shape: Judgments, tables: Tables) -> dict[tuple[str, str], str]:
+    query_field, document_field, score_field = shape.judgment
     best: dict[str, tuple[float, str]] = {}
     relevant: dict[tuple[str, str], str] = {}
     for place, record in tables["qrels"]:
@@ -63,7 +63,7 @@ def _relevant(shape: Judged, tables: Tables) -> dict[tuple[str, str], str]:
     return relevant
 
 
-def _texts(shape: Judged, tables: Tables, role: str, fields: Fields, wanted: set[str]) -> dict[str, str]:
+def _texts(shape: Judgments, tables: Tables, role: str, fields: Fields, wanted: set[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for place, record in tables[role]:
         name = str(field(record, shape.id, place))
@@ -73,7 +73,7 @@ def _texts(shape: Judged, tables: Tables, role: str, fields: Fields, wanted: set
 
 
 def _source(
-    name: str, instruction: Instruction, licence: Licence, rows: int, revision: str, *, best_only: bool = False,
+    name: str, instruction: Instruction, license: License, rows: int, revision: str, *, best_only: bool = False,
     tables: tuple[Table, ...] = (
         Table(role="qrels", config="default"),
         Table("queries", "queries", "queries"),
@@ -82,7 +82,7 @@ def _source(
 ) -> PublicSource:  # fmt: skip
     hub_id = f"mteb/{name}"
     return PublicSource(
-        name, "judged retrieval", Kind.RETRIEVAL, hub_id, hub_id, Judged(best_only=best_only), instruction, licence,
+        name, "beir", Kind.RETRIEVAL, hub_id, hub_id, Judgments(best_only=best_only), instruction, license,
         rows, tables, revision=revision,
     )  # fmt: skip
 
@@ -91,36 +91,36 @@ RECORDS = (
     _source(
         "msmarco",
         Instruction("Given a web search query, retrieve relevant passages that answer the query", "mteb"),
-        Licence("msr-la-nc", False, "for research only, in its own words", checked=True),
+        License("msr-la-nc", False, "for research only, in its own words", checked=True),
         365_503, "c5a29a104738b98a9e76336939199e264163d4a0",
     ),
     _source(
         "hotpotqa",
         Instruction("Given a multi-hop question, retrieve documents that can help answer the question", "mteb"),
-        Licence("CC-BY-SA-4.0", True, checked=True), 120_528, "ab518f4d6fcca38d87c25209f94beba119d02014",
+        License("CC-BY-SA-4.0", True, checked=True), 120_528, "ab518f4d6fcca38d87c25209f94beba119d02014",
     ),
     _source(
         "fever",
         Instruction("Given a claim, retrieve documents that support or refute the claim", "mteb"),
-        Licence("CC-BY-NC-SA-3.0", None, "this copy says non-commercial; the original is CC-BY-SA-3.0", checked=True),
+        License("CC-BY-NC-SA-3.0", None, "this copy says non-commercial; the original is CC-BY-SA-3.0", checked=True),
         106_605, "bea83ef9e8fb933d90a2f1d5515737465d613e12",
     ),
     _source(
         "fiqa",
         Instruction("Given a financial question, retrieve user replies that best answer the question", "mteb"),
-        Licence("not stated", None, "the card states none", checked=True),
+        License("not stated", None, "the card states none", checked=True),
         7452, "27a168819829fe9bcd655c2df245fb19452e8e06",
     ),
     _source(
         "nfcorpus",
         Instruction("Given a question, retrieve relevant documents that best answer the question", "mteb"),
-        Licence("academic use only", False, "in the words of its authors; the card states none"),
+        License("academic use only", False, "in the words of its authors; the card states none"),
         1283, "ec0fa4fe99da2ff19ca1214b7966684033a58814", best_only=True,
     ),
     _source(
         "mrtidy",
         Instruction("Given a question, retrieve Wikipedia passages that answer the question", "e5"),
-        Licence("CC-BY-SA-3.0", True, checked=True), 3547, "fc24a3ce8f09746410daee3d5cd823ff7a0675b7",
+        License("CC-BY-SA-3.0", True, checked=True), 3547, "fc24a3ce8f09746410daee3d5cd823ff7a0675b7",
         tables=(
             Table(config="english-qrels", role="qrels"),
             Table(config="english-queries", role="queries"),
@@ -130,6 +130,6 @@ RECORDS = (
     _source(
         "scifact",
         Instruction("Given a scientific claim, retrieve documents that support or refute the claim", "mteb"),
-        Licence("CC-BY-NC-4.0", False, checked=True), 859, "d56462d0e63a25450459c4f213e49ffdb866f7f9",
+        License("CC-BY-NC-4.0", False, checked=True), 859, "d56462d0e63a25450459c4f213e49ffdb866f7f9",
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from data_io.errors import ConfigError
 from data_io.sources import beir, classification, clustering, nli, pair_tables, sts
 from data_io.sources.source import PublicSource
 
-LicenceRule = Literal["any", "commercial", "commercial-or-unclear"]
+LicenseRule = Literal["any", "commercial", "commercial-or-unclear"]
 
 _FAMILIES = (
     classification.RECORDS,
@@ -106,24 +106,24 @@ def choose(names: Iterable[str]) -> tuple[PublicSource, ...]:
     return tuple(source for source in SOURCES if source.name in wanted)
 
 
-def allowed(source: PublicSource, rule: LicenceRule) -> bool:
-    """Whether a source's licence passes the rule."""
-    commercial = source.licence.commercial
+def allowed(source: PublicSource, rule: LicenseRule) -> bool:
+    """Whether a source's license passes the rule."""
+    commercial = source.license.commercial
     return rule == "any" or commercial is True or (rule == "commercial-or-unclear" and commercial is None)
 
 
-def check_licences(sources: Iterable[PublicSource], rule: LicenceRule) -> None:
-    """Raises ConfigError that names every source that may not be used so, with its licence."""
+def check_licenses(sources: Iterable[PublicSource], rule: LicenseRule) -> None:
+    """Raises ConfigError that names every source that may not be used so, with its license."""
     refused = [source for source in sources if not allowed(source, rule)]
     if refused:
         lines = "".join(
-            f"\n  {source.name}: {source.licence.name} (commercial use: {source.licence.status}"
-            f"{', ' + source.licence.why if source.licence.why else ''})"
+            f"\n  {source.name}: {source.license.name} (commercial use: {source.license.status}"
+            f"{', ' + source.license.why if source.license.why else ''})"
             for source in refused
         )
-        unclear = rule == "commercial" and any(source.licence.commercial is None for source in refused)
+        unclear = rule == "commercial" and any(source.license.commercial is None for source in refused)
         raise ConfigError(
-            f"--licence {rule} refuses {len(refused)} of the sources{lines}",
+            f"--license {rule} refuses {len(refused)} of the sources{lines}",
             remedy="leave them out"
-            + (", or ask for --licence commercial-or-unclear once you have looked at the unclear ones" * unclear),
+            + (", or ask for --license commercial-or-unclear once you have looked at the unclear ones" * unclear),
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_io.sources.source import Counts, Example, Fields, Instruction, Licence, PublicSource, Table, Tables
+from data_io.sources.source import Counts, Example, Fields, Instruction, License, PublicSource, Table, Tables
 from data_io.sources.source import field as value_of
 from data_io.sources.source import text as text_of
 from data_io.task import Kind
@@ -32,14 +32,14 @@ def binary_examples(shape: Binary, tables: Tables, counts: Counts) -> Iterator[E
 
 
 def _source(
-    name: str, hub_id: str, instruction: Instruction, licence: Licence, rows: int, words: tuple[str, str],
+    name: str, hub_id: str, instruction: Instruction, license: License, rows: int, words: tuple[str, str],
     *, text: str = "text", listed_as: str | None = None, tables: tuple[Table, ...] = (Table(),),
     revision: str | None = None, at_most: int | None = None,
 ) -> PublicSource:  # fmt: skip
     return PublicSource(
         name, "binary classification", Kind.CLASSIFICATION, listed_as or hub_id, hub_id,
         Binary((text,), "label", (("0", words[0]), ("1", words[1]))),
-        instruction, licence, rows, tables, negatives=1, revision=revision, at_most=at_most,
+        instruction, license, rows, tables, negatives=1, revision=revision, at_most=at_most,
     )  # fmt: skip
 
 
@@ -49,32 +49,32 @@ RECORDS = (
         Instruction(
             "Classify a given Amazon customer review text as either counterfactual or not-counterfactual", "mteb"
         ),
-        Licence("CC-BY-4.0", True, checked=True), 8663, ("not-counterfactual", "counterfactual"),
+        License("CC-BY-4.0", True, checked=True), 8663, ("not-counterfactual", "counterfactual"),
         tables=(Table(config="en-ext"), Table("validation", config="en-ext")),
         revision="1f7e6a9d6fa6e64c53d146e428565640410c0df1",
     ),
     _source(
         "amazon_polarity", "mteb/amazon_polarity",
         Instruction("Classify Amazon reviews into positive or negative sentiment", "mteb"),
-        Licence("Apache-2.0", None, "the card's licence; the reviews are Amazon's customers'", checked=True),
+        License("Apache-2.0", None, "the card's license; the reviews are Amazon's customers'", checked=True),
         100_000, ("negative", "positive"), revision="e2d317d38cd51312af73b3d32a06d1a08b442046", at_most=100_000,
     ),
     _source(
         "imdb", "mteb/imdb",
         Instruction("Classify the sentiment expressed in the given movie review text from the IMDB dataset", "mteb"),
-        Licence("not stated", None, "the card states none", checked=True), 24_904, ("negative", "positive"),
+        License("not stated", None, "the card states none", checked=True), 24_904, ("negative", "positive"),
         revision="3d86128a09e091d6018b6d26cad27f2739fc2db7",
     ),
     _source(
         "toxic_conversations", "mteb/toxic_conversations_50k",
         Instruction("Classify the given comments as either toxic or not toxic", "mteb"),
-        Licence("CC-BY-4.0", True, checked=True), 49_900, ("not toxic", "toxic"),
+        License("CC-BY-4.0", True, checked=True), 49_900, ("not toxic", "toxic"),
         revision="edfaf9da55d3dd50d43143d90c1ac476895ae6de",
     ),
     _source(
         "cola", "nyu-mll/glue",
         Instruction("Classify the given sentence as linguistically acceptable or unacceptable", "here"),
-        Licence("not stated", None, "sentences quoted from the linguistics literature"), 9571,
+        License("not stated", None, "sentences quoted from the linguistics literature"), 9571,
         ("unacceptable", "acceptable"), text="sentence", listed_as="gluebenchmark.com",
         tables=(Table(config="cola"), Table("validation", config="cola")),
     ),

@@ -5,7 +5,7 @@ Records only; `clustering_draws` turns them into examples and needs NumPy.
 
 from dataclasses import dataclass, replace
 
-from data_io.sources.source import FILE_FIELD, LINE_FIELD, Fields, Instruction, Licence, PublicSource, Table
+from data_io.sources.source import FILE_FIELD, LINE_FIELD, Fields, Instruction, License, PublicSource, Table
 from data_io.task import Kind
 
 NEGATIVES = 24
@@ -22,21 +22,21 @@ class Clusters:
 
 
 def _source(
-    name: str, hub_id: str, instruction: str, licence: Licence, rows: int, *, text: Fields = ("text",),
+    name: str, hub_id: str, instruction: str, license: License, rows: int, *, text: Fields = ("text",),
     label: str = "label", first_word: bool = False, config: str | None = None, splits: tuple[str, ...] = ("train",),
     revision: str | None = None, at_most: int | None = None,
 ) -> PublicSource:  # fmt: skip
     return PublicSource(
         name, "classes and clusters", Kind.CLUSTERING, hub_id, hub_id, Clusters(text, label, first_word),
-        Instruction(instruction, "mteb"), licence, rows, tuple(Table(split, config) for split in splits),
+        Instruction(instruction, "mteb"), license, rows, tuple(Table(split, config) for split in splits),
         negatives=NEGATIVES, revision=revision, at_most=at_most,
     )  # fmt: skip
 
 
-def _papers(name: str, licence: Licence, rows: int, instruction: str, *, label: str, abstract: bool) -> PublicSource:
+def _papers(name: str, license: License, rows: int, instruction: str, *, label: str, abstract: bool) -> PublicSource:
     archive, _, _ = name.partition("_")
     return _source(
-        name, f"mteb/raw_{archive}", instruction, licence, rows,
+        name, f"mteb/raw_{archive}", instruction, license, rows,
         text=("title", "abstract") if abstract else ("title",), label=label, first_word=archive == "arxiv",
         at_most=300_000 if archive == "arxiv" else None,
     )  # fmt: skip
@@ -51,11 +51,11 @@ def _tweac(name: str, folder: str, instruction: str, rows: int) -> PublicSource:
     )
 
 
-_NOT_STATED = Licence("not stated", None, "the card states none", checked=True)
-_MASSIVE = Licence("Apache-2.0", True, "the original is CC-BY-4.0", checked=True)
-_BIORXIV = Licence("as each paper says", None, "every author chooses", checked=True)
-_ARXIV = Licence("CC0-1.0", True, "of the metadata, which hold title and abstract", checked=True)
-_MTOP = Licence("not stated", None, "the card states none; the original is CC-BY-SA-4.0", checked=True)
+_NOT_STATED = License("not stated", None, "the card states none", checked=True)
+_MASSIVE = License("Apache-2.0", True, "the original is CC-BY-4.0", checked=True)
+_BIORXIV = License("as each paper says", None, "every author chooses", checked=True)
+_ARXIV = License("CC0-1.0", True, "of the metadata, which hold title and abstract", checked=True)
+_MTOP = License("not stated", None, "the card states none; the original is CC-BY-SA-4.0", checked=True)
 _CATEGORY = "Identify the main category of {} papers based on the titles"
 _ARXIV_CATEGORY = "Identify the main and secondary category of Arxiv papers based on the titles"
 _POSTS = "Identify the topic or theme of {} posts based on the {}"
@@ -64,18 +64,18 @@ RECORDS = (
     _source(
         "amazon_reviews", "mteb/amazon_reviews_multi",
         "Classify the given Amazon review into its appropriate rating category",
-        Licence("Amazon's terms", False, "for research only, in Amazon's words", checked=True), 100_000,
+        License("Amazon's terms", False, "for research only, in Amazon's words", checked=True), 100_000,
         config="en", at_most=100_000,
     ),
     _source(
         "banking77", "mteb/banking77", "Given a online banking query, find the corresponding intents",
-        Licence("MIT", True, checked=True), 9993, revision="0fd18e25b25c072e09e0d92ab615fda904d66300",
+        License("MIT", True, checked=True), 9993, revision="0fd18e25b25c072e09e0d92ab615fda904d66300",
     ),
     _source(
         "emotion", "mteb/emotion",
         "Classify the emotion expressed in the given Twitter message into one of the six emotions: anger, fear, joy, "
         "love, sadness, and surprise",
-        Licence("research and education only", False, "in its authors' words; the card of this copy states none"),
+        License("research and education only", False, "in its authors' words; the card of this copy states none"),
         17_944, splits=("train", "validation"), revision="4f58c6b202a23cf9a4da393831edf4f9183cad37",
     ),
     _source(
@@ -123,7 +123,7 @@ RECORDS = (
         _source(
             "stackexchange_clustering_p2p", "flax-sentence-embeddings/stackexchange_title_body_jsonl",
             _POSTS.format("StackExchange", "given paragraphs"),
-            Licence("CC-BY-NC-SA-4.0", None, "the card's licence; Stack Exchange's own is CC-BY-SA-4.0"), 80_000,
+            License("CC-BY-NC-SA-4.0", None, "the card's license; Stack Exchange's own is CC-BY-SA-4.0"), 80_000,
             text=("texts",), label=FILE_FIELD, at_most=430_913,
         ),
         tables=(Table(files="*.jsonl.gz"),),

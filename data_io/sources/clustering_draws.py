@@ -27,7 +27,7 @@ def cluster_examples(
     """An example for each text that has another one of its class and enough of other classes. Reads the table twice."""
     sample = _sample(shape, tables, seed, largest_sample)
     labels = sorted(sample)
-    for place, text, label in _labelled(shape, tables, counts):
+    for place, text, label in _labeled(shape, tables, counts):
         key = mix(seed, text_key(text))
         used = {text_key(text)}
         positive = _other(sample[label], used, mix(key, _POSITIVE))
@@ -52,7 +52,7 @@ def cluster_examples(
         yield Example(text, positive, tuple(negatives), place)
 
 
-def _labelled(shape: Clusters, tables: Tables, counts: Counts) -> Iterator[tuple[str, str, str]]:
+def _labeled(shape: Clusters, tables: Tables, counts: Counts) -> Iterator[tuple[str, str, str]]:
     """Place, text and class of every record that has both."""
     for place, record in tables["rows"]:
         value = value_of(record, shape.label, place)
@@ -73,7 +73,7 @@ def _sample(shape: Clusters, tables: Tables, seed: int, largest: int) -> dict[st
     limit = TEXTS_PER_CLASS
     sample: dict[str, dict[int, str]] = {}
     held = 0
-    for _, text, label in _labelled(shape, tables, Counts()):
+    for _, text, label in _labeled(shape, tables, Counts()):
         mine = sample.setdefault(label, {})
         before = len(mine)
         key = mix(seed, _SAMPLE, text_key(text))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_io.sources.source import Counts, Example, Instruction, Licence, PublicSource, Table, Tables, field, text
+from data_io.sources.source import Counts, Example, Instruction, License, PublicSource, Table, Tables, field, text
 from data_io.task import Kind
 
 
@@ -50,15 +50,15 @@ def nli_examples(shape: Nli, tables: Tables, counts: Counts) -> Iterator[Example
 _INSTRUCTION = Instruction("Given a premise, retrieve a hypothesis that is entailed by the premise", "e5")
 
 
-def _source(name: str, hub_id: str, licence: Licence, rows: int, *splits: str) -> PublicSource:
+def _source(name: str, hub_id: str, license: License, rows: int, *splits: str) -> PublicSource:
     tables = tuple(Table(split) for split in splits)
-    return PublicSource(name, "inference", Kind.RETRIEVAL, hub_id, hub_id, Nli(), _INSTRUCTION, licence, rows, tables)
+    return PublicSource(name, "inference", Kind.RETRIEVAL, hub_id, hub_id, Nli(), _INSTRUCTION, license, rows, tables)
 
 
 RECORDS = (
-    _source("snli", "stanfordnlp/snli", Licence("CC-BY-SA-4.0", True), 54_585, "train"),
+    _source("snli", "stanfordnlp/snli", License("CC-BY-SA-4.0", True), 54_585, "train"),
     _source(
-        "mnli", "nyu-mll/multi_nli", Licence("CC-BY-3.0, CC-BY-SA-3.0, MIT, OANC", True, "by genre"), 112_075, "train"
+        "mnli", "nyu-mll/multi_nli", License("CC-BY-3.0, CC-BY-SA-3.0, MIT, OANC", True, "by genre"), 112_075, "train"
     ),
-    _source("anli", "facebook/anli", Licence("CC-BY-NC-4.0", False), 18_801, "train_r1", "train_r2", "train_r3"),
+    _source("anli", "facebook/anli", License("CC-BY-NC-4.0", False), 18_801, "train_r1", "train_r2", "train_r3"),
 )

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from data_io.sources.pairs import Answers, Pairs, Passages
-from data_io.sources.source import Instruction, Licence, PublicSource, Table
+from data_io.sources.source import Instruction, License, PublicSource, Table
 from data_io.task import Kind
 
 Family = Literal["questions", "duplicates", "triplets", "titles", "summaries"]
@@ -11,74 +11,74 @@ Family = Literal["questions", "duplicates", "triplets", "titles", "summaries"]
 
 def _source(
     family: Family, name: str, hub_id: str, shape: Answers | Pairs | Passages, instruction: Instruction,
-    licence: Licence, rows: int, *tables: Table, listed_as: str | None = None,
+    license: License, rows: int, *tables: Table, listed_as: str | None = None,
     host: Literal["hub", "github", "modelscope"] = "hub", negatives: int = 0, at_most: int | None = None,
 ) -> PublicSource:  # fmt: skip
     return PublicSource(
-        name, family, Kind.RETRIEVAL, listed_as or hub_id, hub_id, shape, instruction, licence, rows,
+        name, family, Kind.RETRIEVAL, listed_as or hub_id, hub_id, shape, instruction, license, rows,
         tables or (Table(),), host=host, negatives=negatives, at_most=at_most,
     )  # fmt: skip
 
 
 _TRIPLET = Pairs(("anchor",), ("positive",), "negative")
 _WIKIPEDIA = Instruction("Given a question, retrieve Wikipedia passages that answer the question", "mteb")
-_STACKEXCHANGE = Licence("CC-BY-SA-4.0", True, "Stack Exchange's own licence; the card states none")
+_STACKEXCHANGE = License("CC-BY-SA-4.0", True, "Stack Exchange's own license; the card states none")
 _S2ORC = "sentence-transformers/s2orc"
-_S2ORC_LICENCE = Licence("ODC-By-1.0", None, "earlier releases of the same texts were CC-BY-NC-4.0")
+_S2ORC_LICENSE = License("ODC-By-1.0", None, "earlier releases of the same texts were CC-BY-NC-4.0")
 
 QUESTIONS = (
     _source(
         "questions", "arguana", "BeIR/arguana-generated-queries", Pairs(("query",), ("title", "text")),
         Instruction("Given a claim, find documents that refute the claim", "mteb"),
-        Licence("CC-BY-SA-4.0", True), 22_848,
+        License("CC-BY-SA-4.0", True), 22_848,
     ),
     _source(
         "questions", "paq", "sentence-transformers/paq", Pairs(("query",), ("answer",)), _WIKIPEDIA,
-        Licence("CC-BY-SA-3.0", True, "as its authors release the pairs; the card states none"), 938_771,
+        License("CC-BY-SA-3.0", True, "as its authors release the pairs; the card states none"), 938_771,
         Table(config="pair"), at_most=2_492_657,
     ),
     _source(
         "questions", "squad", "rajpurkar/squad", Pairs(("question",), ("context",)),
         Instruction("Retrieve Wikipedia passages that answer the question", "e5"),
-        Licence("CC-BY-SA-4.0", True), 89_509, Table(), Table("validation"),
+        License("CC-BY-SA-4.0", True), 89_509, Table(), Table("validation"),
     ),
     _source(
         "questions", "stackexchange", "flax-sentence-embeddings/stackexchange_titlebody_best_voted_answer_jsonl",
         Pairs(("title_body",), ("upvoted_answer",)),
         Instruction("Given a question from Stack Exchange, retrieve the answer with the most votes", "here"),
-        Licence("CC-BY-NC-SA-4.0", None, "the card's licence; Stack Exchange's own is CC-BY-SA-4.0"), 754_705,
+        License("CC-BY-NC-SA-4.0", None, "the card's license; Stack Exchange's own is CC-BY-SA-4.0"), 754_705,
         Table(files="*.jsonl.gz"), at_most=2_401_305,
     ),
     _source(
         "questions", "natural_questions", "sentence-transformers/natural-questions",
         Pairs(("query",), ("answer",)), _WIKIPEDIA,
-        Licence("CC-BY-SA-3.0", True, "the licence of the original"), 97_209,
+        License("CC-BY-SA-3.0", True, "the license of the original"), 97_209,
     ),
     _source(
         "questions", "eli5", "Pavithree/eli5", Answers(("title", "selftext"), "answers", "text", "score"),
         Instruction("Provided a user question, retrieve the highest voted answers on Reddit ELI5 forum", "e5"),
-        Licence("not stated", None, "the card states none; the posts are Reddit's users'"), 161_345,
+        License("not stated", None, "the card states none; the posts are Reddit's users'"), 161_345,
     ),
     _source(
         "questions", "bioasq", "BeIR/bioasq-generated-queries", Pairs(("query",), ("title", "text")),
         Instruction("Given a question, retrieve biomedical abstracts that answer the question", "here"),
-        Licence("CC-BY-SA-4.0", None, "the card's licence; the abstracts are PubMed's"), 125_248, at_most=149_900,
+        License("CC-BY-SA-4.0", None, "the card's license; the abstracts are PubMed's"), 125_248, at_most=149_900,
     ),
     _source(
         "questions", "miracl", "miracl/miracl",
         Passages(("query",), "positive_passages", "negative_passages", ("title", "text")),
-        _WIKIPEDIA, Licence("CC-BY-SA-4.0", True, checked=True), 3379,
+        _WIKIPEDIA, License("CC-BY-SA-4.0", True, checked=True), 3379,
         Table(config="en"), Table("dev", config="en"),
     ),
     _source(
         "questions", "pubmedqa", "qiaojin/PubMedQA", Pairs(("question",), ("context.contexts",)),
         Instruction("Given a medical question, retrieve documents that best answer the question", "here"),
-        Licence("MIT", True), 60_227, Table(config="pqa_artificial"),
+        License("MIT", True), 60_227, Table(config="pqa_artificial"),
     ),
     _source(
         "questions", "amazon_qa", "amazonqa/amazonqa", Answers(("questionText",), "answers", "answerText"),
         Instruction("Given a question about a product, retrieve the answer of an Amazon customer", "here"),
-        Licence("not stated", None, "the repository states none; the posts are Amazon's customers'"), 59_340,
+        License("not stated", None, "the repository states none; the posts are Amazon's customers'"), 59_340,
         listed_as="github amazonqa/amazonqa", host="github",
     ),
 )  # fmt: skip
@@ -103,14 +103,14 @@ DUPLICATES = (
         Instruction(
             "Given a question, retrieve questions that are semantically equivalent to the given question", "e5"
         ),
-        Licence("Quora's terms", False, "for non-commercial use, in Quora's words"), 243_598,
+        License("Quora's terms", False, "for non-commercial use, in Quora's words"), 243_598,
         Table(config="qqp"), listed_as="gluebenchmark.com",
     ),
     _source(
         "duplicates", "stackoverflowdupquestions", "mteb/stackoverflowdupquestions-reranking",
         Pairs(("query",), ("positive",), "negative", alternatives=True),
         Instruction("Retrieve duplicate questions from StackOverflow forum", "mteb"),
-        Licence("CC-BY-NC-SA-4.0", False, checked=True), 19_847,
+        License("CC-BY-NC-SA-4.0", False, checked=True), 19_847,
     ),
 )  # fmt: skip
 """Duplicates and paraphrases: two ways to ask the same."""
@@ -119,19 +119,19 @@ TRIPLETS = (
     _source(
         "triplets", "triviaqa", "sentence-transformers/trivia-qa-triplet", _TRIPLET,
         Instruction("Retrieve Wikipedia passages that answer the question", "e5"),
-        Licence("not stated", None, "the authors do not own questions and documents"), 60_025,
+        License("not stated", None, "the authors do not own questions and documents"), 60_025,
         Table(config="triplet"), negatives=1,
     ),
     _source(
         "triplets", "coliee", "sentence-transformers/coliee", _TRIPLET,
         Instruction("Given a legal case, retrieve relevant legal cases", "here"),
-        Licence("not stated", None, "given out under the competition's own memorandum"), 454,
+        License("not stated", None, "given out under the competition's own memorandum"), 454,
         listed_as="modelscope sentence-transformers/coliee", host="modelscope", negatives=1,
     ),
     _source(
         "triplets", "specter", "sentence-transformers/specter", _TRIPLET,
         Instruction("Given the title of a scientific paper, retrieve titles of papers related to it", "here"),
-        Licence("not stated", None, "the card states none"), 24_717, Table(config="triplet"), negatives=1,
+        License("not stated", None, "the card states none"), 24_717, Table(config="triplet"), negatives=1,
         at_most=199_028,
     ),
 )  # fmt: skip
@@ -141,17 +141,17 @@ TITLES = (
     _source(
         "titles", "s2orc_title_abstract", _S2ORC, Pairs(("title",), ("abstract",)),
         Instruction("Given the title of a scientific paper, retrieve the abstract of the paper", "here"),
-        _S2ORC_LICENCE, 250_000, Table(config="title-abstract-pair"), at_most=2_476_989,
+        _S2ORC_LICENSE, 250_000, Table(config="title-abstract-pair"), at_most=2_476_989,
     ),
     _source(
         "titles", "s2orc_title_citation", _S2ORC, Pairs(("title",), ("citation",)),
         Instruction("Given the title of a scientific paper, retrieve titles of papers that it cites", "here"),
-        _S2ORC_LICENCE, 132_879, Table(config="title-citation-pair"), at_most=1_619_105,
+        _S2ORC_LICENSE, 132_879, Table(config="title-citation-pair"), at_most=1_619_105,
     ),
     _source(
         "titles", "s2orc_abstract_citation", _S2ORC, Pairs(("abstract",), ("citation",)),
         Instruction("Given the abstract of a scientific paper, retrieve abstracts of papers that it cites", "here"),
-        _S2ORC_LICENCE, 231_587, Table(config="abstract-citation-pair"), at_most=1_615_793,
+        _S2ORC_LICENSE, 231_587, Table(config="abstract-citation-pair"), at_most=1_615_793,
     ),
 )  # fmt: skip
 """Papers by their parts: title, abstract, and titles or abstracts of what they cite."""
@@ -160,19 +160,19 @@ SUMMARIES = (
     _source(
         "summaries", "xsum", "EdinburghNLP/xsum", Pairs(("summary",), ("document",)),
         Instruction("Given a news summary, retrieve the news article that it sums up", "here"),
-        Licence("not stated", None, "the articles are the BBC's"), 184_383,
+        License("not stated", None, "the articles are the BBC's"), 184_383,
     ),
     _source(
         "summaries", "cnn_dm", "abisee/cnn_dailymail", Pairs(("highlights",), ("article",)),
         Instruction("Given highlights of a news article, retrieve the article", "here"),
-        Licence("Apache-2.0", None, "the card's licence; the articles are the newspapers'"), 100_000,
+        License("Apache-2.0", None, "the card's license; the articles are the newspapers'"), 100_000,
         Table(config="3.0.0"),
     ),
     _source(
         "summaries", "sentence_compression", "sentence-transformers/sentence-compression",
         Pairs(("simplified",), ("text",)),
         Instruction("Given a short sentence, retrieve the longer sentence that it compresses", "here"),
-        Licence("not stated", None, "the card states none; sentences from news"), 175_477,
+        License("not stated", None, "the card states none; sentences from news"), 175_477,
     ),
 )  # fmt: skip
 """The summary is the query, the text that it sums up the positive."""

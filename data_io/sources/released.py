@@ -27,7 +27,7 @@ class ReleasedSource:
             kind=source.kind,
             negatives=source.kind.recipe_negatives,
             instruction=rows.instruction or "",
-            licence=source.licence.name,
+            license=source.license.name,
             origin=f"{source.address} (as released)",
         ), rows
 

@@ -10,7 +10,7 @@ from data_io.dataset.rows import MAX_TEXT_BYTES, Row
 from data_io.dataset.schema import text_key
 from data_io.errors import StorageError
 from data_io.keyed_hash import mix
-from data_io.sources.beir import Judged, judged_examples
+from data_io.sources.beir import Judgments, examples_of_judgments
 from data_io.sources.classification import Binary, binary_examples
 from data_io.sources.clustering import Clusters
 from data_io.sources.clustering_draws import cluster_examples
@@ -26,7 +26,7 @@ CONVERTERS: Mapping[type, Callable[[Any, Any, Counts], Iterator[Example]]] = {
     Answers: answer_examples,
     Binary: binary_examples,
     Clusters: cluster_examples,
-    Judged: judged_examples,
+    Judgments: examples_of_judgments,
     Nli: nli_examples,
     Pairs: pair_examples,
     Passages: passage_examples,
@@ -82,7 +82,7 @@ class PublicRows:
             negatives=source.kind.recipe_negatives if source.is_unmined else source.negatives,
             unmined=source.is_unmined,
             instruction=source.instruction.text,
-            licence=source.licence.name,
+            license=source.license.name,
             origin=source.address if self.folder is None else f"{source.address} (a local copy)",
         )
 

@@ -59,7 +59,7 @@ class Instruction:
 
 
 @dataclass(frozen=True)
-class Licence:
+class License:
     """What the data set's card says, as an SPDX name where there is one, and whether it allows commercial use.
 
     `commercial` is None where the card says nothing, or contradicts where the texts come from; `why` says which.
@@ -90,7 +90,7 @@ class PublicSource:
     shape: object
     """How a record becomes an example: a small dataclass of the family, `rows.CONVERTERS` has its function."""
     instruction: Instruction
-    licence: Licence
+    license: License
     expected_rows: int
     """Queries that the recipe has of it, after mining."""
     tables: tuple[Table, ...] = (Table(),)

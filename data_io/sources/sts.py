@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data_io.sources.source import Counts, Example, Instruction, Licence, PublicSource, Table, Tables, field, text
+from data_io.sources.source import Counts, Example, Instruction, License, PublicSource, Table, Tables, field, text
 from data_io.task import Kind
 
 
@@ -30,16 +30,16 @@ def scored_examples(shape: ScoredPairs, tables: Tables, counts: Counts) -> Itera
 
 
 def _source(
-    name: str, hub_id: str, licence: Licence, rows: int, revision: str, config: str | None = None
+    name: str, hub_id: str, license: License, rows: int, revision: str, config: str | None = None
 ) -> PublicSource:
     return PublicSource(
         name, "similarity", Kind.RETRIEVAL, hub_id, hub_id, ScoredPairs(),
-        Instruction("Retrieve semantically similar text", "e5"), licence, rows, (Table(config=config),),
+        Instruction("Retrieve semantically similar text", "e5"), license, rows, (Table(config=config),),
         revision=revision,
     )  # fmt: skip
 
 
-_NOT_STATED = Licence("not stated", None, "the card states none", checked=True)
+_NOT_STATED = License("not stated", None, "the card states none", checked=True)
 
 RECORDS = (
     _source("sts12", "mteb/sts12-sts", _NOT_STATED, 1858, "a0d554a64d88156834ff5ae9920b964011b16384"),

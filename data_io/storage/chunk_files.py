@@ -141,9 +141,9 @@ def fetches(marks: Iterable[Mark], name: str, first: int = 0, last: int = KEYS -
 
 
 def read_chunks(store: Store, wanted: Iterable[Fetch]) -> Iterator[memoryview]:
-    """The bytes of chunks, one GET for neighbours. Raises DataError for an object that is missing or damaged."""
+    """The bytes of chunks, one GET for neighbors. Raises DataError for an object that is missing or damaged."""
     for fetch in wanted:
-        for run in _neighbours(fetch.chunks):
+        for run in _neighbors(fetch.chunks):
             start = run[0].offset
             length = run[-1].offset + run[-1].size - start
             if length == 0:
@@ -190,7 +190,7 @@ def array_chunk(name: str, values: npt.NDArray[np.generic]) -> Chunk:
     return Chunk(name, plain.tobytes(), len(values))
 
 
-def _neighbours(chunks: Sequence[ChunkRef]) -> list[list[ChunkRef]]:
+def _neighbors(chunks: Sequence[ChunkRef]) -> list[list[ChunkRef]]:
     return split_runs(chunks, lambda run, chunk: run[-1].offset + run[-1].size == chunk.offset)
 
 

@@ -63,6 +63,6 @@ _NEEDED: Mapping[str, tuple[Callable[[Store, str], bool], str]] = {
     "read after overwrite": (_reads_after_overwrite, _SERVER),
     "list after write": (_lists, "allow s3:ListBucket, and use a store whose listings are consistent"),
     "ranges": (_reads_ranges, _SERVER),
-    "If-Match": (_refuses_what_changed, "use a store that honours it: without it an overwritten shard is not noticed"),
+    "If-Match": (_refuses_what_changed, "use a store that honors it: without it an overwritten shard is not noticed"),
     "multipart upload": (_writes_in_parts, "allow s3:AbortMultipartUpload and s3:ListMultipartUploadParts"),
 }

@@ -2,7 +2,7 @@
 
 Known layouts: pairs (query, positive), triplets (anchor, positive, negative), numbered negatives (negative_1 ..
 negative_n, which is the released F2LLM Parquet too), lists (FlagEmbedding: query, pos, neg), and scored pairs, of which
-those with a high score are rows in both directions. Of a corpus file only the column of texts is recognised.
+those with a high score are rows in both directions. Of a corpus file only the column of texts is recognized.
 """
 
 import re
@@ -18,14 +18,14 @@ POSITIVE_NAMES = ("positive", "pos", "answer", "passage", "document", "sentence2
 NEGATIVE_LIST_NAMES = ("negatives", "neg", "negative", "hard_negatives", "hard_negative")
 SCORE_NAMES = ("score", "similarity", "similarity_score", "label")
 CORPUS_COLUMNS = ("text", "document", "passage", "content", "contents", "positive", "body")
-"""Names by which the column of texts of a corpus file is recognised; a file with one column needs none of them."""
+"""Names by which the column of texts of a corpus file is recognized; a file with one column needs none of them."""
 _NUMBERED = re.compile(r"(?:hard_)?neg(?:ative)?_?(\d+)")
 _PREFIX = re.compile(r"Instruct: (?P<instruction>.*?)\nQuery: ?(?P<query>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that the user names; None means: recognise them by what such columns are usually called."""
+    """Columns that the user names; None means: recognize them by what such columns are usually called."""
 
     query: str | None = None
     positive: str | None = None
@@ -117,16 +117,16 @@ class ScoredPair:
 
 
 def open_rows(address: str, columns: Columns | None = None) -> InputRows:
-    """Find the files, recognise the columns and look at the first row for an instruction.
+    """Find the files, recognize the columns and look at the first row for an instruction.
 
     Raises DataError for whatever is wrong with them, naming the file; StorageError where they cannot be reached.
     """
     files = tuple(find_files(address))
     columns = columns or Columns()
     if columns.min_score is not None:
-        layout = recognise(column_names(files[0]), columns, files[0].address, scored=True)
+        layout = recognize(column_names(files[0]), columns, files[0].address, scored=True)
         return InputRows(files, layout, None, columns.min_score)
-    layout = recognise(column_names(files[0]), columns, files[0].address)
+    layout = recognize(column_names(files[0]), columns, files[0].address)
     place, record = next(read_records(files[0], layout.columns))
     prefix = _PREFIX.fullmatch(_text(record, layout.query, place))
     return InputRows(files, layout, prefix["instruction"] if prefix else None)
@@ -135,7 +135,7 @@ def open_rows(address: str, columns: Columns | None = None) -> InputRows:
 def read_scored_pairs(address: str, columns: Columns | None = None) -> Iterator[ScoredPair]:
     """Pairs of texts with a score each. Raises DataError that names the file and line or row."""
     files = find_files(address)
-    layout = recognise(column_names(files[0]), columns or Columns(), files[0].address, scored=True)
+    layout = recognize(column_names(files[0]), columns or Columns(), files[0].address, scored=True)
     yield from _scored_pairs(files, layout)
 
 
@@ -147,7 +147,7 @@ def _scored_pairs(files: Sequence[RawFile], layout: Layout) -> Iterator[ScoredPa
             yield ScoredPair(text_a, text_b, _number(record, layout.score, place), place)
 
 
-def recognise(found: Sequence[str], columns: Columns, address: str, *, scored: bool = False) -> Layout:
+def recognize(found: Sequence[str], columns: Columns, address: str, *, scored: bool = False) -> Layout:
     """Decide which of the columns `found` is what. Raises DataError that lists what there is."""
     layout = Layout(
         query=_choose(found, columns.query, QUERY_NAMES, "query", address),
@@ -162,7 +162,7 @@ def recognise(found: Sequence[str], columns: Columns, address: str, *, scored: b
 
 
 def text_column(file: RawFile) -> str:
-    """The column of texts of a corpus file. Raises DataError where none is recognised."""
+    """The column of texts of a corpus file. Raises DataError where none is recognized."""
     names = column_names(file)
     by_lower = {name.lower(): name for name in reversed(names)}
     for habit in CORPUS_COLUMNS:

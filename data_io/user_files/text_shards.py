@@ -51,7 +51,7 @@ def describe_input(
     keep: Sequence[str] | None,
     keep_remedy: str = "correct the name in --keep",
 ) -> TextInput:
-    """Which column holds the texts (recognised where `text` is None), and which to keep (None: all).
+    """Which column holds the texts (recognized where `text` is None), and which to keep (None: all).
 
     `keep_remedy` says how whoever asked for the kept columns names others. Raises DataError for a column that is not
     there, and for a file that is neither Parquet nor JSON lines.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from applications.classify import Predicted, ProbeManifest
 
 app = typer.Typer(
-    help="Label texts, by a linear probe trained on labelled ones.", no_args_is_help=True, rich_markup_mode=None
+    help="Label texts, by a linear probe trained on labeled ones.", no_args_is_help=True, rich_markup_mode=None
 )
 
 ProbeUri = Annotated[
@@ -66,7 +66,7 @@ def train(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train logistic regression on the embeddings of labelled texts, and measure it on rows that were held out."""
+    """Train logistic regression on the embeddings of labeled texts, and measure it on rows that were held out."""
     with needs("applications"):
         from jobs.workflows import applications
 
@@ -129,7 +129,7 @@ def predict(
 
 def _trained_lines(place: str, probe: "ProbeManifest") -> Iterator[str]:
     measure = probe.measure
-    without = f", {probe.unlabelled:,} rows without text or label left out" if probe.unlabelled else ""
+    without = f", {probe.unlabeled:,} rows without text or label left out" if probe.unlabeled else ""
     yield f"{place}: trained on {measure.trained_on:,} rows, {len(probe.labels)} labels ({probe.label_column}){without}"
     yield f"  {measure.held_out:,} held-out rows: accuracy {measure.accuracy:.3f}, macro F1 {measure.macro_f1:.3f}"
     yield f"  always the most frequent label: accuracy {measure.most_frequent:.3f}"

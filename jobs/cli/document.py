@@ -92,7 +92,7 @@ def schema(debug: Debug = False) -> None:
 def plan_of(document: "EmbeddingJob", *, rows: int | None = None) -> "Plan":
     """The plan of a document, from its data set's manifest or for an assumed number of rows."""
     from jobs.planning.architecture import architecture_of
-    from jobs.planning.estimate import make_plan
+    from jobs.planning.estimate import estimate_job
 
     spec = document.job_spec
     if rows is None:
@@ -102,7 +102,7 @@ def plan_of(document: "EmbeddingJob", *, rows: int | None = None) -> "Plan":
     else:
         data = _assumed_data(rows, spec.data.hard_negatives.retrieval)
         spec = spec.model_copy(update={"data": spec.data.model_copy(update={"sources": None})})
-    return make_plan(spec, data, architecture_of(spec.model, vocabulary_size=data.vocabulary_size))
+    return estimate_job(spec, data, architecture_of(spec.model, vocabulary_size=data.vocabulary_size))
 
 
 def print_plan(answer: "Plan") -> None:

@@ -28,7 +28,7 @@ from jobs.formatting import duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ray_app.inference.embed_files import Embedded, Progress
+    from ray_app.inference.embed_files import Embedded, EmbeddingProgress
 
 
 def embed(
@@ -70,7 +70,7 @@ def embed(
     ] = True,
     precision: Annotated[
         Literal["float32", "int8", "uint8", "binary", "ubinary"],
-        typer.Option("--precision", help="How vectors are stored, as sentence-transformers quantises them."),
+        typer.Option("--precision", help="How vectors are stored, as sentence-transformers quantizes them."),
     ] = "float32",
     shard_rows: Annotated[
         int,
@@ -111,11 +111,11 @@ def embed(
             print(line)
 
 
-def progress_lines(tell: "Callable[[str], None]") -> "Callable[[Progress], None]":
+def progress_lines(tell: "Callable[[str], None]") -> "Callable[[EmbeddingProgress], None]":
     """A line every few seconds, and one at the end."""
     say_paced = EveryFewSeconds(tell)
 
-    def show(progress: "Progress") -> None:
+    def show(progress: "EmbeddingProgress") -> None:
         eta = "" if progress.eta_seconds is None else f", ETA {duration(progress.eta_seconds)}"
         say_paced(
             f"{progress.rows:,} of {progress.total_rows:,} rows, {progress.rows_per_second:,.0f} rows/s, "

@@ -12,7 +12,7 @@ from jobs.extras import needs
 from jobs.formatting import duration
 
 if TYPE_CHECKING:
-    from ray_app.evaluation.tasks import Progress
+    from ray_app.evaluation.tasks import TaskProgress
     from ray_app.run_directory.evaluation_report import EvaluationReport
     from ray_app.run_directory.task_report import Category, TaskReport, TaskScore
 
@@ -173,8 +173,8 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     ]
 
 
-def _lines(tell: Callable[[str], None]) -> "Callable[[Progress], None]":
-    def show(progress: "Progress") -> None:
+def _lines(tell: Callable[[str], None]) -> "Callable[[TaskProgress], None]":
+    def show(progress: "TaskProgress") -> None:
         found = progress.task
         eta = "" if progress.eta_seconds is None else f", ETA {duration(progress.eta_seconds)}"
         what = "not measured" if found.score is None else f"{found.metric} {found.score:.4f}"

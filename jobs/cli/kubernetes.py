@@ -243,17 +243,17 @@ def render(
     from jobs.document.yaml12 import write_yaml
     from jobs.errors import UsageError
     from jobs.manifests.job import render as objects_of
-    from jobs.manifests.operator_config import load_facts
+    from jobs.manifests.operator_config import load_operator_config
     from jobs.manifests.serving import document_for, render_service
 
-    facts = load_facts(config)
+    settings = load_operator_config(config)
     if serve is not None:
         document = load_document(job, overrides=set_ or ()) if job else document_for(name, set_ or ())
-        objects = render_service(serve, document, facts, name=name or document.metadata.name, replicas=replicas)
+        objects = render_service(serve, document, settings, name=name or document.metadata.name, replicas=replicas)
     elif job is None:
         raise UsageError("there is no document", remedy="give JOB.yaml, or a model: --serve MODEL")
     else:
-        objects = objects_of(load_document(job, overrides=set_ or ()), facts)
+        objects = objects_of(load_document(job, overrides=set_ or ()), settings)
     print("---\n".join(write_yaml(each) for each in objects), end="")
 
 

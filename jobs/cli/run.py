@@ -16,7 +16,7 @@ from jobs.cli.output.progress import progress
 from jobs.cli.output.summary import print_summary, summary, time_split
 from jobs.cli.output.text import say, say_nothing
 from jobs.extras import needs
-from jobs.kube.driver_reporter import publishing
+from jobs.kube.driver_reporter import driver_reporting
 
 if TYPE_CHECKING:
     from jobs.document.job import EmbeddingJob
@@ -105,7 +105,7 @@ def _train(
     s3 = document.spec.storage.s3
     for stop in stops:
         try:
-            with progress(sys.stderr, quiet=quiet) as show, publishing() as publish:
+            with progress(sys.stderr, quiet=quiet) as show, driver_reporting() as publish:
 
                 def on_status(status: "RunStatus") -> None:
                     show(status)

@@ -15,7 +15,7 @@ from jobs.controller.handlers import registry_of
 from jobs.controller.leader_election import LeaderLease
 from jobs.errors import KubernetesError, NotFoundInKubernetes
 from jobs.kube.api import KubeApi, connect
-from jobs.manifests.operator_config import load_facts
+from jobs.manifests.operator_config import load_operator_config
 
 LEASE = "f2llm-operator"
 _COMES_WITH = {
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)  # it would say that every event was handled
-    facts, api = load_facts(arguments.config), connect()
+    config, api = load_operator_config(arguments.config), connect()
     if arguments.metrics_port:
         start_http_server(arguments.metrics_port)
     identity = os.environ.get("POD_NAME", f"{socket.gethostname()}-{os.getpid()}")
@@ -49,7 +49,7 @@ def main() -> None:
     lease.keep(lost=lambda: os._exit(1))  # no half-done step may go on beside the next leader's
     _wait_for_resources(api, arguments.namespace)
     kopf.run(
-        registry=registry_of(api, facts, arguments.namespace or ()),
+        registry=registry_of(api, config, arguments.namespace or ()),
         standalone=True,
         # Else kopf looks for the user's name, and a pod's user may have none.
         identity=identity,  # type: ignore[arg-type]

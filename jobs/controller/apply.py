@@ -13,21 +13,23 @@ from jobs.errors import NotFoundInKubernetes, StaleObject
 from jobs.kube.api import KubeApi, micro_time
 from jobs.kube.driver_report import STOP_KEY
 from jobs.kube.names import progress_name
-from jobs.kube.observed import Seen
+from jobs.kube.observed import Observed
 from jobs.kube.resource import key_of
 from jobs.kube.status import JobStatus, status_of
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 
-Look = Callable[[Mapping[str, Any], JobStatus], Seen]
+Look = Callable[[Mapping[str, Any], JobStatus], Observed]
 
 
-def step(api: KubeApi, facts: Facts, resource: Mapping[str, Any], look: Look, *, now: datetime) -> float | None:
+def step(
+    api: KubeApi, config: OperatorConfig, resource: Mapping[str, Any], look: Look, *, now: datetime
+) -> float | None:
     """One look at a job and what follows from it; answers after how many seconds to look again, None for never.
 
     Raises StaleObject where `resource` is not the newest any more; then nothing was done.
     """
     before = status_of(resource)
-    decision = reconcile(resource, before, facts, look(resource, before), now=now)
+    decision = reconcile(resource, before, config, look(resource, before), now=now)
     if decision.status != before:
         # Optimistic: a decision that was made from an old sight of the job is refused here, before it does anything.
         api.replace_status({**resource, "status": decision.status.to_dict()})

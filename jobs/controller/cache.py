@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from jobs.kube.driver_report import STOP_KEY, published_in
+from jobs.kube.driver_report import STOP_KEY, driver_report_in
 from jobs.kube.names import attempt_id, attempt_name, progress_name
-from jobs.kube.observed import Seen
+from jobs.kube.observed import Observed
 from jobs.kube.resource import key_of
 from jobs.kube.status import JobStatus, status_of
 from jobs.manifests.pods import DOCUMENT_FILE
@@ -16,7 +16,7 @@ Index = Mapping[Key, Iterable[tuple[str, Any]]]
 """By key what was seen, each beside the uid of its object."""
 
 
-class Sights:
+class Cache:
     """Indices by (namespace, name) of each object, pods by (namespace, name of their job)."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Sights:
     def jobs(self) -> list[Mapping[str, Any]]:
         return [each for key in list(self._jobs) for each in self._at(self._jobs, key)]
 
-    def of(self, resource: Mapping[str, Any], status: JobStatus) -> Seen:
+    def of(self, resource: Mapping[str, Any], status: JobStatus) -> Observed:
         """What there is of a job's current attempt, and all of its pods."""
         namespace, name = key_of(resource)
         uid = resource["metadata"]["uid"]
@@ -60,12 +60,12 @@ class Sights:
         cluster = (ray_job or {}).get("status", {}).get("rayClusterName") or ""
         config_map = self._progress(resource)
         document = self._first(self._config_maps, (namespace, attempt_name(name, status.attempt)))
-        return Seen(
+        return Observed(
             ray_job=ray_job,
             ray_cluster=self._first(self._ray_clusters, (namespace, cluster)),
             pods=tuple(sorted(self._at(self._pods, (namespace, name)), key=lambda pod: pod.name)),
-            published=published_in(config_map, attempt=attempt_id(uid, status.attempt)),
-            stop_wish=((config_map or {}).get("data") or {}).get(STOP_KEY, ""),
+            driver_report=driver_report_in(config_map, attempt=attempt_id(uid, status.attempt)),
+            stop_request=((config_map or {}).get("data") or {}).get(STOP_KEY, ""),
             document=((document or {}).get("data") or {}).get(DOCUMENT_FILE, ""),
         )
 
@@ -73,7 +73,7 @@ class Sights:
         """What the driver of the newest attempt said last, while the attempt is under way."""
         status = status_of(resource)
         attempt = attempt_id(resource["metadata"]["uid"], status.attempt)
-        said = published_in(self._progress(resource), attempt=attempt) if status.active else None
+        said = driver_report_in(self._progress(resource), attempt=attempt) if status.active else None
         return said.run if said else None
 
     def _progress(self, resource: Mapping[str, Any]) -> Mapping[str, Any] | None:

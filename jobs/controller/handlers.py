@@ -14,17 +14,17 @@ import kopf
 from prometheus_client import REGISTRY
 
 from jobs.controller.apply import step
-from jobs.controller.cache import Key, Sights, slim_ray_cluster, slim_ray_job
+from jobs.controller.cache import Cache, Key, slim_ray_cluster, slim_ray_job
 from jobs.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS, JobsCollector
-from jobs.controller.work_queue import KeyQueue
+from jobs.controller.work_queue import WorkQueue
 from jobs.errors import F2LLMError, StaleObject
 from jobs.kube.api import KubeApi
-from jobs.kube.driver_report import published_in
+from jobs.kube.driver_report import driver_report_in
 from jobs.kube.names import JOB_LABEL, attempt_id, progress_name
-from jobs.kube.observed import Seen, pod_of
+from jobs.kube.observed import Observed, pod_of
 from jobs.kube.resource import key_of, uid_of
 from jobs.kube.status import JobStatus
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 
 _log = logging.getLogger(__name__)
 _WORKERS = 4
@@ -33,11 +33,11 @@ _OURS = {JOB_LABEL: kopf.PRESENT}
 _SELECTORS = {"EmbeddingJob": "", **dict.fromkeys(("RayJob", "RayCluster", "ConfigMap", "Pod"), JOB_LABEL)}
 
 
-def registry_of(api: KubeApi, facts: Facts, namespaces: Sequence[str]) -> kopf.OperatorRegistry:
+def registry_of(api: KubeApi, config: OperatorConfig, namespaces: Sequence[str]) -> kopf.OperatorRegistry:
     """All handlers of the operator, which looks after these namespaces, or all where none is given."""
     registry = kopf.OperatorRegistry()
     _index(registry)
-    _Operator(api, facts, namespaces).listen(registry)
+    _Operator(api, config, namespaces).listen(registry)
     return registry
 
 
@@ -66,10 +66,10 @@ def _index(registry: kopf.OperatorRegistry) -> None:
 class _Operator:
     """The queue and those who work at it."""
 
-    def __init__(self, api: KubeApi, facts: Facts, namespaces: Sequence[str]) -> None:
-        self._api, self._facts, self._namespaces = api, facts, namespaces
-        self._queue: KeyQueue[Key]
-        self._sights: Sights
+    def __init__(self, api: KubeApi, config: OperatorConfig, namespaces: Sequence[str]) -> None:
+        self._api, self._config, self._namespaces = api, config, namespaces
+        self._queue: WorkQueue[Key]
+        self._cache: Cache
         self._tasks: list[asyncio.Task[None]] = []
 
     def listen(self, registry: kopf.OperatorRegistry) -> None:
@@ -94,11 +94,11 @@ class _Operator:
         settings.watching.server_timeout, settings.watching.client_timeout = 300, 360
         settings.networking.request_timeout = 30
         names = ("jobs", "ray_jobs", "ray_clusters", "config_maps", "pods")
-        self._sights = Sights(**{name: indexed[name] for name in names})
-        self._queue = KeyQueue()
-        REGISTRY.register(JobsCollector(self._sights.jobs, self._sights.run_of, lambda: len(self._queue)))
+        self._cache = Cache(**{name: indexed[name] for name in names})
+        self._queue = WorkQueue()
+        REGISTRY.register(JobsCollector(self._cache.jobs, self._cache.run_of, lambda: len(self._queue)))
         self._tasks = [asyncio.create_task(self._work()) for _ in range(_WORKERS)]
-        self._tasks.append(asyncio.create_task(self._call_the_roll()))
+        self._tasks.append(asyncio.create_task(self._drop_vanished()))
 
     async def _end(self, **_: Any) -> None:
         for task in self._tasks:
@@ -113,14 +113,14 @@ class _Operator:
     async def _work(self) -> None:
         while True:
             key = await self._queue.get()
-            resource = self._sights.job(key)
+            resource = self._cache.job(key)
             if resource is None or "deletionTimestamp" in resource["metadata"]:
                 self._queue.done(key)  # what it owned goes with it
                 continue
             try:
                 with RECONCILE_SECONDS.time():
                     again = await asyncio.to_thread(
-                        step, self._api, self._facts, resource, self._look, now=datetime.now(UTC)
+                        step, self._api, self._config, resource, self._look, now=datetime.now(UTC)
                     )
             except Exception as error:  # at this boundary anything is written down and tried again later
                 RECONCILE_FAILURES.labels(type(error).__name__).inc()
@@ -132,18 +132,18 @@ class _Operator:
                 self._queue.done(key)
                 self._queue.add_after(key, _RESYNC_SECONDS if again is None else again)
 
-    async def _call_the_roll(self) -> None:
+    async def _drop_vanished(self) -> None:
         """Forget what was deleted while a watch was broken: kopf then lists what there is, and drops nothing."""
         while True:
             await asyncio.sleep(_RESYNC_SECONDS)
-            seen = self._sights.uids()  # before the list, which lacks what comes after it
+            observed = self._cache.uids()  # before the list, which lacks what comes after it
             try:
                 there = await asyncio.to_thread(self._there)
             except F2LLMError as error:
                 _log.warning("%s; what vanished unseen is looked for again in %.0f s", error, _RESYNC_SECONDS)
                 continue
-            if self._sights.forget(seen - there):
-                for job in self._sights.jobs():
+            if self._cache.forget(observed - there):
+                for job in self._cache.jobs():
                     self._queue.add(key_of(job))
 
     def _there(self) -> set[str]:
@@ -155,12 +155,12 @@ class _Operator:
             for uid in self._api.uids(kind, namespace=namespace, selector=selector)
         }
 
-    def _look(self, resource: Mapping[str, Any], status: JobStatus) -> Seen:
-        seen = self._sights.of(resource, status)
-        if not (status.active and seen.has_ended):
-            return seen
+    def _look(self, resource: Mapping[str, Any], status: JobStatus) -> Observed:
+        observed = self._cache.of(resource, status)
+        if not (status.active and observed.has_ended):
+            return observed
         # The driver's last words may still be on their way to the watch; how an attempt ended is judged once.
         namespace, name = key_of(resource)
         config_map = self._api.get("ConfigMap", progress_name(name), namespace=namespace)
         attempt = attempt_id(resource["metadata"]["uid"], status.attempt)
-        return replace(seen, published=published_in(config_map, attempt=attempt))
+        return replace(observed, driver_report=driver_report_in(config_map, attempt=attempt))

@@ -25,7 +25,7 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class JobSight:
+class ObservedJob:
     """One job. `workers` is None where its document makes no sense, `run` where its driver has not spoken."""
 
     status: JobStatus
@@ -38,7 +38,7 @@ class JobGauge:
     """One metric of a job; `labels` are those beside `namespace` and `job`."""
 
     words: str
-    samples: Callable[[JobSight], Samples]
+    samples: Callable[[ObservedJob], Samples]
     labels: tuple[str, ...] = ()
 
 
@@ -59,35 +59,35 @@ def _of_workers(words: str, value: Callable[[JobStatus, Workers], float]) -> Job
     return JobGauge(words, lambda job: [({}, value(job.status, job.workers))] if job.workers else [])
 
 
-def _source_losses(job: JobSight) -> Samples:
+def _source_losses(job: ObservedJob) -> Samples:
     if job.run is not None:
         yield from (({"source": name}, loss) for name, loss in job.run.source_losses.items())
 
 
-def _restarts_by_reason(job: JobSight) -> Samples:
+def _restarts_by_reason(job: ObservedJob) -> Samples:
     """Zeros as well: what first appears with 1 has not grown, as Prometheus sees it."""
     if job.run is not None:
         yield from (({"reason": each.value}, job.run.restarts_by_reason.get(each, 0)) for each in Reason)
 
 
-def _last_failure(job: JobSight) -> Samples:
+def _last_failure(job: ObservedJob) -> Samples:
     failure = job.status.last_failure
     if failure is not None:
         labels = {"error_class": failure.error_class, "reason": failure.reason}
         yield labels, time_of(failure.time).timestamp()
 
 
-def _started(job: JobSight) -> Samples:
+def _started(job: ObservedJob) -> Samples:
     if job.status.started_time is not None:
         yield {}, time_of(job.status.started_time).timestamp()
 
 
-def _store_silent(job: JobSight) -> Samples:
+def _store_silent(job: ObservedJob) -> Samples:
     if job.run is not None and job.run.store_silent_since is not None:
         yield {}, job.run.store_silent_since.timestamp()
 
 
-def _last_checkpoint(job: JobSight) -> Samples:
+def _last_checkpoint(job: ObservedJob) -> Samples:
     if job.run is not None and job.run.last_checkpoint_time is not None:
         yield {}, job.run.last_checkpoint_time.timestamp()
 

@@ -27,7 +27,7 @@ class LeaderLease:
     def __init__(self, api: KubeApi, *, name: str, namespace: str, identity: str) -> None:
         self._api = replace(api, answer_seconds=RENEW_SECONDS)
         self._name, self._namespace, self._identity = name, namespace, identity
-        self._seen: Any = None
+        self._observed: Any = None
         self._seen_at = 0.0
         self._leads_until = 0.0
 
@@ -100,8 +100,8 @@ class LeaderLease:
 
     def _is_over(self, spec: Mapping[str, Any]) -> bool:
         record = (spec.get("holderIdentity"), spec.get("renewTime"))
-        if record != self._seen:
-            self._seen, self._seen_at = record, time.monotonic()
+        if record != self._observed:
+            self._observed, self._seen_at = record, time.monotonic()
         return time.monotonic() - self._seen_at > float(spec.get("leaseDurationSeconds", LEASE_SECONDS))
 
     def _lease(self, metadata: Mapping[str, Any], *, transitions: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Prometheus metrics of the operator and of its jobs, read off what is seen when they are asked for.
 
-What is said of a job has the labels `namespace` and `job`, which a scrape has to honour (`honor_labels`).
+What is said of a job has the labels `namespace` and `job`, which a scrape has to honor (`honor_labels`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +11,7 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from jobs.controller.job_metrics import JOB_GAUGES, JobSight, Workers, workers_of
+from jobs.controller.job_metrics import JOB_GAUGES, ObservedJob, Workers, workers_of
 from jobs.errors import ConfigError
 from jobs.kube.resource import document_of
 from jobs.kube.status import JobPhase, JobStatus, status_of
@@ -56,20 +56,20 @@ class JobsCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         resources = self._jobs()
         self._read_documents(resources)
-        seen = [(each["metadata"], self._sight(each)) for each in resources]
+        observed = [(each["metadata"], self._observed(each)) for each in resources]
         yield GaugeMetricFamily(_QUEUE_LENGTH.name, _QUEUE_LENGTH.words, value=self._queue_length())
-        yield _phases(job.status for _, job in seen)
+        yield _phases(job.status for _, job in observed)
         for gauge, known in zip(JOB_GAUGES.values(), _OF_JOBS, strict=True):
             family = GaugeMetricFamily(known.name, known.words, labels=known.labels)
-            for metadata, job in seen:
+            for metadata, job in observed:
                 for labels, value in gauge.samples(job):
                     if value is not None:
                         further = [labels[each] for each in gauge.labels]
                         family.add_metric([metadata["namespace"], metadata["name"], *further], value)
             yield family
 
-    def _sight(self, resource: Resource) -> JobSight:
-        return JobSight(status_of(resource), self._workers[_version(resource)], self._run_of(resource))
+    def _observed(self, resource: Resource) -> ObservedJob:
+        return ObservedJob(status_of(resource), self._workers[_version(resource)], self._run_of(resource))
 
     def _read_documents(self, resources: Iterable[Resource]) -> None:
         """Each version of a document once: a thousand of them at every scrape would take the operator's time."""

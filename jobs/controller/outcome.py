@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from jobs.controller.status import time_of, time_text
-from jobs.kube.observed import Seen
+from jobs.kube.observed import Observed
 from jobs.kube.status import JobStatus
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 from ray_app.run_directory.status import Phase
 
 
@@ -40,23 +40,23 @@ _BY_REASON = {
 }
 
 
-def ending_of(seen: Seen, *, seen_before: bool, silent: bool) -> Ending | None:
+def ending_of(observed: Observed, *, had_ray_job: bool, silent: bool) -> Ending | None:
     """The end of the attempt under way; None while it goes on, or has not begun.
 
-    `seen_before`: its RayJob was there once, so that one that is not there is gone. `silent`: its driver was given up.
+    `had_ray_job`: its RayJob was there once, so that one that is not there is gone. `silent`: its driver was given up.
     """
-    if seen.ray_job is None:
-        return _failed("RayJobDeleted", "the RayJob was deleted while it ran") if seen_before else None
-    if not seen.has_ended:
-        return _from_driver(seen) or _failed("NoContact", "the driver is not heard any more") if silent else None
-    status = seen.ray_job.get("status", {})
+    if observed.ray_job is None:
+        return _failed("RayJobDeleted", "the RayJob was deleted while it ran") if had_ray_job else None
+    if not observed.has_ended:
+        return _from_driver(observed) or _failed("NoContact", "the driver is not heard any more") if silent else None
+    status = observed.ray_job.get("status", {})
     if status.get("jobStatus") == "SUCCEEDED":
         return Ending(End.SUCCEEDED)
-    return _from_driver(seen) or _from_kuberay(seen)
+    return _from_driver(observed) or _from_kuberay(observed)
 
 
-def _from_driver(seen: Seen) -> Ending | None:
-    said = seen.published
+def _from_driver(observed: Observed) -> Ending | None:
+    said = observed.driver_report
     if said is None:
         return None
     if said.failure is not None:
@@ -69,10 +69,10 @@ def _from_driver(seen: Seen) -> Ending | None:
     return Ending(End.STOPPED) if said.run.phase is Phase.STOPPED else None
 
 
-def _from_kuberay(seen: Seen) -> Ending:
-    status = (seen.ray_job or {}).get("status", {})
-    reason, message = status.get("reason") or seen.deployment_status, status.get("message", "")
-    if any(pod.out_of_memory for pod in seen.pods):
+def _from_kuberay(observed: Observed) -> Ending:
+    status = (observed.ray_job or {}).get("status", {})
+    reason, message = status.get("reason") or observed.deployment_status, status.get("message", "")
+    if any(pod.out_of_memory for pod in observed.pods):
         return Ending(
             End.FAILED,
             "capacity",
@@ -98,13 +98,15 @@ ten seconds, is heard again within this time.
 """
 
 
-def listen(status: JobStatus, seen: Seen, facts: Facts, *, now: datetime) -> tuple[JobStatus, float | None]:
+def listen(
+    status: JobStatus, observed: Observed, config: OperatorConfig, *, now: datetime
+) -> tuple[JobStatus, float | None]:
     """`status` with `silent_since`, and the seconds until the silence means more: 0 means that the driver is given up,
     None that it has not said its first word yet, or has no pod to say it from.
     """
-    if seen.published is None or seen.waits_for_quota:
+    if observed.driver_report is None or observed.waits_for_quota:
         return status.model_copy(update={"silent_since": None}), None
-    left = seen.published.said + timedelta(seconds=facts.contact_timeout_seconds) - now
+    left = observed.driver_report.said + timedelta(seconds=config.contact_timeout_seconds) - now
     if left > timedelta(0):
         return status.model_copy(update={"silent_since": None}), left.total_seconds()
     status = status.model_copy(update={"silent_since": status.silent_since or time_text(now)})

@@ -18,11 +18,11 @@ from jobs.document.job import EmbeddingJob
 from jobs.document.yaml12 import read_yaml
 from jobs.errors import ConfigError
 from jobs.kube.names import attempt_id, attempt_name
-from jobs.kube.observed import Seen
+from jobs.kube.observed import Observed
 from jobs.kube.resource import document_of
-from jobs.kube.status import Failure, JobPhase, JobStatus
+from jobs.kube.status import JobFailure, JobPhase, JobStatus
 from jobs.manifests.job import attempt_objects, standing_objects
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 
 _FROM_THE_START: Mapping[str, Any] = {"message": "", "next_attempt_time": None, "fruitless_attempts": 0}
 
@@ -36,10 +36,12 @@ class Decision:
     seconds: float | None = None
 
 
-def reconcile(resource: Mapping[str, Any], status: JobStatus, facts: Facts, seen: Seen, *, now: datetime) -> Decision:
+def reconcile(
+    resource: Mapping[str, Any], status: JobStatus, config: OperatorConfig, observed: Observed, *, now: datetime
+) -> Decision:
     """What to do about a job. `status` is the one that `resource` carries."""
-    generation, seen = resource["metadata"]["generation"], seen.since_begun()
-    job, refusal = _document(resource, facts, seen)
+    generation, observed = resource["metadata"]["generation"], observed.since_begun()
+    job, refusal = _document(resource, config, observed)
     # What is wrong may have been put right, in the document or, where that was refused, in the operator's settings.
     if status.phase is JobPhase.FAILED and (generation != status.observed_generation or status.last_failure is None):
         status = status.model_copy(update={"phase": JobPhase.PENDING, **_FROM_THE_START})
@@ -48,14 +50,16 @@ def reconcile(resource: Mapping[str, Any], status: JobStatus, facts: Facts, seen
         stays = status.active or status.phase.is_end or status.phase is JobPhase.SUSPENDED
         decision = Decision(status if stays else _refused(status, refusal))
     else:
-        status = observe(status, job, seen, generation=generation)
-        decision = _Job(job, refusal, resource["metadata"]["uid"], facts, seen, now).decide(status)
+        status = observe(status, job, observed, generation=generation)
+        decision = _Job(job, refusal, resource["metadata"]["uid"], config, observed, now).decide(status)
     wanted = job.spec.workers.replicas if job else 0
-    status = with_conditions(decision.status, seen, wanted=wanted, refusal=refusal, now=now)
+    status = with_conditions(decision.status, observed, wanted=wanted, refusal=refusal, now=now)
     return Decision(status, decision.actions, decision.seconds)
 
 
-def _document(resource: Mapping[str, Any], facts: Facts, seen: Seen) -> tuple[EmbeddingJob | None, str]:
+def _document(
+    resource: Mapping[str, Any], config: OperatorConfig, observed: Observed
+) -> tuple[EmbeddingJob | None, str]:
     """What to go by, and why no attempt can be made of it, empty where one can.
 
     Where what is stored makes no sense, it is the document that the newest attempt began with, None where none has.
@@ -63,18 +67,18 @@ def _document(resource: Mapping[str, Any], facts: Facts, seen: Seen) -> tuple[Em
     job = None
     try:
         job = document_of(resource)
-        facts.profiles_of(job.spec.cluster)
+        config.profiles_of(job.spec.cluster)
     except ConfigError as error:
-        return job or _begun_with(resource, seen), sentence(error.message, error.remedy)
+        return job or _begun_with(resource, observed), sentence(error.message, error.remedy)
     return job, ""
 
 
-def _begun_with(resource: Mapping[str, Any], seen: Seen) -> EmbeddingJob | None:
+def _begun_with(resource: Mapping[str, Any], observed: Observed) -> EmbeddingJob | None:
     """The document of the newest attempt, with what is wished now about suspending it."""
-    if not seen.document:
+    if not observed.document:
         return None
     try:
-        spec = read_yaml(seen.document, "the attempt's document").value["spec"]
+        spec = read_yaml(observed.document, "the attempt's document").value["spec"]
         return document_of({**resource, "spec": {**spec, "suspend": resource["spec"].get("suspend", False)}})
     except ConfigError:
         return None  # of an operator with other rules
@@ -85,18 +89,18 @@ class _Job:
     job: EmbeddingJob
     refusal: str
     uid: str
-    facts: Facts
-    seen: Seen
+    config: OperatorConfig
+    observed: Observed
     now: datetime
 
     def decide(self, status: JobStatus) -> Decision:
         if status.active:
-            status, left = listen(status, self.seen, self.facts, now=self.now)
-            ending = ending_of(self.seen, seen_before=bool(status.ray_job_uid), silent=left == 0)
+            status, left = listen(status, self.observed, self.config, now=self.now)
+            ending = ending_of(self.observed, had_ray_job=bool(status.ray_job_uid), silent=left == 0)
             return self._judge(status, ending) if ending else _sooner(self._go_on(status), left)
         if status.phase.is_end:  # another attempt at the same document would end the same way
             return Decision(status)
-        if self.seen.ray_job is not None:  # of an attempt that was judged, by an operator that got no further
+        if self.observed.ray_job is not None:  # of an attempt that was judged, by an operator that got no further
             return Decision(status, (DeleteRayJob(attempt_name(self.job.metadata.name, status.attempt)),))
         if self.job.spec.suspend:
             return Decision(self._suspended(status))
@@ -104,7 +108,7 @@ class _Job:
 
     def _go_on(self, status: JobStatus) -> Decision:
         """An attempt under way: made if it is not there yet, stopped if so wished, else scaled."""
-        if self.seen.ray_job is None:
+        if self.observed.ray_job is None:
             if self.job.spec.suspend:
                 return Decision(self._suspended(status.model_copy(update={"active": False})))
             return Decision(status, () if self.refusal else tuple(self._make(status.attempt)))
@@ -113,9 +117,9 @@ class _Job:
         if self.refusal or status.stop_requested_time is not None:  # nothing to go by, or the driver is leaving
             return Decision(status)
         counted = time_of(status.started_time or time_text(self.now))
-        waited = self.now - (self.now if self.seen.waits_for_quota else self.seen.begun or counted)
-        limit = timedelta(seconds=self.facts.start_timeout_seconds)
-        change = scale(self.job, self.seen, attempt=status.attempt, waited_too_long=waited >= limit)
+        waited = self.now - (self.now if self.observed.waits_for_quota else self.observed.begun or counted)
+        limit = timedelta(seconds=self.config.start_timeout_seconds)
+        change = scale(self.job, self.observed, attempt=status.attempt, waited_too_long=waited >= limit)
         left = (limit - waited).total_seconds() if status.phase is JobPhase.STARTING else 0
         return Decision(status, () if change is None else (change,), left if left > 0 else None)
 
@@ -123,7 +127,7 @@ class _Job:
         """Stop an attempt behind a checkpoint; one that trains nothing (yet), or takes too long, just ends."""
         name = attempt_name(self.job.metadata.name, status.attempt)
         status = status.model_copy(update={"phase": JobPhase.SUSPENDING, "message": "writing a checkpoint"})
-        if self.seen.published is None or self.seen.waits_for_quota:
+        if self.observed.driver_report is None or self.observed.waits_for_quota:
             return Decision(status.model_copy(update={"active": False}), (DeleteRayJob(name),))
         if status.stop_requested_time is None:
             status = status.model_copy(update={"stop_requested_time": time_text(self.now)})
@@ -133,7 +137,7 @@ class _Job:
             status = status.model_copy(update={"active": False, "message": "gave up waiting for a checkpoint"})
             return Decision(status, (DeleteRayJob(name),))
         wish = attempt_id(self.uid, status.attempt)
-        return Decision(status, () if self.seen.stop_wish == wish else (RequestStop(wish),), left)
+        return Decision(status, () if self.observed.stop_request == wish else (RequestStop(wish),), left)
 
     def _judge(self, status: JobStatus, ending: Ending) -> Decision:
         """An attempt has ended: the job's end, a stop that was wished for, or a failure with or without another try."""
@@ -146,7 +150,7 @@ class _Job:
             return Decision(status.model_copy(update={"phase": phase, "message": "", "eta": ""}), (gone,))
         gained = (status.last_checkpoint_step or 0) > status.checkpoint_at_start
         fruitless = 1 if gained else status.fruitless_attempts + 1
-        failure = Failure(
+        failure = JobFailure(
             attempt=status.attempt,
             error_class=ending.error_class,
             reason=ending.reason,
@@ -158,7 +162,7 @@ class _Job:
         if not ending.retryable or fruitless > self.job.spec.cluster.max_retries:
             status = status.model_copy(update={"phase": JobPhase.FAILED, "message": ending.message})
             return Decision(status, (gone,))
-        wait = backoff_seconds(self.facts, fruitless)
+        wait = backoff_seconds(self.config, fruitless)
         update = {
             "phase": JobPhase.RETRYING,
             "message": f"attempt {status.attempt} failed: {ending.message}",
@@ -168,8 +172,8 @@ class _Job:
 
     def _start_when_due(self, status: JobStatus) -> Decision:
         """The next attempt, once its time has come and no pod of an earlier one is left to write beside it."""
-        if self.seen.pods:
-            message = f"waiting for pods of an earlier attempt to end: {len(self.seen.pods)} left"
+        if self.observed.pods:
+            message = f"waiting for pods of an earlier attempt to end: {len(self.observed.pods)} left"
             return Decision(status.model_copy(update={"message": message}))
         due = time_of(status.next_attempt_time) if status.next_attempt_time else self.now
         if (left := (due - self.now).total_seconds()) > 0:
@@ -190,15 +194,15 @@ class _Job:
         return Decision(status, tuple(self._make(status.attempt)))
 
     def _suspended(self, status: JobStatus) -> JobStatus:
-        if self.seen.pods:
-            message = f"waiting for pods to end: {len(self.seen.pods)} left"
+        if self.observed.pods:
+            message = f"waiting for pods to end: {len(self.observed.pods)} left"
             return status.model_copy(update={"phase": JobPhase.SUSPENDING, "message": message})
         update = {"phase": JobPhase.SUSPENDED, "message": "", "next_attempt_time": None, "fruitless_attempts": 0}
         return status.model_copy(update=update)
 
     def _make(self, attempt: int) -> list[Action]:
-        standing = standing_objects(self.job, self.facts, uid=self.uid)
-        of_attempt = attempt_objects(self.job, self.facts, attempt=attempt, uid=self.uid)
+        standing = standing_objects(self.job, self.config, uid=self.uid)
+        of_attempt = attempt_objects(self.job, self.config, attempt=attempt, uid=self.uid)
         return [*map(Apply, standing), *map(Create, of_attempt)]
 
 
@@ -208,9 +212,9 @@ def _sooner(decision: Decision, seconds: float | None) -> Decision:
     return Decision(decision.status, decision.actions, min(known, default=None))
 
 
-def backoff_seconds(facts: Facts, fruitless: int) -> float:
+def backoff_seconds(config: OperatorConfig, fruitless: int) -> float:
     """Doubles with each failed attempt in a row, up to a bound."""
-    return float(min(facts.retry_seconds_most, facts.retry_seconds * 2 ** min(fruitless - 1, 30)))
+    return float(min(config.retry_seconds_most, config.retry_seconds * 2 ** min(fruitless - 1, 30)))
 
 
 def _refused(status: JobStatus, refusal: str) -> JobStatus:

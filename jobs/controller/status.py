@@ -8,7 +8,7 @@ from typing import Any
 from jobs.document.job import EmbeddingJob
 from jobs.formatting import duration
 from jobs.kube.names import worker_selector
-from jobs.kube.observed import Seen
+from jobs.kube.observed import Observed
 from jobs.kube.status import Condition, ConditionType, JobPhase, JobStatus
 from ray_app.run_directory.status import Phase, RunStatus
 
@@ -20,37 +20,37 @@ _PHASES: Mapping[Phase, JobPhase] = {
 }
 
 
-def observe(status: JobStatus, job: EmbeddingJob, seen: Seen, *, generation: int) -> JobStatus:
+def observe(status: JobStatus, job: EmbeddingJob, observed: Observed, *, generation: int) -> JobStatus:
     """`status` brought up to what is seen: numbers and phase. Counting and judging attempts is not its business; a
     phase that was decided (Suspending, Retrying, an end) stays.
     """
-    facts: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "observed_generation": generation,
         "selector": worker_selector(job.metadata.name),
         "run_uri": job.run_uri,
-        **_pods(status, seen),
+        **_pods(status, observed),
     }
-    if seen.published is not None:
-        facts |= _numbers(seen.published.run)
-    if seen.ray_job is not None and status.active:
-        facts["ray_job_uid"] = seen.ray_job["metadata"]["uid"]
-        facts["ray_cluster"] = seen.ray_job.get("status", {}).get("rayClusterName", "")
-    status = status.model_copy(update=facts)
+    if observed.driver_report is not None:
+        changes |= _numbers(observed.driver_report.run)
+    if observed.ray_job is not None and status.active:
+        changes["ray_job_uid"] = observed.ray_job["metadata"]["uid"]
+        changes["ray_cluster"] = observed.ray_job.get("status", {}).get("rayClusterName", "")
+    status = status.model_copy(update=changes)
     if status.active and status.phase not in (JobPhase.SUSPENDING, JobPhase.SUCCEEDED, JobPhase.FAILED):
-        phase, message = _phase(status.phase, seen)
+        phase, message = _phase(status.phase, observed)
         status = status.model_copy(update={"phase": phase, "message": message})
     if status.phase is not JobPhase.TRAINING:
         status = status.model_copy(update={"eta": ""})
     return status
 
 
-def with_conditions(status: JobStatus, seen: Seen, *, wanted: int, refusal: str, now: datetime) -> JobStatus:
-    """The conditions that follow from the rest of the status; a time changes only where a judgement does.
+def with_conditions(status: JobStatus, observed: Observed, *, wanted: int, refusal: str, now: datetime) -> JobStatus:
+    """The conditions that follow from the rest of the status; a time changes only where a judgment does.
 
     `wanted` is how many workers there should be, `refusal` why the document cannot be used, empty where it can.
     """
     made = []
-    for each in _judgements(status, seen, wanted, refusal):
+    for each in _judgments(status, observed, wanted, refusal):
         before = status.condition(each.kind)
         since = before.last_transition_time if before and before.status == each.status else time_text(now)
         made.append(
@@ -76,47 +76,47 @@ def time_of(text: str) -> datetime:
 
 
 @dataclass(frozen=True)
-class _Judgement:
+class _Judgment:
     kind: ConditionType
     status: str
     reason: str
     message: str = ""
 
 
-def _judgements(status: JobStatus, seen: Seen, wanted: int, refusal: str) -> Iterator[_Judgement]:
+def _judgments(status: JobStatus, observed: Observed, wanted: int, refusal: str) -> Iterator[_Judgment]:
     phase = status.phase
     if refusal:
-        yield _Judgement(ConditionType.ACCEPTED, "False", "InvalidDocument", refusal)
+        yield _Judgment(ConditionType.ACCEPTED, "False", "InvalidDocument", refusal)
     else:
-        yield _Judgement(ConditionType.ACCEPTED, "True", "Valid")
-    if status.active and seen.waits_for_quota:
-        yield _Judgement(ConditionType.QUEUED, "True", "WaitingForQuota", "Kueue has not admitted the RayJob yet")
+        yield _Judgment(ConditionType.ACCEPTED, "True", "Valid")
+    if status.active and observed.waits_for_quota:
+        yield _Judgment(ConditionType.QUEUED, "True", "WaitingForQuota", "Kueue has not admitted the RayJob yet")
     else:
-        yield _Judgement(ConditionType.QUEUED, "False", "Admitted" if status.attempt else "NotStarted")
-    if status.active and seen.cluster_is_ready:
-        yield _Judgement(ConditionType.CLUSTER_READY, "True", "PodsReady", f"{status.ready_replicas} workers")
+        yield _Judgment(ConditionType.QUEUED, "False", "Admitted" if status.attempt else "NotStarted")
+    if status.active and observed.cluster_is_ready:
+        yield _Judgment(ConditionType.CLUSTER_READY, "True", "PodsReady", f"{status.ready_replicas} workers")
     else:
-        reason = "PodsPending" if seen.pods else "NoPods"
-        yield _Judgement(ConditionType.CLUSTER_READY, "False", reason, seen.trouble)
-    yield _storage(status, seen)
+        reason = "PodsPending" if observed.pods else "NoPods"
+        yield _Judgment(ConditionType.CLUSTER_READY, "False", reason, observed.trouble)
+    yield _storage(status, observed)
     trains = phase is JobPhase.TRAINING and status.step > 0
-    yield _Judgement(ConditionType.TRAINING, str(trains), "StepsFlow" if trains else phase.value)
+    yield _Judgment(ConditionType.TRAINING, str(trains), "StepsFlow" if trains else phase.value)
     if status.last_checkpoint_step is None:
-        yield _Judgement(ConditionType.CHECKPOINTED, "False", "NoCheckpoint")
+        yield _Judgment(ConditionType.CHECKPOINTED, "False", "NoCheckpoint")
     else:
-        yield _Judgement(ConditionType.CHECKPOINTED, "True", "CheckpointWritten", f"step {status.last_checkpoint_step}")
+        yield _Judgment(ConditionType.CHECKPOINTED, "True", "CheckpointWritten", f"step {status.last_checkpoint_step}")
     yield _degraded(status, wanted)
-    yield _Judgement(ConditionType.SUCCEEDED, str(phase is JobPhase.SUCCEEDED), phase.value)
+    yield _Judgment(ConditionType.SUCCEEDED, str(phase is JobPhase.SUCCEEDED), phase.value)
     failure = status.last_failure
     if phase is JobPhase.FAILED and failure is not None:
-        yield _Judgement(ConditionType.FAILED, "True", failure.reason, sentence(failure.message, failure.remedy))
+        yield _Judgment(ConditionType.FAILED, "True", failure.reason, sentence(failure.message, failure.remedy))
     elif phase is JobPhase.FAILED:
-        yield _Judgement(ConditionType.FAILED, "True", "InvalidDocument", refusal)
+        yield _Judgment(ConditionType.FAILED, "True", "InvalidDocument", refusal)
     else:
-        yield _Judgement(ConditionType.FAILED, "False", phase.value)
+        yield _Judgment(ConditionType.FAILED, "False", phase.value)
 
 
-def _storage(status: JobStatus, seen: Seen) -> _Judgement:
+def _storage(status: JobStatus, observed: Observed) -> _Judgment:
     """What the driver found out about the store when it started; a failure on the store says otherwise."""
     kind, failure = ConditionType.STORAGE_READY, status.last_failure
     if (
@@ -124,52 +124,52 @@ def _storage(status: JobStatus, seen: Seen) -> _Judgement:
         and failure.error_class == "storage"
         and status.phase in (JobPhase.RETRYING, JobPhase.FAILED)
     ):
-        return _Judgement(kind, "False", failure.reason, failure.message)
-    run = seen.published.run if seen.published else None
+        return _Judgment(kind, "False", failure.reason, failure.message)
+    run = observed.driver_report.run if observed.driver_report else None
     if run is not None and run.store_silent_since is not None:
-        return _Judgement(kind, "False", "NotAnswering", _silent(run.store_silent_since))
+        return _Judgment(kind, "False", "NotAnswering", _silent(run.store_silent_since))
     if run is not None and run.store:
-        return _Judgement(kind, "True", "StoreProbed", run.store)
+        return _Judgment(kind, "True", "StoreProbed", run.store)
     before = status.condition(kind)
     if before is not None and before.status == "True":
-        return _Judgement(kind, "True", before.reason, before.message)
-    return _Judgement(kind, "Unknown", "NotProbed")
+        return _Judgment(kind, "True", before.reason, before.message)
+    return _Judgment(kind, "Unknown", "NotProbed")
 
 
-def _degraded(status: JobStatus, wanted: int) -> _Judgement:
+def _degraded(status: JobStatus, wanted: int) -> _Judgment:
     failure = status.last_failure
     if status.phase is JobPhase.RETRYING and failure is not None:
-        return _Judgement(ConditionType.DEGRADED, "True", "Retrying", failure.message)
+        return _Judgment(ConditionType.DEGRADED, "True", "Retrying", failure.message)
     if status.silent_since is not None:
         message = f"the driver is not heard; missed since {status.silent_since}"
-        return _Judgement(ConditionType.DEGRADED, "True", "NoContact", message)
+        return _Judgment(ConditionType.DEGRADED, "True", "NoContact", message)
     if status.phase is JobPhase.TRAINING and status.ready_replicas < wanted:
         message = f"{status.ready_replicas} of {wanted} workers are ready; training goes on with them"
-        return _Judgement(ConditionType.DEGRADED, "True", "FewerWorkers", message)
-    return _Judgement(ConditionType.DEGRADED, "False", "AsWanted")
+        return _Judgment(ConditionType.DEGRADED, "True", "FewerWorkers", message)
+    return _Judgment(ConditionType.DEGRADED, "False", "AsWanted")
 
 
-def _phase(before: JobPhase, seen: Seen) -> tuple[JobPhase, str]:
+def _phase(before: JobPhase, observed: Observed) -> tuple[JobPhase, str]:
     """(phase, message) of an attempt under way."""
-    if seen.waits_for_quota:
+    if observed.waits_for_quota:
         return JobPhase.QUEUED, "waiting for quota"
-    run = seen.published.run if seen.published else None
+    run = observed.driver_report.run if observed.driver_report else None
     if run is not None and run.phase in _PHASES:
         phase = _PHASES[run.phase]
         if run.store_silent_since is not None:
             return phase, _silent(run.store_silent_since)
-        return phase, (seen.trouble if phase is JobPhase.STARTING else "") or run.message
+        return phase, (observed.trouble if phase is JobPhase.STARTING else "") or run.message
     if run is not None and run.phase.is_end:
         return before, "the run has ended, and its pods are going"
-    return JobPhase.STARTING, seen.trouble or "waiting for the pods"
+    return JobPhase.STARTING, observed.trouble or "waiting for the pods"
 
 
 def _silent(since: datetime) -> str:
     return f"the store has not answered since {time_text(since)}"
 
 
-def _pods(status: JobStatus, seen: Seen) -> dict[str, int]:
-    workers = seen.workers(status.attempt) if status.active else []
+def _pods(status: JobStatus, observed: Observed) -> dict[str, int]:
+    workers = observed.workers(status.attempt) if status.active else []
     return {"replicas": len(workers), "ready_replicas": sum(pod.ready for pod in workers)}
 
 

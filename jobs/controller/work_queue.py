@@ -12,7 +12,7 @@ Key = TypeVar("Key")
 _FIRST_SECONDS, _MOST_SECONDS = 0.2, 120.0
 
 
-class KeyQueue(Generic[Key]):
+class WorkQueue(Generic[Key]):
     """For one event loop; `jitter` gives a factor between 0.5 and 1 by which waits are shortened."""
 
     def __init__(self, *, jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0)) -> None:

@@ -6,7 +6,14 @@ from typing import Any
 
 from jobs.doctor.capacity import GPU, allocatable, is_usable
 from jobs.doctor.check import Check
-from jobs.doctor.cluster_inventory import HIDDEN, JOB_RIGHTS, KUBERAY_LABEL, OPERATOR_LABEL, POD_RIGHTS, ClusterFacts
+from jobs.doctor.cluster_inventory import (
+    HIDDEN,
+    JOB_RIGHTS,
+    KUBERAY_LABEL,
+    OPERATOR_LABEL,
+    POD_RIGHTS,
+    ClusterInventory,
+)
 
 KUBERAY_TESTED, KUBERAY_OLDEST = "1.6.2", (1, 6)
 _KUBERAY_FIELD = ("authOptions", "secretName")
@@ -31,42 +38,42 @@ _OPTIONAL = {
 _POD_SECURITY = "pod-security.kubernetes.io/enforce"
 
 
-def judge_cluster(facts: ClusterFacts, our_schema: Mapping[str, Any]) -> list[Check]:
+def judge_cluster(inventory: ClusterInventory, our_schema: Mapping[str, Any]) -> list[Check]:
     """Every finding about a cluster. `our_schema` is the spec of the custom resource as this version has it."""
     return [
-        Check("API server", "ok", f"{facts.server}, Kubernetes {facts.version}"),
-        *check_kuberay(facts),
-        check_our_type(facts, our_schema),
-        check_operator(facts),
-        check_namespace(facts),
-        *check_permissions(facts),
-        check_gpus(facts),
-        *check_optional(facts),
+        Check("API server", "ok", f"{inventory.server}, Kubernetes {inventory.version}"),
+        *check_kuberay(inventory),
+        check_our_type(inventory, our_schema),
+        check_operator(inventory),
+        check_namespace(inventory),
+        *check_permissions(inventory),
+        check_gpus(inventory),
+        *check_optional(inventory),
     ]
 
 
-def check_kuberay(facts: ClusterFacts) -> Iterator[Check]:
+def check_kuberay(inventory: ClusterInventory) -> Iterator[Check]:
     """Its types by a field that only new ones have, its operator by the version and state of its Deployment."""
-    if not {"RayJob", "RayCluster"} <= facts.types.keys():
+    if not {"RayJob", "RayCluster"} <= inventory.types.keys():
         yield Check("KubeRay", "missing", "the cluster has no RayJobs and RayClusters", _GET_KUBERAY)
         return
     old = f"older than {KUBERAY_OLDEST[0]}.{KUBERAY_OLDEST[1]}"
-    if not _has_field(facts.types["RayCluster"], _KUBERAY_FIELD):
+    if not _has_field(inventory.types["RayCluster"], _KUBERAY_FIELD):
         found = f"{old}: a RayCluster has no spec.{'.'.join(_KUBERAY_FIELD)}"
         yield Check("KubeRay types", "missing", found, _GET_KUBERAY_TYPES)
     else:
         yield Check("KubeRay types", "ok", "RayJob and RayCluster of ray.io/v1, of 1.6 or newer")
-    if facts.kuberay is HIDDEN:
+    if inventory.kuberay is HIDDEN:
         yield Check("KubeRay operator", "unknown", "you may not list Deployments, so it may or may not run")
-    elif not facts.kuberay:
+    elif not inventory.kuberay:
         yield Check("KubeRay operator", "missing", f"no Deployment has the label {KUBERAY_LABEL}", _GET_KUBERAY)
     else:
-        yield _judge_kuberay(facts.kuberay[0], old)
+        yield _judge_kuberay(inventory.kuberay[0], old)
 
 
-def check_our_type(facts: ClusterFacts, our_schema: Mapping[str, Any]) -> Check:
+def check_our_type(inventory: ClusterInventory, our_schema: Mapping[str, Any]) -> Check:
     """Whether EmbeddingJobs are served as this version writes them."""
-    served = facts.types.get("EmbeddingJob")
+    served = inventory.types.get("EmbeddingJob")
     if served is None:
         return Check("EmbeddingJobs", "missing", "the cluster does not know them", _GET_OPERATOR)
     different = list(_differences(our_schema, served.get("properties", {}).get("spec", {})))
@@ -76,94 +83,97 @@ def check_our_type(facts: ClusterFacts, our_schema: Mapping[str, Any]) -> Check:
     return Check("EmbeddingJobs", "ok", "f2llm.dev/v1alpha1, the same as in this version")
 
 
-def check_operator(facts: ClusterFacts) -> Check:
+def check_operator(inventory: ClusterInventory) -> Check:
     """Whether somebody looks after EmbeddingJobs here."""
-    if facts.operators is HIDDEN:
+    if inventory.operators is HIDDEN:
         return Check("operator", "unknown", "you may not list Deployments, so it may or may not run")
-    if not facts.operators:
+    if not inventory.operators:
         return Check("operator", "missing", f"no Deployment has the label {OPERATOR_LABEL}", _GET_OPERATOR)
-    deployment = facts.operators[0]
+    deployment = inventory.operators[0]
     place, ready = _place(deployment), _ready(deployment)
     if not ready:
         return Check("operator", "missing", f"{place}: none of its pods is ready", _look_at(deployment))
     watched = [each.partition("=")[2] for each in _arguments(deployment) if each.startswith("--namespace=")]
-    if watched and facts.namespace not in watched:
+    if watched and inventory.namespace not in watched:
         return Check(
             "operator",
             "missing",
-            f"{place} looks after {', '.join(watched)} and not after {facts.namespace}",
-            f"add {facts.namespace} to `namespaces` of its chart, or use -n {watched[0]}",
+            f"{place} looks after {', '.join(watched)} and not after {inventory.namespace}",
+            f"add {inventory.namespace} to `namespaces` of its chart, or use -n {watched[0]}",
         )
     return Check("operator", "ok", f"{place}, {ready} ready, image {_image(deployment)}")
 
 
-def check_namespace(facts: ClusterFacts) -> Check:
+def check_namespace(inventory: ClusterInventory) -> Check:
     """Whether it is there, and which pods it admits."""
-    if facts.namespace_object is HIDDEN:
-        return Check("namespace", "unknown", f"{facts.namespace}; you may not read what it says of pod security")
-    if facts.namespace_object is None:
+    if inventory.namespace_object is HIDDEN:
+        return Check("namespace", "unknown", f"{inventory.namespace}; you may not read what it says of pod security")
+    if inventory.namespace_object is None:
         return Check(
-            "namespace", "missing", f"there is no {facts.namespace}", f"kubectl create namespace {facts.namespace}"
+            "namespace",
+            "missing",
+            f"there is no {inventory.namespace}",
+            f"kubectl create namespace {inventory.namespace}",
         )
-    level = facts.namespace_object["metadata"].get("labels", {}).get(_POD_SECURITY)
+    level = inventory.namespace_object["metadata"].get("labels", {}).get(_POD_SECURITY)
     if level == "restricted":
-        return Check("namespace", "ok", f"{facts.namespace} admits restricted pods only, as those of jobs are")
+        return Check("namespace", "ok", f"{inventory.namespace} admits restricted pods only, as those of jobs are")
     return Check(
         "namespace",
         "warn",
-        f"{facts.namespace} has pod security {level or 'not set'}; pods of jobs fit the strictest",
-        f"kubectl label namespace {facts.namespace} {_POD_SECURITY}=restricted",
+        f"{inventory.namespace} has pod security {level or 'not set'}; pods of jobs fit the strictest",
+        f"kubectl label namespace {inventory.namespace} {_POD_SECURITY}=restricted",
     )
 
 
-def check_permissions(facts: ClusterFacts) -> Iterator[Check]:
+def check_permissions(inventory: ClusterInventory) -> Iterator[Check]:
     """What the user may do with jobs, and with what explains them."""
-    lacking = [right for right in JOB_RIGHTS if not facts.allowed.get(right, False)]
+    lacking = [right for right in JOB_RIGHTS if not inventory.allowed.get(right, False)]
     if lacking:
         yield Check(
             "your jobs",
             "missing",
-            f"in {facts.namespace} you may not {', '.join(map(str, lacking))}",
-            f"kubectl create rolebinding NAME -n {facts.namespace} --clusterrole=f2llm-user --user=YOU, "
+            f"in {inventory.namespace} you may not {', '.join(map(str, lacking))}",
+            f"kubectl create rolebinding NAME -n {inventory.namespace} --clusterrole=f2llm-user --user=YOU, "
             "which an administrator does",
         )
     else:
-        yield Check("your jobs", "ok", f"in {facts.namespace} you may make, change and delete them")
-    lacking = [right for right in POD_RIGHTS if not facts.allowed.get(right, False)]
+        yield Check("your jobs", "ok", f"in {inventory.namespace} you may make, change and delete them")
+    lacking = [right for right in POD_RIGHTS if not inventory.allowed.get(right, False)]
     if lacking:
         yield Check(
             "pods and logs",
             "warn",
-            f"in {facts.namespace} you may not {', '.join(map(str, lacking))}; `f2llm describe` and `logs` need it",
-            f"kubectl create rolebinding NAME -n {facts.namespace} --clusterrole=view --user=YOU",
+            f"in {inventory.namespace} you may not {', '.join(map(str, lacking))}; `f2llm describe` and `logs` need it",
+            f"kubectl create rolebinding NAME -n {inventory.namespace} --clusterrole=view --user=YOU",
         )
     else:
         yield Check("pods and logs", "ok", "you may read them")
 
 
-def check_gpus(facts: ClusterFacts) -> Check:
+def check_gpus(inventory: ClusterInventory) -> Check:
     """Nodes that offer NVIDIA's GPUs to pods."""
-    if facts.nodes is HIDDEN:
+    if inventory.nodes is HIDDEN:
         return Check("GPU nodes", "unknown", "you may not list nodes")
-    usable = [node for node in facts.nodes if is_usable(node)]
+    usable = [node for node in inventory.nodes if is_usable(node)]
     counts = [int(allocatable(node, GPU)) for node in usable if allocatable(node, GPU)]
     if counts:
         return Check("GPU nodes", "ok", f"{len(counts)} of {len(usable)} nodes, {sum(counts)} GPUs in all")
     how = "a pool of GPU nodes, and NVIDIA's device plugin or GPU operator on it; without them only CPUs train"
     found = f"none of {len(usable)} nodes that are ready offers {GPU}"
-    return Check("GPU nodes", "warn", found + ("; new ones come at need" if makes_nodes(facts) else ""), how)
+    return Check("GPU nodes", "warn", found + ("; new ones come at need" if makes_nodes(inventory) else ""), how)
 
 
-def check_optional(facts: ClusterFacts) -> Iterator[Check]:
+def check_optional(inventory: ClusterInventory) -> Iterator[Check]:
     """What is of use where it is there."""
     for name, (group, use) in _OPTIONAL.items():
-        there = group in facts.groups
+        there = group in inventory.groups
         yield Check(name, "ok" if there else "absent", f"{'there' if there else 'not there, and not needed'}: {use}")
 
 
-def makes_nodes(facts: ClusterFacts) -> bool:
+def makes_nodes(inventory: ClusterInventory) -> bool:
     """Whether it is known that the cluster makes nodes for pods that fit nowhere."""
-    return "karpenter.sh" in facts.groups or isinstance(facts.autoscaler, dict)
+    return "karpenter.sh" in inventory.groups or isinstance(inventory.autoscaler, dict)
 
 
 def _judge_kuberay(deployment: Mapping[str, Any], old: str) -> Check:

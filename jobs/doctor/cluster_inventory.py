@@ -62,7 +62,7 @@ _AUTOSCALER = ("cluster-autoscaler-status", "kube-system")
 
 
 @dataclass(frozen=True)
-class ClusterFacts:
+class ClusterInventory:
     """A cluster as one user sees it. `types` has the schema of each type that is served; of Secrets only names of keys
     are kept, under `keys`.
     """
@@ -85,7 +85,7 @@ class ClusterFacts:
     """What the API server says against the document."""
 
 
-def read_cluster(api: "KubeApi", job: EmbeddingJob | None) -> ClusterFacts:
+def read_cluster(api: "KubeApi", job: EmbeddingJob | None) -> ClusterInventory:
     """Ask for everything, and for what `job` names. Raises KubernetesError where the API server does not answer, or
     does not know the user.
     """
@@ -96,11 +96,11 @@ def read_cluster(api: "KubeApi", job: EmbeddingJob | None) -> ClusterFacts:
         named = {key: pool.submit(_object, api, *key) for key in (() if job is None else names_of(job))}
         types = {kind: pool.submit(_schema, api, kind) for kind in _TYPES if _group(kind) in groups}
         kuberay, operators = (pool.submit(_deployments, api, selector) for selector in (KUBERAY_LABEL, OPERATOR_LABEL))
-        nodes = pool.submit(_seen, lambda: tuple(api.list("Node")["items"]))
-        autoscaler = pool.submit(_seen, lambda: api.get("ConfigMap", _AUTOSCALER[0], namespace=_AUTOSCALER[1]))
-        space = pool.submit(_seen, lambda: api.get("Namespace", api.namespace))
+        nodes = pool.submit(_visible, lambda: tuple(api.list("Node")["items"]))
+        autoscaler = pool.submit(_visible, lambda: api.get("ConfigMap", _AUTOSCALER[0], namespace=_AUTOSCALER[1]))
+        space = pool.submit(_visible, lambda: api.get("Namespace", api.namespace))
         refusal = pool.submit(_refusal, api, job) if job is not None and "f2llm.dev" in groups else None
-        return ClusterFacts(
+        return ClusterInventory(
             server=api.server,
             version=version,
             namespace=api.namespace,
@@ -150,7 +150,7 @@ def _schema(api: "KubeApi", kind: str) -> Object | None:
     return found
 
 
-def _seen(look: Callable[[], T]) -> T | Hidden:
+def _visible(look: Callable[[], T]) -> T | Hidden:
     try:
         return look()
     except RefusedByKubernetes:
@@ -159,13 +159,13 @@ def _seen(look: Callable[[], T]) -> T | Hidden:
 
 def _deployments(api: "KubeApi", selector: str) -> Looks:
     """Of the whole cluster."""
-    return _seen(lambda: tuple(api.list("Deployment", selector=selector, everywhere=True)["items"]))
+    return _visible(lambda: tuple(api.list("Deployment", selector=selector, everywhere=True)["items"]))
 
 
 def _object(api: "KubeApi", kind: str, name: str) -> Look:
     if kind == "LocalQueue":
-        return _seen(lambda: _queue(api, name))
-    found = _seen(lambda: api.get(kind, name))
+        return _visible(lambda: _queue(api, name))
+    found = _visible(lambda: api.get(kind, name))
     if kind != "Secret" or found is None or found is HIDDEN:
         return found
     return {"type": found.get("type", ""), "keys": sorted(found.get("data") or ())}
@@ -185,7 +185,7 @@ def _settings(api: "KubeApi", operators: Looks) -> Look:
         return HIDDEN if operators is HIDDEN else None
     pod, namespace = operators[0]["spec"]["template"]["spec"], operators[0]["metadata"]["namespace"]
     names = [each["configMap"]["name"] for each in pod.get("volumes", ()) if "configMap" in each]
-    return _seen(lambda: api.get("ConfigMap", names[0], namespace=namespace)) if names else None
+    return _visible(lambda: api.get("ConfigMap", names[0], namespace=namespace)) if names else None
 
 
 def _allowed(api: "KubeApi", right: Right) -> bool:

@@ -6,10 +6,10 @@ from typing import Any
 from jobs.doctor.capacity import pods_that_fit
 from jobs.doctor.check import Check
 from jobs.doctor.cluster import makes_nodes
-from jobs.doctor.cluster_inventory import HIDDEN, ClusterFacts, names_of
+from jobs.doctor.cluster_inventory import HIDDEN, ClusterInventory, names_of
 from jobs.document.job import EmbeddingJob
 from jobs.errors import ConfigError
-from jobs.manifests.operator_config import Facts, parse_facts
+from jobs.manifests.operator_config import OperatorConfig, parse_operator_config
 from jobs.manifests.pods import Attempt, head_template, worker_template
 
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -18,69 +18,73 @@ _IDENTITIES = ("eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "
 """Annotations by which a cloud gives a ServiceAccount an identity of its own."""
 
 
-def judge_document(job: EmbeddingJob, facts: ClusterFacts) -> list[Check]:
+def judge_document(job: EmbeddingJob, inventory: ClusterInventory) -> list[Check]:
     """Every finding about a document on this cluster."""
-    settings = _settings(facts)
+    settings = _settings(inventory)
     try:
-        pods = [make(Attempt(job, settings or Facts(), 1, ""))["spec"] for make in (head_template, worker_template)]
+        pods = [
+            make(Attempt(job, settings or OperatorConfig(), 1, ""))["spec"] for make in (head_template, worker_template)
+        ]
     except ConfigError as error:
         if settings is None:  # the operator may know the profile
-            return [*_without_pods(job, facts), Check("profiles", "unknown", error.message, error.remedy)]
-        return [*_without_pods(job, facts), Check("profiles", "missing", error.message, error.remedy)]
+            return [*_without_pods(job, inventory), Check("profiles", "unknown", error.message, error.remedy)]
+        return [*_without_pods(job, inventory), Check("profiles", "missing", error.message, error.remedy)]
     profiles = ", ".join(job.spec.cluster.profiles)
     return [
-        *_without_pods(job, facts),
+        *_without_pods(job, inventory),
         *([Check("profiles", "ok", profiles)] if profiles else []),
         check_image(job, settings),
-        check_capacity("head", 1, 1, pods[0], facts),
+        check_capacity("head", 1, 1, pods[0], inventory),
         check_capacity(
-            "workers", job.spec.workers.min or job.spec.workers.replicas, job.spec.workers.replicas, pods[1], facts
+            "workers", job.spec.workers.min or job.spec.workers.replicas, job.spec.workers.replicas, pods[1], inventory
         ),
     ]
 
 
-def _without_pods(job: EmbeddingJob, facts: ClusterFacts) -> Iterator[Check]:
-    yield check_document(job, facts)
-    yield from check_names(job, facts)
-    yield check_credentials(job, facts)
+def _without_pods(job: EmbeddingJob, inventory: ClusterInventory) -> Iterator[Check]:
+    yield check_document(job, inventory)
+    yield from check_names(job, inventory)
+    yield check_credentials(job, inventory)
 
 
-def check_document(job: EmbeddingJob, facts: ClusterFacts) -> Check:
+def check_document(job: EmbeddingJob, inventory: ClusterInventory) -> Check:
     """What the API server says of it."""
     name = job.metadata.name
-    if "EmbeddingJob" not in facts.types or facts.namespace_object is None:
+    if "EmbeddingJob" not in inventory.types or inventory.namespace_object is None:
         return Check("document", "unknown", f"{name}: the API server cannot be asked yet")
-    if facts.refusal is not None:
-        return Check("document", "missing", f"{name}: {facts.refusal}", "correct the document as the message says")
+    if inventory.refusal is not None:
+        return Check("document", "missing", f"{name}: {inventory.refusal}", "correct the document as the message says")
     return Check("document", "ok", f"{name}: the API server would take it")
 
 
-def check_names(job: EmbeddingJob, facts: ClusterFacts) -> Iterator[Check]:
+def check_names(job: EmbeddingJob, inventory: ClusterInventory) -> Iterator[Check]:
     """Every object that the document names."""
     for kind, name in names_of(job):
-        found = facts.named.get((kind, name))
+        found = inventory.named.get((kind, name))
         if found is HIDDEN:
             yield Check(kind, "unknown", f"{name}: you may not read it")
         elif found is None:
-            yield Check(kind, "missing", f"there is no {name} in {facts.namespace}", _how_to_get(kind, name, facts))
+            yield Check(
+                kind, "missing", f"there is no {name} in {inventory.namespace}", _how_to_get(kind, name, inventory)
+            )
         elif kind == "Secret":
             yield Check(kind, "ok", f"{name}, with {', '.join(found['keys']) or 'nothing in it'}")
         else:
             yield Check(kind, "ok", name)
 
 
-def check_credentials(job: EmbeddingJob, facts: ClusterFacts) -> Check:
+def check_credentials(job: EmbeddingJob, inventory: ClusterInventory) -> Check:
     """Where pods get the store's credentials from."""
     cluster, uri = job.spec.cluster, job.spec.storage.uri
     if not uri.startswith("s3://"):
         return Check("storage", "ok", f"{uri}, in a volume of the document")
-    secrets = {name: facts.named.get(("Secret", name)) for name in cluster.secrets}
+    secrets = {name: inventory.named.get(("Secret", name)) for name in cluster.secrets}
     keys = {key: name for name, found in secrets.items() if isinstance(found, dict) for key in found["keys"]}
     if all(key in keys for key in _KEYS):
         return Check("storage", "ok", f"{uri}, keys from Secret {keys[_KEYS[0]]}")
     if any(found is HIDDEN for found in secrets.values()):
         return Check("storage", "unknown", f"{uri}; you may not read {', '.join(secrets)}, where its keys should be")
-    account = facts.named.get(("ServiceAccount", cluster.service_account or ""))
+    account = inventory.named.get(("ServiceAccount", cluster.service_account or ""))
     identity = [
         value
         for name, value in (account["metadata"].get("annotations", {}) if isinstance(account, dict) else {}).items()
@@ -88,7 +92,7 @@ def check_credentials(job: EmbeddingJob, facts: ClusterFacts) -> Check:
     ]
     if identity:
         return Check("storage", "ok", f"{uri}, as {identity[0]} of ServiceAccount {cluster.service_account}")
-    make = f"kubectl -n {facts.namespace} create secret generic NAME {_LITERALS}"
+    make = f"kubectl -n {inventory.namespace} create secret generic NAME {_LITERALS}"
     if secrets:
         lacking = [key for key in _KEYS if key not in keys]
         return Check("storage", "missing", f"{uri}: no {' and '.join(lacking)} in {', '.join(secrets)}", make)
@@ -101,7 +105,7 @@ def check_credentials(job: EmbeddingJob, facts: ClusterFacts) -> Check:
     )
 
 
-def check_image(job: EmbeddingJob, settings: Facts | None) -> Check:
+def check_image(job: EmbeddingJob, settings: OperatorConfig | None) -> Check:
     """Which image the pods start from; whether it can be pulled only a pod finds out."""
     image = job.spec.cluster.image or (None if settings is None else settings.image)
     if image is None:
@@ -118,36 +122,38 @@ def check_image(job: EmbeddingJob, settings: Facts | None) -> Check:
     return Check("image", "ok", f"{image}, {whose}")
 
 
-def check_capacity(what: str, least: int, wanted: int, pod: Mapping[str, Any], facts: ClusterFacts) -> Check:
+def check_capacity(what: str, least: int, wanted: int, pod: Mapping[str, Any], inventory: ClusterInventory) -> Check:
     """How many of the pods fit on the nodes that are there, as if nothing else ran on them."""
     requests = pod["containers"][0]["resources"]["requests"]
     each = ", ".join(f"{quantity} {resource}" for resource, quantity in requests.items())
-    if facts.nodes is HIDDEN:
+    if inventory.nodes is HIDDEN:
         return Check(what, "unknown", f"{wanted} with {each}; you may not list nodes")
-    fit = min(wanted, pods_that_fit(pod, facts.nodes))
+    fit = min(wanted, pods_that_fit(pod, inventory.nodes))
     found = f"{fit} of {wanted} fit on the nodes that are there, were they empty; each takes {each}"
     if fit == wanted:
         return Check(what, "ok", found)
-    if makes_nodes(facts):
+    if makes_nodes(inventory):
         return Check(what, "warn", f"{found}; new nodes come at need", "see that a node pool offers that much")
     where = " ".join(f"{name}={value}" for name, value in pod.get("nodeSelector", {}).items())
     how = f"add nodes with that much{f' and the labels {where}' if where else ''}, or ask for less"
     return Check(what, "missing" if fit < least else "warn", found, how)
 
 
-def _settings(facts: ClusterFacts) -> Facts | None:
+def _settings(inventory: ClusterInventory) -> OperatorConfig | None:
     """The operator's settings, None where they cannot be read."""
-    if not isinstance(facts.settings, dict):
+    if not isinstance(inventory.settings, dict):
         return None
-    name = facts.settings["metadata"]["name"]
+    name = inventory.settings["metadata"]["name"]
     try:
-        return next((parse_facts(text, name) for text in (facts.settings.get("data") or {}).values()), None)
+        return next(
+            (parse_operator_config(text, name) for text in (inventory.settings.get("data") or {}).values()), None
+        )
     except ConfigError:  # of another version
         return None
 
 
-def _how_to_get(kind: str, name: str, facts: ClusterFacts) -> str:
-    space = f"-n {facts.namespace}"
+def _how_to_get(kind: str, name: str, inventory: ClusterInventory) -> str:
+    space = f"-n {inventory.namespace}"
     if kind == "Secret":
         return f"kubectl {space} create secret generic {name} {_LITERALS}, where it holds the store's keys"
     commands = {

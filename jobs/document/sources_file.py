@@ -22,9 +22,9 @@ MIN_SCORE = 4.0
 class ColumnNames(Section):
     """Which columns hold what, where they have unusual names."""
 
-    query: str | None = Field(None, description="Column of the query; null recognises the usual names.")
-    positive: str | None = Field(None, description="Column of the positive; null recognises the usual names.")
-    negatives: tuple[str, ...] | None = Field(None, description="Columns of hard negatives; null recognises them.")
+    query: str | None = Field(None, description="Column of the query; null recognizes the usual names.")
+    positive: str | None = Field(None, description="Column of the positive; null recognizes the usual names.")
+    negatives: tuple[str, ...] | None = Field(None, description="Columns of hard negatives; null recognizes them.")
     score: str | None = Field(None, description="Column of the score of a pair, for sts and scored.")
 
 
@@ -37,7 +37,7 @@ class SourceInput(Section):
         description="What a positive means; sts is scored pairs to evaluate on, scored is scored pairs to train on."
     )
     instruction: str | None = Field(None, description="What queries are prefixed with; null takes the files' own.")
-    licence: str = Field("", description="Licence of the texts; it is shown in the model card.")
+    license: str = Field("", description="License of the texts; it is shown in the model card.")
     columns: ColumnNames = Field(default_factory=ColumnNames, description="Columns with unusual names.")
     negatives: Annotated[int, Field(ge=0, le=128)] | None = Field(
         None, description="Hard negatives to keep of every row; null keeps as many as every row has."
@@ -100,7 +100,7 @@ def load_sources_file(path: str) -> SourcesFile:
 
 
 def parse_source(
-    text: str, *, instruction: str | None, licence: str, mine_lexical: int, min_score: float | None = None
+    text: str, *, instruction: str | None, license: str, mine_lexical: int, min_score: float | None = None
 ) -> SourceInput:
     """`NAME:KIND=ADDRESS` of the command line. Raises UsageError for anything else."""
     what, equals, address = text.partition("=")
@@ -116,7 +116,7 @@ def parse_source(
             "address": address,
             "kind": kind,
             "instruction": instruction,
-            "licence": licence,
+            "license": license,
             # Only where other rows' positives are wrong answers can they be mined as such.
             "mine_lexical": mine_lexical if kind in (Kind.RETRIEVAL, "scored") else 0,
             "min_score": min_score if kind == "scored" else None,

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ray_app.run_directory.status import RunStatus
 
-PUBLISHED_KEY = "published"
+REPORT_KEY = "published"
 STOP_KEY = "stop"
 """Holds the id of the attempt that should write a checkpoint and end; the driver reads it in answers to its writes."""
 
 
-class PublishedFailure(BaseModel):
+class ReportedFailure(BaseModel):
     """The error that ended a run, by the classes of data_io.errors."""
 
     model_config = ConfigDict(frozen=True)
@@ -29,7 +29,7 @@ def _this_minute() -> datetime:
     return datetime.now(UTC).replace(second=0, microsecond=0)
 
 
-class Published(BaseModel):
+class DriverReport(BaseModel):
     """`attempt` is naming.attempt_id; what another attempt said is not about this one. `said` is the driver's clock to
     the minute, so that a driver with nothing new to say writes once a minute.
     """
@@ -39,16 +39,16 @@ class Published(BaseModel):
     attempt: str
     run: RunStatus
     said: datetime = Field(default_factory=_this_minute)
-    failure: PublishedFailure | None = None
+    failure: ReportedFailure | None = None
 
 
-def published_in(config_map: Mapping[str, Any] | None, *, attempt: str) -> Published | None:
+def driver_report_in(config_map: Mapping[str, Any] | None, *, attempt: str) -> DriverReport | None:
     """What this attempt has said; None where it has not, or where somebody else wrote something else there."""
-    text = ((config_map or {}).get("data") or {}).get(PUBLISHED_KEY)
+    text = ((config_map or {}).get("data") or {}).get(REPORT_KEY)
     if text is None:
         return None
     try:
-        found = Published.model_validate_json(text)
+        found = DriverReport.model_validate_json(text)
     except ValidationError:
         return None
     return found if found.attempt == attempt else None

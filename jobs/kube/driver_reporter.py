@@ -17,19 +17,19 @@ from data_io.errors import F2LLMError
 from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from jobs.kube.driver_report import Published
+    from jobs.kube.driver_report import DriverReport
     from ray_app.run_directory.status import RunStatus
 
 EVERY_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
-Send = Callable[["Published"], str]
+Send = Callable[["DriverReport"], str]
 """Writes the words; answers the id of the attempt that should stop, empty for none."""
 
 
 @contextmanager
-def publishing() -> Iterator[Callable[["RunStatus"], None]]:
+def driver_reporting() -> Iterator[Callable[["RunStatus"], None]]:
     """What to call with each new status. Outside a pod of the operator's nothing happens.
 
     An F2LLMError that leaves the block is published with its class and raised.
@@ -38,7 +38,7 @@ def publishing() -> Iterator[Callable[["RunStatus"], None]]:
     if not name or not attempt:
         yield lambda status: None
         return
-    publisher = Publisher(_reporter_of(name), attempt, stop=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    publisher = DriverReporter(_reporter_of(name), attempt, stop=lambda: os.kill(os.getpid(), signal.SIGTERM))
     publisher.start()
     try:
         yield publisher
@@ -50,20 +50,20 @@ def publishing() -> Iterator[Callable[["RunStatus"], None]]:
 
 def _reporter_of(config_map: str) -> Send:
     """Writes reports into a ConfigMap, from inside a pod."""
-    from jobs.kube.driver_report import PUBLISHED_KEY, STOP_KEY
+    from jobs.kube.driver_report import REPORT_KEY, STOP_KEY
 
     with needs("cluster"):
         from jobs.kube.api import connect
     api = connect()
 
-    def send(words: "Published") -> str:
-        answer = api.patch("ConfigMap", config_map, {"data": {PUBLISHED_KEY: words.model_dump_json()}})
+    def send(words: "DriverReport") -> str:
+        answer = api.patch("ConfigMap", config_map, {"data": {REPORT_KEY: words.model_dump_json()}})
         return str(answer.get("data", {}).get(STOP_KEY, ""))
 
     return send
 
 
-class Publisher:
+class DriverReporter:
     """Keeps the newest status and sends it from a thread of its own."""
 
     def __init__(
@@ -95,12 +95,12 @@ class Publisher:
 
     def _say(self, error: F2LLMError | None) -> bool:
         """Send what is known; True where that worked or there is nothing to say."""
-        from jobs.kube.driver_report import Published, PublishedFailure
+        from jobs.kube.driver_report import DriverReport, ReportedFailure
         from ray_app.run_directory.status import RunStatus
 
         failure = None
         if error is not None:
-            failure = PublishedFailure(
+            failure = ReportedFailure(
                 error=type(error).__name__,
                 error_class=error.error_class,
                 retryable=error.retryable,
@@ -111,7 +111,7 @@ class Publisher:
         if status is None:
             return True
         try:
-            wish = self._send(Published(attempt=self._attempt, run=status, failure=failure))
+            wish = self._send(DriverReport(attempt=self._attempt, run=status, failure=failure))
         except F2LLMError as trouble:
             _log.warning("progress was not published: %s", trouble.message)
             return False

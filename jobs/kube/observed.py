@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from jobs.kube.driver_report import Published
+from jobs.kube.driver_report import DriverReport
 from jobs.kube.names import ATTEMPT_LABEL, EVALUATION_GROUP, GROUP_LABEL, NODE_TYPE_LABEL
 
 _WAITS_FOR_GOOD = frozenset(
@@ -30,18 +30,18 @@ class Pod:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observed:
     """Of the attempt that the status counts: its RayJob, RayCluster and words; and the pods of all attempts.
 
-    `stop_wish` is the id of the attempt that was last asked to stop, `document` the text that the attempt began with,
-    empty where none has.
+    `stop_request` is the id of the attempt that was last asked to stop, `document` the text that the attempt began
+    with, empty where none has.
     """
 
     ray_job: Mapping[str, Any] | None = None
     ray_cluster: Mapping[str, Any] | None = None
     pods: tuple[Pod, ...] = ()
-    published: Published | None = None
-    stop_wish: str = ""
+    driver_report: DriverReport | None = None
+    stop_request: str = ""
     document: str = ""
 
     def workers(self, attempt: int) -> list[Pod]:
@@ -73,12 +73,12 @@ class Seen:
         begun = (self.ray_job or {}).get("status", {}).get("startTime")
         return datetime.fromisoformat(begun) if begun and self.deployment_status else None
 
-    def since_begun(self) -> "Seen":
+    def since_begun(self) -> "Observed":
         """Without the words of a driver whose pods Kueue took away since. A driver's clock shows minutes."""
-        if self.published is None or self.ray_job is None or self.waits_for_quota:
+        if self.driver_report is None or self.ray_job is None or self.waits_for_quota:
             return self
-        old = not self.deployment_status or (self.begun and self.published.said < self.begun.replace(second=0))
-        return replace(self, published=None) if old else self
+        old = not self.deployment_status or (self.begun and self.driver_report.said < self.begun.replace(second=0))
+        return replace(self, driver_report=None) if old else self
 
     @property
     def cluster_is_ready(self) -> bool:

@@ -59,7 +59,7 @@ class Condition(_StatusPart):
     last_transition_time: str = Field(description="When `status` last changed.")
 
 
-class Failure(_StatusPart):
+class JobFailure(_StatusPart):
     """How the last attempt that failed ended."""
 
     attempt: int = Field(description="Which attempt.")
@@ -102,8 +102,8 @@ class JobStatus(_StatusPart):
     restarts: int = Field(0, description="Starts of the workers in this attempt after the first.")
     steps_lost: int = Field(0, description="Steps that were repeated because a checkpoint was older.")
     last_checkpoint_step: int | None = Field(None, description="Step of the newest complete checkpoint.")
-    last_failure: Failure | None = Field(None, description="How the last attempt that failed ended.")
-    conditions: tuple[Condition, ...] = Field((), description="Judgements with reasons.")
+    last_failure: JobFailure | None = Field(None, description="How the last attempt that failed ended.")
+    conditions: tuple[Condition, ...] = Field((), description="Judgments with reasons.")
 
     def condition(self, kind: ConditionType) -> Condition | None:
         return next((each for each in self.conditions if each.type is kind), None)

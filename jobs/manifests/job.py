@@ -15,7 +15,7 @@ from jobs.kube.names import (
     progress_name,
 )
 from jobs.manifests.objects import METRICS_PORT, namespaced, network_policy, ray_cluster, worker_group
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.pods import (
     DOCUMENT_FILE,
     DOCUMENT_FOLDER,
@@ -28,15 +28,15 @@ from jobs.manifests.pods import (
 from ray_app.config import EVALUATION_RESOURCE
 
 
-def render(job: EmbeddingJob, facts: Facts, *, attempt: int = 1, uid: str = "") -> list[dict[str, Any]]:
+def render(job: EmbeddingJob, config: OperatorConfig, *, attempt: int = 1, uid: str = "") -> list[dict[str, Any]]:
     """Every object of a job and of one attempt, in the order in which they are made.
 
     With the job's `uid` they belong to it and go with it. Raises ConfigError for a profile that is not known.
     """
-    return [*standing_objects(job, facts, uid=uid), *attempt_objects(job, facts, attempt=attempt, uid=uid)]
+    return [*standing_objects(job, config, uid=uid), *attempt_objects(job, config, attempt=attempt, uid=uid)]
 
 
-def standing_objects(job: EmbeddingJob, facts: Facts, *, uid: str) -> list[dict[str, Any]]:
+def standing_objects(job: EmbeddingJob, config: OperatorConfig, *, uid: str) -> list[dict[str, Any]]:
     """What a job has once, whatever its attempts. The operator owns all of it and may apply it again at any time."""
     name = job.metadata.name
     account = [] if job.spec.cluster.service_account else [_object(job, uid, "v1", "ServiceAccount", guard_name(name))]
@@ -77,9 +77,9 @@ def standing_objects(job: EmbeddingJob, facts: Facts, *, uid: str) -> list[dict[
     ]
 
 
-def attempt_objects(job: EmbeddingJob, facts: Facts, *, attempt: int, uid: str) -> list[dict[str, Any]]:
+def attempt_objects(job: EmbeddingJob, config: OperatorConfig, *, attempt: int, uid: str) -> list[dict[str, Any]]:
     """What an attempt has: its document, which never changes, and its RayJob, which is made once."""
-    this = Attempt(job, facts, attempt, uid)
+    this = Attempt(job, config, attempt, uid)
     name = attempt_name(job.metadata.name, attempt)
     document = _object(
         job, uid, "v1", "ConfigMap", name, data={DOCUMENT_FILE: attempt_document(job).to_yaml()}, immutable=True
@@ -129,7 +129,7 @@ def attempt_document(job: EmbeddingJob) -> EmbeddingJob:
 def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
     workers = attempt.job.spec.workers
     return ray_cluster(
-        attempt.facts,
+        attempt.config,
         head_template(attempt),
         worker_template(attempt),
         cpus=workers.cpus,

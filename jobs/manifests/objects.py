@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.kube.names import WORKER_GROUP
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.pods import ray_cpus
 
 METRICS_PORT = 8080
@@ -41,7 +41,7 @@ def network_policy(own: Mapping[str, str], *, ports: Sequence[int]) -> dict[str,
 
 
 def ray_cluster(
-    facts: Facts,
+    config: OperatorConfig,
     head: Mapping[str, Any],
     worker: Mapping[str, Any],
     *,
@@ -55,7 +55,7 @@ def ray_cluster(
     groups beside it.
     """
     return {
-        "rayVersion": facts.ray_version,
+        "rayVersion": config.ray_version,
         "authOptions": {"mode": "token"},
         "headGroupSpec": {
             # No core for work: what is on the head would be lost with nobody to repeat it.

@@ -72,7 +72,7 @@ PROFILES: Mapping[str, Profile] = {
 }
 
 
-class Facts(Section):
+class OperatorConfig(Section):
     """The operator's configuration."""
 
     image: str = Field("f2llm-ray:0.1.0", description="Image of pods whose document names none.")
@@ -104,15 +104,15 @@ class Facts(Section):
         return [known[name] for name in cluster.profiles]
 
 
-def load_facts(path: Path | None) -> Facts:
+def load_operator_config(path: Path | None) -> OperatorConfig:
     """The operator's configuration file, or what is built in. Raises ConfigError for a file that is none."""
-    return Facts() if path is None else parse_facts(path.read_text(encoding="utf-8"), str(path))
+    return OperatorConfig() if path is None else parse_operator_config(path.read_text(encoding="utf-8"), str(path))
 
 
-def parse_facts(text: str, name: str) -> Facts:
+def parse_operator_config(text: str, name: str) -> OperatorConfig:
     """The operator's configuration from the text of its file, called `name` in the ConfigError where it is none."""
     raw = read_yaml(text, name, holds="settings of the operator")
     try:
-        return Facts.model_validate(raw.value)
+        return OperatorConfig.model_validate(raw.value)
     except ValidationError as error:
         raise ConfigError(f"{name}: {first_problem(error)}", remedy="see `f2llm-operator` in docs/cluster.md") from None

@@ -21,7 +21,7 @@ from jobs.kube.names import (
     job_labels,
     progress_name,
 )
-from jobs.manifests.operator_config import Facts, Profile
+from jobs.manifests.operator_config import OperatorConfig, Profile
 from ray_app.config import WorkersSpec
 
 DOCUMENT_FOLDER = "/etc/f2llm"
@@ -41,18 +41,18 @@ class Pods:
     """What all pods of a Ray cluster have in common."""
 
     cluster: ClusterSpec
-    facts: Facts
+    config: OperatorConfig
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
 
     @property
     def profiles(self) -> list[Profile]:
-        return self.facts.profiles_of(self.cluster)
+        return self.config.profiles_of(self.cluster)
 
     @property
     def grace_seconds(self) -> int:
         given = [profile.grace_seconds for profile in self.profiles if profile.grace_seconds is not None]
-        return min([self.facts.grace_seconds, *given])
+        return min([self.config.grace_seconds, *given])
 
     @property
     def drain_seconds(self) -> int:
@@ -64,7 +64,7 @@ class Attempt:
     """Which attempt of which job the pods are for."""
 
     job: EmbeddingJob
-    facts: Facts
+    config: OperatorConfig
     number: int
     uid: str
 
@@ -74,7 +74,7 @@ class Attempt:
 
     @property
     def pods(self) -> Pods:
-        return Pods(self.job.spec.cluster, self.facts, self.labels, _STAYS)
+        return Pods(self.job.spec.cluster, self.config, self.labels, _STAYS)
 
 
 def head_template(attempt: Attempt) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def pod_template(
     mounts: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """A pod of one container, `settings` applied in their order: what comes last wins."""
-    cluster, facts = pods.cluster, pods.facts
+    cluster, config = pods.cluster, pods.config
     environment = {
         "HOME": "/tmp",
         "USER": "f2llm",  # libraries ask for a name, and the user of a pod may have none
@@ -174,9 +174,9 @@ def pod_template(
         "shareProcessNamespace": True,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": facts.run_as_user,
-            "runAsGroup": facts.run_as_user,
-            "fsGroup": facts.run_as_user,
+            "runAsUser": config.run_as_user,
+            "runAsGroup": config.run_as_user,
+            "fsGroup": config.run_as_user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "nodeSelector": {name: value for each in settings for name, value in each.node_selector.items()},
@@ -186,8 +186,8 @@ def pod_template(
         "containers": [
             {
                 "name": container,
-                "image": cluster.image or facts.image,
-                "imagePullPolicy": facts.image_pull_policy,
+                "image": cluster.image or config.image,
+                "imagePullPolicy": config.image_pull_policy,
                 "env": [{"name": name, "value": value} for name, value in environment.items()],
                 "envFrom": [{"secretRef": {"name": name}} for name in cluster.secrets],
                 "resources": _resources(settings, resources),

@@ -8,7 +8,7 @@ from jobs.document.job import API_VERSION, EmbeddingJob, apply_overrides, parse_
 from jobs.document.yaml12 import Block, RawDocument, write_yaml
 from jobs.kube.names import NODE_TYPE_LABEL, SERVICE_LABEL
 from jobs.manifests.objects import METRICS_PORT, namespaced, network_policy, ray_cluster
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.pods import Pods, cpu_quantity, keep_from_kubernetes, pod_template, ray_cpus, worker_resources
 from ray_app.config import WorkersSpec
 from ray_app.serving.settings import PORT, ServeSettings
@@ -27,14 +27,14 @@ def document_for(name: str | None, overrides: Iterable[str]) -> EmbeddingJob:
 
 
 def render_service(
-    model: str, document: EmbeddingJob, facts: Facts, *, name: str, replicas: int
+    model: str, document: EmbeddingJob, config: OperatorConfig, *, name: str, replicas: int
 ) -> list[dict[str, Any]]:
     """The RayService `name` and what guards its pods. Of the document it takes `cluster`, `workers` and `storage.s3`.
 
     Raises ConfigError for a profile that is not known.
     """
     cluster, workers = document.spec.cluster, document.spec.workers
-    pods = Pods(cluster, facts, _labels(name), {})
+    pods = Pods(cluster, config, _labels(name), {})
     settings = ServeSettings(
         model=model,
         name=name,
@@ -64,7 +64,7 @@ def render_service(
                 # The head stays in the Service: its proxy answers while pods take turns to replace their copies.
                 "serveConfigV2": Block(write_yaml(_serve_config(settings))),
                 "rayClusterConfig": ray_cluster(
-                    facts,
+                    config,
                     _template(pods, "ray-head", cluster, workers),
                     _template(pods, "ray-worker", cluster, workers),
                     cpus=workers.cpus,

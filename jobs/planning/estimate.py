@@ -114,7 +114,7 @@ def select_sources(spec: JobSpec, data: DataSize) -> tuple[SourceSize, ...]:
     return tuple(known[name] for name in wanted)
 
 
-def make_plan(spec: JobSpec, data: DataSize, architecture: Architecture | None) -> Plan:
+def estimate_job(spec: JobSpec, data: DataSize, architecture: Architecture | None) -> Plan:
     """Work the job out. Raises ConfigError where the data set or the model cannot serve the document."""
     sources = select_sources(spec, data)
     if architecture is not None and (mend := too_wide(spec.train.matryoshka_dims, architecture.hidden_size)):

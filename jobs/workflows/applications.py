@@ -12,12 +12,12 @@ from applications.index import Built, build_index
 from applications.index_files import IndexManifest, VectorKind
 from applications.search import Hit, Method, open_index
 from data_io.config import S3Options
-from data_io.execution import Run, Say, in_process
+from data_io.execution import Executor, Say, in_process
 from data_io.storage.store import open_store
 from jobs.errors import ConfigError
 from jobs.workflows.models import instruction_of, query_prefix
-from jobs.workflows.processes import task_runner
-from ray_app.inference.embed_files import OnProgress
+from jobs.workflows.processes import task_executor
+from ray_app.inference.embed_files import OnEmbedding
 from ray_app.inference.encoder import Cut
 from ray_app.inference.model_source import ExportedModel, find_exported, open_encoder
 
@@ -36,13 +36,13 @@ def index(
     workers: int | None,
     gpus: int,
     say: Say,
-    on_progress: OnProgress,
+    on_progress: OnEmbedding,
 ) -> Built:
     """Index the texts of files in `out`."""
     found = find_exported(open_store(model, s3), batch_tokens=batch_tokens)
     return build_index(
         found, address, open_store(out, s3), column=column, id_column=id_column, dimensions=dimensions,
-        vectors=vectors, run=_runner(workers, gpus), say=say, on_progress=on_progress,
+        vectors=vectors, executor=_executor(workers, gpus), say=say, on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -92,14 +92,14 @@ def train_classifier(
     workers: int | None,
     gpus: int,
     say: Say,
-    on_progress: OnProgress,
+    on_progress: OnEmbedding,
 ) -> ProbeManifest:
     """Train a linear probe on labeled texts into `out`; `prompt` or `instruction` goes before each text."""
     found = find_exported(open_store(model, s3), batch_tokens=batch_tokens)
     return classify.train(
         found, address, open_store(out, s3), label=label, column=column,
         instruction=instruction_of(found, prompt, instruction), dimensions=dimensions, held_out=held_out, seed=seed,
-        run=_runner(workers, gpus), say=say, on_progress=on_progress,
+        executor=_executor(workers, gpus), say=say, on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -115,14 +115,14 @@ def predict_labels(
     workers: int | None,
     gpus: int,
     say: Say,
-    on_progress: OnProgress,
+    on_progress: OnEmbedding,
 ) -> Predicted:
     """Label the texts of files with a probe."""
     manifest, weights = read_probe(open_store(probe, s3))
     found = _model_of(probe, manifest, model, s3, batch_tokens=batch_tokens)
     return classify.predict(
-        found, (manifest, weights), address, open_store(out, s3), column=column, run=_runner(workers, gpus), say=say,
-        on_progress=on_progress,
+        found, (manifest, weights), address, open_store(out, s3), column=column, executor=_executor(workers, gpus),
+        say=say, on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -144,23 +144,23 @@ def cluster_texts(
     workers: int | None,
     gpus: int,
     say: Say,
-    on_progress: OnProgress,
+    on_progress: OnEmbedding,
 ) -> Clusters:
     """Group the texts of files into `out`, with a map; `prompt` or `instruction` goes before each text."""
     found = find_exported(open_store(model, s3), batch_tokens=batch_tokens)
     return cluster.cluster_texts(
         found, address, open_store(out, s3), column=column, instruction=instruction_of(found, prompt, instruction),
         dimensions=dimensions, method=method, clusters=clusters, smallest=smallest, seed=seed,
-        run=_runner(workers, gpus), say=say, on_progress=on_progress,
+        executor=_executor(workers, gpus), say=say, on_progress=on_progress,
     )  # fmt: skip
 
 
-def _runner(workers: int | None, gpus: int) -> Run:
-    """As `task_runner`, but a single task runs here: few texts are embedded before Ray would have started."""
+def _executor(workers: int | None, gpus: int) -> Executor:
+    """As `task_executor`, but a single task runs here: few texts are embedded before Ray would have started."""
 
     def run(work: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         todo = list(tasks)
-        with task_runner(workers, gpus=gpus) if gpus or len(todo) > 1 else nullcontext(in_process) as chosen:
+        with task_executor(workers, gpus=gpus) if gpus or len(todo) > 1 else nullcontext(in_process) as chosen:
             yield from chosen(work, todo)
 
     return run

@@ -15,14 +15,14 @@ from data_io.inspection.statistics import ROW_GROUPS_PER_SOURCE, DatasetStatisti
 from data_io.inspection.verify import verify_dataset
 from data_io.preparation import documentation, files, public
 from data_io.preparation.files import FileInput, is_large
-from data_io.sources.catalogue import LicenceRule
+from data_io.sources.catalogue import LicenseRule
 from data_io.storage import probe
 from data_io.storage.store import Store, open_store
 from data_io.user_files.columns import Columns
 from jobs.document.job import EmbeddingJob
 from jobs.document.sources_file import SourcesFile
 from jobs.planning.estimate import DataSize, SourceSize
-from jobs.workflows.processes import task_runner
+from jobs.workflows.processes import task_executor
 from ray_app.reporting.study_report import GIVEN_BY
 
 LONGEST_MEASURED_TOKENS = 32_768
@@ -68,9 +68,9 @@ def prepare_files(
     ]
     settings = sources.model_dump(exclude={"sources"})
     memory = _memory_bytes(memory_mib)
-    with task_runner(workers if is_large(inputs, memory_bytes=memory) else 1) as run:
+    with task_executor(workers if is_large(inputs, memory_bytes=memory) else 1) as executor:
         made = files.prepare_files(
-            store, inputs, exclude=exclude, s3=s3, memory_bytes=memory, run=run, progress=say, **settings
+            store, inputs, exclude=exclude, s3=s3, memory_bytes=memory, executor=executor, progress=say, **settings
         )
     return _size_of(made, store)
 
@@ -83,7 +83,7 @@ def prepare_recipe(
     folder: str | None,
     revisions: Mapping[str, str],
     max_rows: int | None,
-    licence: LicenceRule,
+    license: LicenseRule,
     exclude: Sequence[str],
     workers: int | None,
     memory_mib: int | None,
@@ -94,10 +94,10 @@ def prepare_recipe(
     `workers` processes read one source each; None means one, as sources may be small.
     """
     store = open_store(uri, s3)
-    with task_runner(workers or 1) as run:
+    with task_executor(workers or 1) as executor:
         made = public.prepare_recipe(
-            store, names, folder=folder, revisions=revisions, max_rows=max_rows, licence=licence, exclude=exclude,
-            s3=s3, memory_bytes=_memory_bytes(memory_mib), run=run, progress=say,
+            store, names, folder=folder, revisions=revisions, max_rows=max_rows, license=license, exclude=exclude,
+            s3=s3, memory_bytes=_memory_bytes(memory_mib), executor=executor, progress=say,
         )  # fmt: skip
     return _size_of(made, store)
 
@@ -108,7 +108,7 @@ def prepare_released(
     folder: str,
     *,
     max_rows: int | None,
-    licence: LicenceRule,
+    license: LicenseRule,
     exclude: Sequence[str],
     workers: int | None,
     memory_mib: int | None,
@@ -116,10 +116,10 @@ def prepare_released(
 ) -> DataSize:
     """Make a data set of the recipe's published files. Workers as in `prepare_recipe`."""
     store = open_store(uri, s3)
-    with task_runner(workers or 1) as run:
+    with task_executor(workers or 1) as executor:
         made = public.prepare_released(
-            store, folder, max_rows=max_rows, licence=licence, exclude=exclude,
-            s3=s3, memory_bytes=_memory_bytes(memory_mib), run=run, progress=say,
+            store, folder, max_rows=max_rows, license=license, exclude=exclude,
+            s3=s3, memory_bytes=_memory_bytes(memory_mib), executor=executor, progress=say,
         )  # fmt: skip
     return _size_of(made, store)
 

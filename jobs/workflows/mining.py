@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from data_io.config import S3Options
 from data_io.storage.store import open_store
 from jobs.errors import ConfigError
-from ray_app.mining.job import OnProgress, Workers, mine_dataset
+from ray_app.mining.job import OnMining, Workers, mine_dataset
 from ray_app.mining.report import MiningReport, quantile
 from ray_app.mining.selection import MiningRule
 
@@ -29,7 +29,7 @@ def mine_data(
     keep_work: bool,
     workers: int | None,
     gpus: int,
-    on_progress: OnProgress,
+    on_progress: OnMining,
 ) -> MiningReport:
     """Mine hard negatives into a new data set. Raises ConfigError for a rule that cannot be met."""
     try:

@@ -16,7 +16,7 @@ from data_io.task import format_query
 from data_io.task import instruction_of as instruction_in
 from jobs.document.job import EmbeddingJob
 from jobs.errors import ConfigError, UsageError
-from jobs.workflows.processes import task_runner
+from jobs.workflows.processes import task_executor
 from jobs.workflows.runs import find_document
 from ray_app.checkpointing.weights import OnBytes
 from ray_app.config import EvaluationSpec, JobSpec
@@ -24,8 +24,7 @@ from ray_app.evaluation import tasks as task_evaluation
 from ray_app.export import merge as merging
 from ray_app.export import run as exporting
 from ray_app.export.merge import Measure, Merged, RunCheckpoints, Source, find_checkpoints, open_models
-from ray_app.inference.embed_files import Embedded, embed_texts
-from ray_app.inference.embed_files import OnProgress as OnEmbedded
+from ray_app.inference.embed_files import Embedded, OnEmbedding, embed_texts
 from ray_app.inference.embed_shard import Precision
 from ray_app.inference.encoder import Cut
 from ray_app.inference.model_source import EmbeddingModel, find_exported, initial_model
@@ -98,7 +97,7 @@ def evaluate_tasks(
     overwrite: bool,
     workers: int,
     gpus: int,
-    on_progress: task_evaluation.OnProgress,
+    on_progress: task_evaluation.OnTask,
 ) -> TaskReport:
     """Measure the model of a run, or of an exported folder, on tasks of mteb and of the user's own."""
     document = find_document(place, data, s3)
@@ -115,11 +114,11 @@ def evaluate_tasks(
         earlier = initial_model(f"{name or document.metadata.name}-before", document.job_spec, store)
     model = earlier if before and earlier else find_exported(open_store(place, s3), name=name)
     results = open_store(out, s3) if out is not None else open_store(place, s3).child(RESULTS)
-    with task_runner(workers, gpus=gpus) as run:
+    with task_executor(workers, gpus=gpus) as executor:
         return task_evaluation.evaluate_tasks(
             model, tasks, results=results, data=store, instructions=instructions,
             cut=Cut(dimensions), before=None if before else earlier, overwrite=overwrite,
-            on_progress=on_progress, run=run,
+            on_progress=on_progress, executor=executor,
         )  # fmt: skip
 
 
@@ -195,15 +194,15 @@ def embed(
     workers: int | None,
     gpus: int,
     say: Say,
-    on_progress: OnEmbedded,
+    on_progress: OnEmbedding,
 ) -> Embedded:
     """Embed the texts of files into `out`, each behind the model's prompt of that name, or behind an instruction."""
     found = find_exported(open_store(model, s3), batch_tokens=batch_tokens)
-    with task_runner(workers, gpus=gpus) as run:
+    with task_executor(workers, gpus=gpus) as executor:
         return embed_texts(
             found, address, open_store(out, s3), cut=Cut(dimensions, normalize),
             instruction=instruction_of(found, prompt, instruction), column=column, keep=keep, into=into,
-            precision=precision, shard_rows=shard_rows, run=run, say=say, on_progress=on_progress,
+            precision=precision, shard_rows=shard_rows, executor=executor, say=say, on_progress=on_progress,
         )  # fmt: skip
 
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from data_io.execution import Run, in_process
+from data_io.execution import Executor, in_process
 from jobs.extras import needs
 
 
 @contextmanager
-def task_runner(workers: int | None, *, gpus: int = 0) -> Iterator[Run]:
+def task_executor(workers: int | None, *, gpus: int = 0) -> Iterator[Executor]:
     """Run independent tasks in `workers` processes on Ray (None: one per core where Ray is installed), or here if that
     is one. With `gpus`, in as many processes, each with a GPU of its own.
     """
@@ -19,6 +19,6 @@ def task_runner(workers: int | None, *, gpus: int = 0) -> Iterator[Run]:
         yield in_process
         return
     with needs("train"):
-        from ray_app.ray_runtime.task_pool import ray_run
-    with ray_run(count, gpus=gpus) as run:
+        from ray_app.ray_runtime.task_pool import ray_executor
+    with ray_executor(count, gpus=gpus) as run:
         yield run

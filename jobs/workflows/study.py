@@ -28,7 +28,7 @@ from ray_app.reporting.study_page import render_study
 from ray_app.reporting.study_report import StudyResults
 from ray_app.reporting.study_results import VariantFacts, measures_of, save_results, study_results
 from ray_app.run_directory.directory import read_status
-from ray_app.run_directory.driver_lease import Lease
+from ray_app.run_directory.driver_lease import DriverLease
 from ray_app.run_directory.exit_record import read_exit_record
 from ray_app.run_directory.status import RunStatus
 
@@ -150,7 +150,7 @@ def run_study(study: Study, *, parallel: int, say: Callable[[str], None]) -> Stu
     """
     data = study_data(study)
     store = open_store(study.uri, study.s3)
-    with Lease(store, say=say):
+    with DriverLease(store, say=say):
         records = StudyRecords(study)
         records.refuse_others(data)
         todo = [run for run in study.runs if records.state(run) != "finished"]

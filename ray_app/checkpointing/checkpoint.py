@@ -41,7 +41,7 @@ from ray_app.run_directory.checkpoints import (
     MANIFEST_FILE,
     CheckpointManifest,
     CheckpointName,
-    Progress,
+    TrainingProgress,
     list_checkpoints,
     read_manifest,
 )
@@ -61,7 +61,7 @@ workers reads little that is not its own.
 class Fragment:
     """This rank's part of one state of one parameter: elements [start, start + len) of the flattened parameter.
 
-    `values` is a view, fp32 [n], into the optimiser's own memory: writing to it restores the state.
+    `values` is a view, fp32 [n], into the optimizer's own memory: writing to it restores the state.
     """
 
     name: str
@@ -80,11 +80,11 @@ class TrainingState(Protocol):
         ...
 
     def fragments(self) -> Iterable[Fragment]:
-        """This rank's part of the model and optimiser state, as views into it."""
+        """This rank's part of the model and optimizer state, as views into it."""
         ...
 
     def finish_restore(self, *, updates: int) -> None:
-        """Called once every fragment is restored; the optimiser state has seen so many updates."""
+        """Called once every fragment is restored; the optimizer state has seen so many updates."""
         ...
 
 
@@ -162,7 +162,7 @@ class CheckpointSaver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: tuple[CheckpointName, float, ThreadFuture[float]] | None = None
 
-    def start(self, progress: Progress) -> SavedCheckpoint | None:
+    def start(self, progress: TrainingProgress) -> SavedCheckpoint | None:
         """Begin to save; waits for the save before it, and returns that one if there was any."""
         begin = monotonic()
         finished = self.finish()
@@ -186,7 +186,7 @@ class CheckpointSaver:
         self._pending = None
         return SavedCheckpoint(name, stall, future.result())
 
-    def _save(self, name: CheckpointName, progress: Progress, staged: dict[str, _Chunk]) -> float:
+    def _save(self, name: CheckpointName, progress: TrainingProgress, staged: dict[str, _Chunk]) -> float:
         begin = monotonic()
         folder = self._run.child(name.folder)
         writer = StoreWriter(folder)
@@ -222,7 +222,7 @@ class CheckpointSaver:
 class Restored:
     """What training goes on from, and a line for every newer checkpoint that was damaged."""
 
-    progress: Progress
+    progress: TrainingProgress
     name: CheckpointName
     passed_over: tuple[str, ...]
 

@@ -30,7 +30,7 @@ from data_io.storage.errors import ObjectTooShort
 from data_io.storage.ranged_reads import split_runs
 from data_io.storage.store import Store
 from ray_app.errors import CheckpointDamaged, CheckpointError
-from ray_app.run_directory.checkpoints import StoredFile, StoredItem
+from ray_app.run_directory.checkpoints import CheckpointFile, CheckpointItem
 
 # torch's own checksums took as long as all the rest of a save, and the manifest has one of the same bytes.
 torch.serialization.set_crc32_options(compute_crc32=False)
@@ -52,7 +52,7 @@ class StoreWriter(StorageWriter):
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.files: dict[str, StoredFile] = {}
+        self.files: dict[str, CheckpointFile] = {}
 
     def reset(self, checkpoint_id: Any = None) -> None:
         self.files = {}
@@ -77,7 +77,7 @@ class StoreWriter(StorageWriter):
         offset = 0
         with self._store.open_writer(name) as out:
             for item in plan.items:
-                with _serialise(planner, item) as content:
+                with _serialize(planner, item) as content:
                     out.write(content)
                     length, checksum = len(content), crc32(content)
                 info = _ItemInfo(relative_path=name, offset=offset, length=length, crc32=checksum)
@@ -92,12 +92,12 @@ class StoreWriter(StorageWriter):
         }
         for name in sorted({info.relative_path for info in infos.values()}):
             mine = sorted((i for i in infos.values() if i.relative_path == name), key=lambda info: info.offset)
-            items = tuple(StoredItem(offset=i.offset, length=i.length, crc32=i.crc32) for i in mine)
-            self.files[name] = StoredFile(size=sum(item.length for item in items), items=items)
+            items = tuple(CheckpointItem(offset=i.offset, length=i.length, crc32=i.crc32) for i in mine)
+            self.files[name] = CheckpointFile(size=sum(item.length for item in items), items=items)
         content = pickle.dumps(metadata)
         self._store.put(METADATA_FILE, content)
-        whole = StoredItem(offset=0, length=len(content), crc32=crc32(content))
-        self.files[METADATA_FILE] = StoredFile(size=len(content), items=(whole,))
+        whole = CheckpointItem(offset=0, length=len(content), crc32=crc32(content))
+        self.files[METADATA_FILE] = CheckpointFile(size=len(content), items=(whole,))
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
@@ -107,7 +107,7 @@ class StoreWriter(StorageWriter):
 class StoreReader(StorageReader):
     """Reads the items that a rank needs, in parallel, each checked against the manifest's CRC before it is used."""
 
-    def __init__(self, store: Store, files: Mapping[str, StoredFile]) -> None:
+    def __init__(self, store: Store, files: Mapping[str, CheckpointFile]) -> None:
         self._store = store
         self._crc = {(name, item.offset): item.crc32 for name, file in files.items() for item in file.items}
         self._places: dict[MetadataIndex, _StorageInfo] = {}
@@ -157,7 +157,7 @@ class StoreReader(StorageReader):
                     _copy(stored, item, planner)
 
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            for _ in pool.map(restore, _neighbours(wanted)):
+            for _ in pool.map(restore, _neighbors(wanted)):
                 pass
         done: Future[None] = Future()
         done.set_result(None)
@@ -204,7 +204,7 @@ class _Place:
         return self.offset + self.length
 
 
-def _neighbours(places: Iterable[_Place]) -> list[list[_Place]]:
+def _neighbors(places: Iterable[_Place]) -> list[list[_Place]]:
     """Groups of places that follow on each other, each small enough for one request."""
 
     def joins(run: list[_Place], place: _Place) -> bool:
@@ -214,7 +214,7 @@ def _neighbours(places: Iterable[_Place]) -> list[list[_Place]]:
     return split_runs(sorted(places), joins)
 
 
-def _serialise(planner: SavePlanner, item: WriteItem) -> memoryview:
+def _serialize(planner: SavePlanner, item: WriteItem) -> memoryview:
     data = planner.resolve_data(item)
     if isinstance(data, io.BytesIO):
         return data.getbuffer()

@@ -101,7 +101,7 @@ class FolderWeights:
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightedModel:
     """One of the models of an average, and what it counts there; the shares of all add up to 1."""
 
     name: str
@@ -112,7 +112,7 @@ class Part:
 class AveragedWeights:
     """The weighted mean of models of one architecture, added up in fp32 (model soup, arXiv 2203.05482)."""
 
-    def __init__(self, parts: Sequence[Part], *, on_bytes: OnBytes = lambda done, total: None) -> None:
+    def __init__(self, parts: Sequence[WeightedModel], *, on_bytes: OnBytes = lambda done, total: None) -> None:
         """Raises ModelError where two parts differ in their parameters."""
         for one, other in pairwise(parts):
             _refuse_other_shapes(one, other)
@@ -157,7 +157,7 @@ def _stored_name(name: str) -> str:
     return f"backbone.{name}"
 
 
-def _refuse_other_shapes(one: Part, other: Part) -> None:
+def _refuse_other_shapes(one: WeightedModel, other: WeightedModel) -> None:
     mine, theirs = one.weights.shapes, other.weights.shapes
     different = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
     if different:

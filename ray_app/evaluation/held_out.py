@@ -41,11 +41,11 @@ _DOCUMENT_BLOCK = 8192
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 # (name of the set, texts embedded so far, texts in all)
-Progress = Callable[[str, int, int], None]
+OnTexts = Callable[[str, int, int], None]
 
 
 class Encode(Protocol):
-    """Embeds texts as float32 [n, D], L2-normalised; each is put behind the instruction first, as format_query does."""
+    """Embeds texts as float32 [n, D], L2-normalized; each is put behind the instruction first, as format_query does."""
 
     def __call__(self, texts: Sequence[str], *, instruction: str = "") -> Floats: ...
 
@@ -58,7 +58,7 @@ def evaluate(
     *,
     dims: Sequence[int] = (),
     with_bm25: bool = True,
-    progress: Progress | None = None,
+    progress: OnTexts | None = None,
 ) -> EvaluationReport:
     """Measure the model on every evaluation set of a data set; one set at a time is in memory."""
     sets = (load_evaluation(store, entry) for entry in manifest.evaluations)
@@ -72,10 +72,10 @@ def evaluate_sets(
     max_queries: int | None = None,
     dims: Sequence[int] = (),
     with_bm25: bool = True,
-    progress: Progress | None = None,
+    progress: OnTexts | None = None,
 ) -> EvaluationReport:
     """nDCG@10 and recall@10 of retrieval sets, Spearman of scored pairs; and those of the first d values of the same
-    embeddings, L2-normalised again, for each d of `dims`.
+    embeddings, L2-normalized again, for each d of `dims`.
 
     `max_queries` keeps the queries whose ids hash lowest, so every model sees the same ones; the corpus stays whole.
     Raises DataError where no query of a set has a relevant document, ModelError where an embedding is not finite.
@@ -126,7 +126,7 @@ def _evaluate_retrieval(
     max_queries: int | None,
     dims: Sequence[int],
     with_bm25: bool,
-    progress: Progress,
+    progress: OnTexts,
 ) -> RetrievalResult:
     start = time.perf_counter()
     asked = _select(each, max_queries)
@@ -171,7 +171,7 @@ def _metrics(rankings: Sequence[Sequence[str]], grades: Sequence[Mapping[str, fl
 
 
 def _rank(
-    encode: Encode, asked: _Queries, each: RetrievalSet, dims: Sequence[int | None], progress: Progress
+    encode: Encode, asked: _Queries, each: RetrievalSet, dims: Sequence[int | None], progress: OnTexts
 ) -> list[tuple[Positions, Floats]]:
     """Positions in the corpus and scores [Q, K] of every query's best documents, best first, by the first d values of
     the embeddings, for each d of `dims`; None takes all.
@@ -214,7 +214,7 @@ def _with_block(
 
 
 def cut(embeddings_ND: Floats, dims: int | None) -> Floats:
-    """The first `dims` values, L2-normalised again; None keeps all as they are. Raises ModelError where there are
+    """The first `dims` values, L2-normalized again; None keeps all as they are. Raises ModelError where there are
     fewer.
     """
     if dims is None:
@@ -270,7 +270,7 @@ def _example(
     )
 
 
-def _evaluate_sts(encode: Encode, each: StsSet, dims: Sequence[int], progress: Progress) -> StsResult:
+def _evaluate_sts(encode: Encode, each: StsSet, dims: Sequence[int], progress: OnTexts) -> StsResult:
     """Both texts carry the instruction, as in MTEB's symmetric tasks."""
     start = time.perf_counter()
     pairs = len(each.text_a)

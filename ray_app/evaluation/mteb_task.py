@@ -60,7 +60,7 @@ AnyTask = HubTask | OwnTask | HeldOutTask
 
 
 @dataclass(frozen=True)
-class TaskPiece:
+class MtebTask:
     """What a worker needs to measure one task."""
 
     task: AnyTask
@@ -90,7 +90,7 @@ class Measured:
     meta: str = ""
 
 
-def measure_task(piece: TaskPiece) -> Measured:
+def measure_task(piece: MtebTask) -> Measured:
     """Measure one task, unless that was done before. An error of the task is in the answer: the others go on."""
     _quiet()
     started = time.monotonic()
@@ -114,7 +114,7 @@ def open_task(task: AnyTask) -> Any:
     return own_task(found, kind, origin=task.data.uri)
 
 
-def _measure(task: Any, piece: TaskPiece, started: float) -> Measured:
+def _measure(task: Any, piece: MtebTask, started: float) -> Measured:
     name = task.metadata.name
     meta = piece_meta(piece)
     instructions = {} if piece.instruction is None else {name: piece.instruction}
@@ -160,7 +160,7 @@ def _no_score(task: Any, score: float) -> DataError:
     return DataError(
         f"task {task.metadata.name}: {task.metadata.main_score} is {score}, which is no score: all embeddings are "
         "equal, or all that they are compared with",
-        remedy="give texts and judgements that differ; where the texts differ only behind the model's max_seq_length "
+        remedy="give texts and judgments that differ; where the texts differ only behind the model's max_seq_length "
         "tokens, which the instruction is a part of, a shorter instruction",
     )
 
@@ -178,7 +178,7 @@ def _fetch(store: Store, key: str, path: Path) -> None:
     path.write_bytes(content)
 
 
-def result_folder(piece: TaskPiece) -> str:
+def result_folder(piece: MtebTask) -> str:
     """Where in the results mteb keeps those of this piece's model."""
     root = Path("results")
     meta = piece_meta(piece)
@@ -187,7 +187,7 @@ def result_folder(piece: TaskPiece) -> str:
     return kept.as_posix()
 
 
-def known_score(piece: TaskPiece, model: EmbeddingModel) -> float | None:
+def known_score(piece: MtebTask, model: EmbeddingModel) -> float | None:
     """The score of another model on a piece's task, where it was measured into the same place, and is a number."""
     try:
         content = piece.results.get(f"{result_folder(replace(piece, model=model))}/{piece.task.name}.json")
@@ -197,7 +197,7 @@ def known_score(piece: TaskPiece, model: EmbeddingModel) -> float | None:
     return score if isfinite(score) else None
 
 
-def piece_meta(piece: TaskPiece) -> Any:
+def piece_meta(piece: MtebTask) -> Any:
     """mteb's description of the model as this piece uses it; it decides where the result is kept."""
     experiment: dict[str, object] = {}
     if piece.cut.dimensions is not None:

@@ -15,7 +15,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 
 from data_io.dataset.evaluation_sets import RetrievalSet, StsSet
 from data_io.errors import DataError
-from data_io.evaluation.own_sets import TRAIN, LabelledSet, OwnSet, PairSet, RerankingSet, content_hash
+from data_io.evaluation.own_sets import TRAIN, LabeledSet, OwnSet, PairSet, RerankingSet, content_hash
 from data_io.evaluation.task import TaskKind
 
 _LANGUAGE = "eng-Latn"
@@ -100,7 +100,7 @@ def _searched(
     return {"default": {"test": split}}
 
 
-def _classification(own: LabelledSet) -> Any:
+def _classification(own: LabeledSet) -> Any:
     numbers = _numbers(own.labels)
 
     def part(wanted: str) -> Dataset:
@@ -110,7 +110,7 @@ def _classification(own: LabelledSet) -> Any:
     return DatasetDict({"train": part(TRAIN), "test": part("test")})
 
 
-def _clustering(own: LabelledSet) -> Any:
+def _clustering(own: LabeledSet) -> Any:
     return DatasetDict({"test": Dataset.from_dict({"sentences": own.texts, "labels": _numbers(own.labels)})})
 
 

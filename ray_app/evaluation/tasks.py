@@ -15,7 +15,7 @@ from data_io.dataset.manifest import load_manifest
 from data_io.errors import ConfigError
 from data_io.evaluation.mteb import named_tasks
 from data_io.evaluation.task import HELD_OUT, OwnTask, TaskKind, parse_task
-from data_io.execution import Run, in_process
+from data_io.execution import Executor, in_process
 from data_io.storage.store import Store
 from data_io.task import instruction_of
 from ray_app.evaluation.mteb_model import F2LLM_INSTRUCTIONS
@@ -26,7 +26,7 @@ from ray_app.evaluation.mteb_task import (
     HeldOutTask,
     HubTask,
     Measured,
-    TaskPiece,
+    MtebTask,
     known_score,
     measure_task,
     result_folder,
@@ -38,7 +38,7 @@ from ray_app.run_directory.task_report import SUMMARY, TaskReport, TaskScore
 
 
 @dataclass(frozen=True)
-class Progress:
+class TaskProgress:
     """A task that is done, of how many; `eta_seconds` from the mean time of those that had to be measured."""
 
     task: TaskScore
@@ -47,7 +47,7 @@ class Progress:
     eta_seconds: float | None
 
 
-OnProgress = Callable[[Progress], None]
+OnTask = Callable[[TaskProgress], None]
 
 
 def evaluate_tasks(
@@ -60,8 +60,8 @@ def evaluate_tasks(
     cut: Cut | None = None,
     before: EmbeddingModel | None = None,
     overwrite: bool = False,
-    run: Run = in_process,
-    on_progress: OnProgress | None = None,
+    executor: Executor = in_process,
+    on_progress: OnTask | None = None,
 ) -> TaskReport:
     """Measure `model` on tasks by their names (`data_io.evaluation.task`); `held-out` stands for the sets of `data`.
 
@@ -79,17 +79,17 @@ def evaluate_tasks(
             remedy="correct the name in --instruction NAME=TEXT",
         )
     pieces = [
-        TaskPiece(task, model, cut, results, *_instruction(task, model, given), overwrite=overwrite) for task in tasks
+        MtebTask(task, model, cut, results, *_instruction(task, model, given), overwrite=overwrite) for task in tasks
     ]
     done: dict[str, Measured] = {}
     started = monotonic()
-    for piece, measured in run(measure_task, pieces):
+    for piece, measured in executor(measure_task, pieces):
         done[piece.task.name] = measured
         _keep_settings(results, piece, measured)
         if on_progress is not None:
             left = len(pieces) - len(done)
             eta = (monotonic() - started) / len(done) * left if left else None
-            on_progress(Progress(_score(piece, measured, before), len(done), len(pieces), eta))
+            on_progress(TaskProgress(_score(piece, measured, before), len(done), len(pieces), eta))
     report = TaskReport(
         model=model.name,
         revision=model.fingerprint,
@@ -159,7 +159,7 @@ def _instruction(task: AnyTask, model: EmbeddingModel, given: Mapping[str, str])
     return default_instruction(task.kind) if own is None else own, False
 
 
-def _score(piece: TaskPiece, measured: Measured, before: EmbeddingModel | None) -> TaskScore:
+def _score(piece: MtebTask, measured: Measured, before: EmbeddingModel | None) -> TaskScore:
     return TaskScore(
         name=measured.name,
         type=measured.type,
@@ -174,7 +174,7 @@ def _score(piece: TaskPiece, measured: Measured, before: EmbeddingModel | None) 
     )
 
 
-def _keep_settings(results: Store, piece: TaskPiece, measured: Measured) -> None:
+def _keep_settings(results: Store, piece: MtebTask, measured: Measured) -> None:
     """Add mteb's lines about a task to those of the other tasks of the same model; one process writes them."""
     if not measured.settings:
         return

@@ -19,7 +19,7 @@ from data_io.dataset.manifest import load_manifest
 from data_io.errors import ConfigError
 from data_io.storage.folder_copy import local_copy, read_json, upload_folder
 from data_io.storage.store import Store
-from ray_app.checkpointing.weights import AveragedWeights, FolderWeights, OnBytes, Part
+from ray_app.checkpointing.weights import AveragedWeights, FolderWeights, OnBytes, WeightedModel
 from ray_app.config import EvaluationSpec, JobSpec
 from ray_app.errors import CheckpointError, ModelError
 from ray_app.evaluation.held_out import evaluate
@@ -98,7 +98,7 @@ class ExportedModels:
     def write(self, shares: Shares, out: Path, *, on_bytes: OnBytes) -> None:
         first = self.folders[next(iter(shares))]
         shutil.copytree(first, out, ignore=shutil.ignore_patterns("*.safetensors*", "README.md", "files.json"))
-        parts = [Part(name, FolderWeights(self.folders[name]), share) for name, share in shares.items()]
+        parts = [WeightedModel(name, FolderWeights(self.folders[name]), share) for name, share in shares.items()]
         dtype = getattr(torch, read_json(first / "config.json").get("dtype") or "float32")
         write_weights(out, AveragedWeights(parts, on_bytes=on_bytes), dtype)
         averaged = [AveragedPart(name=name, share=share) for name, share in shares.items()]

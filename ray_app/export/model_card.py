@@ -37,7 +37,7 @@ class CardSource(BaseModel):
     rows: int
     negatives: int
     instruction: str
-    licence: str
+    license: str
     origin: str
 
 
@@ -64,8 +64,8 @@ class CardFacts(BaseModel):
     averaged: tuple[AveragedPart, ...] = Field(
         (), description="The checkpoints that the weights are the average of; empty where they are those of one."
     )
-    licence: str | None = Field(
-        None, description="Hub licence id of the base model, such as apache-2.0; null if unknown."
+    license: str | None = Field(
+        None, description="Hub license id of the base model, such as apache-2.0; null if unknown."
     )
     before: EvaluationReport | None = None
     after: EvaluationReport | None = None
@@ -162,8 +162,8 @@ def _matryoshka(train: TrainSpec) -> str:
 
 def _front_matter(facts: CardFacts) -> dict[str, object]:
     matter: dict[str, object] = {**_FRONT_MATTER}
-    if facts.licence is not None:
-        matter["license"] = facts.licence
+    if facts.license is not None:
+        matter["license"] = facts.license
     if facts.base_model is not None:
         matter["base_model"] = facts.base_model
     datasets = sorted({name for source in facts.sources if (name := _hub_dataset(source.origin)) is not None})

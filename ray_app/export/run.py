@@ -8,9 +8,9 @@ import torch
 
 from data_io.dataset.manifest import Manifest, load_manifest
 from data_io.storage.store import Store
-from ray_app.checkpointing.weights import AveragedWeights, CheckpointWeights, OnBytes, Part
+from ray_app.checkpointing.weights import AveragedWeights, CheckpointWeights, OnBytes, WeightedModel
 from ray_app.config import JobSpec
-from ray_app.data_order import make_plan, select_sources
+from ray_app.data_order import make_order, select_sources
 from ray_app.errors import CheckpointError
 from ray_app.export.model_card import AveragedPart, CardFacts, CardSource
 from ray_app.export.model_folder import export_model
@@ -63,7 +63,10 @@ def export_run(
         after=read_evaluation(run, "after") if len(shares) == 1 else None,
     )
     with _mend_named(run, [name for name in names if name not in shares]):
-        parts = [Part(step_text(each), CheckpointWeights(run, each, shapes), share) for each, share in shares.items()]
+        parts = [
+            WeightedModel(step_text(each), CheckpointWeights(run, each, shapes), share)
+            for each, share in shares.items()
+        ]
         export_model(
             outline,
             tokenizer,
@@ -98,7 +101,7 @@ def _mend_named(run: Store, others: Sequence[CheckpointName]) -> Iterator[None]:
 
 def _examples(manifest: Manifest, spec: JobSpec, steps: int) -> int:
     """Examples in the first `steps` steps, each epoch counting again."""
-    plan = make_plan(manifest, select_sources(manifest, spec), spec)
+    plan = make_order(manifest, select_sources(manifest, spec), spec)
     epochs, rest = divmod(steps, plan.steps_per_epoch)
     whole = sum(source.rows for source in plan.sources)
     return epochs * whole + sum(plan.step(epochs * plan.steps_per_epoch + i).rows for i in range(rest))

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_io.errors import DataError, NotFoundInStore
-from data_io.execution import Run, Say, in_process
+from data_io.execution import Executor, Say, in_process
 from data_io.storage.chunk_files import Mark, finished
 from data_io.storage.resumable import WORK_PREFIX, end_work
 from data_io.storage.store import Store
@@ -27,8 +27,8 @@ from ray_app.inference.embed_shard import (
     EmbedJob,
     Precision,
     Ranges,
-    SamplePiece,
-    ShardPiece,
+    SampleTask,
+    ShardTask,
     embed_shard,
     sample_vectors,
 )
@@ -45,7 +45,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Part(_Record):
+class VectorPart(_Record):
     """One object of rows."""
 
     key: str
@@ -71,11 +71,11 @@ class Embeddings(_Record):
     rows: int
     nulls: int = Field(description="Rows without a text, and so without a vector.")
     tokens: int
-    parts: tuple[Part, ...]
+    parts: tuple[VectorPart, ...]
 
 
 @dataclass(frozen=True)
-class Progress:
+class EmbeddingProgress:
     """Rows that are done, those of an earlier start included; rates are of this start, and so is the ETA."""
 
     rows: int
@@ -85,7 +85,7 @@ class Progress:
     eta_seconds: float | None
 
 
-OnProgress = Callable[[Progress], None]
+OnEmbedding = Callable[[EmbeddingProgress], None]
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ def embed_texts(
     precision: Precision = "float32",
     shard_rows: int = SHARD_ROWS,
     starts_over: bool = False,
-    run: Run = in_process,
+    executor: Executor = in_process,
     say: Say = lambda text: None,
-    on_progress: OnProgress = lambda progress: None,
+    on_progress: OnEmbedding = lambda progress: None,
 ) -> Embedded:
     """Embed the texts of the files at `address` into `out`: exactly one vector a row, in the order of the input.
 
@@ -150,14 +150,14 @@ def embed_texts(
     if not shards:
         raise DataError(f"{address} has no rows", remedy="give files with rows")
     job = EmbedJob(out, copies, model, cut, texts, instruction, precision, into)
-    ranges = _ranges(job, key, shards, run, say) if precision in ("int8", "uint8") else None
+    ranges = _ranges(job, key, shards, executor, say) if precision in ("int8", "uint8") else None
     pieces = [
-        ShardPiece(f"{WORK_PREFIX}/{key}/part-{n:05d}", f"part-{n:05d}.parquet", job, shard, ranges)
+        ShardTask(f"{WORK_PREFIX}/{key}/part-{n:05d}", f"part-{n:05d}.parquet", job, shard, ranges)
         for n, shard in enumerate(shards)
     ]
     pace = _Pace(sum(shard.rows for shard in shards), on_progress)
     pace.skip(done.values())
-    for piece, mark in run(embed_shard, [piece for piece in pieces if piece.piece not in done]):
+    for piece, mark in executor(embed_shard, [piece for piece in pieces if piece.piece not in done]):
         done[piece.piece] = mark
         pace.add(mark)
     found = _manifest(job, key, [file.address for file in files], pieces, done, ranges)
@@ -169,7 +169,7 @@ def embed_texts(
 class _Pace:
     """Counts what this start does, and says it."""
 
-    def __init__(self, total: int, on_progress: OnProgress) -> None:
+    def __init__(self, total: int, on_progress: OnEmbedding) -> None:
         self._total, self._on_progress = total, on_progress
         self._earlier = self._rows = self._tokens = 0
         self._began = monotonic()
@@ -186,14 +186,14 @@ class _Pace:
         assert rows is not None
         assert tokens is not None
         eta = left / rows if left and rows else None
-        self._on_progress(Progress(self._earlier + self._rows, self._total, rows, tokens, eta))
+        self._on_progress(EmbeddingProgress(self._earlier + self._rows, self._total, rows, tokens, eta))
 
     def rates(self) -> tuple[float | None, float | None]:
         seconds = max(monotonic() - self._began, 1e-9)
         return (self._rows / seconds, self._tokens / seconds) if self._rows else (None, None)
 
 
-def _ranges(job: EmbedJob, key: str, shards: Sequence[TextShard], run: Run, say: Say) -> Ranges:
+def _ranges(job: EmbedJob, key: str, shards: Sequence[TextShard], executor: Executor, say: Say) -> Ranges:
     """Least and greatest values over a sample that is spread over the input; the same for every start of a job."""
     kept = f"{WORK_PREFIX}/{key}/ranges.json"
     try:
@@ -202,7 +202,7 @@ def _ranges(job: EmbedJob, key: str, shards: Sequence[TextShard], run: Run, say:
     except NotFoundInStore:
         say("embedding a sample, to see between which values the vectors lie")
     chosen = [shards[i] for i in sorted({i * len(shards) // _SAMPLED_SHARDS for i in range(_SAMPLED_SHARDS)})]
-    vectors = [found for _, found in run(sample_vectors, [SamplePiece(job, s, _SAMPLED_ROWS) for s in chosen])]
+    vectors = [found for _, found in executor(sample_vectors, [SampleTask(job, s, _SAMPLED_ROWS) for s in chosen])]
     sample = np.concatenate(vectors)
     if not len(sample):
         raise DataError("no row of the sample has a text", remedy="embed with --precision float32, or mend the input")
@@ -215,7 +215,7 @@ def _manifest(
     job: EmbedJob,
     key: str,
     addresses: Sequence[str],
-    pieces: Sequence[ShardPiece],
+    pieces: Sequence[ShardTask],
     done: dict[str, Mark],
     ranges: Ranges | None,
 ) -> Embeddings:
@@ -236,7 +236,7 @@ def _manifest(
         nulls=sum(mark.counts["nulls"] for mark in marks),
         tokens=sum(mark.counts["tokens"] for mark in marks),
         parts=tuple(
-            Part(key=piece.key, rows=mark.counts["rows"], size=mark.parts[0].size)
+            VectorPart(key=piece.key, rows=mark.counts["rows"], size=mark.parts[0].size)
             for piece, mark in zip(pieces, marks, strict=True)
         ),
     )

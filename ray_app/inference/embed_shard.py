@@ -18,7 +18,7 @@ from ray_app.inference.encoder import Cut, Encoder
 from ray_app.inference.model_source import EmbeddingModel, open_encoder
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-"""Those of sentence-transformers' quantisation. The binary ones hold eight dimensions a byte."""
+"""Those of sentence-transformers' quantization. The binary ones hold eight dimensions a byte."""
 Ranges = tuple[tuple[float, ...], tuple[float, ...]]
 """Least and greatest value of each dimension, between which int8 and uint8 divide."""
 
@@ -40,7 +40,7 @@ class EmbedJob:
 
 
 @dataclass(frozen=True)
-class SamplePiece:
+class SampleTask:
     """Some rows of a shard, whose vectors say between which values the others lie."""
 
     job: EmbedJob
@@ -49,7 +49,7 @@ class SamplePiece:
 
 
 @dataclass(frozen=True)
-class ShardPiece:
+class ShardTask:
     """A shard, the object that its rows go to, and the name that it is done under."""
 
     piece: str
@@ -59,14 +59,14 @@ class ShardPiece:
     ranges: Ranges | None
 
 
-def sample_vectors(piece: SamplePiece) -> npt.NDArray[np.float32]:
-    """Vectors float32 [at most `rows`, D] of the first texts of a shard, before any quantisation."""
+def sample_vectors(piece: SampleTask) -> npt.NDArray[np.float32]:
+    """Vectors float32 [at most `rows`, D] of the first texts of a shard, before any quantization."""
     table = read_shard(piece.shard, piece.job.texts, copies=piece.job.copies)
     texts = [text for text in table.column(piece.job.texts.text).to_pylist() if text is not None][: piece.rows]
     return _encoder(piece.job).encode(texts, instruction=piece.job.instruction)
 
 
-def embed_shard(piece: ShardPiece) -> Mark:
+def embed_shard(piece: ShardTask) -> Mark:
     """Write a shard's rows with their vectors. A row without a text has no vector: null stands in its place.
 
     Raises DataError or ModelError with the place of what is wrong.
@@ -83,7 +83,7 @@ def embed_shard(piece: ShardPiece) -> Mark:
     tokens = encoder.tokenize([text for text in texts if text is not None], instruction=job.instruction)
     vectors = encoder.embed(tokens)
     _check_finite(vectors, piece.shard, there)
-    stored = _quantise(vectors, job.precision, piece.ranges)
+    stored = _quantize(vectors, job.precision, piece.ranges)
     table = table.append_column(job.into, _column(stored, there))
     sink = pa.BufferOutputStream()
     # Vectors neither repeat nor compress.
@@ -112,7 +112,7 @@ def _encoder(job: EmbedJob) -> Encoder:
     return open_encoder(job.model, job.cut)
 
 
-def _quantise(
+def _quantize(
     vectors_ND: npt.NDArray[np.float32], precision: Precision, ranges: Ranges | None
 ) -> npt.NDArray[np.generic]:
     if precision == "float32":
@@ -121,8 +121,8 @@ def _quantise(
     from sentence_transformers.util.quantization import quantize_embeddings
 
     between = None if ranges is None else np.array(ranges, dtype=np.float32)
-    quantised: npt.NDArray[np.generic] = quantize_embeddings(vectors_ND, precision=precision, ranges=between)
-    return quantised
+    quantized: npt.NDArray[np.generic] = quantize_embeddings(vectors_ND, precision=precision, ranges=between)
+    return quantized
 
 
 def _column(stored: npt.NDArray[np.generic], there: npt.NDArray[np.bool_]) -> pa.Array:

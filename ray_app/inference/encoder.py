@@ -36,7 +36,7 @@ _FILLER_SHARE = 0.1
 class Cut:
     """The first `dimensions` values of every embedding, which a model trained for it (Matryoshka) can be used by.
 
-    They are L2-normalised again, unless `normalize` is off. None keeps all.
+    They are L2-normalized again, unless `normalize` is off. None keeps all.
     """
 
     dimensions: int | None = None
@@ -81,7 +81,7 @@ class Encoder:
         return self._tokenizer.max_tokens
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> npt.NDArray[np.float32]:
-        """Embeddings float32 [len(texts), D], L2-normalised. The instruction is put before each text (format_query)."""
+        """Embeddings float32 [len(texts), D], L2-normalized. The instruction is put before each text (format_query)."""
         return self.embed(self.tokenize(texts, instruction=instruction))
 
     def tokenize(self, texts: Sequence[str], *, instruction: str = "") -> TokenTexts:
@@ -93,7 +93,7 @@ class Encoder:
         return self._tokenizer.cuts(text)
 
     def embed(self, tokens: TokenTexts) -> npt.NDArray[np.float32]:
-        """Embeddings float32 [N, D] of tokenised texts, in their order."""
+        """Embeddings float32 [N, D] of tokenized texts, in their order."""
         out = np.empty((len(tokens.lengths), self.dimensions), dtype=np.float32)
         for group, vectors in self.embed_in_groups(tokens):
             out[group] = vectors

@@ -101,7 +101,7 @@ class SentenceModel(nn.Module):
         return SentenceTokenizer(self.model.tokenizer, self.model.max_seq_length)
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Embeddings float32 [N, D], L2-normalised, in the order of the texts; these are padded to the longest."""
+        """Embeddings float32 [N, D], L2-normalized, in the order of the texts; these are padded to the longest."""
         assert batch.cu_seqlens is not None
         texts = torch.split(batch.input_ids[0], batch.cu_seqlens.diff().tolist())
         ids_NL = pad_sequence(list(texts), batch_first=True, padding_value=self.model.tokenizer.pad_token_id or 0)
@@ -110,7 +110,7 @@ class SentenceModel(nn.Module):
         return F.normalize(embedded_ND.float(), dim=-1)
 
     def embed_documents(self, texts: Sequence[str], *, batch_tokens: int) -> npt.NDArray[np.float32]:
-        """Embeddings float32 [N, D], L2-normalised, of texts with the model's own prompt for documents, if it has one.
+        """Embeddings float32 [N, D], L2-normalized, of texts with the model's own prompt for documents, if it has one.
 
         `batch_tokens` bounds what is embedded at once, as all of these do. Raises ModelError for an embedding that is
         not finite.

@@ -57,7 +57,7 @@ class SourceRow:
 
 
 @dataclass(frozen=True)
-class ScanPiece:
+class RowRange:
     """A stretch of a source's row groups, or one corpus file, that is read by one task."""
 
     piece: str
@@ -70,7 +70,7 @@ class ScanPiece:
 
 def plan_scan(
     folder: str, data: Store, manifest: Manifest, source: str, corpus: Sequence[RawFile], *, run_bytes: int
-) -> list[ScanPiece]:
+) -> list[RowRange]:
     """The pieces that read a source and its corpus files, in an order that the manifest decides."""
     stored = manifest.row_groups(source).chunk_bytes.sum(axis=1, dtype="int64") * _COMPRESSION_RATIO
     bounds, size = [0], 0
@@ -81,15 +81,15 @@ def plan_scan(
         size += group_bytes
     bounds.append(len(stored))
     pieces = [
-        ScanPiece(f"{folder}/scan-{number:05d}", data, source, first, end)
+        RowRange(f"{folder}/scan-{number:05d}", data, source, first, end)
         for number, (first, end) in enumerate(pairwise(bounds))
     ]
     return pieces + [
-        ScanPiece(f"{folder}/scan-corpus-{number:05d}", data, source, corpus=file) for number, file in enumerate(corpus)
+        RowRange(f"{folder}/scan-corpus-{number:05d}", data, source, corpus=file) for number, file in enumerate(corpus)
     ]
 
 
-def scan(piece: ScanPiece, work: Store, *, run_bytes: int, chunk_bytes: int) -> Mark:
+def scan(piece: RowRange, work: Store, *, run_bytes: int, chunk_bytes: int) -> Mark:
     """Read a piece and leave its sorted runs. Holds about `run_bytes` of texts, and one row group or record more.
 
     Raises DataError with the place of a corpus text that is none, and where the data set is damaged.
@@ -125,7 +125,7 @@ def source_rows(data: Store, source: str, first_group: int, end_group: int) -> I
 def find_corpus(address: str) -> list[RawFile]:
     """Files of texts: plain text (a text a line), JSON lines, CSV, TSV or Parquet; a file, a folder or a pattern.
 
-    Raises DataError where there is none, or one without a column that can be recognised.
+    Raises DataError where there is none, or one without a column that can be recognized.
     """
     if is_text_file_name(address):
         return find_text_files(address, remedy="give the path of a file of texts")

@@ -28,11 +28,11 @@ from ray_app.mining.inputs import find_corpus, plan_scan, source_rows
 from ray_app.mining.report import REPORT_KEY, MiningReport, SourceReport, source_report
 from ray_app.mining.selection import HISTOGRAM_EDGES, MiningRule
 from ray_app.mining.stages import (
-    EmbedPiece,
+    EmbedTask,
     Job,
-    ProbePiece,
-    QueryPiece,
-    ReadPiece,
+    ProbeTask,
+    QueryTask,
+    ReadTask,
     Sizes,
     embed_block,
     mine_queries,
@@ -41,9 +41,9 @@ from ray_app.mining.stages import (
 )
 from ray_app.ray_runtime.cluster import cluster
 from ray_app.ray_runtime.environment import check_gpus
-from ray_app.ray_runtime.task_pool import run_pieces
+from ray_app.ray_runtime.task_pool import run_tasks
 
-P = TypeVar("P", bound="ReadPiece | ProbePiece | EmbedPiece | QueryPiece")
+P = TypeVar("P", bound="ReadTask | ProbeTask | EmbedTask | QueryTask")
 
 _FOLDER = "mining"
 _WORK = re.compile(rf"{_FOLDER}/[0-9a-f]{{16}}/")
@@ -51,7 +51,7 @@ _WORK = re.compile(rf"{_FOLDER}/[0-9a-f]{{16}}/")
 
 
 @dataclass(frozen=True)
-class Progress:
+class MiningProgress:
     """Where a stage of a source stands; the pieces of an earlier run count as done. `eta_seconds` is the stage's."""
 
     stage: str
@@ -69,7 +69,7 @@ class Workers:
     gpus: int = 0
 
 
-OnProgress = Callable[[Progress], None]
+OnMining = Callable[[MiningProgress], None]
 
 
 def mine_dataset(
@@ -87,7 +87,7 @@ def mine_dataset(
     samples: int = 5,
     keep_work: bool = False,
     sizes: Sizes | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnMining | None = None,
 ) -> MiningReport:
     """Write to `out` the data set at `data` with hard negatives mined for `sources`, by default all retrieval sources.
 
@@ -157,7 +157,7 @@ def mine_dataset(
 class _Stages:
     """Runs the pieces of a stage that are not done yet, and says how it goes."""
 
-    def __init__(self, job: Job, workers: Workers, done: Mapping[str, Mark], on_progress: OnProgress) -> None:
+    def __init__(self, job: Job, workers: Workers, done: Mapping[str, Mark], on_progress: OnMining) -> None:
         self.job = job
         self._workers = workers
         self._done = done
@@ -172,7 +172,7 @@ class _Stages:
         on_gpus = model and self._workers.gpus > 0
         earlier, start = len(marks), monotonic()
         self.say(stage, source, earlier, len(pieces))
-        results = run_pieces(
+        results = run_tasks(
             function,
             missing,
             workers=self._workers.gpus if on_gpus else self._workers.count,
@@ -185,7 +185,7 @@ class _Stages:
         return [marks[piece.piece] for piece in pieces]
 
     def say(self, stage: str, source: str, done: int, total: int, eta_seconds: float | None = None) -> None:
-        self._on_progress(Progress(stage, source, done, total, eta_seconds))
+        self._on_progress(MiningProgress(stage, source, done, total, eta_seconds))
 
 
 def _mine_source(
@@ -193,9 +193,9 @@ def _mine_source(
 ) -> tuple[list[Mark], int]:
     """The marks of a source's shares of queries, in order, and how many documents it has."""
     job, sizes = stages.job, stages.job.sizes
-    (probe,) = stages.run("load the model", name, probe_model, [ProbePiece("model", job)], model=True)
+    (probe,) = stages.run("load the model", name, probe_model, [ProbeTask("model", job)], model=True)
     stretches = plan_scan(name, data, manifest, name, corpus, run_bytes=sizes.run_bytes)
-    runs = stages.run("read", name, read_stretch, [ReadPiece(s.piece, job, s) for s in stretches], model=False)
+    runs = stages.run("read", name, read_stretch, [ReadTask(s.piece, job, s) for s in stretches], model=False)
     total = {what: sum(mark.counts[what] for mark in runs) for what in runs[0].counts}
     blocks = max(
         _shares(total["documents"] * probe.counts["dimensions"] * 4, sizes.block_vector_bytes),
@@ -205,7 +205,7 @@ def _mine_source(
     for index in range(blocks):
         first, last = key_range(index, blocks)
         wanted = tuple(fetches(runs, "documents", first, last))
-        to_embed.append(EmbedPiece(f"{name}/embed-{index:05d}", job, first, last, wanted))
+        to_embed.append(EmbedTask(f"{name}/embed-{index:05d}", job, first, last, wanted))
     embedded = stages.run("embed", name, embed_block, to_embed, model=True)
     output = total["row_bytes"] + total["rows"] * job.rule.negatives * total["document_bytes"] // total["documents"]
     shares = max(_shares(total["rows"], sizes.query_rows), _shares(output, sizes.output_bytes))
@@ -214,7 +214,7 @@ def _mine_source(
         first, last = key_range(index, shares)
         wanted = tuple(fetches(runs, "rows", first, last))
         names = tuple(piece.piece for piece in to_embed)
-        to_mine.append(QueryPiece(f"{name}/mine-{index:05d}", job, first, last, wanted, names))
+        to_mine.append(QueryTask(f"{name}/mine-{index:05d}", job, first, last, wanted, names))
     mined = stages.run("mine", name, mine_queries, to_mine, model=True)
     return mined, sum(mark.counts["documents"] for mark in embedded)
 

@@ -28,7 +28,7 @@ from data_io.storage.chunk_files import (
 )
 from data_io.storage.store import Store
 from ray_app.inference.model_source import NamedModel, open_named
-from ray_app.mining.inputs import DOCUMENTS, ScanPiece, SourceRow, merge_documents, merge_rows, scan
+from ray_app.mining.inputs import DOCUMENTS, RowRange, SourceRow, merge_documents, merge_rows, scan
 from ray_app.mining.scores import QUERIES_AT_ONCE, BlockScores
 from ray_app.mining.selection import NO_ID, BestCandidates, Ids, MiningRule, Scores, histogram, select
 
@@ -65,20 +65,20 @@ class Job:
 
 
 @dataclass(frozen=True)
-class ReadPiece:
+class ReadTask:
     piece: str
     job: Job
-    stretch: ScanPiece
+    stretch: RowRange
 
 
 @dataclass(frozen=True)
-class ProbePiece:
+class ProbeTask:
     piece: str
     job: Job
 
 
 @dataclass(frozen=True)
-class EmbedPiece:
+class EmbedTask:
     """Documents whose keys are from `first` to `last`."""
 
     piece: str
@@ -89,7 +89,7 @@ class EmbedPiece:
 
 
 @dataclass(frozen=True)
-class QueryPiece:
+class QueryTask:
     """Rows whose queries' keys are from `first` to `last`, against all `blocks` (names of their pieces)."""
 
     piece: str
@@ -100,19 +100,19 @@ class QueryPiece:
     blocks: tuple[str, ...]
 
 
-def read_stretch(piece: ReadPiece) -> Mark:
+def read_stretch(piece: ReadTask) -> Mark:
     """Sorted runs of a stretch of a source or of a corpus file."""
     sizes = piece.job.sizes
     return scan(piece.stretch, piece.job.work, run_bytes=sizes.run_bytes, chunk_bytes=sizes.chunk_bytes)
 
 
-def probe_model(piece: ProbePiece) -> Mark:
+def probe_model(piece: ProbeTask) -> Mark:
     """Load the model where it will be used, before anything is read; counts its dimensions."""
     dimensions = open_named(piece.job.model).dimensions
     return write_mark(piece.job.work, piece.piece, Mark(counts={"dimensions": dimensions}))
 
 
-def embed_block(piece: EmbedPiece) -> Mark:
+def embed_block(piece: EmbedTask) -> Mark:
     """Keys, vectors (float32 [N, D]) and texts of one block of documents."""
     work = piece.job.work
     documents = merge_documents(read_tables(work, piece.runs), piece.first, piece.last)
@@ -129,7 +129,7 @@ def embed_block(piece: EmbedPiece) -> Mark:
     return write_mark(work, piece.piece, Mark(parts=tuple(parts), counts={"documents": documents.num_rows}))
 
 
-def mine_queries(piece: QueryPiece) -> Mark:
+def mine_queries(piece: QueryTask) -> Mark:
     """Candidates, choice and finished rows of one share of the queries. Every block is read once."""
     job = piece.job
     queries = group_rows(merge_rows(read_tables(job.work, piece.runs), piece.first, piece.last))

@@ -53,7 +53,7 @@ class Embedder(nn.Module):
         return torch.promote_types(next(self.backbone.parameters()).dtype, torch.float32)
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Embeddings of the pack's texts, float32 [N, D], L2-normalised, in the order the texts were given."""
+        """Embeddings of the pack's texts, float32 [N, D], L2-normalized, in the order the texts were given."""
         inputs = attention_inputs(batch)
         if self._ends_early:
             inputs["last_N"] = batch.last_N

@@ -5,7 +5,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from ray_app.ray_runtime.failures import cause_of
+from ray_app.ray_runtime.failures import classify_error
 from ray_app.ray_runtime.private_api import WorkerCallback, WorkerGroupCallback
 from ray_app.run_directory.exit_record import Failure
 
@@ -30,7 +30,7 @@ class FailureWatch(WorkerGroupCallback):  # type: ignore[misc]
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
         """Tell the monitor what ended which rank. Workers that leave in order to regroup have not failed."""
         failures = {
-            rank: Failure(cause_of(error), rank, self._nodes.get(rank))
+            rank: Failure(classify_error(error), rank, self._nodes.get(rank))
             for rank, error in worker_group_status.errors.items()
             if not isinstance(error, Regrouping)
         }
@@ -38,7 +38,7 @@ class FailureWatch(WorkerGroupCallback):  # type: ignore[misc]
             self._monitor.workers_failed.remote(failures)
 
 
-class HearTerminate(WorkerCallback):  # type: ignore[misc]
+class PreemptionNotice(WorkerCallback):  # type: ignore[misc]
     """Runs in every worker: one that is told to end, by SIGTERM, leaves behind a checkpoint and not within a step.
 
     Ray itself would end the process at once; only a main thread may say otherwise. The signal is heard when that thread
@@ -52,7 +52,7 @@ class HearTerminate(WorkerCallback):  # type: ignore[misc]
 _told = threading.Event()
 
 
-def told_to_end() -> bool:
+def sigterm_received() -> bool:
     """Whether this process has had a SIGTERM."""
     return _told.is_set()
 

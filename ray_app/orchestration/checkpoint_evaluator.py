@@ -16,7 +16,7 @@ import ray
 
 from data_io.storage.store import Store
 from ray_app.config import EVALUATION_RESOURCE, JobSpec
-from ray_app.ray_runtime.failures import cause_of
+from ray_app.ray_runtime.failures import classify_error
 from ray_app.run_directory.directory import append_event
 from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve, scores_of
 
@@ -124,7 +124,7 @@ class CheckpointEvaluation:
         try:
             self.curve = ray.get(pending)
         except ray.exceptions.RayError as error:
-            self._note(str(cause_of(error)))
+            self._note(str(classify_error(error)))
         return self.curve != before
 
     def _note(self, why: str) -> None:

@@ -25,7 +25,7 @@ from data_io.errors import F2LLMError, StorageError
 from data_io.storage.probe import probe_store
 from data_io.storage.store import Store, open_store
 from ray_app.config import JobSpec
-from ray_app.data_order import make_plan, select_sources
+from ray_app.data_order import make_order, select_sources
 from ray_app.evaluation.job_tasks import refuse_unknown_tasks
 from ray_app.orchestration.checkpoint_evaluator import CheckpointEvaluation
 from ray_app.orchestration.hang_recovery import end_hang
@@ -34,12 +34,12 @@ from ray_app.orchestration.preload import preload
 from ray_app.orchestration.trainer import environment_of_workers, fit, make_trainer
 from ray_app.orchestration.worker import Task, WorkerConfig, run_task
 from ray_app.ray_runtime.environment import EMBEDDED, check_gpus
-from ray_app.ray_runtime.failures import cause_of
+from ray_app.ray_runtime.failures import classify_error
 from ray_app.reporting.run_record import save_data_facts
 from ray_app.reporting.run_report import write_report
 from ray_app.run_directory.checkpoints import trained_steps
 from ray_app.run_directory.directory import BEFORE, append_event, claim, read_status, write_status
-from ray_app.run_directory.driver_lease import Lease
+from ray_app.run_directory.driver_lease import DriverLease
 from ray_app.run_directory.exit_record import EXIT, Failure, exit_record, write_exit_record
 from ray_app.run_directory.process_log import ProcessLog, process_log
 from ray_app.run_directory.status import Phase, Reason, RunStatus
@@ -84,11 +84,11 @@ def run(
     data = open_store(spec.data.uri, spec.storage.s3)
     run_store = open_store(spec.storage.uri, spec.storage.s3).child(name)
     manifest = load_manifest(data)
-    plan = make_plan(manifest, select_sources(manifest, spec), spec)
+    plan = make_order(manifest, select_sources(manifest, spec), spec)
     refuse_unknown_tasks(spec, data)
     if spec.model.needs_tokenizer_of_data:
         own_tokenizer(data)  # it is asked for here so that nothing is begun without one
-    with Lease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
+    with DriverLease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
         claim(run_store, document_yaml, differences, changes)
         save_data_facts(run_store, manifest)
         status = read_status(run_store) or RunStatus(name=name)
@@ -155,7 +155,7 @@ class _Job:
         run_store: Store,
         status: RunStatus,
         on_status: Callable[[RunStatus], None],
-        lease: Lease,
+        lease: DriverLease,
         *,
         measures_checkpoints: bool,
     ) -> None:
@@ -231,10 +231,10 @@ class _Job:
         self._show(read_status(self.run) or self.status)
         self._add_seconds(Phase.TRAINING, spent, seconds_before)
         if outcome:
-            raise cause_of(outcome[0])
+            raise classify_error(outcome[0])
 
     def _worker_config(self, stop_after_steps: int | None) -> WorkerConfig:
-        spares = self.spec.workers.spares
+        prestart = self.spec.workers.prestart
         return WorkerConfig(
             name=self.name,
             spec=self.spec.model_dump(mode="json"),
@@ -244,7 +244,7 @@ class _Job:
             holder=self.lease.holder,
             started=self.started,
             stop_after_steps=stop_after_steps,
-            spares=spares if spares is not None else not EMBEDDED,
+            prestart=prestart if prestart is not None else not EMBEDDED,
         )
 
     def run_task(self, phase: Phase, task: Task, interruption: Interruption) -> None:
@@ -278,7 +278,7 @@ class _Job:
                     self._say(message)
             ray.get(pending)
         except ray.exceptions.RayError as error:
-            raise cause_of(error) from error
+            raise classify_error(error) from error
         finally:
             self._add_seconds(phase, monotonic() - begin, seconds_before)
 
@@ -297,7 +297,7 @@ class _Job:
             if self.lease.lost is not None:  # the run directory is another driver's
                 raise
             ours = isinstance(raised, (F2LLMError, ray.exceptions.RayError))
-            error = cause_of(raised) if ours else F2LLMError(f"{type(raised).__name__}: {raised}", remedy=_BUG)
+            error = classify_error(raised) if ours else F2LLMError(f"{type(raised).__name__}: {raised}", remedy=_BUG)
             of_workers = self._failure if self._failure is not None and self._failure.error is error else None
             with suppress(StorageError):  # a store that is away must not hide what happened
                 self._record(of_workers or Failure(error), records)

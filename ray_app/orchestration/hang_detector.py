@@ -14,7 +14,7 @@ from enum import Enum, auto
 from time import monotonic
 
 from data_io.storage.store import OUTAGE_SECONDS
-from ray_app.training.heartbeat import Place, Stage
+from ray_app.training.heartbeat import Position, Stage
 
 _TIMES_TYPICAL = 10
 _FLOOR_SECONDS = 60.0
@@ -32,7 +32,7 @@ _AT_THE_STORE = (Stage.WAITING_FOR_DATA, Stage.RECORDING)
 class Order(Enum):
     """What a worker is to do when it has said where it is."""
 
-    GO_ON = auto()
+    CONTINUE = auto()
     SHOW_STACKS = auto()
     END = auto()
     """At once, whatever its loop is in: from inside a collective nothing can be raised."""
@@ -47,7 +47,7 @@ class Hang:
     step: int
     seconds: float
     limit_seconds: float
-    places: Mapping[int, Place | None]
+    places: Mapping[int, Position | None]
     stacks: Mapping[int, str]
 
     @property
@@ -75,13 +75,13 @@ class Hang:
         return f"{told}: {', '.join(who)}" + (f" and {more} more" if more else "")
 
 
-class HangWatch:
+class HangDetector:
     """Watches one group of workers at a time. `timeout_seconds` takes the place of a limit made from typical steps."""
 
     def __init__(self, timeout_seconds: float | None = None, clock: Callable[[], float] = monotonic) -> None:
         self._timeout, self._clock = timeout_seconds, clock
         self._workers = 0
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, Position] = {}
         self._heard: dict[int, float] = {}
         self._step, self._since = 0, 0.0
         self._hang: Hang | None = None
@@ -101,20 +101,20 @@ class HangWatch:
         if not self._taken:
             self._hang = None
 
-    def hear(self, rank: int, place: Place) -> Order:
+    def hear(self, rank: int, place: Position) -> Order:
         """Rank `rank` is there."""
         hang = self._hang
         if hang is not None:
             known = hang.places.get(rank)
             if known is None or known.process != place.process:
-                return Order.GO_ON  # one of the next group
+                return Order.CONTINUE  # one of the next group
             return Order.END if self._taken else Order.SHOW_STACKS
         if rank < self._workers:
             self._places[rank], self._heard[rank] = place, self._clock()
             self.look()
-        return Order.GO_ON
+        return Order.CONTINUE
 
-    def show(self, rank: int, place: Place, stacks: str) -> None:
+    def show(self, rank: int, place: Position, stacks: str) -> None:
         """Take the stacks of a rank, and where it was when they were taken."""
         hang = self._hang
         if hang is not None and rank in hang.places:

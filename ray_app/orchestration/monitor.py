@@ -9,11 +9,11 @@ from typing import Any
 import ray
 
 from ray_app.errors import PeerLost, TrainingError, WorkersHang
-from ray_app.orchestration.hang_detector import Hang, HangWatch, Order
+from ray_app.orchestration.hang_detector import Hang, HangDetector, Order
 from ray_app.run_directory.exit_record import Failure
 from ray_app.run_directory.status import Reason, RunStatus
-from ray_app.training.control import Start, Wish
-from ray_app.training.heartbeat import Place
+from ray_app.training.control import Directive, Start
+from ray_app.training.heartbeat import Position
 
 MAX_FRUITLESS = 4
 """Starts in a row that made no step, before a run is given up: what fails every time is not mended by trying again."""
@@ -56,7 +56,7 @@ class _Member:
     actor: Any
 
 
-class Conversation:
+class RunState:
     """The actor's state, as a plain class so that it can be tested without Ray."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Conversation:
         self._clock = clock
         self._status: RunStatus | None = None
         self._message: str | None = None
-        self._wish = Wish.GO_ON
+        self._directive = Directive.CONTINUE
         self._reason = first_start
         self._fatal: Failure | None = None
         self._failure: Failure | None = None
@@ -82,7 +82,7 @@ class Conversation:
         self._left = clock()
         self._without_room_since: float | None = None
         self._random = random.Random(seed)
-        self._hangs = HangWatch(hang_timeout_seconds, clock)
+        self._hangs = HangDetector(hang_timeout_seconds, clock)
         self._members: dict[int, _Member] = {}
         self._environment = ""
 
@@ -104,8 +104,8 @@ class Conversation:
         self._entered = True
         start = Start(Reason.FAILURE, self._failure) if self._failures else Start(self._reason)
         self._reason, self._failures = Reason.FAILURE, {}
-        if self._wish is Wish.REGROUP:
-            self._wish = Wish.GO_ON
+        if self._directive is Directive.REGROUP:
+            self._directive = Directive.CONTINUE
         self._heard = self._clock()
         self._workers = workers
         wait = self._seconds_before_start()
@@ -128,21 +128,21 @@ class Conversation:
                 )
             )
 
-    def report(self, status: RunStatus) -> Wish:
+    def report(self, status: RunStatus) -> Directive:
         """Take rank 0's status; answers what is wanted. A step beyond all before takes the sting out of a failure."""
         self._status = status
         self._heard = self._clock()
         if status.step > (self._step_at_start or 0):
             self._failure = None
-        return self._wish
+        return self._directive
 
-    def beat(self, rank: int, place: Place) -> Order:
+    def beat(self, rank: int, place: Position) -> Order:
         """A rank is at work, though no step may have ended; answers what it is to do."""
         if rank == 0 and self._heard is not None:
             self._heard = self._clock()
         return self._hangs.hear(rank, place)
 
-    def show(self, rank: int, place: Place, stacks: str) -> None:
+    def show(self, rank: int, place: Position, stacks: str) -> None:
         """Take a rank's stacks, which it was asked for."""
         self._hangs.show(rank, place, stacks)
 
@@ -195,12 +195,12 @@ class Conversation:
         return View(self._status, self._message, self._failure, self._fatal, self._idle_seconds(), waits)
 
     def request_stop(self) -> None:
-        self._wish = Wish.STOP
+        self._directive = Directive.STOP
 
     def request_regroup(self, reason: Reason = Reason.RESIZE) -> None:
         """Ask the workers, where there are any, to make room behind a checkpoint."""
         if self.workers_at_work():
-            self._wish = max(self._wish, Wish.REGROUP)
+            self._directive = max(self._directive, Directive.REGROUP)
             self._reason = reason
 
     def worker_environment(self) -> str:
@@ -232,4 +232,4 @@ class Conversation:
             self._fatal = failure
 
 
-Monitor: Any = ray.remote(num_cpus=0)(Conversation)
+Monitor: Any = ray.remote(num_cpus=0)(RunState)

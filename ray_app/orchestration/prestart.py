@@ -29,7 +29,7 @@ def ask_for_spares() -> None:
     Does not wait for them; where there can be none, training goes on without.
     """
     here = _processes_here()
-    missing = len(here.workers) - len(here.spares)
+    missing = len(here.workers) - len(here.prestarted)
     if missing > 0 and os.getpid() == min(here.workers):
         try:
             _prestart(missing, worker_environment())
@@ -66,7 +66,7 @@ def _fill(room: int, environment: str) -> None:
     """See to it that this node has as many spares as there is room for workers; waits until they are ready, or for
     MOST_WARM_UP_SECONDS.
     """
-    missing = room - len(_processes_here().spares)
+    missing = room - len(_processes_here().prestarted)
     if missing > 0:
         _prestart(missing, environment)
     deadline = monotonic() + MOST_WARM_UP_SECONDS
@@ -86,7 +86,7 @@ class _Processes:
     """Numbers of processes: with a worker in them, and without; `ready` of the latter have imported everything."""
 
     workers: list[int] = field(default_factory=list)
-    spares: list[int] = field(default_factory=list)
+    prestarted: list[int] = field(default_factory=list)
     ready: int = 0
 
 
@@ -105,6 +105,6 @@ def _processes_here() -> _Processes:
                 if b"RayTrainWorker" in title:
                     here.workers.append(int(process.name))
                 else:
-                    here.spares.append(int(process.name))
+                    here.prestarted.append(int(process.name))
                     here.ready += title.startswith(READY.encode())
     return here

@@ -22,10 +22,10 @@ _MOST_SECONDS = 900.0
 class CheckpointBeforeResize(ControllerCallback):  # type: ignore[misc]
     """A resize that nobody forces waits for a checkpoint: Ray Train by itself would end the workers where they are."""
 
-    def __init__(self, monitor: Any, *, spares: bool) -> None:
-        """With `spares`, workers leave for more of them only once processes for those have imported everything."""
+    def __init__(self, monitor: Any, *, prestart: bool) -> None:
+        """With `prestart`, workers leave for more of them only once processes for those have imported everything."""
         self._monitor = monitor
-        self._spares = spares
+        self._prestart = prestart
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
         """Ask the workers to write a checkpoint and leave, and wait until they have, or until they are gone."""
@@ -35,7 +35,7 @@ class CheckpointBeforeResize(ControllerCallback):  # type: ignore[misc]
         reason = Reason.RESIZE
         if resize_decision.num_workers < workers and draining_nodes():
             reason = Reason.PREEMPTION
-        elif self._spares:
+        elif self._prestart:
             environment = ray.get(self._monitor.worker_environment.remote())
             waiting = warm_up(environment, resize_decision.resources_per_worker, but=draining_nodes())
             began = monotonic()

@@ -9,7 +9,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from ray_app.config import JobSpec, WorkersSpec
-from ray_app.orchestration.callbacks import FailureWatch, HearTerminate
+from ray_app.orchestration.callbacks import FailureWatch, PreemptionNotice
 from ray_app.orchestration.prestart import MARK
 from ray_app.orchestration.resize import CheckpointBeforeResize, CountWhatIsThere, useful_workers
 from ray_app.orchestration.worker import COLLECTIVE_TIMEOUT, WorkerConfig, train_worker
@@ -46,10 +46,10 @@ def make_trainer(spec: JobSpec, monitor: Any, config: WorkerConfig) -> TorchTrai
             # It starts the workers again whatever ends them; when to give up is the monitor's decision.
             failure_config=FailureConfig(max_failures=-1),
             callbacks=[
-                CheckpointBeforeResize(monitor, spares=config["spares"]),
+                CheckpointBeforeResize(monitor, prestart=config["prestart"]),
                 CountWhatIsThere(config["run"].uri, monitor, micro_batches=micro_batches),
                 FailureWatch(monitor),
-                HearTerminate(),
+                PreemptionNotice(),
             ],
         ),
     )

@@ -15,18 +15,18 @@ import torch
 
 from data_io.storage.store import Store
 from ray_app.config import JobSpec
-from ray_app.orchestration.callbacks import Regrouping, told_to_end
+from ray_app.orchestration.callbacks import Regrouping, sigterm_received
 from ray_app.orchestration.hang_detector import Order
 from ray_app.orchestration.monitor import Welcome
 from ray_app.orchestration.prestart import ask_for_spares, worker_environment
-from ray_app.ray_runtime.failures import cause_of
+from ray_app.ray_runtime.failures import classify_error
 from ray_app.ray_runtime.private_api import is_preempted
 from ray_app.run_directory.driver_lease import refuse_without_lease
 from ray_app.run_directory.exit_record import Failure
 from ray_app.run_directory.process_log import ProcessLog, process_log
 from ray_app.run_directory.status import RunStatus
-from ray_app.training.control import Start, Wish
-from ray_app.training.heartbeat import Stage, Whereabouts
+from ray_app.training.control import Directive, Start
+from ray_app.training.heartbeat import Heartbeat, Stage
 from ray_app.training.recorder import StartProfile
 
 Task = Literal["evaluate_before", "deliver"]
@@ -42,40 +42,40 @@ class RayControl:
     the next answer.
     """
 
-    def __init__(self, monitor: Any, *, rank: int, workers: int, spares: bool) -> None:
-        """With `spares`, this rank sees to spare workers once its first step is done."""
+    def __init__(self, monitor: Any, *, rank: int, workers: int, prestart: bool) -> None:
+        """With `prestart`, this rank sees to spare workers once its first step is done."""
         self._monitor = monitor
         self._rank, self._workers = rank, workers
-        self._whereabouts = Whereabouts()
-        self._wants_spares = spares
+        self._heartbeat = Heartbeat()
+        self._prestarts = prestart
         self._answer: Any = None
-        self._wish = Wish.GO_ON
+        self._directive = Directive.CONTINUE
         self._noticed = False
 
     def at(self, step: int, stage: Stage) -> None:
-        self._whereabouts.at(step, stage)
+        self._heartbeat.at(step, stage)
 
     def report(self, status: RunStatus) -> None:
         self._hear()
         if self._answer is None:
             self._answer = self._monitor.report.remote(status)
 
-    def wish(self) -> Wish:
+    def directive(self) -> Directive:
         """Never waits: the ranks hear of a notice at different steps, and agree in the exchange of their next one."""
         self._hear()
-        if self._wants_spares:
+        if self._prestarts:
             threading.Thread(target=ask_for_spares, daemon=True).start()
-            self._wants_spares = False
-        if told_to_end() or is_preempted():
-            self._wish = max(self._wish, Wish.REGROUP)
+            self._prestarts = False
+        if sigterm_received() or is_preempted():
+            self._directive = max(self._directive, Directive.REGROUP)
             if not self._noticed:
                 self._monitor.notice.remote()
                 self._noticed = True
-        return self._wish
+        return self._directive
 
     def _hear(self) -> None:
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            self._wish = max(self._wish, ray.get(self._answer))
+            self._directive = max(self._directive, ray.get(self._answer))
             self._answer = None
 
     @contextmanager
@@ -100,7 +100,7 @@ class RayControl:
             raise
         except BaseException as raised:  # torch's checkpoints raise one that is no Exception
             log.exception("this worker failed")
-            failure = Failure(cause_of(raised), self._rank, node, records.last_lines)
+            failure = Failure(classify_error(raised), self._rank, node, records.last_lines)
             raise
         finally:
             ended.set()
@@ -111,11 +111,11 @@ class RayControl:
         """Say now and then where the loop is, and do what is wanted of a worker that hangs."""
         while not ended.wait(_BEAT_SECONDS):
             try:
-                order = ray.get(self._monitor.beat.remote(self._rank, self._whereabouts.place()))
+                order = ray.get(self._monitor.beat.remote(self._rank, self._heartbeat.place()))
             except ray.exceptions.RayError:  # the driver has gone, and its monitor with it
                 return
             if order is Order.SHOW_STACKS:
-                self._monitor.show.remote(self._rank, self._whereabouts.place(), self._whereabouts.stacks())
+                self._monitor.show.remote(self._rank, self._heartbeat.place(), self._heartbeat.stacks())
             elif order is Order.END:
                 os._exit(1)
 
@@ -134,7 +134,7 @@ class WorkerConfig(TypedDict):
     started: str
     """The folder of this start's logs."""
     stop_after_steps: int | None
-    spares: bool
+    prestart: bool
     """Whether the workers see to spare ones."""
 
 
@@ -147,7 +147,7 @@ def train_worker(config: WorkerConfig) -> None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     run = config["run"]
-    control = RayControl(config["monitor"], rank=rank, workers=workers, spares=config["spares"])
+    control = RayControl(config["monitor"], rank=rank, workers=workers, prestart=config["prestart"])
     with (
         process_log(run, f"logs/{config['started']}/worker-{rank}.log") as records,
         control.at_work(records) as start,
@@ -169,7 +169,7 @@ def train_worker(config: WorkerConfig) -> None:
             start=start,
             stop_after_steps=config["stop_after_steps"],
         )
-        if outcome.wish is Wish.REGROUP and not outcome.finished:
+        if outcome.directive is Directive.REGROUP and not outcome.finished:
             raise Regrouping(f"regrouping after step {outcome.step}")
 
 

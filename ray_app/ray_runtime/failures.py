@@ -1,6 +1,6 @@
 """What ended a worker, as an error of ours: Ray, torch and the system have their own, and none says what to do.
 
-Foreign exceptions are recognised by name, so that whoever asks loads neither Ray nor torch.
+Foreign exceptions are recognized by name, so that whoever asks loads neither Ray nor torch.
 """
 
 import errno
@@ -14,7 +14,7 @@ _GOES_ON = "the same command goes on from the last checkpoint"
 _LOOK = f"see logs/ of the run directory; {_GOES_ON}"
 
 
-def cause_of(error: BaseException) -> F2LLMError:
+def classify_error(error: BaseException) -> F2LLMError:
     """The error of ours at the bottom of `error`, or what is known of its causes, or a TrainingError with what it says.
 
     Of several workers' errors the one counts that the others only suffered from.

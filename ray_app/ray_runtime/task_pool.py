@@ -11,14 +11,14 @@ from ray_app.ray_runtime.cluster import cluster  # isort: skip - before Ray, whi
 
 import ray
 
-from data_io.execution import Run
-from ray_app.ray_runtime.failures import cause_of
+from data_io.execution import Executor
+from ray_app.ray_runtime.failures import classify_error
 
 P = TypeVar("P")
 R = TypeVar("R")
 
 
-def run_pieces(
+def run_tasks(
     function: Callable[[P], R],
     pieces: Iterable[P],
     *,
@@ -45,7 +45,7 @@ def run_pieces(
             try:
                 result = ray.get(done[0])
             except ray.exceptions.RayError as error:
-                raise cause_of(error) from error
+                raise classify_error(error) from error
             yield piece, result
     finally:
         for reference in running:
@@ -53,13 +53,13 @@ def run_pieces(
 
 
 @contextmanager
-def ray_run(workers: int, *, gpus: int = 0) -> Iterator[Run]:
-    """A `Run` that does `workers` pieces at once, on the cluster of RAY_ADDRESS or an embedded one; with `gpus` it does
-    as many, each on a GPU of its own.
+def ray_executor(workers: int, *, gpus: int = 0) -> Iterator[Executor]:
+    """An `Executor` that runs `workers` tasks at once, on the cluster of RAY_ADDRESS or an embedded one; with `gpus` it
+    runs as many, each on a GPU of its own.
 
     Ray starts when the first piece is to be done: a data set that is already there needs none. On a cluster of several
-    machines the store and the files must be reachable from all of them. The `Run` raises CapacityError where Ray does
-    not start.
+    machines the store and the files must be reachable from all of them. The `Executor` raises CapacityError where
+    Ray does not start.
     """
     with ExitStack() as stack:
         started: list[bool] = []
@@ -68,6 +68,6 @@ def ray_run(workers: int, *, gpus: int = 0) -> Iterator[Run]:
             if not started:
                 stack.enter_context(cluster(cpus=workers))
                 started.append(True)
-            yield from run_pieces(function, pieces, workers=gpus or workers, gpus=1 if gpus else 0)
+            yield from run_tasks(function, pieces, workers=gpus or workers, gpus=1 if gpus else 0)
 
         yield run

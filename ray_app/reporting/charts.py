@@ -1,4 +1,4 @@
-"""The report's charts. Pure: numbers in, Plotly figures as JSON out; colours of text and grid are set by the page."""
+"""The report's charts. Pure: numbers in, Plotly figures as JSON out; colors of text and grid are set by the page."""
 
 import html
 import math
@@ -16,7 +16,7 @@ PALETTE = (
     "#3b82d6", "#e07b39", "#2f9e6e", "#9a6bd8", "#d9534f", "#1f9fb3",
     "#c95f9e", "#8f8f2a", "#a06d4b", "#7d8794", "#5b6ee1", "#4f9a2f",
 )  # fmt: skip
-BEFORE_COLOUR, AFTER_COLOUR, BM25_COLOUR = "#9aa3af", "#3b82d6", "#e0a039"
+BEFORE_COLOR, AFTER_COLOR, BM25_COLOR = "#9aa3af", "#3b82d6", "#e0a039"
 MOST_SOURCES = len(PALETTE)
 _MOST_POINTS = 1200
 _LONGEST_LABEL = 26
@@ -36,7 +36,7 @@ def series(steps: Sequence[StepMetrics], pick: Pick) -> Series:
 
 
 def smooth(points: Series) -> Series:
-    """Centred running mean over about a twentieth of the points; one-sided at the ends."""
+    """Centerd running mean over about a twentieth of the points; one-sided at the ends."""
     half = len(points) // 40
     sums = [0.0]
     for _, value in points:
@@ -66,9 +66,9 @@ def curves_chart(curves: Sequence[tuple[str, Series]], *, x_title: str) -> str:
 
 
 def bars_chart(names: Sequence[str], bars: Sequence[tuple[str, str, Sequence[float | None]]], *, digits: int) -> str:
-    """Groups of bars, one a name; each of `bars` is a label, a colour and a height for every name."""
+    """Groups of bars, one a name; each of `bars` is a label, a color and a height for every name."""
     figure = go.Figure()
-    for label, colour, heights in bars:
+    for label, color, heights in bars:
         figure.add_trace(
             go.Bar(
                 name=label,
@@ -78,7 +78,7 @@ def bars_chart(names: Sequence[str], bars: Sequence[tuple[str, str, Sequence[flo
                 text=["" if value is None else f"{value:,.{digits}f}" for value in heights],
                 textposition="outside",
                 cliponaxis=False,
-                marker_color=colour,
+                marker_color=color,
                 hovertemplate=f"%{{y}}: %{{x:,.{digits}f}}<extra>{label}</extra>",
             )
         )
@@ -115,14 +115,14 @@ def source_loss_chart(steps: Sequence[StepMetrics]) -> str:
     return figure_json(_lines([(name, series(steps, loss_of(name))) for name in names]), y_title="loss", height=400)
 
 
-def single_chart(steps: Sequence[StepMetrics], pick: Pick, *, colour: int, smoothed: bool = True, **axis: Any) -> str:
+def single_chart(steps: Sequence[StepMetrics], pick: Pick, *, color: int, smoothed: bool = True, **axis: Any) -> str:
     """One curve on a small chart; `axis` goes to the y axis."""
     points = series(steps, pick)
     figure = go.Figure()
     if smoothed and len(points) > 2:
-        figure.add_trace(_trace("", points, PALETTE[colour], faint=True))
+        figure.add_trace(_trace("", points, PALETTE[color], faint=True))
         points = smooth(points)
-    figure.add_trace(_trace("", points, PALETTE[colour]))
+    figure.add_trace(_trace("", points, PALETTE[color]))
     figure.update_yaxes(**axis)
     return figure_json(figure, height=220, legend=False)
 
@@ -134,8 +134,8 @@ def checkpoints_chart(measured: Sequence[MeasuredCheckpoint]) -> str:
     if len(sets) > 1:
         curves.insert(0, ("mean", [(each.step, each.score) for each in measured]))
     figure = go.Figure()
-    for colour, (name, points) in enumerate(curves):
-        figure.add_trace(_trace(name, points, PALETTE[colour]).update(mode="lines+markers"))
+    for color, (name, points) in enumerate(curves):
+        figure.add_trace(_trace(name, points, PALETTE[color]).update(mode="lines+markers"))
     return figure_json(figure, y_title="score", height=320)
 
 
@@ -147,7 +147,7 @@ def evaluation_chart(before: EvaluationReport | None, after: EvaluationReport | 
         "after": {r.name: getattr(r.model, metric) for r in after.retrieval} if after else {},
         "BM25": {r.name: getattr(r.bm25, metric) for r in results if r.bm25 is not None},
     }
-    colours = {"before": BEFORE_COLOUR, "after": AFTER_COLOUR, "BM25": BM25_COLOUR}
+    colors = {"before": BEFORE_COLOR, "after": AFTER_COLOR, "BM25": BM25_COLOR}
     figure = go.Figure()
     for label, values in figures.items():
         if values:
@@ -160,7 +160,7 @@ def evaluation_chart(before: EvaluationReport | None, after: EvaluationReport | 
                     text=["" if value is None else f"{value:.3f}" for value in heights],
                     textposition="outside",
                     cliponaxis=False,
-                    marker_color=colours[label],
+                    marker_color=colors[label],
                     hovertemplate="%{y:.4f}<extra>" + label + "</extra>",
                 )
             )
@@ -173,15 +173,15 @@ def _lines(curves: Sequence[tuple[str, Series]]) -> go.Figure:
     """Each curve raw and faint, and smoothed on top; a click on its name in the legend hides both."""
     figure = go.Figure()
     drawn = [(name, points, PALETTE[i]) for i, (name, points) in enumerate(curves) if points]
-    for name, points, colour in drawn:
+    for name, points, color in drawn:
         if len(points) > 2:
-            figure.add_trace(_trace(name, points, colour, faint=True))
-    for name, points, colour in drawn:
-        figure.add_trace(_trace(name, smooth(points), colour))
+            figure.add_trace(_trace(name, points, color, faint=True))
+    for name, points, color in drawn:
+        figure.add_trace(_trace(name, smooth(points), color))
     return figure
 
 
-def _trace(name: str, points: Series, colour: str, *, faint: bool = False) -> go.Scatter:
+def _trace(name: str, points: Series, color: str, *, faint: bool = False) -> go.Scatter:
     # Plotly reads a subset of HTML in names.
     label = html.escape(name)
     return go.Scatter(
@@ -191,8 +191,8 @@ def _trace(name: str, points: Series, colour: str, *, faint: bool = False) -> go
         legendgroup=label,
         showlegend=not faint,
         mode="lines" if len(points) > 1 else "markers",
-        line={"color": colour, "width": 1 if faint else 2.2},
-        marker={"color": colour, "size": 8},
+        line={"color": color, "width": 1 if faint else 2.2},
+        marker={"color": color, "size": 8},
         opacity=0.28 if faint else 1.0,
         hoverinfo="skip" if faint else None,
         hovertemplate=None if faint else "%{y:.5g}<extra>" + label + "</extra>",

@@ -13,8 +13,8 @@ from ray_app.reporting.charts import PALETTE, figure_json
 from ray_app.reporting.page import Chart, render_page
 
 _MOST_ROWS_OF_A_CHART = 80
-_ROLE_COLOURS = {"query": PALETTE[0], "positive": PALETTE[2], "negative": PALETTE[1]}
-_KIND_COLOURS = {"retrieval": PALETTE[0], "clustering": PALETTE[2], "classification": PALETTE[3]}
+_ROLE_COLORS = {"query": PALETTE[0], "positive": PALETTE[2], "negative": PALETTE[1]}
+_KIND_COLORS = {"retrieval": PALETTE[0], "clustering": PALETTE[2], "classification": PALETTE[3]}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def render_data_report(found: DatasetStatistics) -> str:
         found=found,
         sources=largest,
         unit="tokens" if in_tokens else "characters",
-        licences=_by_licence(found),
+        licenses=_by_license(found),
         kinds=_by_kind(found),
         measured=sum(source.rows_read for source in found.sources),
         removed=sum(source.prepared.get("repeated", 0) for source in found.sources),
@@ -56,9 +56,9 @@ def render_data_report(found: DatasetStatistics) -> str:
     )
 
 
-def _by_licence(found: DatasetStatistics) -> list[tuple[str, int, int]]:
-    """Licence, sources and rows under it, most rows first."""
-    return _summed([(source.licence or "not recorded", source.rows) for source in found.sources])
+def _by_license(found: DatasetStatistics) -> list[tuple[str, int, int]]:
+    """License, sources and rows under it, most rows first."""
+    return _summed([(source.license or "not recorded", source.rows) for source in found.sources])
 
 
 def _by_kind(found: DatasetStatistics) -> list[tuple[str, int, int]]:
@@ -75,7 +75,7 @@ def _summed(named: Sequence[tuple[str, int]]) -> list[tuple[str, int, int]]:
 
 
 def _row_chart(sources: Sequence[SourceStatistics]) -> str:
-    """A bar a source, the largest on top, coloured by kind."""
+    """A bar a source, the largest on top, colored by kind."""
     figure = go.Figure()
     for kind in dict.fromkeys(source.kind for source in sources):
         mine = [source for source in sources if source.kind == kind]
@@ -88,7 +88,7 @@ def _row_chart(sources: Sequence[SourceStatistics]) -> str:
                 text=[f"{source.rows:,}" for source in mine],
                 textposition="outside",
                 cliponaxis=False,
-                marker_color=_KIND_COLOURS.get(kind, PALETTE[4]),
+                marker_color=_KIND_COLORS.get(kind, PALETTE[4]),
                 hovertemplate="%{y}: %{x:,} rows<extra></extra>",
             )
         )
@@ -114,7 +114,7 @@ def _length_chart(source: SourceStatistics, edges: Sequence[int]) -> str:
                 x=labels,
                 y=[round(counts[i] / total, 4) for i in shown],
                 customdata=[[counts[i], _interval(lower[i], edges[i])] for i in shown],
-                marker_color=_ROLE_COLOURS[role],
+                marker_color=_ROLE_COLORS[role],
                 hovertemplate="%{y:.1%}, %{customdata[0]:,} texts of %{customdata[1]}<extra>" + role + "</extra>",
             )
         )

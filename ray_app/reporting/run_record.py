@@ -34,7 +34,7 @@ class EvaluationFacts(BaseModel):
     name: str
     type: Literal["retrieval", "sts"]
     instruction: str = ""
-    licence: str = ""
+    license: str = ""
     origin: str = ""
 
 
@@ -83,7 +83,7 @@ class RunRecord:
 
 
 def save_data_facts(run: Store, manifest: Manifest) -> None:
-    """Write `data.json`, so that the run directory alone says which sources, under which licences, the run used."""
+    """Write `data.json`, so that the run directory alone says which sources, under which licenses, the run used."""
     facts = DataFacts(
         version=manifest.version,
         sources=tuple(CardSource.model_validate(source) for source in manifest.sources),

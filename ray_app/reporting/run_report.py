@@ -50,7 +50,7 @@ def render_report(record: RunRecord) -> str:
         groups=workers.groups_of(record.events),
         worker_facts=workers.facts_of_workers(record),
         worker_charts=_worker_charts(record),
-        optimiser_charts=_optimiser_charts(record.steps),
+        optimizer_charts=_optimizer_charts(record.steps),
         sources=view.source_rows(record),
         events=record.events[-_MOST_EVENTS:],
         events_hidden=max(0, len(record.events) - _MOST_EVENTS),
@@ -99,15 +99,13 @@ def _speed_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
     return [
         Chart(
             "Examples a second",
-            figures.single_chart(steps, lambda s: rate(s.examples, s), colour=0, rangemode="tozero"),
+            figures.single_chart(steps, lambda s: rate(s.examples, s), color=0, rangemode="tozero"),
         ),
-        Chart(
-            "Tokens a second", figures.single_chart(steps, lambda s: rate(s.tokens, s), colour=5, rangemode="tozero")
-        ),
+        Chart("Tokens a second", figures.single_chart(steps, lambda s: rate(s.tokens, s), color=5, rangemode="tozero")),
         Chart(
             "Share of time waiting for data",
             figures.single_chart(
-                steps, lambda s: rate(s.data_wait_seconds, s), colour=1, tickformat=".1%", rangemode="tozero"
+                steps, lambda s: rate(s.data_wait_seconds, s), color=1, tickformat=".1%", rangemode="tozero"
             ),
         ),
     ]
@@ -118,7 +116,7 @@ def _worker_charts(record: RunRecord) -> list[Chart]:
     if record.steps:
         spread = max(s.workers for s in record.steps)
         by_step = figures.single_chart(
-            record.steps, lambda s: s.workers, colour=3, smoothed=False, rangemode="tozero", dtick=-(-spread // 5)
+            record.steps, lambda s: s.workers, color=3, smoothed=False, rangemode="tozero", dtick=-(-spread // 5)
         )
         charts.append(Chart("Workers by step", by_step))
     groups = workers.groups_of(record.events)
@@ -129,15 +127,15 @@ def _worker_charts(record: RunRecord) -> list[Chart]:
     return charts
 
 
-def _optimiser_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
+def _optimizer_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
     if not steps:
         return []
     rate = figures.single_chart(
-        steps, lambda s: s.learning_rate, colour=2, smoothed=False, rangemode="tozero", tickformat="~e"
+        steps, lambda s: s.learning_rate, color=2, smoothed=False, rangemode="tozero", tickformat="~e"
     )
     return [
         Chart("Learning rate", rate),
-        Chart("Gradient norm", figures.single_chart(steps, lambda s: s.grad_norm, colour=4, rangemode="tozero")),
+        Chart("Gradient norm", figures.single_chart(steps, lambda s: s.grad_norm, color=4, rangemode="tozero")),
     ]
 
 

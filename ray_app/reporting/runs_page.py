@@ -7,7 +7,7 @@ from pathlib import Path
 from data_io.errors import ConfigError
 from ray_app.reporting import charts
 from ray_app.reporting import tables as view
-from ray_app.reporting.charts import AFTER_COLOUR, BEFORE_COLOUR, MOST_SOURCES, PALETTE
+from ray_app.reporting.charts import AFTER_COLOR, BEFORE_COLOR, MOST_SOURCES, PALETTE
 from ray_app.reporting.page import Chart, render_page
 from ray_app.reporting.run_record import RunRecord
 from ray_app.reporting.runs_table import RunFigures
@@ -81,11 +81,11 @@ def _bars(runs: Sequence[RunFigures]) -> list[Chart]:
     measured = [each for each in runs if each.ndcg_at_10_after is not None or each.ndcg_at_10_before is not None]
     if measured:
         bars = [
-            ("before", BEFORE_COLOUR, [each.ndcg_at_10_before for each in measured]),
-            ("after", AFTER_COLOUR, [each.ndcg_at_10_after for each in measured]),
+            ("before", BEFORE_COLOR, [each.ndcg_at_10_before for each in measured]),
+            ("after", AFTER_COLOR, [each.ndcg_at_10_after for each in measured]),
         ]
         found.append(Chart("nDCG@10", charts.bars_chart([each.name for each in measured], bars, digits=3)))
-    for title, field, colour, digits in (
+    for title, field, color, digits in (
         ("Cost", "cost", PALETTE[1], 2),
         ("GPU hours", "gpu_hours", PALETTE[3], 1),
         ("Worker hours without GPUs", "worker_hours", PALETTE[2], 2),
@@ -96,7 +96,7 @@ def _bars(runs: Sequence[RunFigures]) -> list[Chart]:
         if known:
             heights = [getattr(each, field) for each in known]
             found.append(
-                Chart(title, charts.bars_chart([each.name for each in known], [("", colour, heights)], digits=digits))
+                Chart(title, charts.bars_chart([each.name for each in known], [("", color, heights)], digits=digits))
             )
     return found
 

@@ -21,7 +21,7 @@ MANIFEST_FILE = "manifest.json"
 _NAME = re.compile(r"step-(\d{8})\.attempt-(\d+)")
 
 
-class StoredItem(BaseModel):
+class CheckpointItem(BaseModel):
     """One item of a file: where it starts, how long it is, and the CRC-32 of its bytes."""
 
     model_config = ConfigDict(frozen=True)
@@ -31,16 +31,16 @@ class StoredItem(BaseModel):
     crc32: int
 
 
-class StoredFile(BaseModel):
+class CheckpointFile(BaseModel):
     """One file of a checkpoint and what is in it."""
 
     model_config = ConfigDict(frozen=True)
 
     size: int
-    items: tuple[StoredItem, ...]
+    items: tuple[CheckpointItem, ...]
 
 
-class Progress(BaseModel):
+class TrainingProgress(BaseModel):
     """All the state of training that is not weights and moments: the data order needs one integer."""
 
     model_config = ConfigDict(frozen=True)
@@ -56,11 +56,11 @@ class CheckpointManifest(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format_version: int = FORMAT_VERSION
-    progress: Progress
+    progress: TrainingProgress
     attempt: int
     workers: int
     created: datetime
-    files: dict[str, StoredFile]
+    files: dict[str, CheckpointFile]
 
     @property
     def size(self) -> int:

@@ -63,7 +63,7 @@ class Driver(BaseModel):
         return f"process {self.pid} on {self.host}"
 
 
-class Lease:
+class DriverLease:
     """Holds a run for the length of a `with` block. `lost` says who has it, once another driver took it.
 
     As it writes every few seconds, it is also the first to know of a store that is away: `store_silent_since`.
@@ -79,7 +79,7 @@ class Lease:
         self.lost: Driver | None = None
         self._answered = datetime.now(UTC)
 
-    def __enter__(self) -> "Lease":
+    def __enter__(self) -> "DriverLease":
         """Raises RunConflict while another driver is alive."""
         self._wait_for_the_one_before()
         self._write()

@@ -25,7 +25,7 @@ class SourceMetrics(BaseModel):
 class StepMetrics(BaseModel):
     """A line of metrics.jsonl. `step` counts finished steps from 1; losses are means over the step's examples.
 
-    `loss` is what was minimised, None where every micro-batch was skipped; `in_batch_loss` is the mean over the
+    `loss` is what was minimized, None where every micro-batch was skipped; `in_batch_loss` is the mean over the
     examples that have one, None where none has; `distillation_loss` has its weight in it, None without a teacher.
     """
 

@@ -1,6 +1,6 @@
 """Embeds what concurrent requests ask for, in batches by tokens. N texts, D dimensions.
 
-Two threads work beside the event loop: one tokenises, one embeds; while a batch is embedded the next one gathers. There
+Two threads work beside the event loop: one tokenizes, one embeds; while a batch is embedded the next one gathers. There
 is no timer that a lone request would wait for.
 """
 
@@ -70,7 +70,7 @@ class Engine:
 
     def start(self) -> None:
         """Begin to embed, in the loop that is running."""
-        self._tokenising = ThreadPoolExecutor(1, "tokenise")
+        self._tokenizing = ThreadPoolExecutor(1, "tokenize")
         self._embedding = ThreadPoolExecutor(1, "embed")
         self._more = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._work())
@@ -79,18 +79,18 @@ class Engine:
         """End; what waits is not embedded any more."""
         if self._task is not None:
             self._task.cancel()
-        self._tokenising.shutdown(wait=False)
+        self._tokenizing.shutdown(wait=False)
         self._embedding.shutdown(wait=False)
 
     async def embed(self, texts: Sequence[str], *, truncate: bool) -> tuple[npt.NDArray[np.float32], int]:
-        """Vectors float32 [N, D], L2-normalised, and how many tokens they are of.
+        """Vectors float32 [N, D], L2-normalized, and how many tokens they are of.
 
         Raises Refusal for a text beyond the model's limit unless it is to be cut, and where too much waits already.
         A call that is cancelled leaves no work behind.
         """
         self._check_room(0)
         loop = asyncio.get_running_loop()
-        tokens = await loop.run_in_executor(self._tokenising, self._tokenise, texts, truncate)
+        tokens = await loop.run_in_executor(self._tokenizing, self._tokenize, texts, truncate)
         self._check_room(len(tokens.ids))
         asked = _Asked(
             rows=np.split(tokens.ids, np.cumsum(tokens.lengths)[:-1]),
@@ -108,7 +108,7 @@ class Engine:
             self._metrics.queued_tokens.set(self._batcher.queued_tokens)
         return asked.vectors, len(tokens.ids)
 
-    def _tokenise(self, texts: Sequence[str], truncate: bool) -> TokenTexts:
+    def _tokenize(self, texts: Sequence[str], truncate: bool) -> TokenTexts:
         tokens = self._encoder.tokenize(texts)
         if not truncate:
             for place in np.flatnonzero(tokens.lengths == self.max_tokens).tolist():

@@ -16,7 +16,7 @@ from data_io.loading.loader import LoadedStep
 from data_io.storage.ranged_reads import ReadStats
 from ray_app.run_directory.metrics import PartMetrics
 from ray_app.training.contrastive import PartLoss
-from ray_app.training.control import Wish
+from ray_app.training.control import Directive
 from ray_app.training.stragglers import Work
 
 
@@ -27,7 +27,7 @@ class SharedStep:
     parts: list[PartMetrics]
     """One for each part of each slot, in order."""
     wait_seconds: float
-    wish: Wish
+    directive: Directive
     read: ReadStats
     """What all ranks have asked of the store since the step before: requests, bytes and retries."""
     work: list[Work]
@@ -41,7 +41,7 @@ def share_step(
     work: Work,
     *,
     names: Sequence[str],
-    wish: Wish,
+    directive: Directive,
     device: torch.device,
 ) -> SharedStep:
     """Everybody's losses. What is wished of any rank is wished of all; the longest wait for data counts.
@@ -56,7 +56,7 @@ def share_step(
     for place, loss in zip(places, losses, strict=True):
         values = [loss.rows, loss.tokens, loss.hard_negative, *_perhaps(loss.in_batch), *_perhaps(loss.distillation)]
         table[place] = torch.tensor(values, dtype=torch.float64)
-    mine = [loaded.wait_seconds, wish, read.requests, read.bytes, read.retries, work.seconds, work.tokens]
+    mine = [loaded.wait_seconds, directive, read.requests, read.bytes, read.retries, work.seconds, work.tokens]
     table[len(step.parts) + dist.get_rank()] = torch.tensor(mine, dtype=torch.float64)
     rows = _sum_over_ranks(table.to(device)).tolist()
     ranks = rows[len(step.parts) :]
@@ -75,7 +75,7 @@ def share_step(
             )
         ],
         wait_seconds=max(row[0] for row in ranks),
-        wish=Wish(int(max(row[1] for row in ranks))),
+        directive=Directive(int(max(row[1] for row in ranks))),
         read=ReadStats(*(int(sum(row[i] for row in ranks)) for i in (2, 3, 4))),
         work=[Work(seconds, int(tokens)) for *_, seconds, tokens in ranks],
     )

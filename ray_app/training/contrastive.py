@@ -1,4 +1,4 @@
-"""One optimiser step's forward and backward passes: from micro-batches to the two losses (DESIGN sections 1 and 2).
+"""One optimizer step's forward and backward passes: from micro-batches to the two losses (DESIGN sections 1 and 2).
 
 Shapes: G slots in the step, n_g rows of slot g, P = sum(n_g) rows of the step, B rows of one source in a micro-batch,
 H negatives, D dims.
@@ -53,7 +53,7 @@ class Embeds(Protocol):
     """A teacher."""
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings float32 [N, D of the teacher], L2-normalised, without gradient."""
+        """Embeddings float32 [N, D of the teacher], L2-normalized, without gradient."""
         ...
 
 
@@ -132,7 +132,7 @@ class ContrastiveStep:
     def _losses(
         self, batch: MicroBatch, embeddings_ND: Tensor, pool: Pool | None, *, first_row: int
     ) -> tuple[Tensor, list[PartLoss]]:
-        """The mean loss of a micro-batch's rows, to be minimised, and what each part has in it.
+        """The mean loss of a micro-batch's rows, to be minimized, and what each part has in it.
 
         `pool` is the step's, in which the micro-batch's rows begin at `first_row`; None for its own pool.
         """

@@ -9,10 +9,10 @@ from ray_app.run_directory.status import Reason, RunStatus
 from ray_app.training.heartbeat import Stage
 
 
-class Wish(IntEnum):
+class Directive(IntEnum):
     """What is wanted of a loop after its step; of several wishes the highest counts, whichever rank heard it."""
 
-    GO_ON = 0
+    CONTINUE = 0
     SAVE = 1
     """Write a checkpoint and go on."""
     REGROUP = 2
@@ -30,7 +30,7 @@ class Start:
 
 
 class Control(Protocol):
-    """How a loop talks to whoever started it. Every rank calls `wish` once a step; no call may block for long."""
+    """How a loop talks to whoever started it. Every rank calls `directive` once a step; no call may block for long."""
 
     def at(self, step: int, stage: Stage) -> None:
         """Called by every rank where it goes on to another part of step `step`, counted from 1."""
@@ -38,5 +38,5 @@ class Control(Protocol):
     def report(self, status: RunStatus) -> None:
         """Called by rank 0 after each step."""
 
-    def wish(self) -> Wish:
+    def directive(self) -> Directive:
         """What is wanted of this rank; the ranks agree on the highest."""

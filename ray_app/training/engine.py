@@ -1,4 +1,4 @@
-"""The one door to DeepSpeed: ZeRO stage 2 owns gradients, optimiser partitions and clipping; everything else is ours.
+"""The one door to DeepSpeed: ZeRO stage 2 owns gradients, optimizer partitions and clipping; everything else is ours.
 
 A step is any number of backward passes, the last one marked, then one update. The number of passes may differ from
 step to step (the last step of an epoch is short), so accumulation is steered here and not by DeepSpeed's own counter.
@@ -24,14 +24,14 @@ from ray_app.config import TrainSpec
 from ray_app.models.embedder import Embedder
 from ray_app.models.packing import PackedBatch
 
-# DeepSpeed looks whether the optimiser is its Muon, whose module compiles functions as it is imported, and so loads all
+# DeepSpeed looks whether the optimizer is its Muon, whose module compiles functions as it is imported, and so loads all
 # of torch's compiler: 4 s of every start. It is imported here without.
 with mock.patch.object(torch, "compile", lambda function: function):
     import deepspeed.runtime.zero.muon.muon_optimizer
 
 
 class Engine:
-    """An Embedder under DeepSpeed. torch.distributed must be initialised; every rank builds one with equal weights."""
+    """An Embedder under DeepSpeed. torch.distributed must be initialized; every rank builds one with equal weights."""
 
     def __init__(self, model: Embedder, train: TrainSpec) -> None:
         optimizer = torch.optim.AdamW(
@@ -83,7 +83,7 @@ class Engine:
         return float("nan") if norm is None else float(norm)
 
     def fragments(self) -> Iterator[Fragment]:
-        """This rank's part of the model and optimiser state. Before the first update the moments are zero."""
+        """This rank's part of the model and optimizer state. Before the first update the moments are zero."""
         self._make_optimizer_state()
         for name, parameter in self.model.named_parameters():
             mapping: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 - DeepSpeed puts it there, no stub knows it
@@ -97,7 +97,7 @@ class Engine:
                 yield Fragment(name, state, values[state].view(-1), address.start, parameter.numel())
 
     def finish_restore(self, *, updates: int) -> None:
-        """Call once every fragment is restored: `updates` is how many updates the optimiser state has seen."""
+        """Call once every fragment is restored: `updates` is how many updates the optimizer state has seen."""
         for state in self._adam.state.values():
             state["step"].fill_(updates)
         self._zero.update_lp_params()

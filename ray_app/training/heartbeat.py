@@ -36,7 +36,7 @@ class Stage(IntEnum):
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """`step` counts from 1 and is under way; `in_collective` says that the loop waits for other workers.
 
     `process` tells a worker from the one that had its rank before; `typical_seconds` is the median of its last steps,
@@ -58,7 +58,7 @@ class Place:
         return f"{self.stage} in step {self.step}" if self.step else str(self.stage)
 
 
-class Whereabouts:
+class Heartbeat:
     """Made and written by the thread that runs the loop, read by any."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -81,10 +81,10 @@ class Whereabouts:
             self._began = now
         self._at = step, stage if step != self._first_step else Stage.STARTING
 
-    def place(self) -> Place:
+    def place(self) -> Position:
         step, stage = self._at
         typical = median(tuple(self._seconds)) if self._seconds else None
-        return Place(self._process, step, stage, is_in_collective(self._thread), typical)
+        return Position(self._process, step, stage, is_in_collective(self._thread), typical)
 
     def stacks(self) -> str:
         """What every thread of this process is doing, the loop's first."""

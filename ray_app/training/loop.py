@@ -21,17 +21,17 @@ from data_io.storage.store import Store
 from ray_app.checkpointing.checkpoint import CheckpointSaver, restore
 from ray_app.checkpointing.interval import CheckpointInterval
 from ray_app.config import JobSpec
-from ray_app.data_order import fingerprint_of, make_plan, select_sources
+from ray_app.data_order import fingerprint_of, make_order, select_sources
 from ray_app.models.attention import attention_of
 from ray_app.models.embedder import Embedder
 from ray_app.models.loading import DTYPES, build_backbone, load_tokenizer
 from ray_app.run_directory.attempts import begin_attempt, list_attempts
-from ray_app.run_directory.checkpoints import Progress, list_checkpoints
+from ray_app.run_directory.checkpoints import TrainingProgress, list_checkpoints
 from ray_app.run_directory.directory import read_status
 from ray_app.run_directory.metrics import reads_of
 from ray_app.training.collectives import share_examples, share_reads, share_step
 from ray_app.training.contrastive import ContrastiveStep
-from ray_app.training.control import Control, Start, Wish
+from ray_app.training.control import Control, Directive, Start
 from ray_app.training.engine import Engine
 from ray_app.training.heartbeat import Stage
 from ray_app.training.nan_guard import refuse_gradient, refuse_loss
@@ -56,7 +56,7 @@ class Outcome:
 
     step: int
     finished: bool
-    wish: Wish = Wish.GO_ON
+    directive: Directive = Directive.CONTINUE
 
 
 def train(
@@ -73,14 +73,14 @@ def train(
     """Train from the newest checkpoint, or from the start, until `stop_after_steps` steps are done in all, or all
     steps.
 
-    torch.distributed must be initialised. Always ends on a complete checkpoint. Raises LossNotFinite where a loss or
+    torch.distributed must be initialized. Always ends on a complete checkpoint. Raises LossNotFinite where a loss or
     gradient is not finite, with the step and the micro-batches.
     """
     profile = worker.profile
     manifest = load_manifest(data)
     sources = select_sources(manifest, spec)
     names = [source.name for source in sources]
-    plan = make_plan(manifest, sources, spec)
+    plan = make_order(manifest, sources, spec)
     tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
     profile.mark("data")
     model = _build_model(spec, worker, tokenizer.vocabulary_size)
@@ -155,7 +155,7 @@ def train(
         threads=spec.data.loader_threads,
         keep_strings=spec.train.teacher is not None,
     )
-    begin, counted, wish = monotonic(), reader.stats, Wish.GO_ON
+    begin, counted, directive = monotonic(), reader.stats, Directive.CONTINUE
     try:
         for loaded in loader:
             under_way = loaded.step.index + 1
@@ -164,11 +164,11 @@ def train(
             read = reader.stats - counted
             counted += read
             control.at(under_way, Stage.EXCHANGING)
-            wish = control.wish()
+            directive = control.directive()
             if recorder and interval.due(under_way, recorder.status):
-                wish = max(wish, Wish.SAVE)
+                directive = max(directive, Directive.SAVE)
             shared = share_step(
-                loaded, losses, read, contrastive.take_work(), names=names, wish=wish, device=engine.device
+                loaded, losses, read, contrastive.take_work(), names=names, directive=directive, device=engine.device
             )
             refuse_loss(loaded, shared, spec.train)
             rate = learning_rate(
@@ -196,20 +196,22 @@ def train(
                 if "first_step" not in profile.seconds:
                     profile.mark("first_step")
                     recorder.event("StartProfile", step=step, seconds=profile.seconds)
-            if shared.wish >= Wish.SAVE or step == end_step:
+            if shared.directive >= Directive.SAVE or step == end_step:
                 control.at(step, Stage.SAVING)
                 interval.begun()
-                finished = saver.start(Progress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
+                finished = saver.start(
+                    TrainingProgress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint)
+                )
                 saved_at = step
                 if recorder:
                     recorder.saved(finished)
-            wish = shared.wish
-            if wish >= Wish.REGROUP:
+            directive = shared.directive
+            if directive >= Directive.REGROUP:
                 break
             control.at(step + 1, Stage.WAITING_FOR_DATA)
         control.at(step, Stage.ENDING)
         if saved_at != step:  # stopped before the first step of a run: there is nothing newer than its start
-            saver.start(Progress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
+            saver.start(TrainingProgress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
         last = saver.finish()
         by_rank = share_reads(reader.stats_by_source())
         if recorder:
@@ -221,7 +223,7 @@ def train(
         loader.close()
         if recorder:
             recorder.close()
-    return Outcome(step=step, finished=step >= total_steps, wish=wish)
+    return Outcome(step=step, finished=step >= total_steps, directive=directive)
 
 
 def _node_cache(spec: JobSpec) -> NodeCache | None:

@@ -2,11 +2,11 @@
 teacher (arXiv 2603.19223, section 3.3). Each is a mean over the micro-batch's queries.
 
 Matryoshka representation learning (arXiv 2205.13147), as F2LLM-v2 trains it: the first d values of an embedding are an
-embedding themselves. The losses are computed on them too, L2-normalised again, for several d, and summed with weights.
+embedding themselves. The losses are computed on them too, L2-normalized again, for several d, and summed with weights.
 The whole embedding always counts.
 
 Shapes: B queries of a micro-batch, H hard negatives each, P positives in the in-batch pool, D dimensions, N texts.
-Embeddings are float32 and L2-normalised, so an inner product is the cosine s(q, d). All arithmetic is fp32 (or fp64 in
+Embeddings are float32 and L2-normalized, so an inner product is the cosine s(q, d). All arithmetic is fp32 (or fp64 in
 the tests): in bf16 the loss is off by 0.02 on average and 0.13 at worst.
 """
 
@@ -69,7 +69,7 @@ def distillation_loss(
 
 
 def cut(embeddings: Tensor, dims: int) -> Tensor:
-    """The first `dims` values of embeddings [..., D], L2-normalised; L2-normalised ones themselves where those are all
+    """The first `dims` values of embeddings [..., D], L2-normalized; L2-normalized ones themselves where those are all
     of them.
     """
     if dims == embeddings.shape[-1]:

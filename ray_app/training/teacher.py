@@ -24,5 +24,5 @@ class Teacher:
         self._device = device
 
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings float32 [N, D of the teacher], L2-normalised, without gradient."""
+        """Embeddings float32 [N, D of the teacher], L2-normalized, without gradient."""
         return torch.from_numpy(self._model.embed_without_prompt(texts, batch_tokens=_BATCH_TOKENS)).to(self._device)

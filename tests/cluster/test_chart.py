@@ -11,7 +11,7 @@ import yaml
 
 from jobs.kube.api import KubeApi, connect
 from jobs.kube.status import JobPhase, status_of
-from jobs.manifests.operator_config import parse_facts
+from jobs.manifests.operator_config import parse_operator_config
 from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import install_kuberay_types, wait_until_served
@@ -88,7 +88,7 @@ def comparable(manifest: str) -> dict[tuple[str, str], dict[str, Any]]:
             metadata["name"] = SETTINGS
             metadata.pop("labels", None)
             (text,) = each["data"].values()
-            each["data"] = parse_facts(text, SETTINGS)
+            each["data"] = parse_operator_config(text, SETTINGS)
         if pod:
             # A change of the settings changes the pods: by this annotation, or by the name that kustomize gives them.
             pod["metadata"].pop("annotations", None)

@@ -7,15 +7,15 @@ import pytest
 
 from jobs.kube.api import KubeApi
 from jobs.kube.status import JobPhase, JobStatus, status_of
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 from ray_app.run_directory.status import Phase
 from tests.support.documents import ON_A_CLUSTER, document
-from tests.support.kubernetes_sights import failure
+from tests.support.kubernetes_objects import failure
 from tests.support.mortal import Died, MortalApi, look_once
 from tests.support.operator import KubeRay
 from tests.support.waiting import wait_for
 
-FACTS = Facts(retry_seconds=1)
+FACTS = OperatorConfig(retry_seconds=1)
 
 
 class Life:
@@ -99,7 +99,7 @@ def outcome(status: JobStatus) -> dict[str, object]:
     return {**{key: value for key, value in values.items() if key not in own}, "lastFailure": failure}
 
 
-def judgements(status: JobStatus) -> list[tuple[str, str, str, str]]:
+def judgments(status: JobStatus) -> list[tuple[str, str, str, str]]:
     return [(each.type.value, each.status, each.reason, each.message) for each in status.conditions]
 
 
@@ -118,5 +118,5 @@ def test_wherever_the_operator_dies_the_next_one_brings_the_job_to_the_same_end(
         assert life.died, where
         assert len(life.rayjobs) == 3, where
         assert outcome(ended) == outcome(end), where
-        assert judgements(ended) == judgements(end), where
+        assert judgments(ended) == judgments(end), where
         api.delete("EmbeddingJob", life.name)

@@ -16,7 +16,7 @@ from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane
 from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.kubectl import Kubectl
-from tests.support.kubernetes_sights import failure
+from tests.support.kubernetes_objects import failure
 from tests.support.operator import KubeRay, run_operator
 from tests.support.waiting import wait_for
 

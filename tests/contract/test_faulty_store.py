@@ -13,7 +13,7 @@ from data_io.dataset.reader import Reader
 from data_io.dataset.tokenizer import TextTokenizer
 from data_io.errors import DataError, StoreAccessError
 from data_io.loading.loader import Loader
-from data_io.loading.order import DataPlan, SourceRows
+from data_io.loading.order import DataOrder, SourceRows
 from data_io.storage.node_cache import NodeCache
 from data_io.storage.ranged_reads import HEDGE_CAP, HEDGE_EARN
 from data_io.storage.store import Store, open_store
@@ -96,8 +96,8 @@ def read_epoch(
     return seen
 
 
-def plan_of(manifest: Manifest) -> DataPlan:
-    return DataPlan(
+def plan_of(manifest: Manifest) -> DataOrder:
+    return DataOrder(
         [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in manifest.sources],
         micro_batch_size=8,
         micro_batches_per_step=4,

@@ -20,7 +20,7 @@ import pytest
 from data_io.dataset.manifest import load_manifest
 from data_io.storage.store import open_store
 from ray_app.config import JobSpec
-from ray_app.data_order import make_plan, select_sources
+from ray_app.data_order import make_order, select_sources
 from ray_app.run_directory.evaluation_curve import read_curve
 from tests.support.command import Running, f2llm
 from tests.support.plain_workers import train_in_processes
@@ -63,7 +63,7 @@ def _planned(data: str) -> list[list[dict[str, Any]]]:
     spec = JobSpec.model_validate(small_document(data, "unused")["spec"])
     manifest = load_manifest(store)
     sources = select_sources(manifest, spec)
-    plan = make_plan(manifest, sources, spec)
+    plan = make_order(manifest, sources, spec)
     hashes = [
         [
             group["query_hash"].to_pylist()

@@ -327,7 +327,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=str)
-def test_a_whole_checkpoint_that_cannot_be_honoured_is_refused_and_not_passed_over(
+def test_a_whole_checkpoint_that_cannot_be_honored_is_refused_and_not_passed_over(
     refusal: Refusal, data: Store, run: Path
 ) -> None:
     refusal.change(run / "checkpoints" / NEWEST)

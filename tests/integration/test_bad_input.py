@@ -227,7 +227,7 @@ def newest(run: Path) -> Path:
 
 
 def flip_a_weight(run: Path) -> None:
-    """One bit in the newest checkpoint, in a weight: an export reads no optimiser state."""
+    """One bit in the newest checkpoint, in a weight: an export reads no optimizer state."""
     places = pickle.loads(newest(run).joinpath(".metadata").read_bytes()).storage_data
     weight = next(place for index, place in places.items() if index.fqn.startswith("weight/"))
     path = newest(run) / weight.relative_path

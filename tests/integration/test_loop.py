@@ -14,7 +14,7 @@ from data_io.dataset.manifest import load_manifest
 from data_io.storage.store import Store, open_store
 from ray_app.checkpointing.checkpoint import StoredWeights
 from ray_app.config import EvaluationSpec, JobSpec
-from ray_app.data_order import make_plan, select_sources
+from ray_app.data_order import make_order, select_sources
 from ray_app.errors import CheckpointError, LossNotFinite
 from ray_app.evaluation.held_out import evaluate
 from ray_app.export.merge import Measure, RunCheckpoints, find_checkpoints, merge
@@ -24,7 +24,7 @@ from ray_app.orchestration.checkpoint_evaluation import measure_checkpoint, newe
 from ray_app.run_directory.checkpoints import CheckpointName, list_checkpoints, read_manifest
 from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve
 from ray_app.run_directory.status import RunStatus
-from ray_app.training.control import Wish
+from ray_app.training.control import Directive
 from ray_app.training.heartbeat import Stage
 from ray_app.training.loop import Outcome, Worker, train
 from tests.support.exported import export_small_model
@@ -41,8 +41,8 @@ pytestmark = [
 class _Control:
     """Wishes for an end once `stop_at` steps are done."""
 
-    def __init__(self, stop_at: int | None = None, wish: Wish = Wish.STOP) -> None:
-        self._stop_at, self._wish = stop_at, wish
+    def __init__(self, stop_at: int | None = None, directive: Directive = Directive.STOP) -> None:
+        self._stop_at, self._directive = stop_at, directive
         self.reports: list[RunStatus] = []
 
     def at(self, step: int, stage: Stage) -> None:
@@ -51,9 +51,9 @@ class _Control:
     def report(self, status: RunStatus) -> None:
         self.reports.append(status)
 
-    def wish(self) -> Wish:
+    def directive(self) -> Directive:
         wished = self._stop_at is not None and bool(self.reports) and self.reports[-1].step >= self._stop_at
-        return self._wish if wished else Wish.GO_ON
+        return self._directive if wished else Directive.CONTINUE
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_every_example_is_used_once_an_epoch(finished: Path, data: Store) -> Non
         assert len(used) == len(set(used)) == 60 + 21 + 33 + 17
 
 
-def test_metrics_say_what_was_minimised(finished: Path) -> None:
+def test_metrics_say_what_was_minimized(finished: Path) -> None:
     for line in read_lines(finished / "metrics.jsonl"):
         by_source = line["sources"].values()
         assert sum(source["examples"] for source in by_source) == line["examples"]
@@ -219,13 +219,13 @@ def _queries_of_epochs(run: Path) -> dict[int, list[str]]:
     }
 
 
-@pytest.mark.parametrize("wish", [Wish.STOP, Wish.REGROUP])
+@pytest.mark.parametrize("wish", [Directive.STOP, Directive.REGROUP])
 def test_a_wish_to_end_is_met_with_a_checkpoint_of_that_step(
-    wish: Wish, data: Store, process_group: None, tmp_path: Path
+    directive: Directive, data: Store, process_group: None, tmp_path: Path
 ) -> None:
-    outcome = _train(data, tmp_path, control=_Control(stop_at=2, wish=wish))
+    outcome = _train(data, tmp_path, control=_Control(stop_at=2, directive=directive))
 
-    assert outcome == Outcome(step=3, finished=False, wish=wish)
+    assert outcome == Outcome(step=3, finished=False, directive=directive)
     assert [str(name) for name in list_checkpoints(open_store(str(tmp_path)))] == ["step-00000003.attempt-1"]
 
 
@@ -244,7 +244,7 @@ def test_skipped_micro_batches_weigh_nothing_and_all_others_are_what_they_were(
     """The whole second step and one slot of the fifth."""
     spec, manifest = _spec(data), load_manifest(data)
     sources = select_sources(manifest, spec)
-    plan = make_plan(manifest, sources, spec)
+    plan = make_order(manifest, sources, spec)
     skipped = [(plan.step(index).epoch, slot) for index in (1, 4) for slot in plan.step(index).slots][:5]
     skips = [
         {"epoch": epoch, "source": sources[slot.parts[0].source].name, "micro_batch": slot.occurrence}
@@ -270,10 +270,10 @@ def test_skipped_micro_batches_weigh_nothing_and_all_others_are_what_they_were(
 def test_a_resume_with_skipped_micro_batches_is_the_run_that_skipped_them_from_the_start(
     data: Store, process_group: None, tmp_path: Path
 ) -> None:
-    """Also where a step does nothing: the optimiser counts it all the same."""
+    """Also where a step does nothing: the optimizer counts it all the same."""
     spec, manifest = _spec(data), load_manifest(data)
     sources = select_sources(manifest, spec)
-    step = make_plan(manifest, sources, spec).step(1)
+    step = make_order(manifest, sources, spec).step(1)
     skips = [
         {"epoch": 0, "source": sources[slot.parts[0].source].name, "micro_batch": slot.occurrence}
         for slot in step.slots

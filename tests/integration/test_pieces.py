@@ -9,7 +9,7 @@ import pytest
 
 from data_io.errors import DataError
 from ray_app.ray_runtime.cluster import cluster
-from ray_app.ray_runtime.task_pool import run_pieces
+from ray_app.ray_runtime.task_pool import run_tasks
 
 pytestmark = [
     pytest.mark.integration,
@@ -42,17 +42,17 @@ def die_once(marker: str) -> str:
 
 
 def test_every_piece_is_done_once_and_comes_with_its_result() -> None:
-    assert sorted(run_pieces(square, range(20), workers=2)) == [(n, n * n) for n in range(20)]
+    assert sorted(run_tasks(square, range(20), workers=2)) == [(n, n * n) for n in range(20)]
 
 
 def test_an_error_of_ours_is_raised_as_it_was_and_ends_the_rest() -> None:
     without_end = count()
 
     with pytest.raises(DataError, match="three is not valid") as caught:
-        list(run_pieces(refuse_three, without_end, workers=2))
+        list(run_tasks(refuse_three, without_end, workers=2))
 
     assert caught.value.remedy == "leave it out"
 
 
 def test_a_piece_whose_process_dies_is_done_again(tmp_path: Path) -> None:
-    assert list(run_pieces(die_once, [str(tmp_path / "marker")], workers=1)) == [(str(tmp_path / "marker"), "done")]
+    assert list(run_tasks(die_once, [str(tmp_path / "marker")], workers=1)) == [(str(tmp_path / "marker"), "done")]

@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),
 ]
 
-Seen = dict[str, tuple[int, int]]
+Observed = dict[str, tuple[int, int]]
 """Finished objects by path: inode and time of their last change."""
 
 
@@ -74,7 +74,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {key: data for key, data in stored.items() if not key.startswith("manifest.")}
 
 
-def finished(folder: Path) -> Seen:
+def finished(folder: Path) -> Observed:
     """Shards, and intermediate objects that a record says are there."""
     found = objects(folder)
     seen = {}
@@ -87,7 +87,7 @@ def finished(folder: Path) -> Seen:
     return seen
 
 
-def interrupted(files: Path, out: str, folder: Path, draw: random.Random) -> Iterator[Seen]:
+def interrupted(files: Path, out: str, folder: Path, draw: random.Random) -> Iterator[Observed]:
     """Run the command until it ends; kill it whenever one or two objects came or went, and yield what was finished."""
     while True:
         known = set(objects(folder))
@@ -105,7 +105,7 @@ def interrupted(files: Path, out: str, folder: Path, draw: random.Random) -> Ite
         yield finished(folder)
 
 
-def assert_nothing_was_written_twice(before: Seen, after: Seen) -> None:
+def assert_nothing_was_written_twice(before: Observed, after: Observed) -> None:
     assert {key: seen for key, seen in after.items() if key in before} == {
         key: seen for key, seen in before.items() if key in after
     }
@@ -119,7 +119,7 @@ def test_killed_twenty_times_and_resumed_it_leaves_the_same_bytes(
     while kills < 20:
         folder = tmp_path / f"out-{rounds}"
         rounds += 1
-        before: Seen = {}
+        before: Observed = {}
         for seen in interrupted(files, str(folder), folder, draw):
             kills += 1
             assert_nothing_was_written_twice(before, seen)

@@ -1,6 +1,6 @@
 """A real Kubernetes without nodes for tests: etcd, API server and controllers on a temporary folder and free ports.
 
-It validates, defaults, prunes, authorises, stores and collects garbage as any cluster does; nothing runs.
+It validates, defaults, prunes, authorizes, stores and collects garbage as any cluster does; nothing runs.
 """
 
 import json

@@ -27,7 +27,7 @@ def example_evaluations() -> list[RetrievalSet | StsSet]:
             query_ids=["q1", "q2"],
             queries=["the first question", "the second question"],
             qrels={"q1": {"d1": 1.0}, "q2": {"d2": 2.0, "d3": 0.5}},
-            licence="CC0-1.0",
+            license="CC0-1.0",
         ),
         StsSet("pairs", "", ["a cat", "a dog"], ["a kitten", "a house"], [4.5, 0.25], origin="by hand"),
     ]
@@ -41,7 +41,7 @@ def write_example(store: Store) -> Manifest:
             example_rows(150, negatives=5, tag="questions"),
         ),
         (
-            SourceInfo(name="labels", kind=Kind.CLASSIFICATION, negatives=1, licence="CC0-1.0"),
+            SourceInfo(name="labels", kind=Kind.CLASSIFICATION, negatives=1, license="CC0-1.0"),
             example_rows(21, negatives=1, tag="labels"),
         ),
     ]

@@ -29,7 +29,7 @@ SMALL = Sizes(
 
 
 def documented() -> Iterator[Row]:
-    """Some 300 summaries with what they summarise; every tenth query has a second answer."""
+    """Some 300 summaries with what they summarize; every tenth query has a second answer."""
     seen = Deduplicator()
     limits = Limits(per_package=110, body_max=300)
     found = [d for p in installed_packages(PACKAGES) for d in read_package(p.name, p.root, limits=limits, seen=seen)]

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from jobs.controller.apply import step
-from jobs.controller.cache import Key, Sights, slim_ray_cluster, slim_ray_job
+from jobs.controller.cache import Cache, Key, slim_ray_cluster, slim_ray_job
 from jobs.kube.api import KubeApi, Object
 from jobs.kube.names import JOB_LABEL
-from jobs.kube.observed import Seen, pod_of
+from jobs.kube.observed import Observed, pod_of
 from jobs.kube.resource import key_of, uid_of
 from jobs.kube.status import JobStatus
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 
 
 class Died(BaseException):
@@ -35,14 +35,14 @@ class MortalApi(KubeApi):
         return super()._json(method, path, *rest)
 
 
-def look_once(api: KubeApi, name: str, facts: Facts, *, now: datetime) -> None:
+def look_once(api: KubeApi, name: str, facts: OperatorConfig, *, now: datetime) -> None:
     """What the operator does when something happened to the job: it sees all there is, decides and acts."""
     resource = api.get("EmbeddingJob", name)
     assert resource is not None
     step(api, facts, resource, _seen_by(api), now=now)
 
 
-def _seen_by(api: KubeApi) -> Callable[[Mapping[str, Any], JobStatus], Seen]:
+def _seen_by(api: KubeApi) -> Callable[[Mapping[str, Any], JobStatus], Observed]:
     pods: dict[Key, list[Any]] = defaultdict(list)
     for body in api.list("Pod", selector=JOB_LABEL)["items"]:
         pods[body["metadata"]["namespace"], body["metadata"]["labels"][JOB_LABEL]].append((uid_of(body), pod_of(body)))
@@ -50,7 +50,7 @@ def _seen_by(api: KubeApi) -> Callable[[Mapping[str, Any], JobStatus], Seen]:
     def all_of(kind: str, slim: Callable[[Mapping[str, Any]], Any]) -> dict[Key, list[Any]]:
         return {key_of(body): [(uid_of(body), slim(body))] for body in api.list(kind, selector=JOB_LABEL)["items"]}
 
-    return Sights(
+    return Cache(
         jobs={},
         ray_jobs=all_of("RayJob", slim_ray_job),
         ray_clusters=all_of("RayCluster", slim_ray_cluster),

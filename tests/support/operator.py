@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from jobs.kube.api import KubeApi
-from jobs.kube.driver_report import PUBLISHED_KEY, Published, PublishedFailure
+from jobs.kube.driver_report import REPORT_KEY, DriverReport, ReportedFailure
 from jobs.kube.names import attempt_id, progress_name
 from ray_app.run_directory.status import Phase, RunStatus
 from tests.support.kubectl import Kubectl
@@ -132,14 +132,14 @@ class KubeRay:
     def status(self, **status: Any) -> None:
         self._api.patch("RayJob", self._name, {"status": status}, subresource="status")
 
-    def says(self, phase: Phase, *, failure: PublishedFailure | None = None, **run: Any) -> None:
+    def says(self, phase: Phase, *, failure: ReportedFailure | None = None, **run: Any) -> None:
         """The driver publishes."""
         uid = self._api.get("EmbeddingJob", self._job)["metadata"]["uid"]  # type: ignore[index]
         status = RunStatus(name=self._job, phase=phase, **run)
-        words = Published(attempt=attempt_id(uid, self._attempt), run=status, failure=failure)
-        body = {"data": {PUBLISHED_KEY: words.model_dump_json()}}
+        words = DriverReport(attempt=attempt_id(uid, self._attempt), run=status, failure=failure)
+        body = {"data": {REPORT_KEY: words.model_dump_json()}}
         self._api.patch("ConfigMap", progress_name(self._job), body)
 
-    def wish(self) -> str:
+    def directive(self) -> str:
         config_map = self._api.get("ConfigMap", progress_name(self._job)) or {}
         return str((config_map.get("data") or {}).get("stop", ""))

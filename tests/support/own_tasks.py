@@ -49,7 +49,7 @@ def task_columns(docs: Sequence[Docstring]) -> dict[TaskKind, Columns]:
     summaries, bodies = [d.summary for d in docs], [d.body for d in docs]
     wrong = mine_negatives(summaries, bodies, negatives=_CANDIDATES)
     judged = [i for i, texts in enumerate(wrong) if len(texts) == _CANDIDATES]
-    graded = relatedness_set("graded", docs, count=400, seed=1, licence="", origin="")
+    graded = relatedness_set("graded", docs, count=400, seed=1, license="", origin="")
     return {
         TaskKind.RETRIEVAL: {"query": [*summaries], "positive": [*bodies]},
         TaskKind.RERANKING: {

@@ -11,7 +11,7 @@ from torch.multiprocessing import start_processes
 from data_io.storage.store import open_store
 from ray_app.config import JobSpec
 from ray_app.run_directory.status import RunStatus
-from ray_app.training.control import Wish
+from ray_app.training.control import Directive
 from ray_app.training.heartbeat import Stage
 from tests.support.small_training import small_document
 
@@ -25,8 +25,8 @@ class Unheard:
     def report(self, status: RunStatus) -> None:
         pass
 
-    def wish(self) -> Wish:
-        return Wish.GO_ON
+    def directive(self) -> Directive:
+        return Directive.CONTINUE
 
 
 def train_in_processes(

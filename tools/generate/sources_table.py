@@ -10,7 +10,7 @@ from data_io.sources.source import PublicSource
 
 PAGE = Path(__file__).parents[2] / "docs" / "sources.md"
 _BEGIN, _END = "<!-- sources -->\n", "<!-- /sources -->\n"
-_HEAD = ("source", "kind", "family", "rows", "negatives", "licence", "commercial use", "instruction", "from")
+_HEAD = ("source", "kind", "family", "rows", "negatives", "license", "commercial use", "instruction", "from")
 
 
 def with_table(page: str) -> str:
@@ -22,15 +22,15 @@ def with_table(page: str) -> str:
 
 
 def _cells(source: PublicSource) -> tuple[str, ...]:
-    licence = source.licence
+    license = source.license
     return (
         f"[{source.name}](https://{source.address})",
         str(source.kind),
         source.family,
         f"{source.expected_rows:,}",
         str(source.negatives),
-        licence.name + (" *" if licence.checked else ""),
-        licence.status + (f" ({licence.why})" if licence.why else ""),
+        license.name + (" *" if license.checked else ""),
+        license.status + (f" ({license.why})" if license.why else ""),
         source.instruction.text,
         source.instruction.origin,
     )

@@ -64,7 +64,7 @@ def stats(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print what a data set holds: rows, lengths of its texts, repeated texts and licences.
+    """Print what a data set holds: rows, lengths of its texts, repeated texts and licenses.
 
     Lengths are in characters, and in tokens where the data set has a tokenizer.
     """

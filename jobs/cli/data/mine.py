@@ -23,7 +23,7 @@ from jobs.extras import needs
 from jobs.formatting import duration
 
 if TYPE_CHECKING:
-    from ray_app.mining.job import Progress
+    from ray_app.mining.job import MiningProgress
     from ray_app.mining.report import MiningReport, Sample, SourceReport
 
 _SHOWN_CHARACTERS = 160
@@ -142,11 +142,11 @@ class Lines:
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._say = EveryFewSeconds(tell)
 
-    def __call__(self, progress: "Progress") -> None:
+    def __call__(self, progress: "MiningProgress") -> None:
         self._say(progress_text(progress), urgent=progress.done in (0, progress.total))
 
 
-def progress_text(progress: "Progress") -> str:
+def progress_text(progress: "MiningProgress") -> str:
     """As in `faq: embed 3/12, ETA 2 min 10 s`."""
     what = f"{progress.source}: {progress.stage}" if progress.source else progress.stage
     eta = (

@@ -38,8 +38,8 @@ def prepare(
         str | None,
         typer.Option("--instruction", metavar="TEXT", help="Instruction of every --source.", show_default=False),
     ] = None,
-    source_licence: Annotated[
-        str, typer.Option("--source-licence", metavar="NAME", help="Licence of every --source.")
+    source_license: Annotated[
+        str, typer.Option("--source-license", metavar="NAME", help="License of every --source.")
     ] = "",
     min_score: Annotated[
         float | None,
@@ -64,7 +64,7 @@ def prepare(
     folder: sources.From = None,
     revision: sources.Revision = None,
     max_rows: sources.MaxRows = None,
-    licence: sources.Rule = "any",
+    license: sources.Rule = "any",
     exclude_benchmark: sources.Exclude = None,
     workers: Annotated[
         int | None,
@@ -92,7 +92,7 @@ def prepare(
     """Make a data set, from files, the recipe's public sources or local documentation.
 
     Files hold pairs, triplets or lists of negatives. KIND is retrieval, clustering, classification, sts (scored pairs
-    to evaluate on) or scored (scored pairs to train on). Columns are recognised by their usual names; SOURCES.yaml can
+    to evaluate on) or scored (scored pairs to train on). Columns are recognized by their usual names; SOURCES.yaml can
     name them. A data set that was made the same way already is left as it is, and one that was being made when the
     command was killed is finished.
     """
@@ -111,14 +111,14 @@ def prepare(
         way,
         {
             "--instruction": instruction is not None,
-            "--source-licence": bool(source_licence),
+            "--source-license": bool(source_license),
             "--min-score": min_score is not None,
             "--mine-lexical": bool(mine_lexical),
             "--tokenizer-vocabulary": tokenizer_vocabulary is not None,
             "--from": folder is not None,
             "--revision": bool(revision),
             "--max-rows": max_rows is not None,
-            "--licence": licence != "any",
+            "--license": license != "any",
             "--exclude-benchmark": bool(exclude_benchmark),
             "--workers": workers is not None,
             "--memory": memory is not None,
@@ -130,7 +130,7 @@ def prepare(
             from jobs.workflows.data import prepare_documentation
         made = prepare_documentation(data, s3, say=tell)
     elif way in ("--recipe", "--released"):
-        public = sources.PublicOptions(recipe, released, folder, revision, max_rows, licence, exclude_benchmark)
+        public = sources.PublicOptions(recipe, released, folder, revision, max_rows, license, exclude_benchmark)
         made = public.prepare(data, s3, workers=workers, memory_mib=memory, say=tell)
     else:
         if sources_file is not None:
@@ -141,7 +141,7 @@ def prepare(
                     parse_source(
                         text,
                         instruction=instruction,
-                        licence=source_licence,
+                        license=source_license,
                         mine_lexical=mine_lexical,
                         min_score=min_score,
                     )
@@ -166,14 +166,14 @@ _FILES = ("SOURCES.yaml", "--source")
 _PUBLIC = ("--recipe", "--released")
 _ACTS_ON = {
     "--instruction": ("--source",),
-    "--source-licence": ("--source",),
+    "--source-license": ("--source",),
     "--min-score": ("--source",),
     "--mine-lexical": ("--source",),
     "--tokenizer-vocabulary": _FILES,
     "--from": ("--recipe",),
     "--revision": ("--recipe",),
     "--max-rows": _PUBLIC,
-    "--licence": _PUBLIC,
+    "--license": _PUBLIC,
     "--exclude-benchmark": _FILES + _PUBLIC,
     "--workers": _FILES + _PUBLIC,
     "--memory": _FILES + _PUBLIC,
@@ -198,11 +198,11 @@ def _refuse_idle(way: str, options: Mapping[str, bool]) -> None:
         if not given or way in _ACTS_ON[option]:
             continue
         remedy = f"leave {option} out"
-        if way == "SOURCES.yaml" and option in ("--instruction", "--source-licence", "--min-score", "--mine-lexical"):
-            field = {"--source-licence": "licence"}.get(option, option.strip("-").replace("-", "_"))
+        if way == "SOURCES.yaml" and option in ("--instruction", "--source-license", "--min-score", "--mine-lexical"):
+            field = {"--source-license": "license"}.get(option, option.strip("-").replace("-", "_"))
             remedy = f"write {field} beside the source in SOURCES.yaml"
-        if way in _FILES and option == "--licence":
-            remedy = "give the licence of a --source with --source-licence, or leave --licence out"
+        if way in _FILES and option == "--license":
+            remedy = "give the license of a --source with --source-license, or leave --license out"
         raise UsageError(f"{option} has no effect on {way}; it needs {' or '.join(_ACTS_ON[option])}", remedy=remedy)
 
 

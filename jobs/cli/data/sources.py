@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from data_io.sources.source import PublicSource
     from jobs.planning.estimate import DataSize
 
-LicenceRule = Literal["any", "commercial", "commercial-or-unclear"]
+LicenseRule = Literal["any", "commercial", "commercial-or-unclear"]
 Recipe = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,7 +58,7 @@ MaxRows = Annotated[
         "--max-rows", min=1, metavar="N", help="Keep the first N rows of each public source.", show_default=False
     ),
 ]
-Rule = Annotated[LicenceRule, typer.Option("--licence", help="Which public sources are allowed by their licences.")]
+Rule = Annotated[LicenseRule, typer.Option("--license", help="Which public sources are allowed by their licenses.")]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
@@ -79,7 +79,7 @@ class PublicOptions:
     folder: str | None
     revision: list[str] | None
     max_rows: int | None
-    licence: LicenceRule
+    license: LicenseRule
     exclude: list[str] | None
 
     def prepare(
@@ -90,42 +90,42 @@ class PublicOptions:
             from jobs.workflows.data import prepare_recipe, prepare_released
         if self.released is not None:
             return prepare_released(
-                data, s3, self.released, max_rows=self.max_rows, licence=self.licence, exclude=self.exclude or (),
+                data, s3, self.released, max_rows=self.max_rows, license=self.license, exclude=self.exclude or (),
                 workers=workers, memory_mib=memory_mib, say=say,
             )  # fmt: skip
         names = [name for text in self.recipe or () for name in text.replace(",", " ").split()]
         return prepare_recipe(
             data, s3, names, folder=self.folder, revisions=_revisions(self.revision or ()), max_rows=self.max_rows,
-            licence=self.licence, exclude=self.exclude or (), workers=workers, memory_mib=memory_mib, say=say,
+            license=self.license, exclude=self.exclude or (), workers=workers, memory_mib=memory_mib, say=say,
         )  # fmt: skip
 
 
 def sources(
-    licence: Annotated[LicenceRule, typer.Option("--licence", help="Only sources whose licences allow this.")] = "any",
+    license: Annotated[LicenseRule, typer.Option("--license", help="Only sources whose licenses allow this.")] = "any",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the public sources of the recipe with their licences.
+    """List the public sources of the recipe with their licenses.
 
-    Rows are the recipe's, after mining. `yes`, `no` and `unclear` say whether the licence allows commercial use.
+    Rows are the recipe's, after mining. `yes`, `no` and `unclear` say whether the license allows commercial use.
     """
     from data_io.sources.catalogue import SOURCES, allowed
 
-    shown = [source for source in SOURCES if allowed(source, licence)]
+    shown = [source for source in SOURCES if allowed(source, license)]
     if json:
         print_json({"sources": [describe(source) for source in shown]})
         return
-    names, families, kinds, licences = (
+    names, families, kinds, licenses = (
         max(map(len, column))
-        for column in zip(*((s.name, s.family, str(s.kind), s.licence.name) for s in shown), strict=True)
+        for column in zip(*((s.name, s.family, str(s.kind), s.license.name) for s in shown), strict=True)
     )
     for source in shown:
         print(
             f"{source.name:<{names}}  {source.kind:<{kinds}}  {source.family:<{families}}  "
-            f"{source.expected_rows:>9,}  {source.licence.name:<{licences}}  {source.licence.status:<7}  "
+            f"{source.expected_rows:>9,}  {source.license.name:<{licenses}}  {source.license.status:<7}  "
             f"{source.address}"
         )
-    by_status = {status: sum(s.licence.status == status for s in shown) for status in ("yes", "no", "unclear")}
+    by_status = {status: sum(s.license.status == status for s in shown) for status in ("yes", "no", "unclear")}
     print(
         f"{len(shown)} sources, {sum(s.expected_rows for s in shown):,} rows; commercial use: "
         + ", ".join(f"{count} {status}" for status, count in by_status.items())
@@ -148,10 +148,10 @@ def describe(source: "PublicSource") -> Mapping[str, object]:
         "negatives": source.negatives,
         "instruction": source.instruction.text,
         "instruction_origin": source.instruction.origin,
-        "licence": source.licence.name,
-        "commercial": source.licence.commercial,
-        "licence_note": source.licence.why,
-        "licence_checked": source.licence.checked,
+        "license": source.license.name,
+        "commercial": source.license.commercial,
+        "license_note": source.license.why,
+        "license_checked": source.license.checked,
     }
 
 

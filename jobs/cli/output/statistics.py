@@ -16,7 +16,7 @@ LEFT_OUT = {
 
 
 def print_statistics(found: "DatasetStatistics") -> None:
-    """Sources with the lengths of their texts, evaluation sets and licences."""
+    """Sources with the lengths of their texts, evaluation sets and licenses."""
     print(f"{found.uri}: {found.rows:,} rows in {len(found.sources)} sources, {size_text(found.bytes)}")
     print(f"version {found.version}")
     for source in found.sources:
@@ -30,7 +30,7 @@ def print_statistics(found: "DatasetStatistics") -> None:
             f"{each.pairs:,} pairs" if each.type == "sts" else f"{each.queries:,} queries, {each.documents:,} documents"
         )
         print(f"  {each.name} ({each.type}): {what}")
-    print(f"\nlicences: {', '.join(found.licences) or 'none is recorded'}")
+    print(f"\nlicenses: {', '.join(found.licenses) or 'none is recorded'}")
 
 
 def _source_lines(source: "SourceStatistics") -> list[str]:

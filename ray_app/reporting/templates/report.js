@@ -1,4 +1,4 @@
-// Draws every chart with the page's own colours, and again when the reader switches between light and dark.
+// Draws every chart with the page's own colors, and again when the reader switches between light and dark.
 (function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const charts = Array.from(document.querySelectorAll(".chart"), (element) => ({
@@ -8,13 +8,13 @@
 
   function draw() {
     const style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(name).trim();
-    const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), automargin: true };
+    const color = (name) => style.getPropertyValue(name).trim();
+    const axis = { gridcolor: color("--line"), linecolor: color("--line"), automargin: true };
     for (const { element, figure } of charts) {
       const layout = {
         ...figure.layout,
-        font: { ...figure.layout.font, color: colour("--muted"), family: getComputedStyle(document.body).fontFamily },
-        hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--text") } },
+        font: { ...figure.layout.font, color: color("--muted"), family: getComputedStyle(document.body).fontFamily },
+        hoverlabel: { bgcolor: color("--panel"), bordercolor: color("--line"), font: { color: color("--text") } },
         xaxis: { ...figure.layout.xaxis, ...axis },
         yaxis: { ...figure.layout.yaxis, ...axis },
         dragmode: false,

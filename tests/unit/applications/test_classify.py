@@ -16,7 +16,7 @@ from ray_app.inference.model_source import ExportedModel, find_exported
 from tests.support.exported import export_small_model
 
 KINDS = {"graph": "node edge path graph cycle", "table": "row column table key join"}
-LABELLED: list[dict[str, str | None]] = [
+LABELED: list[dict[str, str | None]] = [
     {"text": f"{words.split()[i % 5]} and {words.split()[(i * 3 + 1) % 5]} number {i}", "kind": kind}
     for i in range(30)
     for kind, words in KINDS.items()
@@ -30,14 +30,14 @@ def write(path: Path, rows: list[dict[str, str | None]]) -> str:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ExportedModel:
-    texts = [str(row["text"]) for row in LABELLED]
+    texts = [str(row["text"]) for row in LABELED]
     return find_exported(open_store(str(export_small_model(tmp_path_factory.mktemp("model") / "small", texts))))
 
 
 @pytest.fixture(scope="module")
 def place(model: ExportedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("probe")
-    train_on(model, folder, [*LABELLED, {"text": "no label", "kind": None}, {"text": None, "kind": "graph"}])
+    train_on(model, folder, [*LABELED, {"text": "no label", "kind": None}, {"text": None, "kind": "graph"}])
     return folder / "probe"
 
 
@@ -55,7 +55,7 @@ def test_what_was_trained_is_kept_with_its_measure(place: Path, model: ExportedM
     manifest, probe = read_probe(open_store(str(place)))
 
     assert (manifest.labels, probe.labels) == (("graph", "table"), ("graph", "table"))
-    assert (manifest.unlabelled, manifest.instruction, manifest.fingerprint) == (2, "Say the kind.", model.fingerprint)
+    assert (manifest.unlabeled, manifest.instruction, manifest.fingerprint) == (2, "Say the kind.", model.fingerprint)
     assert manifest.measure.accuracy > 0.9 > manifest.measure.most_frequent
     assert sorted(path.name for path in place.iterdir()) == ["probe.json", "weights.safetensors"]
 
@@ -77,7 +77,7 @@ def test_rows_come_back_with_a_label_and_its_probability(model: ExportedModel, p
 
 
 def test_weights_of_another_probe_are_refused(model: ExportedModel, place: Path, tmp_path: Path) -> None:
-    train_on(model, tmp_path, [*LABELLED[1:]])
+    train_on(model, tmp_path, [*LABELED[1:]])
     (tmp_path / "probe" / "probe.json").write_bytes((place / "probe.json").read_bytes())
 
     with pytest.raises(DataError, match=r"weights\.safetensors is not what probe\.json says"):
@@ -90,7 +90,7 @@ def test_a_place_without_a_probe_says_so(tmp_path: Path) -> None:
 
 
 def test_a_start_that_failed_stands_in_no_other_ones_way(model: ExportedModel, tmp_path: Path) -> None:
-    texts, out = write(tmp_path / "texts.jsonl", [{**row, "empty": None} for row in LABELLED]), tmp_path / "probe"
+    texts, out = write(tmp_path / "texts.jsonl", [{**row, "empty": None} for row in LABELED]), tmp_path / "probe"
     with pytest.raises(DataError, match="no row has a label in column 'empty'"):
         train(model, texts, open_store(str(out)), label="empty")
 
@@ -99,7 +99,7 @@ def test_a_start_that_failed_stands_in_no_other_ones_way(model: ExportedModel, t
     assert sorted(path.name for path in out.iterdir()) == ["probe.json", "weights.safetensors"]
 
 
-def test_files_that_differ_in_a_columns_type_are_labelled_together(
+def test_files_that_differ_in_a_columns_type_are_labeled_together(
     model: ExportedModel, place: Path, tmp_path: Path
 ) -> None:
     texts = tmp_path / "new"
@@ -134,7 +134,7 @@ def test_a_column_in_the_way_of_the_labels_is_refused_before_anything_is_embedde
         raise AssertionError("something is embedded")
 
     with pytest.raises(DataError, match=r"new\.jsonl has a column 'predicted_label'"):
-        predict(model, read_probe(open_store(str(place))), texts, open_store(str(tmp_path / "out")), run=none)
+        predict(model, read_probe(open_store(str(place))), texts, open_store(str(tmp_path / "out")), executor=none)
 
 
 def test_texts_without_a_label_are_refused(model: ExportedModel, tmp_path: Path) -> None:

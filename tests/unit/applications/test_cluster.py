@@ -83,7 +83,7 @@ def test_a_column_in_the_way_of_the_clusters_is_refused_before_anything_is_embed
         raise AssertionError("something is embedded")
 
     with pytest.raises(DataError, match=r"a\.parquet has a column 'cluster'"):
-        cluster_texts(model, str(tmp_path / "a.parquet"), open_store(str(tmp_path / "out")), run=none)
+        cluster_texts(model, str(tmp_path / "a.parquet"), open_store(str(tmp_path / "out")), executor=none)
 
 
 def test_fewer_texts_than_the_smallest_group_are_refused(model: ExportedModel, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ SIZES = (30, 20, 12)
 def clouds(spread: float = 0.2) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Three groups far from each other, the largest not first, in mixed order."""
     chance = np.random.default_rng(1)
-    centres = np.eye(3, 12) * 5
+    centers = np.eye(3, 12) * 5
     which = chance.permutation(np.repeat([2, 0, 1], SIZES))
-    rows = centres[which] + chance.normal(scale=spread, size=(len(which), 12))
+    rows = centers[which] + chance.normal(scale=spread, size=(len(which), 12))
     return rows.astype(np.float32), np.array([{2: 0, 0: 1, 1: 2}[int(w)] for w in which])
 
 
@@ -60,7 +60,7 @@ def test_the_middle_of_a_group_is_what_lies_nearest_to_its_mean() -> None:
     assert [near.tolist() for near in middles(vectors, np.array([0, 0, 0, 1]), texts=2)] == [[1, 0], [3]]
 
 
-def test_neighbours_on_the_map_are_of_the_same_group() -> None:
+def test_neighbors_on_the_map_are_of_the_same_group() -> None:
     vectors, expected = clouds()
 
     places = flat_map(vectors, seed=0)

@@ -10,11 +10,11 @@ from data_io.errors import DataError
 
 
 def clouds(labels: int, rows: int = 40, seed: int = 0) -> tuple[npt.NDArray[np.float32], list[str]]:
-    """Rows around a centre for each label, in mixed order."""
+    """Rows around a center for each label, in mixed order."""
     chance = np.random.default_rng(seed)
-    centres = chance.normal(size=(labels, 8)) * 2
+    centers = chance.normal(size=(labels, 8)) * 2
     which = chance.permutation(np.repeat(np.arange(labels), rows))
-    return (centres[which] + chance.normal(size=(len(which), 8))).astype(np.float32), [f"label {i}" for i in which]
+    return (centers[which] + chance.normal(size=(len(which), 8))).astype(np.float32), [f"label {i}" for i in which]
 
 
 @pytest.mark.parametrize("labels", [2, 3])

@@ -19,7 +19,7 @@ from data_io.errors import ConfigError, DataError
 from data_io.execution import in_process
 from data_io.storage.store import open_store
 from ray_app.evaluation.bm25 import bm25_rankings
-from ray_app.inference.embed_files import Progress
+from ray_app.inference.embed_files import EmbeddingProgress
 from ray_app.inference.encoder import Encoder, load_encoder
 from ray_app.inference.model_source import ExportedModel, find_exported
 from tests.support.exported import export_small_model
@@ -164,7 +164,7 @@ def test_a_stopped_start_is_gone_on_with_and_leaves_no_index_before(
     model: ExportedModel, texts: str, place: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Killed):
-        build(model, texts, str(tmp_path), run=killed)
+        build(model, texts, str(tmp_path), executor=killed)
     with pytest.raises(ConfigError, match="no whole index"), open_index(open_store(str(tmp_path))):
         pass
 
@@ -172,7 +172,7 @@ def test_a_stopped_start_is_gone_on_with_and_leaves_no_index_before(
         assert list(todo) == []
         yield from ()
 
-    built = build(model, texts, str(tmp_path), run=nothing_left)
+    built = build(model, texts, str(tmp_path), executor=nothing_left)
 
     assert built.is_new
     files = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -235,7 +235,7 @@ def test_many_texts_are_embedded_in_pieces_that_are_told_kept_and_shared_among_c
         pieces.append(len(list(todo)))
         yield from in_process(function, todo)
 
-    def stopped_by_the_second(progress: Progress) -> None:
+    def stopped_by_the_second(progress: EmbeddingProgress) -> None:
         rows.append(progress.rows)
         if len(rows) == 2:
             raise Killed

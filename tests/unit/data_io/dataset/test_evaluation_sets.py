@@ -30,7 +30,7 @@ def test_the_entry_counts_and_describes() -> None:
 
     assert (retrieval.type, retrieval.queries, retrieval.documents, retrieval.pairs) == ("retrieval", 2, 3, 0)
     assert (sts.type, sts.queries, sts.documents, sts.pairs) == ("sts", 0, 0, 2)
-    assert (retrieval.instruction, retrieval.licence, sts.origin) == ("Find the answer.", "CC0-1.0", "by hand")
+    assert (retrieval.instruction, retrieval.license, sts.origin) == ("Find the answer.", "CC0-1.0", "by hand")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_the_version_is_that_of_the_content_wherever_it_lies(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "change",
-    ["rows", "licence", "kind", "instruction", "sha256", "chunk_crc", "chunk_bytes", "offset", "order", "one more"],
+    ["rows", "license", "kind", "instruction", "sha256", "chunk_crc", "chunk_bytes", "offset", "order", "one more"],
 )
 def test_the_version_changes_with_the_content(change: str) -> None:
     first, second = source_data("a"), source_data("b")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_io.dataset.manifest import SourceInfo
-from data_io.dataset.parquet_footer import Chunk, build_file, decode
+from data_io.dataset.parquet_footer import ColumnChunk, build_file, decode
 from data_io.dataset.schema import columns
 from data_io.dataset.writer import Row, write_source
 from data_io.storage.store import open_store
@@ -21,12 +21,12 @@ texts = st.one_of(
 ).filter(lambda text: bool(text.strip()) and text.encode("utf-8", "ignore").decode() == text)
 
 
-def chunks_of(data: bytes, row_group: int, names: list[str]) -> list[Chunk]:
+def chunks_of(data: bytes, row_group: int, names: list[str]) -> list[ColumnChunk]:
     """Column chunks cut out of a Parquet file by its own footer."""
     group = pq.read_metadata(pa.BufferReader(data)).row_group(row_group)
     found = {group.column(c).path_in_schema: group.column(c) for c in range(group.num_columns)}
     return [
-        Chunk(
+        ColumnChunk(
             name,
             not name.endswith("_hash"),
             data[found[name].data_page_offset :][: found[name].total_compressed_size],
@@ -86,11 +86,11 @@ def test_a_page_whose_checksum_is_wrong_is_refused() -> None:
         # A page header carries no checksum of its own; the manifest's CRC of the whole chunk covers it.
         if at > 64:
             with pytest.raises((pa.ArrowException, OSError)):
-                decode([Chunk("query", True, bytes(flipped))], 256)
+                decode([ColumnChunk("query", True, bytes(flipped))], 256)
 
 
 def test_the_file_is_framed_as_parquet_files_are() -> None:
-    file = build_file([Chunk("query", True, b"")], 0)
+    file = build_file([ColumnChunk("query", True, b"")], 0)
 
     assert file.startswith(b"PAR1")
     assert file.endswith(b"PAR1")

@@ -64,7 +64,7 @@ def test_a_text_is_cut_where_its_tokens_and_the_eos_are_more_than_fit(text: str,
 
 @pytest.mark.parametrize("unit", ["the ", " ", "ab", "é", "the cat sat on the mat "])
 @pytest.mark.parametrize("max_tokens", [2, 9, 33])
-def test_a_very_long_text_gives_what_tokenising_all_of_it_gives(unit: str, max_tokens: int) -> None:
+def test_a_very_long_text_gives_what_tokenizing_all_of_it_gives(unit: str, max_tokens: int) -> None:
     text = unit * 5_000
     expected = Tokenizer.from_str(JSON).encode(text, add_special_tokens=False).ids[: max_tokens - 1]
 

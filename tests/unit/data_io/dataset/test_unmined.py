@@ -15,7 +15,7 @@ from data_io.errors import DataError
 from data_io.inspection.statistics import dataset_statistics
 from data_io.inspection.verify import verify_dataset
 from data_io.loading.loader import Loader
-from data_io.loading.order import DataPlan, SourceRows
+from data_io.loading.order import DataOrder, SourceRows
 from data_io.preparation.public import prepare_recipe
 from data_io.storage.store import Store, open_store
 from data_io.task import Kind
@@ -47,7 +47,7 @@ def test_training_uses_none_of_them(store: Store) -> None:
     assert tokenizer is not None
     manifest = write_dataset(store, [(INFO, ROWS)], rows_per_group=16)
     groups = [SourceRows("entailed", manifest.row_groups("entailed").rows)]
-    plan = DataPlan(groups, micro_batch_size=8, micro_batches_per_step=2, seed=0)
+    plan = DataOrder(groups, micro_batch_size=8, micro_batches_per_step=2, seed=0)
 
     loader = Loader(
         plan,

@@ -250,14 +250,14 @@ def test_sections_of_the_language_reference_are_topics(tmp_path: Path) -> None:
     assert read_topics("python", tmp_path / "absent", limits=LIMITS, seen=Deduplicator()) == []
 
 
-def test_only_installed_packages_are_found_with_version_and_licence() -> None:
+def test_only_installed_packages_are_found_with_version_and_license() -> None:
     packages = {
         package.name: package for package in installed_packages(("python", "pytest", "not_a_package", "pydantic"))
     }
 
     assert list(packages) == ["python", "pytest", "pydantic"]
-    assert packages["python"].licence == "PSF-2.0"
-    assert packages["pydantic"].licence == "MIT"
+    assert packages["python"].license == "PSF-2.0"
+    assert packages["pydantic"].license == "MIT"
     assert packages["pydantic"].root.joinpath("main.py").is_file()
 
 
@@ -279,7 +279,7 @@ def test_the_demo_has_a_source_of_every_kind_in_the_sizes_asked_for(demo: Demo) 
         "kind_classification": ("classification", 1, 30),
     }
     assert all(len(row.negatives) == info.negatives for info, rows in demo.sources for row in rows)
-    assert {info.licence for info, _ in demo.sources} == {"; ".join(f"pack{p}: MIT" for p in range(5))}
+    assert {info.license for info, _ in demo.sources} == {"; ".join(f"pack{p}: MIT" for p in range(5))}
 
 
 def test_retrieval_asks_for_a_body_among_others_of_its_package(demo: Demo) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from data_io.dataset.evaluation_sets import RetrievalSet
 from data_io.errors import ConfigError, DataError
-from data_io.evaluation.own_sets import LabelledSet, PairSet, RerankingSet, content_hash, read_own
+from data_io.evaluation.own_sets import LabeledSet, PairSet, RerankingSet, content_hash, read_own
 from data_io.evaluation.task import OwnTask, TaskKind, parse_task
 
 
@@ -69,8 +69,8 @@ def test_texts_are_divided_the_same_way_whatever_else_is_in_the_file(tmp_path: P
     few = read_own(task(tmp_path, TaskKind.CLASSIFICATION, some, "few"))
     all_ = read_own(task(tmp_path, TaskKind.CLASSIFICATION, {"text": texts, "label": labels}, "all"))
 
-    assert isinstance(few, LabelledSet)
-    assert isinstance(all_, LabelledSet)
+    assert isinstance(few, LabeledSet)
+    assert isinstance(all_, LabeledSet)
     assert all_.splits[:40] == few.splits
     assert 10 < few.splits.count("train") < 30
     assert few.labels[:3] == ["0", "1", "0"]
@@ -81,7 +81,7 @@ def test_a_files_own_split_is_kept(tmp_path: Path) -> None:
 
     found = read_own(task(tmp_path, TaskKind.CLASSIFICATION, columns))
 
-    assert found == LabelledSet("mine", ["a", "b", "c"], ["x", "y", "x"], ["train", "train", "test"])
+    assert found == LabeledSet("mine", ["a", "b", "c"], ["x", "y", "x"], ["train", "train", "test"])
 
 
 def test_pairs_have_two_labels(tmp_path: Path) -> None:

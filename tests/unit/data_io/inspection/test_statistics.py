@@ -21,9 +21,9 @@ def store(tmp_path: Path) -> Store:
 
 def write(store: Store, rows: list[Row], *, negatives: int = 1, rows_per_group: int = 4) -> Manifest:
     info = SourceInfo(
-        name="facts", kind=Kind.RETRIEVAL, negatives=negatives, instruction="Find it.", licence="MIT", origin="by hand"
+        name="facts", kind=Kind.RETRIEVAL, negatives=negatives, instruction="Find it.", license="MIT", origin="by hand"
     )
-    pairs = StsSet("pairs", "", ["a"], ["b"], [1.0], licence="CC0-1.0")
+    pairs = StsSet("pairs", "", ["a"], ["b"], [1.0], license="CC0-1.0")
     return write_dataset(store, [(info, rows)], [pairs], rows_per_group=rows_per_group)
 
 
@@ -93,7 +93,7 @@ def test_the_whole_is_written_as_json(store: Store) -> None:
     assert read["version"] == manifest.version
     assert read["rows"] == 1
     assert read["bytes"] > 0
-    assert read["licences"] == ["CC0-1.0", "MIT"]
+    assert read["licenses"] == ["CC0-1.0", "MIT"]
     assert read["sources"][0]["origin"] == "by hand"
     assert read["sources"][0]["characters"]["query"] == {"mean": 1.0, "p50": 1.0, "p90": 1.0, "max": 1}
     assert read["evaluations"][0]["pairs"] == 1

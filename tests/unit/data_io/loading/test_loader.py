@@ -16,7 +16,7 @@ from data_io.dataset.schema import text_hash
 from data_io.dataset.tokenizer import TextTokenizer
 from data_io.errors import DataError
 from data_io.loading.loader import READ_AHEAD, LoadedStep, Loader, MicroBatch
-from data_io.loading.order import DataPlan, SourceRows
+from data_io.loading.order import DataOrder, SourceRows
 from data_io.loading.row_group_cache import RowGroup, row_group_of
 from data_io.storage.store import Store, open_store
 from data_io.task import Kind
@@ -44,8 +44,8 @@ def tokenizer(store: Store) -> TextTokenizer:
 
 
 @pytest.fixture(params=["independent", "mixed"])
-def plan(manifest: Manifest, request: pytest.FixtureRequest) -> DataPlan:
-    return DataPlan(
+def plan(manifest: Manifest, request: pytest.FixtureRequest) -> DataOrder:
+    return DataOrder(
         [SourceRows(source.name, manifest.row_groups(source.name).rows) for source in manifest.sources],
         micro_batch_size=8,
         micro_batches_per_step=4,
@@ -69,7 +69,7 @@ class _CountingReader:
 
 
 def _load(
-    plan: DataPlan,
+    plan: DataOrder,
     manifest: Manifest,
     reader: _CountingReader,
     tokenizer: TextTokenizer,
@@ -118,7 +118,7 @@ def _micro_batches(steps: list[LoadedStep]) -> Iterator[tuple[int, MicroBatch]]:
 
 
 def test_an_epoch_holds_every_stored_row_once(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
 
@@ -133,8 +133,8 @@ def test_an_epoch_holds_every_stored_row_once(
     assert seen == stored
 
 
-def test_texts_are_kept_as_they_are_tokenised_where_that_is_asked_for(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+def test_texts_are_kept_as_they_are_tokenized_where_that_is_asked_for(
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     reader = _CountingReader(store, manifest)
 
@@ -148,7 +148,7 @@ def test_texts_are_kept_as_they_are_tokenised_where_that_is_asked_for(
 
 
 def test_with_token_deletion_each_epoch_loses_other_tokens_and_all_workers_the_same(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     reader, steps = _CountingReader(store, manifest), range(2 * plan.steps_per_epoch)
 
@@ -171,7 +171,7 @@ def test_with_token_deletion_each_epoch_loses_other_tokens_and_all_workers_the_s
 
 
 def test_texts_belong_together_as_they_were_stored(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
 
@@ -191,7 +191,7 @@ def test_texts_belong_together_as_they_were_stored(
 
 
 def test_a_micro_batch_has_the_parts_of_its_slot(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
 
@@ -204,7 +204,7 @@ def test_a_micro_batch_has_the_parts_of_its_slot(
 
 
 def test_labels_are_embedded_once_a_micro_batch(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
 
@@ -217,7 +217,7 @@ def test_labels_are_embedded_once_a_micro_batch(
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
 def test_workers_together_get_what_one_worker_gets(
-    world_size: int, plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+    world_size: int, plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     reader = _CountingReader(store, manifest)
     alone = _load(plan, manifest, reader, tokenizer, range(2, 8))
@@ -238,7 +238,7 @@ def test_workers_together_get_what_one_worker_gets(
 
 
 def test_a_start_in_the_middle_loads_what_a_start_from_the_beginning_would(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     reader = _CountingReader(store, manifest)
     whole = _load(plan, manifest, reader, tokenizer, range(2 * plan.steps_per_epoch))
@@ -251,7 +251,7 @@ def test_a_start_in_the_middle_loads_what_a_start_from_the_beginning_would(
 
 
 def test_one_worker_reads_each_row_group_once_an_epoch(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     reader = _CountingReader(store, manifest)
 
@@ -263,7 +263,7 @@ def test_one_worker_reads_each_row_group_once_an_epoch(
 
 
 def test_row_groups_whose_rows_were_all_used_are_let_go(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: WeakSet[RowGroup] = WeakSet()
     most = []
@@ -287,7 +287,7 @@ def test_row_groups_whose_rows_were_all_used_are_let_go(
 
 
 def test_a_full_cache_costs_reads_and_changes_nothing(
-    plan: DataPlan, manifest: Manifest, store: Store, tokenizer: TextTokenizer
+    plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     small, large = _CountingReader(store, manifest), _CountingReader(store, manifest)
 
@@ -301,7 +301,7 @@ def test_a_full_cache_costs_reads_and_changes_nothing(
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("cache_bytes", [1, 2**28])  # with 1 the rest of the step is not even asked for
 def test_a_damaged_shard_stops_the_step_that_needs_it(
-    tmp_path: Path, tokenizer: TextTokenizer, plan: DataPlan, cache_bytes: int
+    tmp_path: Path, tokenizer: TextTokenizer, plan: DataOrder, cache_bytes: int
 ) -> None:
     store = open_store(str(tmp_path))
     manifest = write_small_dataset(store)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_io.errors import DataError
-from data_io.loading.order import PLANNER_VERSION, DataPlan, Part, SourceRows, StepSource, slots_of_worker
+from data_io.loading.order import PLANNER_VERSION, DataOrder, Part, SourceRows, StepSource, slots_of_worker
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "plan.json"
 
@@ -20,9 +20,9 @@ group_rows = st.lists(st.integers(1, 40), min_size=1, max_size=5)
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> DataPlan:
+def plans(draw: st.DrawFn) -> DataOrder:
     sources = draw(st.lists(group_rows, min_size=1, max_size=5))
-    return DataPlan(
+    return DataOrder(
         [SourceRows(f"s{i}", np.array(rows, dtype=np.int32)) for i, rows in enumerate(sources)],
         micro_batch_size=draw(st.integers(1, 17)),
         micro_batches_per_step=draw(st.integers(1, 9)),
@@ -32,21 +32,21 @@ def plans(draw: st.DrawFn) -> DataPlan:
     )
 
 
-def _plan(sizes: list[int], *, b: int, g: int, seed: int = 0, step_source: StepSource = "independent") -> DataPlan:
+def _plan(sizes: list[int], *, b: int, g: int, seed: int = 0, step_source: StepSource = "independent") -> DataOrder:
     """Sources of `sizes` rows in row groups of 16."""
     sources = []
     for number, size in enumerate(sizes):
         groups = [16] * (size // 16) + ([size % 16] if size % 16 else [])
         sources.append(SourceRows(f"s{number}", np.array(groups, dtype=np.int32)))
-    return DataPlan(sources, micro_batch_size=b, micro_batches_per_step=g, seed=seed, step_source=step_source)
+    return DataOrder(sources, micro_batch_size=b, micro_batches_per_step=g, seed=seed, step_source=step_source)
 
 
-def _rows_of(plan: DataPlan, epoch: int, part: Part) -> list[tuple[int, int, int]]:
+def _rows_of(plan: DataOrder, epoch: int, part: Part) -> list[tuple[int, int, int]]:
     chosen = plan.select_rows(epoch=epoch, part=part)
     return [(part.source, selection.row_group, int(row)) for selection in chosen for row in selection.rows]
 
 
-def _all_rows(plan: DataPlan) -> list[tuple[int, int, int]]:
+def _all_rows(plan: DataOrder) -> list[tuple[int, int, int]]:
     return [
         (number, group, row)
         for number, source in enumerate(plan.sources)
@@ -56,7 +56,7 @@ def _all_rows(plan: DataPlan) -> list[tuple[int, int, int]]:
 
 
 @given(plans(), st.integers(0, 3))
-def test_an_epoch_visits_every_row_once(plan: DataPlan, epoch: int) -> None:
+def test_an_epoch_visits_every_row_once(plan: DataOrder, epoch: int) -> None:
     steps = [plan.step(epoch * plan.steps_per_epoch + i) for i in range(plan.steps_per_epoch)]
 
     visited = [row for step in steps for part in step.parts for row in _rows_of(plan, epoch, part)]
@@ -65,7 +65,7 @@ def test_an_epoch_visits_every_row_once(plan: DataPlan, epoch: int) -> None:
 
 
 @given(plans())
-def test_a_slot_says_how_many_rows_its_micro_batch_has(plan: DataPlan) -> None:
+def test_a_slot_says_how_many_rows_its_micro_batch_has(plan: DataOrder) -> None:
     for index in range(plan.steps_per_epoch):
         for slot in plan.step(index).slots:
             assert all(len(_rows_of(plan, 0, part)) == part.rows >= 1 for part in slot.parts)
@@ -75,7 +75,7 @@ def test_a_slot_says_how_many_rows_its_micro_batch_has(plan: DataPlan) -> None:
 
 
 @given(plans())
-def test_only_the_last_micro_batch_of_an_epoch_is_short_where_sources_are_mixed(plan: DataPlan) -> None:
+def test_only_the_last_micro_batch_of_an_epoch_is_short_where_sources_are_mixed(plan: DataOrder) -> None:
     if plan.step_source != "mixed":
         return
     sizes = [slot.rows for index in range(plan.steps_per_epoch) for slot in plan.step(index).slots]
@@ -85,12 +85,12 @@ def test_only_the_last_micro_batch_of_an_epoch_is_short_where_sources_are_mixed(
 
 
 @given(plans(), st.data())
-def test_the_slots_that_are_named_are_skipped_and_no_others(plan: DataPlan, data: st.DataObject) -> None:
+def test_the_slots_that_are_named_are_skipped_and_no_others(plan: DataOrder, data: st.DataObject) -> None:
     step = plan.step(data.draw(st.integers(0, 2 * plan.steps_per_epoch - 1)))
     slot = data.draw(st.sampled_from(step.slots))
     named = (step.epoch, None if plan.step_source == "mixed" else slot.parts[0].source, slot.occurrence)
 
-    again = DataPlan(
+    again = DataOrder(
         plan.sources,
         micro_batch_size=plan.micro_batch_size,
         micro_batches_per_step=plan.micro_batches_per_step,
@@ -105,7 +105,7 @@ def test_the_slots_that_are_named_are_skipped_and_no_others(plan: DataPlan, data
 
 
 @given(plans(), st.integers(1, 8))
-def test_the_union_over_workers_is_every_slot_once(plan: DataPlan, world_size: int) -> None:
+def test_the_union_over_workers_is_every_slot_once(plan: DataOrder, world_size: int) -> None:
     for index in range(plan.steps_per_epoch):
         slots = len(plan.step(index).slots)
         taken = [p for rank in range(world_size) for p in slots_of_worker(slots, rank=rank, world_size=world_size)]
@@ -114,7 +114,7 @@ def test_the_union_over_workers_is_every_slot_once(plan: DataPlan, world_size: i
 
 
 @given(plans())
-def test_steps_follow_each_other_without_a_gap_over_epochs(plan: DataPlan) -> None:
+def test_steps_follow_each_other_without_a_gap_over_epochs(plan: DataOrder) -> None:
     steps = [plan.step(index) for index in range(2 * plan.steps_per_epoch + 1)]
 
     assert all(before.first_slot + len(before.slots) == after.first_slot for before, after in pairwise(steps))
@@ -122,7 +122,7 @@ def test_steps_follow_each_other_without_a_gap_over_epochs(plan: DataPlan) -> No
 
 
 @given(plans())
-def test_only_the_last_step_of_an_epoch_is_short_and_none_wraps(plan: DataPlan) -> None:
+def test_only_the_last_step_of_an_epoch_is_short_and_none_wraps(plan: DataOrder) -> None:
     if plan.step_source == "same":
         return
     sizes = [len(plan.step(index).slots) for index in range(plan.steps_per_epoch)]
@@ -132,7 +132,7 @@ def test_only_the_last_step_of_an_epoch_is_short_and_none_wraps(plan: DataPlan) 
 
 
 @given(plans())
-def test_same_step_source_gives_each_step_one_source(plan: DataPlan) -> None:
+def test_same_step_source_gives_each_step_one_source(plan: DataOrder) -> None:
     if plan.step_source != "same":
         return
     for index in range(plan.steps_per_epoch):
@@ -143,7 +143,7 @@ def test_same_step_source_gives_each_step_one_source(plan: DataPlan) -> None:
 
 
 @given(plans())
-def test_one_integer_finds_the_next_step_again(plan: DataPlan) -> None:
+def test_one_integer_finds_the_next_step_again(plan: DataOrder) -> None:
     for index in range(2 * plan.steps_per_epoch):
         step = plan.step(index)
 
@@ -159,7 +159,7 @@ def test_a_number_between_two_steps_is_refused() -> None:
 
 
 @given(plans())
-def test_a_source_uses_its_rows_and_its_micro_batches_in_order(plan: DataPlan) -> None:
+def test_a_source_uses_its_rows_and_its_micro_batches_in_order(plan: DataOrder) -> None:
     slots = [slot for index in range(plan.steps_per_epoch) for slot in plan.step(index).slots]
 
     for number, source in enumerate(plan.sources):
@@ -170,7 +170,7 @@ def test_a_source_uses_its_rows_and_its_micro_batches_in_order(plan: DataPlan) -
             assert [occurrence for occurrence, _ in mine] == list(range(len(mine)))
 
 
-def test_neighbouring_micro_batches_share_row_groups() -> None:
+def test_neighboring_micro_batches_share_row_groups() -> None:
     plan = _plan([16 * 50], b=4, g=1)
 
     entered = [
@@ -245,7 +245,7 @@ def test_windows_start_at_every_column_equally_often() -> None:
 
 
 @given(plans())
-def test_uniform_sampling_takes_every_source_once_before_any_comes_again_while_it_has_rows(plan: DataPlan) -> None:
+def test_uniform_sampling_takes_every_source_once_before_any_comes_again_while_it_has_rows(plan: DataOrder) -> None:
     if plan.source_sampling == "proportional" or plan.step_source == "same":
         return
     mixed = plan.step_source == "mixed"
@@ -264,7 +264,7 @@ def test_every_order_of_a_round_is_equally_likely_with_uniform_sampling() -> Non
     sources = [SourceRows(f"s{number}", np.array([32], dtype=np.int32)) for number in range(3)]
     orders = Counter[tuple[int, ...]]()
     for seed in range(3000):
-        plan = DataPlan(sources, micro_batch_size=16, micro_batches_per_step=1, seed=seed, source_sampling="uniform")
+        plan = DataOrder(sources, micro_batch_size=16, micro_batches_per_step=1, seed=seed, source_sampling="uniform")
         order = plan.sources_of_epoch(0).tolist()
         orders.update([tuple(order[:3]), tuple(order[3:])])
 
@@ -275,12 +275,12 @@ def test_every_order_of_a_round_is_equally_likely_with_uniform_sampling() -> Non
 
 def test_a_plan_needs_a_source() -> None:
     with pytest.raises(DataError, match="no source to train on"):
-        DataPlan([], micro_batch_size=4, micro_batches_per_step=1, seed=0)
+        DataOrder([], micro_batch_size=4, micro_batches_per_step=1, seed=0)
 
 
 def test_an_empty_source_is_refused_by_name() -> None:
     with pytest.raises(DataError, match="source 'void' has no rows"):
-        DataPlan(
+        DataOrder(
             [SourceRows("void", np.array([], dtype=np.int32))], micro_batch_size=4, micro_batches_per_step=1, seed=0
         )
 

@@ -66,7 +66,7 @@ def test_neither_pieces_nor_memory_nor_the_order_of_work_show_in_the_result(
     whole = prepare(given)
 
     assert prepare(given, memory_bytes=memory_bytes) == whole
-    assert prepare(given, memory_bytes=memory_bytes, run=out_of_order) == whole
+    assert prepare(given, memory_bytes=memory_bytes, executor=out_of_order) == whole
 
 
 @given(
@@ -103,14 +103,14 @@ def killed_after(pieces: int) -> Callable[..., Iterator[tuple[Any, Any]]]:
     """A `Run` that ends with an error after so many pieces in all."""
     left = [pieces]
 
-    def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def executor(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for task in tasks:
             if not left[0]:
                 raise Killed
             left[0] -= 1
             yield task, function(task)
 
-    return run
+    return executor
 
 
 @pytest.fixture
@@ -132,8 +132,8 @@ def test_what_is_damaged_between_two_attempts_is_made_again(
     whole = prepare(given_files)
     with pytest.raises(Killed):
         # Scanned, spilled and counted, the shards written; what follows has no pieces.
-        prepare_files(store, [given_files], heldout_fraction=0.1, memory_bytes=MEMORY, run=killed_after(9))
-    prepare_pieces(store, given_files)
+        prepare_files(store, [given_files], heldout_fraction=0.1, memory_bytes=MEMORY, executor=killed_after(9))
+    prepare_tasks(store, given_files)
     keys = [info.key for info in store.list() if what in info.key]
     data = store.get(keys[0])
     if damage == "remove":
@@ -148,23 +148,23 @@ def test_what_is_damaged_between_two_attempts_is_made_again(
     assert found == whole[1]
 
 
-def prepare_pieces(store: Store, given: FileInput) -> None:
+def prepare_tasks(store: Store, given: FileInput) -> None:
     """Go on until every piece is done, and fail then."""
 
-    def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def executor(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         done = [(task, function(task)) for task in tasks]
         if hasattr(done[0][0], "part"):
             raise Killed
         yield from done
 
     with pytest.raises(Killed):
-        prepare_files(store, [given], heldout_fraction=0.1, memory_bytes=MEMORY, run=run)
+        prepare_files(store, [given], heldout_fraction=0.1, memory_bytes=MEMORY, executor=executor)
 
 
 def test_work_that_is_damaged_while_it_is_used_is_named_and_made_again_by_the_same_command(
     store: Store, given_files: FileInput
 ) -> None:
-    def run(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def executor(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for task in tasks:
             if hasattr(task, "part"):
                 key = next(info.key for info in store.list(WORK_PREFIX) if info.key.endswith("spill/faq/00002"))
@@ -172,7 +172,7 @@ def test_work_that_is_damaged_while_it_is_used_is_named_and_made_again_by_the_sa
             yield task, function(task)
 
     with pytest.raises(StorageError, match=r"spill/faq/00002: an intermediate object is damaged") as caught:
-        prepare_files(store, [given_files], heldout_fraction=0.1, memory_bytes=MEMORY, run=run)
+        prepare_files(store, [given_files], heldout_fraction=0.1, memory_bytes=MEMORY, executor=executor)
     manifest = prepare_files(store, [given_files], heldout_fraction=0.1, memory_bytes=MEMORY)
 
     assert caught.value.remedy.startswith("give the same command again")

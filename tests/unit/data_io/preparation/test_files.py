@@ -79,7 +79,7 @@ def test_the_documentation_on_this_machine_is_a_valid_data_set(documented: Store
 
     assert [entry.kind for entry in manifest.sources] == [Kind.RETRIEVAL, Kind.CLUSTERING, Kind.CLASSIFICATION]
     assert [entry.type for entry in manifest.evaluations] == ["retrieval", "sts"]
-    assert "python: PSF-2.0" in manifest.sources[0].licence
+    assert "python: PSF-2.0" in manifest.sources[0].license
     assert verify_dataset(documented).problems == ()
 
 
@@ -218,7 +218,7 @@ def test_users_files_become_a_valid_data_set(store: Store, tmp_path: Path) -> No
     tmp_path.joinpath("pairs.csv").write_text("text_a,text_b,score\na cat,a kitten,4.5\na cat,a house,0.5\n")
     given = [
         write_pairs(tmp_path / "faq.jsonl", 100, negatives=3),
-        FileInput("reviews", str(tmp_path / "reviews.parquet"), Kind.CLASSIFICATION, licence="MIT"),
+        FileInput("reviews", str(tmp_path / "reviews.parquet"), Kind.CLASSIFICATION, license="MIT"),
         FileInput("pairs", str(tmp_path / "pairs.csv"), "sts"),
     ]
 
@@ -226,7 +226,7 @@ def test_users_files_become_a_valid_data_set(store: Store, tmp_path: Path) -> No
 
     assert verify_dataset(store).problems == ()
     faq, reviews = manifest.sources
-    assert (faq.negatives, faq.instruction, faq.licence) == (3, "Find the answer.", "CC0-1.0")
+    assert (faq.negatives, faq.instruction, faq.license) == (3, "Find the answer.", "CC0-1.0")
     assert (reviews.negatives, reviews.instruction, reviews.rows) == (1, "Sort it.", 30)
     assert {row["query"] for row in rows_of(store, manifest, "reviews")} == {f"review {i}" for i in range(30)}
     held_out, pairs = (load_evaluation(store, entry) for entry in manifest.evaluations)

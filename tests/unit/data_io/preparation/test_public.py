@@ -80,7 +80,7 @@ def test_local_copies_become_a_whole_data_set_that_says_what_it_is(store: Store,
         ("banking77", Kind.CLUSTERING, 24, 45),
         ("natural_questions", Kind.RETRIEVAL, 0, 20),
     ]
-    assert manifest.source("banking77").licence == "MIT"
+    assert manifest.source("banking77").license == "MIT"
     assert manifest.source("imdb").instruction.startswith("Classify the sentiment")
     assert manifest.source("imdb").origin == "huggingface.co/datasets/mteb/imdb (a local copy)"
     assert verify_dataset(store).ok
@@ -113,7 +113,7 @@ def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
             yield piece, result
 
     with pytest.raises(KeyboardInterrupt):
-        prepare_recipe(store, NAMES, folder=copies, run=killed)
+        prepare_recipe(store, NAMES, folder=copies, executor=killed)
     spilled = {info.key: info.modified for info in store.list(WORK_PREFIX) if "/spill/" in info.key}
     said: list[str] = []
     again: list[Any] = []
@@ -123,7 +123,7 @@ def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
             again.append({info.key: info.modified for info in store.list(WORK_PREFIX) if info.key in spilled})
             yield found
 
-    manifest = prepare_recipe(store, NAMES, folder=copies, run=watched, progress=said.append)
+    manifest = prepare_recipe(store, NAMES, folder=copies, executor=watched, progress=said.append)
 
     assert len(spilled) >= 4  # two sources, each with its record
     assert all(seen == spilled for seen in again)
@@ -310,12 +310,12 @@ def test_files_of_the_hub_are_streamed_one_by_one_and_their_names_are_classes(
     assert rows[0].place.endswith("cooking.stackexchange.com.jsonl.gz, row 1")
 
 
-def test_a_licence_that_is_refused_writes_nothing(store: Store, copies: str) -> None:
+def test_a_license_that_is_refused_writes_nothing(store: Store, copies: str) -> None:
     with pytest.raises(ConfigError, match="imdb: not stated"):
-        prepare_recipe(store, NAMES, folder=copies, licence="commercial")
+        prepare_recipe(store, NAMES, folder=copies, license="commercial")
 
     assert not list(store.list())
-    assert len(prepare_recipe(store, NAMES, folder=copies, licence="commercial-or-unclear").sources) == 3
+    assert len(prepare_recipe(store, NAMES, folder=copies, license="commercial-or-unclear").sources) == 3
 
 
 def test_rows_with_a_benchmarks_texts_are_dropped_and_counted_for_each_source(
@@ -447,7 +447,7 @@ def test_the_released_files_keep_their_instruction_and_negatives(store: Store, t
 
     manifest = prepare_released(store, str(tmp_path / "released"))
 
-    assert [(e.name, e.kind, e.negatives, e.instruction, e.licence, e.rows) for e in manifest.sources] == [
+    assert [(e.name, e.kind, e.negatives, e.instruction, e.license, e.rows) for e in manifest.sources] == [
         ("imdb", Kind.CLASSIFICATION, 1, "Find it.", "not stated", 12),
         ("squad", Kind.RETRIEVAL, 24, "Find it.", "CC-BY-SA-4.0", 12),
     ]
@@ -456,7 +456,7 @@ def test_the_released_files_keep_their_instruction_and_negatives(store: Store, t
     assert load_manifest(store).version == prepare_released(store, str(tmp_path / "released")).version
 
 
-def test_released_files_are_checked_for_names_licences_and_negatives(store: Store, tmp_path: Path) -> None:
+def test_released_files_are_checked_for_names_licenses_and_negatives(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "released"
     write_released(folder, "squadd", 24)
     with pytest.raises(ConfigError, match=r"squadd\.parquet \(did you mean 'squad'\?\)"):
@@ -464,7 +464,7 @@ def test_released_files_are_checked_for_names_licences_and_negatives(store: Stor
 
     (folder / "squadd.parquet").rename(folder / "anli.parquet")
     with pytest.raises(ConfigError, match=r"anli: CC-BY-NC-4\.0"):
-        prepare_released(store, str(folder), licence="commercial")
+        prepare_released(store, str(folder), license="commercial")
 
     write_released(folder, "anli", 3)
     with pytest.raises(DataError, match="has 3 hard negatives, the source needs 24"):

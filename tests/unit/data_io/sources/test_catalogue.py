@@ -10,7 +10,7 @@ import pytest
 
 from data_io.dataset.manifest import SourceInfo
 from data_io.errors import ConfigError
-from data_io.sources.catalogue import SOURCES, allowed, check_licences, choose, public_source
+from data_io.sources.catalogue import SOURCES, allowed, check_licenses, choose, public_source
 from data_io.sources.rows import CONVERTERS, PublicRows
 from data_io.task import Kind
 
@@ -45,10 +45,10 @@ def test_a_record_says_all_that_a_manifest_needs(source: object) -> None:
     assert isinstance(info, SourceInfo)
     assert info.instruction
     assert not info.instruction.endswith((".", " "))
-    assert info.licence
+    assert info.license
     assert info.negatives <= info.kind.recipe_negatives
     assert type(rows.source.shape) in CONVERTERS
-    assert rows.source.licence.commercial is not None or rows.source.licence.why
+    assert rows.source.license.commercial is not None or rows.source.license.why
     assert pickle.loads(pickle.dumps(rows)) == rows
 
 
@@ -70,9 +70,9 @@ def test_sources_are_chosen_once_each_and_in_the_recipes_order() -> None:
     assert choose(["imdb", "all"]) == SOURCES
 
 
-def test_the_commercial_rule_names_every_source_that_it_refuses_with_its_licence() -> None:
+def test_the_commercial_rule_names_every_source_that_it_refuses_with_its_license() -> None:
     with pytest.raises(ConfigError) as caught:
-        check_licences(choose(["squad", "anli", "imdb"]), "commercial")
+        check_licenses(choose(["squad", "anli", "imdb"]), "commercial")
 
     assert "refuses 2 of the sources" in caught.value.message
     assert "anli: CC-BY-NC-4.0 (commercial use: no)" in caught.value.message
@@ -81,12 +81,12 @@ def test_the_commercial_rule_names_every_source_that_it_refuses_with_its_licence
     assert "commercial-or-unclear" in str(caught.value.remedy)
 
 
-def test_unclear_licences_pass_only_where_they_are_asked_for() -> None:
-    check_licences(choose(["squad", "imdb"]), "commercial-or-unclear")
+def test_unclear_licenses_pass_only_where_they_are_asked_for() -> None:
+    check_licenses(choose(["squad", "imdb"]), "commercial-or-unclear")
     with pytest.raises(ConfigError, match="anli"):
-        check_licences(choose(["anli", "imdb"]), "commercial-or-unclear")
-    check_licences(SOURCES, "any")
-    assert not any(allowed(source, "commercial") for source in SOURCES if source.licence.commercial is not True)
+        check_licenses(choose(["anli", "imdb"]), "commercial-or-unclear")
+    check_licenses(SOURCES, "any")
+    assert not any(allowed(source, "commercial") for source in SOURCES if source.license.commercial is not True)
 
 
 def test_the_catalogue_loads_nothing_heavy() -> None:

@@ -232,7 +232,7 @@ def test_pairs_of_a_score_of_4_and_above_are_rows_in_both_directions(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["msmarco", "hotpotqa", "fever", "fiqa", "scifact"])
-def test_judgements_join_queries_and_corpus(tmp_path: Path, name: str) -> None:
+def test_judgments_join_queries_and_corpus(tmp_path: Path, name: str) -> None:
     write_judged(tmp_path, name)
 
     rows = triples(tmp_path, name)
@@ -246,7 +246,7 @@ def test_of_a_query_with_many_graded_documents_the_best_one_is_kept(tmp_path: Pa
     assert triples(tmp_path, "nfcorpus") == [("what?", "that", ()), ("who?", "A\nthis", ())]
 
 
-def test_judgements_are_those_of_the_training_split(tmp_path: Path) -> None:
+def test_judgments_are_those_of_the_training_split(tmp_path: Path) -> None:
     write_judged(tmp_path, "scifact")
     write(tmp_path, "scifact", [{"query-id": "q2", "corpus-id": "d2", "score": 1}], "qrels/test.jsonl")
 
@@ -365,8 +365,8 @@ def test_a_file_of_json_lines_may_be_a_class_too(tmp_path: Path) -> None:
 def test_a_text_alone_in_its_class_and_one_without_enough_others_are_left_out(tmp_path: Path) -> None:
     few = [{"text": f"few {n}", "label": 0} for n in range(5)]
     many = [{"text": f"many {n}", "label": 1} for n in range(40)]
-    unlabelled = [{"text": "unlabelled", "label": None}, {"text": "", "label": 1}]
-    write(tmp_path, "banking77", [*few, *many, {"text": "alone", "label": 2}, *unlabelled])
+    unlabeled = [{"text": "unlabeled", "label": None}, {"text": "", "label": 1}]
+    write(tmp_path, "banking77", [*few, *many, {"text": "alone", "label": 2}, *unlabeled])
     counts = Counts()
 
     rows = triples(tmp_path, "banking77", counts)

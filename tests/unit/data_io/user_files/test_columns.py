@@ -45,7 +45,7 @@ ROW: Texts = ("a question", "its answer", ("wrong", "very wrong"))
         ({"id": 7, "query": "q", "meta": None, "positive": "p"}, ("q", "p", ())),
     ],
 )
-def test_columns_are_recognised_by_what_they_are_usually_called(
+def test_columns_are_recognized_by_what_they_are_usually_called(
     tmp_path: Path, record: dict[str, Any], expected: Texts
 ) -> None:
     address = jsonl(tmp_path / "rows.jsonl", record)
@@ -185,7 +185,7 @@ def test_a_source_has_one_instruction(tmp_path: Path, second: str) -> None:
         {"sentence1": "a", "sentence2": "b", "similarity_score": 2.5},
     ],
 )
-def test_scored_pairs_are_recognised(tmp_path: Path, record: dict[str, Any]) -> None:
+def test_scored_pairs_are_recognized(tmp_path: Path, record: dict[str, Any]) -> None:
     address = jsonl(tmp_path / "pairs.jsonl", record)
 
     assert list(read_scored_pairs(address)) == [ScoredPair("a", "b", 2.5)]

@@ -333,7 +333,7 @@ def test_stats_print_what_a_data_set_holds(f2llm: Run, job: str) -> None:
     assert "questions (retrieval): 150 rows, 5 hard negatives each\n  instruction: Find the answer.\n" in out
     assert "  query     21 (p50 21, p90 22, max 22)\n" in out
     assert "held-out (retrieval): 2 queries, 3 documents" in out
-    assert "licences: CC0-1.0" in out
+    assert "licenses: CC0-1.0" in out
     assert " tokens\n" not in out
     assert (err, quiet) == ("reading questions\nreading labels\n", "")
     assert [source["rows"] for source in json.loads(as_json)["sources"]] == [150, 21]
@@ -385,7 +385,7 @@ def test_a_data_set_is_prepared_from_a_users_file(f2llm: Run, tmp_path: Path) ->
     (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     code, out, _ = f2llm(
-        "data", "prepare", "made", "--source", "faq:retrieval=faq.jsonl", "--source-licence", "MIT", "--json"
+        "data", "prepare", "made", "--source", "faq:retrieval=faq.jsonl", "--source-license", "MIT", "--json"
     )
 
     assert code == 0
@@ -478,9 +478,9 @@ def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
     plain = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**environment, "NO_COLOR": "1"}, check=True
     )
-    coloured = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    colored = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
 
-    assert (plain.stdout.strip(), coloured.stdout.strip()) == ("False", "True")
+    assert (plain.stdout.strip(), colored.stdout.strip()) == ("False", "True")
 
 
 STOPPED = {"class": "user", "exit_code": 130, "message": "stopped by Ctrl-C", "remedy": "run the same command again"}

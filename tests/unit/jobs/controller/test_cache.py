@@ -1,26 +1,28 @@
 """What the operator finds of a job among all that it watches."""
 
-from jobs.controller.cache import Index, Sights
+from jobs.controller.cache import Cache, Index
 from jobs.kube.driver_report import STOP_KEY
 from jobs.kube.resource import document_of, key_of
 from jobs.manifests.job import attempt_objects
-from jobs.manifests.operator_config import Facts
-from tests.support.kubernetes_sights import UID, pods, ray_cluster, ray_job, resource, under_way
+from jobs.manifests.operator_config import OperatorConfig
+from tests.support.kubernetes_objects import UID, pods, ray_cluster, ray_job, resource, under_way
 
 
-def sights_of(**indices: Index) -> Sights:
+def sights_of(**indices: Index) -> Cache:
     nothing: dict[str, Index] = {name: {} for name in ("jobs", "ray_jobs", "ray_clusters", "config_maps", "pods")}
-    return Sights(**{**nothing, **indices})
+    return Cache(**{**nothing, **indices})
 
 
 def test_the_document_that_an_attempt_began_with_is_seen_while_the_job_has_another() -> None:
-    began, _ = attempt_objects(document_of(resource({"workers": {"replicas": 3}})), Facts(), attempt=1, uid=UID)
-    sights = sights_of(config_maps={key_of(began): [("a", began)]})
+    began, _ = attempt_objects(
+        document_of(resource({"workers": {"replicas": 3}})), OperatorConfig(), attempt=1, uid=UID
+    )
+    cache = sights_of(config_maps={key_of(began): [("a", began)]})
 
-    seen = sights.of(resource({"workers": {"replicas": 4}}), under_way())
+    observed = cache.of(resource({"workers": {"replicas": 4}}), under_way())
 
-    assert "replicas: 3" in seen.document
-    assert not sights.of(resource(), under_way(attempt=2)).document
+    assert "replicas: 3" in observed.document
+    assert not cache.of(resource(), under_way(attempt=2)).document
 
 
 def test_what_vanished_unseen_is_neither_a_job_nor_a_part_of_one_once_it_is_missed() -> None:
@@ -28,23 +30,23 @@ def test_what_vanished_unseen_is_neither_a_job_nor_a_part_of_one_once_it_is_miss
     job, old = resource(), resource()
     (head, *workers) = pods()
     key = key_of(job)
-    sights = sights_of(
+    cache = sights_of(
         jobs={key: [("old-job", old), ("new-job", job)], ("team", "other"): [("other", old)]},
         ray_jobs={("team", "job-1"): [("ray-job-uid", ray_job())]},
         ray_clusters={("team", "job-1-abcde"): [("ray-cluster", ray_cluster())]},
         config_maps={("team", "job-progress"): [("words", {"data": {STOP_KEY: "wish"}})]},
         pods={key: [("head", head), *((each.name, each) for each in workers)]},
     )
-    before = sights.of(job, under_way())
+    before = cache.of(job, under_way())
 
-    missed = sights.forget(gone := {"old-job", "other", "ray-job-uid", "words", "head", "worker-0"})
+    missed = cache.forget(gone := {"old-job", "other", "ray-job-uid", "words", "head", "worker-0"})
 
-    after = sights.of(job, under_way())
+    after = cache.of(job, under_way())
     assert missed
-    assert not sights.forget(gone)
-    assert (before.ray_job, before.ray_cluster, before.stop_wish) == (ray_job(), ray_cluster(), "wish")
-    assert (after.ray_job, after.ray_cluster, after.stop_wish) == (None, None, "")
+    assert not cache.forget(gone)
+    assert (before.ray_job, before.ray_cluster, before.stop_request) == (ray_job(), ray_cluster(), "wish")
+    assert (after.ray_job, after.ray_cluster, after.stop_request) == (None, None, "")
     assert [pod.name for pod in before.pods] == ["head", "worker-0", "worker-1"]
     assert [pod.name for pod in after.pods] == ["worker-1"]
-    assert sights.job(key) is job
-    assert sights.jobs() == [job]
+    assert cache.job(key) is job
+    assert cache.jobs() == [job]

@@ -8,9 +8,9 @@ from prometheus_client.core import REGISTRY, CollectorRegistry
 
 from jobs.controller.job_metrics import JOB_GAUGES
 from jobs.controller.metrics import FAMILIES, JobsCollector
-from jobs.kube.status import Failure, JobPhase, JobStatus
+from jobs.kube.status import JobFailure, JobPhase, JobStatus
 from ray_app.run_directory.status import RunStatus
-from tests.support.kubernetes_sights import resource, under_way
+from tests.support.kubernetes_objects import resource, under_way
 
 LABELS = {"namespace": "team", "job": "job"}
 RUN = RunStatus(
@@ -66,7 +66,7 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 def test_a_failure_carries_its_class_and_its_time() -> None:
-    failure = Failure(attempt=1, error_class="storage", reason="StorageError", time="2026-05-04T03:00:00Z")
+    failure = JobFailure(attempt=1, error_class="storage", reason="StorageError", time="2026-05-04T03:00:00Z")
 
     found = collected(under_way(phase=JobPhase.RETRYING, last_failure=failure))
 

@@ -14,32 +14,32 @@ from jobs.controller.events import events
 from jobs.controller.reconcile import Decision, reconcile
 from jobs.controller.status import time_of, time_text
 from jobs.document.yaml12 import write_yaml
-from jobs.kube.driver_report import Published
+from jobs.kube.driver_report import DriverReport
 from jobs.kube.names import attempt_id
-from jobs.kube.observed import Pod, Seen
+from jobs.kube.observed import Observed, Pod
 from jobs.kube.resource import document_of
 from jobs.kube.status import ConditionType, JobPhase, JobStatus
 from jobs.manifests.job import attempt_document
-from jobs.manifests.operator_config import Facts, Profile
+from jobs.manifests.operator_config import OperatorConfig, Profile
 from ray_app.run_directory.status import Phase
-from tests.support.kubernetes_sights import NOW, UID, failure, pods, ray_cluster, ray_job, resource, said, under_way
+from tests.support.kubernetes_objects import NOW, UID, failure, pods, ray_cluster, ray_job, resource, said, under_way
 
-TRAINS = Seen(ray_job(), ray_cluster(), pods(), said())
+TRAINS = Observed(ray_job(), ray_cluster(), pods(), said())
 HELD = {**ray_job("Suspended"), "spec": {"suspend": True}}
-STOPPED = Seen(ray_job("Failed", jobStatus="FAILED", reason="AppFailed"), None, pods(), said(Phase.STOPPED))
+STOPPED = Observed(ray_job("Failed", jobStatus="FAILED", reason="AppFailed"), None, pods(), said(Phase.STOPPED))
 
 
 def decide(
     status: JobStatus,
-    seen: Seen,
+    observed: Observed,
     spec: dict[str, Any] | None = None,
     *,
     seconds: float = 0,
     generation: int = 1,
-    facts: Facts | None = None,
+    config: OperatorConfig | None = None,
 ) -> Decision:
     moment = NOW + timedelta(seconds=seconds)
-    return reconcile(resource(spec, generation=generation), status, facts or Facts(), seen, now=moment)
+    return reconcile(resource(spec, generation=generation), status, config or OperatorConfig(), observed, now=moment)
 
 
 def kinds(actions: tuple[Action, ...]) -> list[str]:
@@ -59,16 +59,16 @@ def condition(decision: Decision, kind: ConditionType) -> tuple[str, str]:
 
 
 def test_an_attempt_is_counted_in_the_status_that_comes_with_its_creation() -> None:
-    decision = decide(JobStatus(), Seen())
+    decision = decide(JobStatus(), Observed())
 
     assert (decision.status.attempt, decision.status.active) == (1, True)
     assert made(decision) == ["job-1"]
 
 
 def test_an_attempt_that_was_counted_but_not_made_is_made_and_not_counted_again() -> None:
-    counted = decide(JobStatus(), Seen()).status
+    counted = decide(JobStatus(), Observed()).status
 
-    again = decide(counted, Seen())
+    again = decide(counted, Observed())
 
     assert again.status.attempt == 1
     assert made(again) == ["job-1"]
@@ -76,19 +76,19 @@ def test_an_attempt_that_was_counted_but_not_made_is_made_and_not_counted_again(
 
 def test_a_step_that_is_done_again_decides_the_same() -> None:
     """Whatever was seen, deciding with the status that was decided asks for no other attempt."""
-    for seen in (Seen(), TRAINS, STOPPED, Seen(pods=pods())):
-        first = decide(under_way(), seen)
-        second = decide(first.status, seen)
+    for observed in (Observed(), TRAINS, STOPPED, Observed(pods=pods())):
+        first = decide(under_way(), observed)
+        second = decide(first.status, observed)
 
         assert second.status.attempt <= first.status.attempt + 1
-        assert decide(second.status, seen).status == second.status
+        assert decide(second.status, observed).status == second.status
 
 
 @pytest.mark.parametrize("suspend", [False, True])
 def test_no_attempt_begins_while_a_pod_of_an_earlier_one_is_left(suspend: bool) -> None:
     ended = under_way(active=False, phase=JobPhase.RETRYING)
 
-    decision = decide(ended, Seen(pods=pods(attempt=1)), {"suspend": suspend})
+    decision = decide(ended, Observed(pods=pods(attempt=1)), {"suspend": suspend})
 
     assert not decision.actions
     assert "pods" in decision.status.message
@@ -107,13 +107,13 @@ def test_a_job_that_trains_says_so() -> None:
 
 
 def test_a_job_with_fewer_workers_than_wanted_is_degraded() -> None:
-    decision = decide(under_way(), Seen(ray_job(), ray_cluster(), pods(1, 1), said()))
+    decision = decide(under_way(), Observed(ray_job(), ray_cluster(), pods(1, 1), said()))
 
     assert condition(decision, ConditionType.DEGRADED) == ("True", "FewerWorkers")
 
 
 def test_a_rayjob_that_succeeded_ends_the_job() -> None:
-    ended = Seen(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED, step=10))
+    ended = Observed(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED, step=10))
 
     decision = decide(under_way(), ended)
 
@@ -122,9 +122,9 @@ def test_a_rayjob_that_succeeded_ends_the_job() -> None:
     assert decide(decision.status, ended).actions == ()
 
 
-def failed(retryable: bool) -> Seen:
+def failed(retryable: bool) -> Observed:
     words = said(Phase.FAILED, failure=failure(retryable=retryable))
-    return Seen(ray_job("Failed", jobStatus="FAILED", reason="AppFailed"), None, (), words)
+    return Observed(ray_job("Failed", jobStatus="FAILED", reason="AppFailed"), None, (), words)
 
 
 def test_an_error_that_no_retry_mends_ends_the_job_with_its_remedy() -> None:
@@ -141,8 +141,8 @@ def test_an_error_that_a_retry_may_mend_is_followed_by_an_attempt_after_a_while(
     assert retrying.status.phase is JobPhase.RETRYING
     assert retrying.actions == (DeleteRayJob("job-1"),)
 
-    early = decide(retrying.status, Seen(), seconds=1)
-    late = decide(retrying.status, Seen(), seconds=60)
+    early = decide(retrying.status, Observed(), seconds=1)
+    late = decide(retrying.status, Observed(), seconds=60)
 
     assert made(early) == []
     assert early.seconds is not None
@@ -161,7 +161,7 @@ def test_waits_between_fruitless_attempts_grow_until_there_are_too_many() -> Non
 
 def test_an_attempt_that_wrote_a_checkpoint_starts_the_count_of_failures_again() -> None:
     words = said(Phase.FAILED, failure=failure(retryable=True), last_checkpoint_step=50)
-    ended = Seen(ray_job("Failed", jobStatus="FAILED"), None, (), words)
+    ended = Observed(ray_job("Failed", jobStatus="FAILED"), None, (), words)
 
     decision = decide(under_way(fruitless_attempts=5, checkpoint_at_start=40), ended)
 
@@ -172,14 +172,14 @@ def test_an_attempt_that_wrote_a_checkpoint_starts_the_count_of_failures_again()
 def test_a_failed_job_is_tried_again_once_its_document_changes() -> None:
     over = decide(under_way(), failed(retryable=False)).status
 
-    same, changed = decide(over, Seen()), decide(over, Seen(), generation=2)
+    same, changed = decide(over, Observed()), decide(over, Observed(), generation=2)
 
     assert not same.actions
     assert made(changed) == ["job-2"]
 
 
 def test_a_rayjob_deleted_by_hand_costs_an_attempt() -> None:
-    decision = decide(under_way(), Seen())
+    decision = decide(under_way(), Observed())
 
     assert decision.status.phase is JobPhase.RETRYING
     assert decision.status.last_failure.reason == "RayJobDeleted"  # type: ignore[union-attr]
@@ -189,7 +189,9 @@ def test_suspending_asks_for_a_checkpoint_once_and_waits() -> None:
     wish = attempt_id(UID, 1)
 
     asked = decide(under_way(), TRAINS, {"suspend": True})
-    waiting = decide(asked.status, Seen(ray_job(), ray_cluster(), pods(), said(), wish), {"suspend": True}, seconds=9)
+    waiting = decide(
+        asked.status, Observed(ray_job(), ray_cluster(), pods(), said(), wish), {"suspend": True}, seconds=9
+    )
 
     assert asked.actions == (RequestStop(wish),)
     assert asked.status.phase is JobPhase.SUSPENDING
@@ -206,13 +208,13 @@ def test_a_suspended_job_that_does_not_stop_in_time_loses_its_pods() -> None:
     assert not late.status.active
 
 
-@pytest.mark.parametrize("lost", [(TRAINS, 601), (Seen(HELD, None, (), said()), 5)], ids=["too slow", "gave way"])
-def test_a_stop_that_was_not_waited_for_is_forgotten_by_the_next_attempt(lost: tuple[Seen, float]) -> None:
-    seen, seconds = lost
+@pytest.mark.parametrize("lost", [(TRAINS, 601), (Observed(HELD, None, (), said()), 5)], ids=["too slow", "gave way"])
+def test_a_stop_that_was_not_waited_for_is_forgotten_by_the_next_attempt(lost: tuple[Observed, float]) -> None:
+    observed, seconds = lost
     asked = decide(under_way(), TRAINS, {"suspend": True}).status
-    gone = decide(asked, seen, {"suspend": True}, seconds=seconds)
+    gone = decide(asked, observed, {"suspend": True}, seconds=seconds)
 
-    resumed = decide(gone.status, Seen(), seconds=900, generation=2)
+    resumed = decide(gone.status, Observed(), seconds=900, generation=2)
 
     assert made(resumed) == ["job-2"]
     assert resumed.status.stop_requested_time is None
@@ -221,10 +223,10 @@ def test_a_stop_that_was_not_waited_for_is_forgotten_by_the_next_attempt(lost: t
 def test_a_job_is_suspended_when_its_pods_are_gone_and_goes_on_when_resumed() -> None:
     asked = decide(under_way(), TRAINS, {"suspend": True}).status
     ended = decide(asked, STOPPED, {"suspend": True})
-    leaving = decide(ended.status, Seen(pods=pods()), {"suspend": True})
-    suspended = decide(leaving.status, Seen(), {"suspend": True})
+    leaving = decide(ended.status, Observed(pods=pods()), {"suspend": True})
+    suspended = decide(leaving.status, Observed(), {"suspend": True})
 
-    resumed = decide(suspended.status, Seen(), generation=2)
+    resumed = decide(suspended.status, Observed(), generation=2)
 
     assert ended.actions == (DeleteRayJob("job-1"),)
     assert leaving.status.phase is JobPhase.SUSPENDING
@@ -238,7 +240,7 @@ def test_resuming_before_the_run_has_stopped_lets_it_stop_and_starts_it_again() 
 
     resumed = decide(asked, TRAINS, generation=2)
     ended = decide(resumed.status, STOPPED)
-    again = decide(ended.status, Seen())
+    again = decide(ended.status, Observed())
 
     assert not resumed.actions
     assert made(again) == ["job-2"]
@@ -251,9 +253,9 @@ def test_an_operator_that_died_before_it_deleted_a_judged_attempt_deletes_it_lat
 
 
 def test_scaling_names_the_pods_that_go_those_first_that_are_not_ready() -> None:
-    seen = Seen(ray_job(), ray_cluster(4), pods(3, 1), said())
+    observed = Observed(ray_job(), ray_cluster(4), pods(3, 1), said())
 
-    decision = decide(under_way(), seen)
+    decision = decide(under_way(), observed)
 
     assert decision.actions == (Scale("job-1-abcde", 4, 2, ("worker-3", "worker-0")),)
 
@@ -266,12 +268,12 @@ def test_scaling_up_names_nobody() -> None:
 
 def test_a_start_that_lacks_room_begins_with_the_pods_that_fit_and_grows_once_it_trains() -> None:
     spec = {"workers": {"replicas": 4, "min": 2}}
-    waits = Seen(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
+    waits = Observed(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
 
     early = decide(under_way(), waits, spec)
     late = decide(under_way(), waits, spec, seconds=700)
-    cut = decide(under_way(), Seen(ray_job("Initializing"), ray_cluster(3), pods(3), None), spec, seconds=701)
-    trains = decide(under_way(), Seen(ray_job(), ray_cluster(3), pods(3), said()), spec, seconds=702)
+    cut = decide(under_way(), Observed(ray_job("Initializing"), ray_cluster(3), pods(3), None), spec, seconds=701)
+    trains = decide(under_way(), Observed(ray_job(), ray_cluster(3), pods(3), said()), spec, seconds=702)
 
     assert not early.actions
     assert early.seconds is not None
@@ -281,7 +283,7 @@ def test_a_start_that_lacks_room_begins_with_the_pods_that_fit_and_grows_once_it
 
 
 def test_a_start_waits_for_all_workers_where_the_document_has_no_min() -> None:
-    waits = Seen(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
+    waits = Observed(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
 
     assert not decide(under_way(), waits, {"workers": {"replicas": 4}}, seconds=10_000).actions
 
@@ -293,8 +295,8 @@ def test_pods_that_cannot_even_be_made_are_explained_by_kuberay() -> None:
 
     def message(condition: dict[str, str]) -> str:
         status = {**cluster["status"], "conditions": [condition]}
-        seen = Seen(ray_job("Initializing"), {**cluster, "status": status}, pods(0))
-        return decide(under_way(), seen).status.message
+        observed = Observed(ray_job("Initializing"), {**cluster, "status": status}, pods(0))
+        return decide(under_way(), observed).status.message
 
     assert message(refusal) == "pods is forbidden: exceeded quota"
     assert message(over) == "waiting for the pods"
@@ -303,7 +305,7 @@ def test_pods_that_cannot_even_be_made_are_explained_by_kuberay() -> None:
 def test_a_job_that_kueue_holds_back_is_queued() -> None:
     held = {**ray_job("Suspended"), "spec": {"suspend": True}}
 
-    decision = decide(under_way(), Seen(held))
+    decision = decide(under_way(), Observed(held))
 
     assert decision.status.phase is JobPhase.QUEUED
     assert condition(decision, ConditionType.QUEUED) == ("True", "WaitingForQuota")
@@ -322,7 +324,7 @@ def begun(deployment: str, *, seconds: float, **status: Any) -> dict[str, Any]:
 def test_a_job_that_gave_way_is_not_missed_however_long_it_waits(held: dict[str, Any], last_words: Phase) -> None:
     missed = under_way(silent_since=time_text(NOW))
 
-    decision = decide(missed, Seen(held, None, (), said(last_words)), seconds=24 * AN_HOUR)
+    decision = decide(missed, Observed(held, None, (), said(last_words)), seconds=24 * AN_HOUR)
 
     assert (decision.status.phase, decision.status.active) == (JobPhase.QUEUED, True)
     assert decision.status.silent_since is None
@@ -331,7 +333,7 @@ def test_a_job_that_gave_way_is_not_missed_however_long_it_waits(held: dict[str,
 
 
 def test_a_job_that_gave_way_is_suspended_at_once() -> None:
-    decision = decide(under_way(), Seen(HELD, None, (), said()), {"suspend": True}, generation=2)
+    decision = decide(under_way(), Observed(HELD, None, (), said()), {"suspend": True}, generation=2)
 
     assert decision.actions == (DeleteRayJob("job-1"),)
     assert not decision.status.active
@@ -339,9 +341,9 @@ def test_a_job_that_gave_way_is_suspended_at_once() -> None:
 
 @pytest.mark.parametrize("last_words", [Phase.TRAINING, Phase.STOPPED])
 def test_what_a_driver_said_before_it_gave_way_counts_no_more_once_another_may_begin(last_words: Phase) -> None:
-    def look(ray_job: dict[str, Any], words: Published, seconds: float) -> Decision:
+    def look(ray_job: dict[str, Any], words: DriverReport, seconds: float) -> Decision:
         waiting = pods(0, 2) if ray_job["status"]["jobDeploymentStatus"] == "Initializing" else ()
-        return decide(under_way(phase=JobPhase.QUEUED), Seen(ray_job, None, waiting, words), seconds=seconds)
+        return decide(under_way(phase=JobPhase.QUEUED), Observed(ray_job, None, waiting, words), seconds=seconds)
 
     old = said(last_words)
     new = said().model_copy(update={"said": (NOW + timedelta(seconds=AN_HOUR)).replace(second=0)})
@@ -358,8 +360,8 @@ def test_what_a_driver_said_before_it_gave_way_counts_no_more_once_another_may_b
 
 def test_pods_have_their_time_to_come_up_from_when_kueue_lets_them() -> None:
     spec = {"workers": {"replicas": 8, "min": 2}}
-    waiting = decide(under_way(), Seen(HELD), spec, seconds=AN_HOUR)
-    comes_up = Seen(begun("Initializing", seconds=AN_HOUR), ray_cluster(8, state=""), pods(2, 6))
+    waiting = decide(under_way(), Observed(HELD), spec, seconds=AN_HOUR)
+    comes_up = Observed(begun("Initializing", seconds=AN_HOUR), ray_cluster(8, state=""), pods(2, 6))
 
     early = decide(waiting.status, comes_up, spec, seconds=AN_HOUR + 20)
     late = decide(waiting.status, comes_up, spec, seconds=AN_HOUR + 600)
@@ -375,12 +377,12 @@ def test_pods_have_their_time_to_come_up_from_when_kueue_lets_them() -> None:
 def test_a_document_that_cannot_be_is_refused_with_the_reason_and_starts_nothing(
     spec: dict[str, Any], says: str
 ) -> None:
-    decision = decide(JobStatus(), Seen(), spec)
+    decision = decide(JobStatus(), Observed(), spec)
 
     assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
     assert says in decision.status.message
     assert not decision.actions
-    assert made(decide(decision.status, Seen(), generation=2)) == ["job-1"]
+    assert made(decide(decision.status, Observed(), generation=2)) == ["job-1"]
 
 
 def test_a_bad_edit_does_not_end_an_attempt_under_way() -> None:
@@ -391,14 +393,14 @@ def test_a_bad_edit_does_not_end_an_attempt_under_way() -> None:
 
 
 POOL = {"cluster": {"profiles": ["gpu-pool"]}}
-KNOWN = Facts(profiles={"gpu-pool": Profile()})
-ENDED = Seen(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED, step=10))
+KNOWN = OperatorConfig(profiles={"gpu-pool": Profile()})
+ENDED = Observed(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED, step=10))
 
 
 def test_a_job_whose_profile_the_operator_learns_later_starts_then() -> None:
-    refused = decide(JobStatus(), Seen(), POOL)
-    again = decide(refused.status, Seen(), POOL, seconds=300)
-    learnt = decide(again.status, Seen(), POOL, facts=KNOWN)
+    refused = decide(JobStatus(), Observed(), POOL)
+    again = decide(refused.status, Observed(), POOL, seconds=300)
+    learnt = decide(again.status, Observed(), POOL, config=KNOWN)
 
     assert refused.status.phase is JobPhase.FAILED
     assert condition(refused, ConditionType.FAILED) == ("True", "InvalidDocument")
@@ -410,8 +412,8 @@ def test_a_job_whose_profile_the_operator_learns_later_starts_then() -> None:
 @pytest.mark.parametrize(
     ("before", "spec"),
     [
-        (decide(under_way(), ENDED, POOL, facts=KNOWN).status, POOL),
-        (decide(under_way(), failed(retryable=False), POOL, facts=KNOWN).status, POOL),
+        (decide(under_way(), ENDED, POOL, config=KNOWN).status, POOL),
+        (decide(under_way(), failed(retryable=False), POOL, config=KNOWN).status, POOL),
         (JobStatus(phase=JobPhase.SUSPENDED, attempt=1, observed_generation=1), {**POOL, "suspend": True}),
     ],
     ids=lambda value: value.phase.value if isinstance(value, JobStatus) else "",
@@ -419,8 +421,8 @@ def test_a_job_whose_profile_the_operator_learns_later_starts_then() -> None:
 def test_a_job_that_ended_or_is_suspended_stays_so_whatever_becomes_of_its_profile(
     before: JobStatus, spec: dict[str, Any]
 ) -> None:
-    forgotten = decide(before, Seen(), spec)
-    learnt = decide(forgotten.status, Seen(), spec, facts=KNOWN)
+    forgotten = decide(before, Observed(), spec)
+    learnt = decide(forgotten.status, Observed(), spec, config=KNOWN)
 
     for decision in (forgotten, learnt):
         assert not decision.actions
@@ -430,10 +432,10 @@ def test_a_job_that_ended_or_is_suspended_stays_so_whatever_becomes_of_its_profi
 
 
 def test_a_job_that_should_go_on_and_cannot_says_why_and_goes_on_once_it_can() -> None:
-    failing = decide(under_way(), failed(retryable=True), POOL, facts=KNOWN)
+    failing = decide(under_way(), failed(retryable=True), POOL, config=KNOWN)
 
-    refused = decide(failing.status, Seen(), POOL, seconds=60)
-    learnt = decide(refused.status, Seen(), POOL, seconds=61, facts=KNOWN)
+    refused = decide(failing.status, Observed(), POOL, seconds=60)
+    learnt = decide(refused.status, Observed(), POOL, seconds=61, config=KNOWN)
 
     assert refused.status.phase is JobPhase.FAILED
     assert "gpu-pool" in refused.status.message
@@ -444,8 +446,8 @@ def test_a_job_that_should_go_on_and_cannot_says_why_and_goes_on_once_it_can() -
 def test_an_attempt_under_way_is_seen_stopped_and_judged_whatever_the_document_says(bad: dict[str, Any]) -> None:
     begun_with = write_yaml(attempt_document(document_of(resource())).to_dict())
 
-    def under(seen: Seen, **spec: Any) -> Decision:
-        return decide(under_way(), replace(seen, document=begun_with), {**bad, **spec}, generation=2)
+    def under(observed: Observed, **spec: Any) -> Decision:
+        return decide(under_way(), replace(observed, document=begun_with), {**bad, **spec}, generation=2)
 
     trains, stops, ends, fails = under(TRAINS), under(TRAINS, suspend=True), under(ENDED), under(failed(retryable=True))
 
@@ -457,35 +459,35 @@ def test_an_attempt_under_way_is_seen_stopped_and_judged_whatever_the_document_s
         assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
 
 
-def test_a_condition_keeps_its_time_while_its_judgement_stays() -> None:
+def test_a_condition_keeps_its_time_while_its_judgment_stays() -> None:
     first = decide(under_way(), TRAINS)
     later = decide(first.status, TRAINS, seconds=100)
 
     assert later.status == first.status
 
 
-SIGHTS: list[Callable[[], Seen]] = [
-    Seen,
+SIGHTS: list[Callable[[], Observed]] = [
+    Observed,
     lambda: TRAINS,
     lambda: STOPPED,
     lambda: failed(retryable=True),
     lambda: failed(retryable=False),
-    lambda: Seen(pods=pods()),
-    lambda: Seen(ray_job("Initializing"), ray_cluster(2, state=""), pods(0, 2)),
-    lambda: Seen(ray_job("Failed", reason="JobStatusCheckTimeoutExceeded"), None, pods()),
-    lambda: Seen(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED)),
+    lambda: Observed(pods=pods()),
+    lambda: Observed(ray_job("Initializing"), ray_cluster(2, state=""), pods(0, 2)),
+    lambda: Observed(ray_job("Failed", reason="JobStatusCheckTimeoutExceeded"), None, pods()),
+    lambda: Observed(ray_job("Complete", jobStatus="SUCCEEDED"), None, (), said(Phase.SUCCEEDED)),
 ]
 
 
 @given(st.lists(st.tuples(st.sampled_from(SIGHTS), st.booleans(), st.integers(0, 2000)), max_size=25))
 def test_whatever_happens_attempts_only_grow_and_only_one_is_made_at_a_time(
-    history: list[tuple[Callable[[], Seen], bool, int]],
+    history: list[tuple[Callable[[], Observed], bool, int]],
 ) -> None:
     status, clock = JobStatus(), 0
-    for generation, (sight, suspend, seconds) in enumerate(history, start=1):
+    for generation, (observed, suspend, seconds) in enumerate(history, start=1):
         clock += seconds
-        seen = sight()
-        decision = decide(status, seen, {"suspend": suspend}, seconds=clock, generation=generation)
+        observed = observed()
+        decision = decide(status, observed, {"suspend": suspend}, seconds=clock, generation=generation)
 
         created = made(decision)
         assert status.attempt <= decision.status.attempt <= status.attempt + 1
@@ -493,14 +495,14 @@ def test_whatever_happens_attempts_only_grow_and_only_one_is_made_at_a_time(
         assert not (created and suspend)
         if decision.status.attempt > status.attempt:
             assert created
-            assert not seen.pods
+            assert not observed.pods
         assert {each.type for each in decision.status.conditions} == set(ConditionType)
         assert all(time_of(each.last_transition_time) for each in decision.status.conditions)
         assert JobStatus.model_validate(decision.status.to_dict()) == decision.status
         status = decision.status
 
 
-SILENT = timedelta(seconds=Facts().contact_timeout_seconds)
+SILENT = timedelta(seconds=OperatorConfig().contact_timeout_seconds)
 
 
 def test_a_driver_that_is_silent_for_too_long_gets_a_last_chance_and_is_then_replaced() -> None:
@@ -521,7 +523,7 @@ def test_a_driver_that_is_heard_again_goes_on() -> None:
     """As after an API server that was away for longer than a driver may be silent."""
     missed = decide(under_way(), TRAINS, seconds=SILENT.total_seconds() + 5000)
     moment = NOW + SILENT + timedelta(seconds=5010)
-    heard = Seen(ray_job(), ray_cluster(), pods(), said().model_copy(update={"said": moment}))
+    heard = Observed(ray_job(), ray_cluster(), pods(), said().model_copy(update={"said": moment}))
 
     again = decide(missed.status, heard, seconds=SILENT.total_seconds() + 5070)
 
@@ -530,7 +532,7 @@ def test_a_driver_that_is_heard_again_goes_on() -> None:
 
 
 def test_a_driver_that_said_its_last_words_is_believed_where_the_pods_are_cut_off_then() -> None:
-    last = Seen(ray_job(), ray_cluster(), pods(), said(Phase.SUCCEEDED))
+    last = Observed(ray_job(), ray_cluster(), pods(), said(Phase.SUCCEEDED))
 
     missed = decide(under_way(), last, seconds=SILENT.total_seconds())
     ended = decide(missed.status, last, seconds=SILENT.total_seconds() + 60)
@@ -539,7 +541,7 @@ def test_a_driver_that_said_its_last_words_is_believed_where_the_pods_are_cut_of
 
 
 def test_an_attempt_whose_driver_has_not_begun_waits_for_its_pods() -> None:
-    waiting = Seen(ray_job("Initializing"), ray_cluster(state=""), pods(ready=0, waiting=2))
+    waiting = Observed(ray_job("Initializing"), ray_cluster(state=""), pods(ready=0, waiting=2))
 
     decision = decide(under_way(), waiting, seconds=1_000_000)
 
@@ -552,18 +554,18 @@ def told(before: JobStatus, decision: Decision) -> list[str]:
 
 def test_a_person_is_told_once_why_pods_do_not_come_up() -> None:
     stuck = Pod("worker-0", "1", is_head=False, ready=False, trouble="worker-0: Unschedulable: no node")
-    seen = Seen(ray_job("Initializing"), ray_cluster(state=""), (stuck,))
+    observed = Observed(ray_job("Initializing"), ray_cluster(state=""), (stuck,))
     waiting = under_way(phase=JobPhase.STARTING)
 
-    first = decide(waiting, seen)
-    second = decide(first.status, seen)
+    first = decide(waiting, observed)
+    second = decide(first.status, observed)
 
     assert told(waiting, first) == ["PodsPending"]
     assert told(first.status, second) == []
 
 
 def test_a_person_is_told_of_each_attempt_and_each_change_of_phase() -> None:
-    counted = decide(JobStatus(), Seen())
+    counted = decide(JobStatus(), Observed())
     trains = decide(counted.status, TRAINS)
 
     assert told(JobStatus(), counted) == ["Starting", "AttemptStarted"]
@@ -571,12 +573,14 @@ def test_a_person_is_told_of_each_attempt_and_each_change_of_phase() -> None:
 
 
 def test_a_driver_that_replaces_another_takes_nothing_away_from_what_was_reached() -> None:
-    reached = decide(under_way(), Seen(ray_job(), ray_cluster(), pods(), said(step=7, last_checkpoint_step=6))).status
-    begins = Seen(ray_job(), ray_cluster(), pods(), said(Phase.PREPARING, step=0, total_steps=0, workers=0))
-    resumes = Seen(ray_job(), ray_cluster(), pods(), said(step=7))
+    reached = decide(
+        under_way(), Observed(ray_job(), ray_cluster(), pods(), said(step=7, last_checkpoint_step=6))
+    ).status
+    begins = Observed(ray_job(), ray_cluster(), pods(), said(Phase.PREPARING, step=0, total_steps=0, workers=0))
+    resumes = Observed(ray_job(), ray_cluster(), pods(), said(step=7))
 
-    for seen in (begins, resumes):
-        after = decide(reached, seen)
+    for observed in (begins, resumes):
+        after = decide(reached, observed)
 
         assert (after.status.step, after.status.total_steps, after.status.last_checkpoint_step) == (7, 10, 6)
         assert "FirstCheckpoint" not in told(reached, after)
@@ -584,16 +588,18 @@ def test_a_driver_that_replaces_another_takes_nothing_away_from_what_was_reached
 
 def test_the_end_of_a_run_is_no_phase_of_its_own_while_its_pods_go() -> None:
     trains = decide(under_way(), TRAINS).status
-    ends = Seen(ray_job(), ray_cluster(), pods(), said(Phase.FAILED, failure=failure(retryable=True)))
+    ends = Observed(ray_job(), ray_cluster(), pods(), said(Phase.FAILED, failure=failure(retryable=True)))
 
     assert decide(trains, ends).status.phase is JobPhase.TRAINING
 
 
 def test_the_store_is_judged_by_what_the_driver_found_and_by_whether_it_answers() -> None:
-    unknown = decide(under_way(), replace(TRAINS, published=said()))
-    probed = decide(unknown.status, replace(TRAINS, published=said(store="ranges, If-Match")))
-    silent = decide(probed.status, replace(TRAINS, published=said(store="ranges, If-Match", store_silent_since=NOW)))
-    forgotten = decide(probed.status, replace(TRAINS, published=said()))
+    unknown = decide(under_way(), replace(TRAINS, driver_report=said()))
+    probed = decide(unknown.status, replace(TRAINS, driver_report=said(store="ranges, If-Match")))
+    silent = decide(
+        probed.status, replace(TRAINS, driver_report=said(store="ranges, If-Match", store_silent_since=NOW))
+    )
+    forgotten = decide(probed.status, replace(TRAINS, driver_report=said()))
 
     assert condition(unknown, ConditionType.STORAGE_READY) == ("Unknown", "NotProbed")
     assert condition(probed, ConditionType.STORAGE_READY) == ("True", "StoreProbed")

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from jobs.controller import handlers
 from jobs.kube.api import KubeApi
-from jobs.manifests.operator_config import Facts
-from tests.support.kubernetes_sights import resource
+from jobs.manifests.operator_config import OperatorConfig
+from tests.support.kubernetes_objects import resource
 
 _KINDS = {
     "embeddingjobs": ("f2llm.dev/v1alpha1", "EmbeddingJob"),
@@ -112,7 +112,7 @@ async def _a_pod_goes_unseen() -> list[str]:
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
     with closing(KubeApi(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")), "default")) as api:
         stop = asyncio.Event()
-        registry = handlers.registry_of(api, Facts(), ())
+        registry = handlers.registry_of(api, OperatorConfig(), ())
         operator = asyncio.create_task(
             kopf.operator(registry=registry, standalone=True, clusterwide=True, identity="one", stop_flag=stop)  # type: ignore[arg-type]
         )

@@ -2,15 +2,15 @@
 
 import asyncio
 
-from jobs.controller.work_queue import KeyQueue
+from jobs.controller.work_queue import WorkQueue
 
 
 def run(coroutine: object) -> None:
     asyncio.run(coroutine)  # type: ignore[arg-type]
 
 
-def queue() -> KeyQueue[str]:
-    return KeyQueue(jitter=lambda: 0.01)
+def queue() -> WorkQueue[str]:
+    return WorkQueue(jitter=lambda: 0.01)
 
 
 def test_a_key_that_is_added_twice_comes_once() -> None:

@@ -9,7 +9,7 @@ import pytest
 from jobs.doctor.capacity import amount, pods_that_fit
 from jobs.doctor.check import Check
 from jobs.doctor.cluster import check_kuberay, check_operator, judge_cluster
-from jobs.doctor.cluster_inventory import HIDDEN, JOB_RIGHTS, POD_RIGHTS, ClusterFacts
+from jobs.doctor.cluster_inventory import HIDDEN, JOB_RIGHTS, POD_RIGHTS, ClusterInventory
 from jobs.doctor.document import judge_document
 from jobs.document.job import EmbeddingJob, parse_document
 from jobs.document.yaml12 import RawDocument
@@ -34,7 +34,7 @@ def node(*, labels: Any = (), taints: tuple[Any, ...] = (), cpu: str = "16", gpu
     return {"metadata": {"labels": dict(labels)}, "spec": {"taints": list(taints)}, "status": status}
 
 
-GOOD = ClusterFacts(
+GOOD = ClusterInventory(
     server="https://cluster:6443",
     version="v1.36.3",
     namespace="team",
@@ -58,8 +58,10 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
     return {check.name: check for check in checks}
 
 
-def of_document(facts: ClusterFacts = GOOD, spec: Mapping[str, Any] | None = None, **top: Any) -> dict[str, Check]:
-    return by_name(judge_document(job(spec, **top), facts))
+def of_document(
+    inventory: ClusterInventory = GOOD, spec: Mapping[str, Any] | None = None, **top: Any
+) -> dict[str, Check]:
+    return by_name(judge_document(job(spec, **top), inventory))
 
 
 def test_of_a_good_cluster_nothing_is_missing_or_worth_a_warning() -> None:
@@ -67,7 +69,7 @@ def test_of_a_good_cluster_nothing_is_missing_or_worth_a_warning() -> None:
 
 
 def test_of_an_empty_cluster_all_that_is_needed_is_missing_and_says_how_to_get_it() -> None:
-    checks = judge_cluster(ClusterFacts("https://cluster", "v1", "team"), OURS)
+    checks = judge_cluster(ClusterInventory("https://cluster", "v1", "team"), OURS)
 
     missing = [check for check in checks if check.status == "missing"]
     assert {check.name for check in missing} == {"KubeRay", "EmbeddingJobs", "operator", "namespace", "your jobs"}
@@ -85,17 +87,17 @@ def test_of_an_empty_cluster_all_that_is_needed_is_missing_and_says_how_to_get_i
     ],
 )
 def test_kuberay_is_new_enough_from_1_6_on(image: str, status: str) -> None:
-    facts = replace(GOOD, kuberay=(deployment("kuberay", image),))
+    inventory = replace(GOOD, kuberay=(deployment("kuberay", image),))
 
-    checks = by_name(list(check_kuberay(facts)))
+    checks = by_name(list(check_kuberay(inventory)))
 
     assert checks["KubeRay operator"].status == status
 
 
 def test_types_of_an_old_kuberay_are_told_by_the_field_that_they_lack() -> None:
-    facts = replace(GOOD, types={**GOOD.types, "RayCluster": OLD_RAY})
+    inventory = replace(GOOD, types={**GOOD.types, "RayCluster": OLD_RAY})
 
-    checks = by_name(list(check_kuberay(facts)))
+    checks = by_name(list(check_kuberay(inventory)))
 
     assert checks["KubeRay types"].status == "missing"
     assert "kubectl apply" in (checks["KubeRay types"].mend or "")
@@ -140,10 +142,10 @@ def test_one_forbidden_verb_is_named_alone() -> None:
 
 def test_a_profile_that_the_operator_does_not_know_is_missing_and_one_of_its_own_is_not() -> None:
     text = "image: registry.example/f2llm:1\nprofiles: {pool: {worker: {node_selector: {pool: gpu}}}}"
-    facts = replace(GOOD, settings={**SETTINGS, "data": {"operator.yaml": text}})
+    inventory = replace(GOOD, settings={**SETTINGS, "data": {"operator.yaml": text}})
 
-    assert of_document(facts, {"cluster": {"profiles": ["pool"]}})["profiles"].status == "ok"
-    assert of_document(facts, {"cluster": {"profiles": ["poool"]}})["profiles"].status == "missing"
+    assert of_document(inventory, {"cluster": {"profiles": ["pool"]}})["profiles"].status == "ok"
+    assert of_document(inventory, {"cluster": {"profiles": ["poool"]}})["profiles"].status == "missing"
 
 
 def test_an_image_without_a_registry_must_be_on_the_nodes_already() -> None:
@@ -186,8 +188,8 @@ def test_workers_that_fit_nowhere_are_missing_unless_nodes_come_at_need() -> Non
     karpenter = replace(GOOD, nodes=(), groups=GOOD.groups | {"karpenter.sh"})
 
     statuses = [
-        of_document(facts, wants)["workers"].status
-        for facts in (GOOD, replace(GOOD, nodes=(node(gpus="3"),)), replace(GOOD, nodes=()), karpenter)
+        of_document(inventory, wants)["workers"].status
+        for inventory in (GOOD, replace(GOOD, nodes=(node(gpus="3"),)), replace(GOOD, nodes=()), karpenter)
     ]
 
     assert statuses == ["warn", "missing", "missing", "warn"]

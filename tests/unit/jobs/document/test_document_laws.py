@@ -79,7 +79,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "spec.train.teacher": {"train.teacher": {"name_or_path": "other"}},
     "spec.workers.max": {"workers.max": 64},
     "spec.checkpoint.every": {"checkpoint.every": "9 min"},
-    "spec.workers.spares": {"workers.spares": True},
+    "spec.workers.prestart": {"workers.prestart": True},
     "spec.data.sources": {"data.sources": ["one"]},
     "spec.cluster.volumes": {"cluster.volumes": [VolumeMount(name="m", mount_path="/m", claim="m").model_dump()]},
     "spec.cluster.head.tolerations": {"cluster.head.tolerations": [Toleration(key="gpu").model_dump()]},

@@ -48,16 +48,16 @@ def test_a_sources_file_that_is_empty_says_what_it_should_hold(tmp_path: Path) -
 
 
 def test_a_source_of_the_command_line_is_named_with_its_kind() -> None:
-    source = parse_source("faq:retrieval=data/a=b.jsonl", instruction="Find.", licence="MIT", mine_lexical=7)
+    source = parse_source("faq:retrieval=data/a=b.jsonl", instruction="Find.", license="MIT", mine_lexical=7)
 
     assert (source.name, source.kind, source.address) == ("faq", "retrieval", "data/a=b.jsonl")
-    assert (source.instruction, source.licence, source.mine_lexical) == ("Find.", "MIT", 7)
+    assert (source.instruction, source.license, source.mine_lexical) == ("Find.", "MIT", 7)
 
 
 def test_negatives_are_mined_for_retrieval_only() -> None:
     kinds = ("retrieval", "clustering", "classification", "sts")
 
-    mined = [parse_source(f"a:{k}=f", instruction=None, licence="", mine_lexical=7).mine_lexical for k in kinds]
+    mined = [parse_source(f"a:{k}=f", instruction=None, license="", mine_lexical=7).mine_lexical for k in kinds]
 
     assert mined == [7, 0, 0, 0]
 
@@ -65,4 +65,4 @@ def test_negatives_are_mined_for_retrieval_only() -> None:
 @pytest.mark.parametrize("text", ["faq.jsonl", "faq=faq.jsonl", "faq:search=faq.jsonl", ":retrieval=a", "a:retrieval="])
 def test_a_source_that_cannot_be_understood_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="NAME:KIND=ADDRESS"):
-        parse_source(text, instruction=None, licence="", mine_lexical=0)
+        parse_source(text, instruction=None, license="", mine_lexical=0)

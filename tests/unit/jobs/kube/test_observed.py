@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from jobs.kube.observed import Pod, Seen, pod_of
+from jobs.kube.observed import Observed, Pod, pod_of
 
 
-def seen(*, ready: bool = False, scheduled: dict[str, Any] | None = None, **container: Any) -> Pod:
+def observed(*, ready: bool = False, scheduled: dict[str, Any] | None = None, **container: Any) -> Pod:
     conditions = [
         {"type": "Ready", "status": str(ready)},
         {"type": "PodScheduled", "status": "True", **(scheduled or {})},
@@ -27,18 +27,20 @@ NEEDS_MORE = "p: OOMKilled: it needs more memory than spec.cluster gives it"
 @pytest.mark.parametrize(
     ("pod", "says"),
     [
-        (seen(state={"waiting": {"reason": "ErrImagePull", "message": "no such"}}), "p: ErrImagePull: no such"),
-        (seen(state={"waiting": {"reason": "ContainerCreating"}}), ""),
-        (seen(scheduled={"status": "False", "message": "0/3 nodes"}), "p: Unschedulable: 0/3 nodes"),
-        (seen(state=KILLED), NEEDS_MORE),
-        (seen(state={"running": {}}, lastState=KILLED), NEEDS_MORE),
-        (seen(ready=True, state={"running": {}}, lastState=KILLED), ""),
-        (seen(state={"terminated": {"exitCode": 0, "message": "done"}}), ""),
+        (observed(state={"waiting": {"reason": "ErrImagePull", "message": "no such"}}), "p: ErrImagePull: no such"),
+        (observed(state={"waiting": {"reason": "ContainerCreating"}}), ""),
+        (observed(scheduled={"status": "False", "message": "0/3 nodes"}), "p: Unschedulable: 0/3 nodes"),
+        (observed(state=KILLED), NEEDS_MORE),
+        (observed(state={"running": {}}, lastState=KILLED), NEEDS_MORE),
+        (observed(ready=True, state={"running": {}}, lastState=KILLED), ""),
+        (observed(state={"terminated": {"exitCode": 0, "message": "done"}}), ""),
         (
-            seen(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=crash("Traceback\nValueError: bad\n\n")),
+            observed(
+                state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=crash("Traceback\nValueError: bad\n\n")
+            ),
             "p: its container ended with exit code 1: ValueError: bad",
         ),
-        (seen(state=crash("")), "p: its container ended with exit code 1"),
+        (observed(state=crash("")), "p: its container ended with exit code 1"),
     ],
 )  # fmt: skip
 def test_a_pod_that_does_not_come_up_says_why(pod: Pod, says: str) -> None:
@@ -46,8 +48,8 @@ def test_a_pod_that_does_not_come_up_says_why(pod: Pod, says: str) -> None:
 
 
 def test_a_pod_that_ran_out_of_memory_once_is_remembered_while_it_is_there() -> None:
-    assert seen(ready=True, state={"running": {}}, lastState=KILLED).out_of_memory
-    assert not seen(ready=True, state={"running": {}}).out_of_memory
+    assert observed(ready=True, state={"running": {}}, lastState=KILLED).out_of_memory
+    assert not observed(ready=True, state={"running": {}}).out_of_memory
 
 
 def test_a_pod_that_measures_checkpoints_is_no_worker() -> None:
@@ -57,4 +59,4 @@ def test_a_pod_that_measures_checkpoints_is_no_worker() -> None:
 
     pods = (pod("a", "head", "headgroup"), pod("b", "worker", "workers"), pod("c", "worker", "evaluation"))
 
-    assert [each.name for each in Seen(pods=pods).workers(1)] == ["b"]
+    assert [each.name for each in Observed(pods=pods).workers(1)] == ["b"]

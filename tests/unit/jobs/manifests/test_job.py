@@ -16,7 +16,7 @@ from jobs.document.job import EmbeddingJob, load_document, parse_document
 from jobs.document.yaml12 import RawDocument, read_yaml, write_yaml
 from jobs.errors import ConfigError
 from jobs.manifests.job import attempt_document, render
-from jobs.manifests.operator_config import PROFILES, Facts, Profile
+from jobs.manifests.operator_config import PROFILES, OperatorConfig, Profile
 from tests.support.documents import document, specs
 from tests.support.waiting import wait_for
 
@@ -32,7 +32,7 @@ def job(spec: dict[str, Any] | None = None, **top: Any) -> EmbeddingJob:
 
 def objects(spec: dict[str, Any] | None = None, *, attempt: int = 1, **top: Any) -> dict[str, dict[str, Any]]:
     """By kind; of the two ConfigMaps the document's."""
-    return {each["kind"]: each for each in render(job(spec, **top), Facts(), attempt=attempt, uid=UID)}
+    return {each["kind"]: each for each in render(job(spec, **top), OperatorConfig(), attempt=attempt, uid=UID)}
 
 
 def templates(rendered: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -49,7 +49,7 @@ def worker(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_samples_render_as_they_did(path: Path, request: pytest.FixtureRequest) -> None:
-    made = "---\n".join(write_yaml(each) for each in render(load_document(str(path)), Facts(), uid=UID))
+    made = "---\n".join(write_yaml(each) for each in render(load_document(str(path)), OperatorConfig(), uid=UID))
 
     golden = GOLDEN / path.name
     assert made == golden.read_text(), f"if this is meant: f2llm render {path} and look at what changed"
@@ -72,7 +72,7 @@ def test_checkpoints_are_measured_in_a_pod_where_nothing_trains() -> None:
 
 @given(specs())
 def test_every_object_belongs_to_the_job_and_says_whose_it_is(spec: dict[str, Any]) -> None:
-    for each in render(job(spec), Facts(), uid=UID):
+    for each in render(job(spec), OperatorConfig(), uid=UID):
         assert [owner["uid"] for owner in each["metadata"]["ownerReferences"]] == [UID]
         assert each["metadata"]["labels"]["f2llm.dev/job"] == "job"
         assert json.loads(json.dumps(each)) == each
@@ -232,8 +232,8 @@ def test_a_document_wins_over_its_profiles_and_a_later_profile_over_an_earlier_o
 
 def test_a_profile_or_document_brings_grafana_into_rays_dashboard() -> None:
     def grafana(cluster: dict[str, Any]) -> str:
-        facts = Facts(profiles={"grafana": Profile(env={"RAY_GRAFANA_HOST": "http://grafana"})})
-        rendered = {each["kind"]: each for each in render(job({"cluster": cluster}), facts, uid=UID)}
+        config = OperatorConfig(profiles={"grafana": Profile(env={"RAY_GRAFANA_HOST": "http://grafana"})})
+        rendered = {each["kind"]: each for each in render(job({"cluster": cluster}), config, uid=UID)}
         head, _ = templates(rendered)
         env = {each["name"]: each["value"] for each in head["spec"]["containers"][0]["env"]}
         return str(env["RAY_GRAFANA_HOST"])

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from jobs.document.cluster import ClusterSpec
-from jobs.manifests.operator_config import Facts, load_facts
+from jobs.manifests.operator_config import OperatorConfig, load_operator_config
 
 ROOT = Path(__file__).parents[4]
 CHART = ROOT / "helm" / "f2llm-operator"
@@ -43,14 +43,17 @@ def test_the_settings_of_overlays_are_settings_of_the_operator() -> None:
     paths = list((ROOT / "k8s").rglob("operator-settings.yaml"))
     assert paths
     for path in paths:
-        facts = load_facts(path)
+        config = load_operator_config(path)
 
-        assert facts.profiles_of(ClusterSpec(profiles=tuple(facts.profiles))) == list(facts.profiles.values())
+        assert config.profiles_of(ClusterSpec(profiles=tuple(config.profiles))) == list(config.profiles.values())
 
 
 def test_the_charts_defaults_are_the_operators() -> None:
     values = documents(CHART / "values.yaml")[0]["jobs"]
 
-    assert (values["image"], values["rayVersion"]) == (Facts().image, Facts().ray_version)
-    assert (values["runAsUser"], values["graceSeconds"]) == (Facts().run_as_user, Facts().grace_seconds)
-    assert values["startTimeoutSeconds"] == Facts().start_timeout_seconds
+    assert (values["image"], values["rayVersion"]) == (OperatorConfig().image, OperatorConfig().ray_version)
+    assert (values["runAsUser"], values["graceSeconds"]) == (
+        OperatorConfig().run_as_user,
+        OperatorConfig().grace_seconds,
+    )
+    assert values["startTimeoutSeconds"] == OperatorConfig().start_timeout_seconds

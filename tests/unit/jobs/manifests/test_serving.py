@@ -9,7 +9,7 @@ import yaml
 from jobs.document.job import load_document
 from jobs.document.yaml12 import write_yaml
 from jobs.errors import ConfigError
-from jobs.manifests.operator_config import Facts
+from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.serving import document_for, render_service
 from ray_app.serving.settings import ServeSettings
 from tests.support.calling import Run, caller
@@ -28,7 +28,7 @@ def f2llm(capsys: pytest.CaptureFixture[str]) -> Run:
 
 def objects(*overrides: str, replicas: int = 2) -> dict[str, dict[str, Any]]:
     document = document_for("search", overrides)
-    rendered = render_service(MODEL, document, Facts(), name="search", replicas=replicas)
+    rendered = render_service(MODEL, document, OperatorConfig(), name="search", replicas=replicas)
     return {each["kind"]: each for each in rendered}
 
 
@@ -139,6 +139,6 @@ def test_without_document_and_model_the_command_says_what_it_needs(f2llm: Run) -
 
 def test_what_is_edited_is_shown_line_by_line() -> None:
     document = load_document(str(SAMPLE))
-    text = write_yaml(render_service(MODEL, document, Facts(), name="search", replicas=1)[-1])
+    text = write_yaml(render_service(MODEL, document, OperatorConfig(), name="search", replicas=1)[-1])
 
     assert "  serveConfigV2: |\n    proxy_location: EveryNode\n" in text

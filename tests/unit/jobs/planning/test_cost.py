@@ -11,7 +11,7 @@ from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError
 from jobs.planning.architecture import KNOWN_MODELS
 from jobs.planning.cost import GpuPrice, costs, load_prices, operations
-from jobs.planning.estimate import DataSize, Plan, SourceSize, make_plan
+from jobs.planning.estimate import DataSize, Plan, SourceSize, estimate_job
 from tests.support.documents import document
 
 SMALL = KNOWN_MODELS["Qwen/Qwen3-0.6B"]
@@ -21,7 +21,7 @@ H100 = GpuPrice(price=2.0, teraflops=1000, gigabytes=80)
 def plan(workers: int = 4) -> Plan:
     source = SourceSize("all", Kind.RETRIEVAL, rows=1_000_000, negatives=7, query_tokens=20, document_tokens=100)
     spec = parse_document(RawDocument("job.yaml", document({"workers": {"replicas": workers, "gpus": 1}}))).job_spec
-    return make_plan(spec, DataSize((source,)), SMALL)
+    return estimate_job(spec, DataSize((source,)), SMALL)
 
 
 def test_a_token_costs_six_operations_a_weight_and_eight_where_the_forward_pass_is_done_twice() -> None:

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_io.loading.order import DataPlan, SourceRows
+from data_io.loading.order import DataOrder, SourceRows
 from data_io.task import Kind
 from jobs.document.job import EmbeddingJob, apply_overrides, parse_document
 from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError
 from jobs.planning.architecture import KNOWN_MODELS, Architecture, architecture_of
-from jobs.planning.estimate import DataSize, Plan, SourceSize, make_plan, memory_of
+from jobs.planning.estimate import DataSize, Plan, SourceSize, estimate_job, memory_of
 from ray_app.config import JobSpec, ModelSpec
 from tests.support.documents import document
 
@@ -45,7 +45,7 @@ def test_steps_are_those_of_the_data_order(
         "step_source": step_source,
     }
     sources = tuple(SourceSize(f"source-{i}", Kind.RETRIEVAL, rows=count, negatives=7) for i, count in enumerate(rows))
-    order = DataPlan(
+    order = DataOrder(
         [SourceRows(source.name, np.array([source.rows], dtype=np.int32)) for source in sources],
         micro_batch_size=micro_batch_size,
         micro_batches_per_step=slots,
@@ -53,7 +53,7 @@ def test_steps_are_those_of_the_data_order(
         step_source=step_source,
     )
 
-    plan = make_plan(spec(train=train), DataSize(sources), None)
+    plan = estimate_job(spec(train=train), DataSize(sources), None)
 
     assert plan.steps_per_epoch == order.steps_per_epoch
     assert plan.micro_batches_per_epoch == order.micro_batches_per_epoch
@@ -124,7 +124,7 @@ def test_activations_are_the_longest_micro_batch_and_fall_with_checkpointing() -
 def test_a_checkpoint_is_12_bytes_a_parameter_whatever_the_workers() -> None:
     shape = KNOWN_MODELS["Qwen/Qwen3-4B"]
 
-    sizes = {make_plan(spec(f"workers.replicas={w}"), DATA, shape).checkpoint_bytes for w in (1, 2, 16)}
+    sizes = {estimate_job(spec(f"workers.replicas={w}"), DATA, shape).checkpoint_bytes for w in (1, 2, 16)}
 
     assert sizes == {12 * shape.parameters}
 
@@ -132,21 +132,21 @@ def test_a_checkpoint_is_12_bytes_a_parameter_whatever_the_workers() -> None:
 def test_tokens_are_counted_with_the_manifests_means_and_cut_at_the_longest_text() -> None:
     counted = SourceSize("a", Kind.RETRIEVAL, rows=100, negatives=24, query_tokens=10, document_tokens=4000)
 
-    plan = make_plan(spec(), DataSize((counted,)), None)
+    plan = estimate_job(spec(), DataSize((counted,)), None)
 
     assert plan.tokens_per_epoch == 100 * (10 + 8 * 1024)
     assert plan.texts_per_epoch == 100 * 9
 
 
 def test_tokens_that_training_leaves_out_are_not_counted() -> None:
-    whole, half = (make_plan(spec(f"train.token_deletion={share}"), DATA, None) for share in (0, 0.5))
+    whole, half = (estimate_job(spec(f"train.token_deletion={share}"), DATA, None) for share in (0, 0.5))
 
     assert half.tokens_per_epoch * 2 == whole.tokens_per_epoch
     assert half.texts_per_epoch == whole.texts_per_epoch
 
 
 def test_without_token_counts_every_text_is_the_longest_and_the_plan_says_so() -> None:
-    plan = make_plan(spec(), DATA, None)
+    plan = estimate_job(spec(), DATA, None)
 
     texts = 10_000 * 9 + 1_000 * 9 + 100 * 3
     assert (plan.texts_per_epoch, plan.tokens_per_epoch) == (texts, texts * 1024)
@@ -194,7 +194,7 @@ def test_a_document_that_the_data_set_cannot_serve_is_refused(
     data: DataSize, sources: str, words: str, mend: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        make_plan(spec(f"data.sources={sources}"), data, None)
+        estimate_job(spec(f"data.sources={sources}"), data, None)
 
     assert words in caught.value.message
     assert mend in (caught.value.remedy or "")
@@ -209,4 +209,4 @@ def test_dims_that_the_models_embeddings_do_not_have_are_refused_with_those_that
 
 def plan_of(*overrides: str) -> Plan:
     job = spec(*overrides)
-    return make_plan(job, DATA, architecture_of(job.model))
+    return estimate_job(job, DATA, architecture_of(job.model))

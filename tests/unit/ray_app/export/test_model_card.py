@@ -61,7 +61,7 @@ def front_matter(text: str) -> dict[str, Any]:
 def test_the_hub_reads_the_front_matter() -> None:
     about = facts(
         job=spec(name_or_path="Qwen/Qwen3-0.6B"),
-        licence="apache-2.0",
+        license="apache-2.0",
         sources=(source(origin="https://huggingface.co/datasets/mteb/msmarco"), source("b", origin="written by hand")),
         before=report(0.05),
         after=report(0.61),
@@ -161,7 +161,7 @@ def test_the_recipe_is_the_documents() -> None:
 
 def test_texts_of_the_data_set_cannot_break_a_table_or_run_as_markup() -> None:
     hostile = source(
-        instruction="a | b\n\n# heading <script>x</script> `tick` [link](x)", licence="MIT | BSD", origin="*o*"
+        instruction="a | b\n\n# heading <script>x</script> `tick` [link](x)", license="MIT | BSD", origin="*o*"
     )
 
     text = card(facts(sources=(hostile,)))

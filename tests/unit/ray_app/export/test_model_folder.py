@@ -92,7 +92,7 @@ def folder(
 
 @pytest.fixture(scope="module")
 def reference(model: Qwen3Model, tokenizer: LoadedTokenizer) -> Reference:
-    """One text alone, tokenised as in training, its last state normalised."""
+    """One text alone, tokenized as in training, its last state normalized."""
     texts = tokenizer.for_texts(MAX_TOKENS)
 
     def embed(text: str) -> npt.NDArray[np.float32]:

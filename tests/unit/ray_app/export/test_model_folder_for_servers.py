@@ -37,7 +37,7 @@ def test_vllm_makes_an_embedding_model_of_the_architecture(folder: Path) -> None
     assert architecture == "Qwen3Model"
 
 
-def test_vllm_pools_the_last_token_and_normalises(folder: Path) -> None:
+def test_vllm_pools_the_last_token_and_normalizes(folder: Path) -> None:
     modules = content(folder, "modules.json")
     types = [module["type"] for module in modules]
     pooling = modules[types.index("sentence_transformers.models.Pooling")]

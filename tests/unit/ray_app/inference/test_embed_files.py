@@ -1,4 +1,4 @@
-"""Vectors for texts: one a row in the order of the input, quantised as sentence-transformers does, after any kill."""
+"""Vectors for texts: one a row in the order of the input, quantized as sentence-transformers does, after any kill."""
 
 import gzip
 import json
@@ -31,13 +31,13 @@ class Killed(Exception):
 def killed_after(pieces: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]:
     """A way to run pieces that ends after some of them, as if the process had been killed."""
 
-    def run(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def executor(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for number, piece in enumerate(todo):
             if number == pieces:
                 raise Killed
             yield piece, function(piece)
 
-    return run
+    return executor
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_job_that_was_killed_goes_on_and_leaves_the_same_bytes(
 
     for pieces in kills:
         with pytest.raises(Killed):
-            embed(model, texts, tmp_path / "killed", run=killed_after(pieces))
+            embed(model, texts, tmp_path / "killed", executor=killed_after(pieces))
     progress: list[int] = []
     made = embed(model, texts, tmp_path / "killed", on_progress=lambda p: progress.append(p.rows))
 
@@ -112,7 +112,7 @@ def test_vectors_that_are_there_are_left_as_they_are(model: ExportedModel, texts
     first = embed(model, texts, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
-    again = embed(model, texts, tmp_path / "out", run=killed_after(0))
+    again = embed(model, texts, tmp_path / "out", executor=killed_after(0))
 
     assert again.embeddings == first.embeddings
     assert again.tokens_per_second is None
@@ -133,7 +133,7 @@ def test_a_place_that_is_the_callers_own_starts_over_for_another_job(
     embed(model, texts, tmp_path / "straight", cut=Cut(8))
     embed(model, texts, tmp_path / "out")
     with pytest.raises(Killed):
-        embed(model, texts, tmp_path / "out", cut=Cut(16), starts_over=True, run=killed_after(2))
+        embed(model, texts, tmp_path / "out", cut=Cut(16), starts_over=True, executor=killed_after(2))
 
     embed(model, texts, tmp_path / "out", cut=Cut(8), starts_over=True, say=said.append)
 
@@ -148,13 +148,13 @@ def test_what_a_kill_left_beside_whole_vectors_goes_with_the_next_start(
     before = files_of(tmp_path / "out")
     open_store(str(tmp_path / "out")).put(f"{WORK_PREFIX}/{made.embeddings.key}/begun", b"")
 
-    embed(model, texts, tmp_path / "out", run=killed_after(0))
+    embed(model, texts, tmp_path / "out", executor=killed_after(0))
 
     assert files_of(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
-def test_vectors_are_quantised_as_sentence_transformers_does_between_ranges_that_all_shards_share(
+def test_vectors_are_quantized_as_sentence_transformers_does_between_ranges_that_all_shards_share(
     model: ExportedModel, folder: Path, texts: str, tmp_path: Path, precision: Any
 ) -> None:
     made = embed(model, texts, tmp_path / "out", precision=precision)

@@ -15,7 +15,7 @@ from data_io.storage.store import open_store
 from ray_app.config import JobSpec
 from ray_app.errors import CapacityError
 from ray_app.orchestration import driver
-from ray_app.orchestration.monitor import Conversation
+from ray_app.orchestration.monitor import RunState
 from ray_app.ray_runtime import environment as ray_environment
 from ray_app.run_directory.status import RunStatus
 from ray_app.signals import Interruption
@@ -54,7 +54,7 @@ def test_an_embedded_run_is_refused_where_the_machine_has_fewer_gpus_than_its_fe
 class _Actor:
     """The monitor's state as an actor is called, in this process."""
 
-    def __init__(self, state: Conversation) -> None:
+    def __init__(self, state: RunState) -> None:
         self._state = state
 
     def __getattr__(self, name: str) -> Any:
@@ -81,11 +81,11 @@ def endless() -> Iterator[_Endless]:
 @pytest.fixture
 def make_job(
     endless: _Endless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Conversation, list[str]], Any]:
+) -> Callable[[RunState, list[str]], Any]:
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(driver, "make_trainer", lambda *_: endless)
 
-    def make(monitor: Conversation, said: list[str]) -> Any:
+    def make(monitor: RunState, said: list[str]) -> Any:
         spec = _spec(tmp_path, replicas=3, min=2)
         run, data = open_store(str(tmp_path / "runs")), open_store(str(tmp_path / "data"))
         lease: Any = SimpleNamespace(holder="this", store_silent_since=None, refuse_if_lost=lambda: None)
@@ -99,9 +99,9 @@ def make_job(
     return make
 
 
-def test_a_signal_ends_a_run_whose_workers_find_no_room(make_job: Callable[[Conversation, list[str]], Any]) -> None:
+def test_a_signal_ends_a_run_whose_workers_find_no_room(make_job: Callable[[RunState, list[str]], Any]) -> None:
     now, said, interruption = 0.0, [], Interruption()
-    monitor = Conversation(clock=lambda: now)
+    monitor = RunState(clock=lambda: now)
     monitor.wait_for_room(True)
     now = 60.0
     interruption.signal = 15

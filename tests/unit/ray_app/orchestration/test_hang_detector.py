@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from data_io.storage.store import OUTAGE_SECONDS
-from ray_app.orchestration.hang_detector import Hang, HangWatch, Order
-from ray_app.training.heartbeat import Place, Stage, Whereabouts, describe_stacks
+from ray_app.orchestration.hang_detector import Hang, HangDetector, Order
+from ray_app.training.heartbeat import Heartbeat, Position, Stage, describe_stacks
 
 BEAT = 2.0
 
@@ -17,14 +17,14 @@ class Group:
 
     def __init__(self, workers: int, timeout_seconds: float | None = None) -> None:
         self.now = 100.0
-        self.watch = HangWatch(timeout_seconds, clock=lambda: self.now)
+        self.watch = HangDetector(timeout_seconds, clock=lambda: self.now)
         self.watch.begin(workers)
-        self.places = {rank: Place(f"process {rank}", 0, Stage.STARTING) for rank in range(workers)}
+        self.places = {rank: Position(f"process {rank}", 0, Stage.STARTING) for rank in range(workers)}
         self.orders: dict[int, Order] = {}
 
     def move(self, *ranks: int, step: int, stage: Stage, in_collective: bool = False, typical: float = 1.0) -> None:
         for rank in ranks:
-            self.places[rank] = Place(f"process {rank}", step, stage, in_collective, typical)
+            self.places[rank] = Position(f"process {rank}", step, stage, in_collective, typical)
 
     def beat(self, seconds: float, *, silent: tuple[int, ...] = (), answering: bool = True) -> None:
         """Time passes and all but the silent ones beat; those that are asked for stacks give them."""
@@ -120,12 +120,12 @@ def test_workers_of_which_none_answers_are_found_too() -> None:
 @pytest.mark.parametrize(
     ("place", "told"),
     [
-        (Place("process 1", 8, Stage.WAITING_FOR_DATA), "worker 1 is still waiting for data in step 8"),
-        (Place("process 1", 7, Stage.RECORDING), "worker 1 is still recording in step 7"),
-        (Place("process 1", 8, Stage.COMPUTING), "worker 1 is still computing in step 8"),
+        (Position("process 1", 8, Stage.WAITING_FOR_DATA), "worker 1 is still waiting for data in step 8"),
+        (Position("process 1", 7, Stage.RECORDING), "worker 1 is still recording in step 7"),
+        (Position("process 1", 8, Stage.COMPUTING), "worker 1 is still computing in step 8"),
     ],
 )
-def test_the_others_wait_for_the_worker_that_is_behind(place: Place, told: str) -> None:
+def test_the_others_wait_for_the_worker_that_is_behind(place: Position, told: str) -> None:
     group = Group(4, timeout_seconds=30)
     group.move(0, 2, 3, step=8, stage=Stage.COMPUTING, in_collective=True)
     group.places[1] = place
@@ -176,11 +176,11 @@ def test_a_hang_is_told_once_and_leaves_the_next_workers_in_peace() -> None:
     assert group.watch.take() is None
 
     early = replace(group.places[1], process="the next worker 1")  # it may be heard before the group has begun
-    assert group.watch.hear(1, early) is Order.GO_ON
+    assert group.watch.hear(1, early) is Order.CONTINUE
     group.watch.begin(2)
 
     assert group.watch.take() is None
-    assert group.watch.hear(1, early) is Order.GO_ON
+    assert group.watch.hear(1, early) is Order.CONTINUE
 
 
 def test_workers_that_have_ended_are_not_missed() -> None:
@@ -204,22 +204,22 @@ def test_a_group_that_ends_by_itself_while_its_stacks_are_asked_for_did_not_hang
     group.now += 1000
 
     assert group.watch.take() is None
-    assert group.watch.hear(0, group.places[0]) is Order.GO_ON
+    assert group.watch.hear(0, group.places[0]) is Order.CONTINUE
 
 
 def test_a_start_lasts_until_its_first_step_has_ended_and_that_step_is_not_typical() -> None:
     now = 0.0
-    whereabouts = Whereabouts(clock=lambda: now)
+    heartbeat = Heartbeat(clock=lambda: now)
 
-    assert whereabouts.place().stage is Stage.STARTING
+    assert heartbeat.place().stage is Stage.STARTING
     for step, seconds in ((5, 100.0), (6, 1.0), (7, 3.0), (8, 2.0)):
-        whereabouts.at(step, Stage.COMPUTING)
-        assert whereabouts.place().stage is (Stage.STARTING if step == 5 else Stage.COMPUTING)
+        heartbeat.at(step, Stage.COMPUTING)
+        assert heartbeat.place().stage is (Stage.STARTING if step == 5 else Stage.COMPUTING)
         now += seconds
-    whereabouts.at(9, Stage.WAITING_FOR_DATA)
+    heartbeat.at(9, Stage.WAITING_FOR_DATA)
 
-    assert whereabouts.place().typical_seconds == 2.0
-    assert str(whereabouts.place()) == "waiting for data in step 9"
+    assert heartbeat.place().typical_seconds == 2.0
+    assert str(heartbeat.place()) == "waiting for data in step 9"
 
 
 def test_stacks_name_every_thread_and_show_where_it_is() -> None:

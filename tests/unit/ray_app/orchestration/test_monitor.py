@@ -5,11 +5,11 @@ import pytest
 from data_io.errors import ConfigError, F2LLMError, StorageError
 from ray_app.errors import PeerLost, WorkerLost, WorkersHang
 from ray_app.orchestration.hang_detector import Order
-from ray_app.orchestration.monitor import MAX_FRUITLESS, Conversation
+from ray_app.orchestration.monitor import MAX_FRUITLESS, RunState
 from ray_app.run_directory.exit_record import Failure
 from ray_app.run_directory.status import Reason, RunStatus
-from ray_app.training.control import Start, Wish
-from ray_app.training.heartbeat import Place, Stage
+from ray_app.training.control import Directive, Start
+from ray_app.training.heartbeat import Position, Stage
 
 
 def failure(error: F2LLMError, rank: int = 0) -> Failure:
@@ -21,34 +21,34 @@ def status(step: int) -> RunStatus:
 
 
 def test_a_stop_is_heard_with_the_next_report_and_stays() -> None:
-    talk = Conversation()
+    talk = RunState()
     talk.enter(1)
 
-    assert talk.report(status(1)) is Wish.GO_ON
+    assert talk.report(status(1)) is Directive.CONTINUE
     talk.request_stop()
-    assert talk.report(status(2)) is Wish.STOP
+    assert talk.report(status(2)) is Directive.STOP
     talk.enter(1)
-    assert talk.report(status(2)) is Wish.STOP
+    assert talk.report(status(2)) is Directive.STOP
 
 
 def test_a_regroup_is_over_when_the_next_workers_are_there_and_never_outdoes_a_stop() -> None:
-    talk = Conversation()
+    talk = RunState()
     talk.enter(3)
 
     assert talk.workers_at_work() == 3
     talk.request_regroup()
-    assert talk.report(status(1)) is Wish.REGROUP
+    assert talk.report(status(1)) is Directive.REGROUP
     talk.leave()
     assert talk.workers_at_work() == 0
     talk.enter(1)
-    assert talk.report(status(1)) is Wish.GO_ON
+    assert talk.report(status(1)) is Directive.CONTINUE
     talk.request_stop()
     talk.request_regroup()
-    assert talk.report(status(2)) is Wish.STOP
+    assert talk.report(status(2)) is Directive.STOP
 
 
 def test_without_workers_there_is_nobody_to_ask() -> None:
-    talk = Conversation()
+    talk = RunState()
 
     talk.request_regroup()
 
@@ -58,7 +58,7 @@ def test_without_workers_there_is_nobody_to_ask() -> None:
 
 def test_workers_are_idle_from_the_time_they_leave_or_fall_silent_until_others_enter() -> None:
     now = 0.0
-    talk = Conversation(clock=lambda: now)
+    talk = RunState(clock=lambda: now)
 
     now = 7.0
     assert talk.view().idle_seconds == 7
@@ -76,7 +76,7 @@ def test_workers_are_idle_from_the_time_they_leave_or_fall_silent_until_others_e
 
 def test_a_wait_for_room_is_said_once_it_lasts() -> None:
     now = 0.0
-    talk = Conversation(clock=lambda: now)
+    talk = RunState(clock=lambda: now)
 
     talk.wait_for_room(True)
     assert not talk.view().waits_for_room
@@ -88,7 +88,7 @@ def test_a_wait_for_room_is_said_once_it_lasts() -> None:
 
 
 def test_starts_that_follow_on_steps_wait_for_nothing_and_are_never_too_many() -> None:
-    talk = Conversation()
+    talk = RunState()
 
     for step in range(1, 50):
         assert talk.enter(1).wait_seconds == 0
@@ -99,7 +99,7 @@ def test_starts_that_follow_on_steps_wait_for_nothing_and_are_never_too_many() -
 
 
 def test_starts_without_a_step_wait_longer_and_longer_until_the_run_is_given_up_with_its_last_error() -> None:
-    talk = Conversation(seed=1)
+    talk = RunState(seed=1)
     talk.enter(1)
     talk.report(status(7))
 
@@ -120,7 +120,7 @@ def test_starts_without_a_step_wait_longer_and_longer_until_the_run_is_given_up_
 
 @pytest.mark.parametrize("error", [ConfigError("wrong"), StorageError("away")])
 def test_only_what_no_retry_can_mend_ends_the_run_at_once(error: ConfigError | StorageError) -> None:
-    talk = Conversation()
+    talk = RunState()
     talk.enter(1)
 
     ended = failure(error)
@@ -130,7 +130,7 @@ def test_only_what_no_retry_can_mend_ends_the_run_at_once(error: ConfigError | S
 
 
 def test_a_failure_is_forgotten_once_a_step_was_made_that_none_had_made_before() -> None:
-    talk = Conversation()
+    talk = RunState()
     talk.enter(1)
     talk.report(status(7))
     talk.leave(failure(StorageError("away")))
@@ -145,7 +145,7 @@ def test_a_failure_is_forgotten_once_a_step_was_made_that_none_had_made_before()
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_cause_is_the_worker_that_the_others_lost(order: tuple[int, int]) -> None:
     errors = {0: PeerLost("the connection broke"), 1: WorkerLost("the process died")}
-    talk = Conversation()
+    talk = RunState()
     talk.enter(1)
 
     for rank in order:
@@ -158,7 +158,7 @@ def test_the_cause_is_the_worker_that_the_others_lost(order: tuple[int, int]) ->
 
 def test_what_a_worker_said_itself_counts_before_what_ray_says_of_it() -> None:
     said = Failure(StorageError("away"), rank=1, log=("the last line",))
-    talk = Conversation()
+    talk = RunState()
     talk.enter(1)
 
     talk.leave(said)
@@ -168,7 +168,7 @@ def test_what_a_worker_said_itself_counts_before_what_ray_says_of_it() -> None:
 
 
 def test_new_workers_are_told_why_they_are_there() -> None:
-    talk = Conversation(Reason.DRIVER_LOST)
+    talk = RunState(Reason.DRIVER_LOST)
     assert talk.enter(1).start == Start(Reason.DRIVER_LOST)
     talk.request_regroup()
     talk.leave()
@@ -187,8 +187,8 @@ def test_new_workers_are_told_why_they_are_there() -> None:
 
 def test_a_hang_is_what_the_next_workers_are_there_for_whatever_its_end_looks_like_to_others() -> None:
     now = 0.0
-    talk = Conversation(hang_timeout_seconds=30, clock=lambda: now)
-    places = [Place(f"process {rank}", 8, Stage.COMPUTING) for rank in (0, 1)]
+    talk = RunState(hang_timeout_seconds=30, clock=lambda: now)
+    places = [Position(f"process {rank}", 8, Stage.COMPUTING) for rank in (0, 1)]
     talk.enter(2)
     for rank in (0, 1):
         talk.join(rank, f"node {rank}", f"actor {rank}")
@@ -202,7 +202,7 @@ def test_a_hang_is_what_the_next_workers_are_there_for_whatever_its_end_looks_li
     talk.workers_failed({rank: failure(WorkerLost("the process died"), rank) for rank in (0, 1)})
     start = talk.enter(2).start
 
-    assert orders == [Order.GO_ON, Order.SHOW_STACKS]
+    assert orders == [Order.CONTINUE, Order.SHOW_STACKS]
     assert taken is not None
     hang, to_kill = taken
     assert to_kill == ["actor 1"]
@@ -215,7 +215,7 @@ def test_a_hang_is_what_the_next_workers_are_there_for_whatever_its_end_looks_li
 
 
 def test_workers_that_fail_before_they_enter_are_not_started_for_ever() -> None:
-    talk = Conversation()
+    talk = RunState()
     broken = failure(WorkerLost("its code cannot be loaded"), 0)
 
     for _ in range(MAX_FRUITLESS):

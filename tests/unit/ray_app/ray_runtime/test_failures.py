@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from data_io.errors import DataError, F2LLMError, StorageError
 from ray_app.errors import CapacityError, PeerLost, TrainingError, WorkerLost
-from ray_app.ray_runtime.failures import cause_of
+from ray_app.ray_runtime.failures import classify_error
 
 GLOO = "[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.7]:4711"
 
@@ -33,7 +33,7 @@ def actor_died(message: str, pid: int = 123) -> Exception:
 def test_an_error_of_a_task_is_itself_and_not_rays_text_of_it() -> None:
     error = DataError("no rows", remedy="give some")
 
-    found = cause_of(ray_errors.RayTaskError("run_task", "a traceback\n" * 9, error).as_instanceof_cause())
+    found = classify_error(ray_errors.RayTaskError("run_task", "a traceback\n" * 9, error).as_instanceof_cause())
 
     assert type(found) is DataError
     assert (found.message, found.remedy) == ("no rows", "give some")
@@ -61,7 +61,7 @@ CAUSES: list[tuple[BaseException, type[F2LLMError], str]] = [
 def test_every_end_of_a_worker_has_a_class_a_message_and_a_remedy(
     error: BaseException, kind: type[F2LLMError], message: str
 ) -> None:
-    cause = cause_of(error)
+    cause = classify_error(error)
 
     assert type(cause) is kind
     assert cause.remedy
@@ -81,13 +81,13 @@ def test_an_error_of_ours_is_found_wherever_a_library_has_put_it() -> None:
     chained = RuntimeError("while reading")
     chained.__cause__ = ours
 
-    assert all(cause_of(error) is ours for error in [ours, chained, *wrapped])
+    assert all(classify_error(error) is ours for error in [ours, chained, *wrapped])
 
 
 def test_the_worker_that_was_lost_is_the_cause_and_not_those_that_lost_it() -> None:
     failures: dict[int, Any] = {0: RuntimeError(GLOO), 1: actor_died("its worker process has died"), 2: PeerLost("x")}
 
-    assert "process 123" in cause_of(WorkerGroupError("text", failures)).message
+    assert "process 123" in classify_error(WorkerGroupError("text", failures)).message
 
 
 def test_the_class_says_whether_a_retry_can_help() -> None:

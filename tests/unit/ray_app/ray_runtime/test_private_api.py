@@ -16,7 +16,7 @@ from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScali
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
 from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata, Worker
 
-from ray_app.orchestration.callbacks import FailureWatch, HearTerminate
+from ray_app.orchestration.callbacks import FailureWatch, PreemptionNotice
 from ray_app.orchestration.resize import CheckpointBeforeResize, CountWhatIsThere
 from ray_app.ray_runtime import private_api
 
@@ -85,7 +85,7 @@ def test_what_ray_train_hands_over_has_these_properties(kind: Any, name: str) ->
     assert hasattr(kind, name)
 
 
-@pytest.mark.parametrize("hooks", [CheckpointBeforeResize, CountWhatIsThere, FailureWatch, HearTerminate])
+@pytest.mark.parametrize("hooks", [CheckpointBeforeResize, CountWhatIsThere, FailureWatch, PreemptionNotice])
 def test_every_hook_is_one_that_ray_train_calls(hooks: type) -> None:
     ours = [name for name in vars(hooks) if not name.startswith("_")]
     (base,) = hooks.__bases__

@@ -16,7 +16,7 @@ from ray_app.reporting.dataset_page import render_data_report, write_data_report
 @pytest.fixture
 def found() -> DatasetStatistics:
     store = open_store("memory://data-report")
-    info = SourceInfo(name="facts", kind=Kind.RETRIEVAL, negatives=1, licence="</script><b>MIT")
+    info = SourceInfo(name="facts", kind=Kind.RETRIEVAL, negatives=1, license="</script><b>MIT")
     rows = [Row("q" * (i % 9 + 1), f"answer {i}", ("no",)) for i in range(50)]
     return dataset_statistics(store, write_dataset(store, [(info, rows)]))
 

@@ -32,7 +32,7 @@ from ray_app.run_directory.metrics import SourceMetrics, StepMetrics
 from ray_app.run_directory.status import Phase, RunStatus
 from tests.support.datasets import write_example
 
-SECTIONS = ["evaluation", "queries", "loss", "speed", "workers", "optimiser", "data", "events", "document"]
+SECTIONS = ["evaluation", "queries", "loss", "speed", "workers", "optimizer", "data", "events", "document"]
 HOSTILE = "<script>alert('x')</script><img src=http://example.org/x.png onerror=alert(1)>"
 
 
@@ -89,8 +89,8 @@ def write_run(folder: Path, text: str = "demo") -> Store:
     run.put("events.jsonl", json.dumps({"time": "2026-01-02T03:04:05.678+00:00", "event": text, text: text}).encode())
     run.put("evaluation/before.json", evaluation(0.0512, rank=None, query=text, name=text).model_dump_json().encode())
     run.put("evaluation/after.json", evaluation(0.6134, rank=1, query=text, name=text).model_dump_json().encode())
-    entry = {"kind": "retrieval", "rows": 1000, "negatives": 3, "instruction": text, "licence": text, "origin": text}
-    evaluations = [{"name": text, "type": "retrieval", "instruction": text, "licence": text, "origin": text}]
+    entry = {"kind": "retrieval", "rows": 1000, "negatives": 3, "instruction": text, "license": text, "origin": text}
+    evaluations = [{"name": text, "type": "retrieval", "instruction": text, "license": text, "origin": text}]
     data = {"format": "f2llm-dataset", "version": "0123456789abcdef", "sources": [{"name": "docs", **entry}]}
     run.put("data.json", json.dumps({**data, "evaluations": evaluations}).encode())
     return run
@@ -167,7 +167,7 @@ def test_texts_of_a_run_are_shown_and_stay_inert(tmp_path: Path) -> None:
     harmless = rendered(write_run(tmp_path / "other", "demo"))
 
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in harmless.elements]
-    # Title, heading, message, phase, three times the set, query, its own source, licence, ..., event, key and value.
+    # Title, heading, message, phase, three times the set, query, its own source, license, ..., event, key and value.
     assert page.text.count(HOSTILE) == harmless.text.count("demo") >= 15
     names = {trace["name"] for figure in page.figures for trace in figure["data"]}
     assert html.escape(HOSTILE) in names
@@ -284,7 +284,7 @@ def test_the_data_sets_own_description_is_kept_with_the_run(tmp_path: Path) -> N
     assert from_facts is not None
     assert from_facts == read_run(run).data
     assert from_facts.version == manifest.version
-    assert [source.licence for source in from_facts.sources] == [source.licence for source in manifest.sources]
+    assert [source.license for source in from_facts.sources] == [source.license for source in manifest.sources]
 
 
 def test_a_long_run_of_many_sources_stays_small() -> None:

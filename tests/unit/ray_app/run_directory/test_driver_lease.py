@@ -12,7 +12,7 @@ import pytest
 from data_io.errors import StorageError
 from data_io.storage.store import Store, open_store
 from ray_app.errors import RunConflict
-from ray_app.run_directory.driver_lease import LEASE, Driver, Lease, last_heard, read_driver
+from ray_app.run_directory.driver_lease import LEASE, Driver, DriverLease, last_heard, read_driver
 from tests.support.waiting import wait_for
 
 BEAT = 0.1
@@ -34,14 +34,14 @@ def elsewhere(**changes: object) -> Driver:
 
 
 def test_the_second_driver_is_refused_while_the_first_is_alive_and_not_after_it_has_ended(run: Store) -> None:
-    with Lease(run, beat_seconds=BEAT):
+    with DriverLease(run, beat_seconds=BEAT):
         with pytest.raises(RunConflict, match=r"has another driver: process \d+ on"):
             # It looks for long enough that a heartbeat may come late, and ends with the first one that it sees.
-            Lease(run, beat_seconds=10 * BEAT).__enter__()
+            DriverLease(run, beat_seconds=10 * BEAT).__enter__()
         assert run.exists(LEASE)
 
     began = time.monotonic()
-    with Lease(run, beat_seconds=60):
+    with DriverLease(run, beat_seconds=60):
         pass
     assert time.monotonic() - began < 30  # what was released is not watched
 
@@ -49,7 +49,7 @@ def test_the_second_driver_is_refused_while_the_first_is_alive_and_not_after_it_
 def test_a_driver_is_heard_at_every_heartbeat_and_who_was_never_there_is_not(run: Store) -> None:
     assert last_heard(run) is None
 
-    with Lease(run, beat_seconds=BEAT):
+    with DriverLease(run, beat_seconds=BEAT):
         first = last_heard(run)
         assert first is not None
         wait_for(lambda: (last_heard(run) or first) > first, "a heartbeat")
@@ -59,7 +59,7 @@ def test_a_dead_driver_of_another_machine_is_found_out_by_its_heartbeat(run: Sto
     write(run, elsewhere(beat=7))
     said: list[str] = []
 
-    with Lease(run, beat_seconds=BEAT, say=said.append) as lease:
+    with DriverLease(run, beat_seconds=BEAT, say=said.append) as lease:
         holder = read_driver(run)
 
     assert holder is not None
@@ -77,12 +77,12 @@ def test_a_process_of_this_machine_that_is_gone_is_not_waited_for(run: Store) ->
     run.put(LEASE, dead.stdout.encode())
     said: list[str] = []
 
-    with Lease(run, beat_seconds=60, say=said.append):
+    with DriverLease(run, beat_seconds=60, say=said.append):
         assert said == []
 
 
 def test_a_driver_that_was_replaced_while_it_slept_says_so_and_leaves_the_other_ones_name(run: Store) -> None:
-    with Lease(run, beat_seconds=BEAT) as lease:
+    with DriverLease(run, beat_seconds=BEAT) as lease:
         lease.refuse_if_lost()
         write(run, elsewhere())
         deadline = time.monotonic() + 20
@@ -99,13 +99,13 @@ def test_of_two_who_take_over_at_once_the_last_to_write_has_it(run: Store, monke
     monkeypatch.setattr("ray_app.run_directory.driver_lease.sleep", lambda _: write(run, elsewhere()))
 
     with pytest.raises(RunConflict, match="far-away"):
-        Lease(run, beat_seconds=BEAT).__enter__()
+        DriverLease(run, beat_seconds=BEAT).__enter__()
 
 
 def test_a_damaged_file_holds_nothing(run: Store) -> None:
     run.put(LEASE, b"{")
 
-    with Lease(run, beat_seconds=60):
+    with DriverLease(run, beat_seconds=60):
         assert read_driver(run) is not None
 
 
@@ -118,7 +118,7 @@ def test_a_store_that_stays_away_is_missed_since_its_last_answer_until_it_is_bac
                 raise StorageError("it is away")
             return super().put(key, data, in_parts=in_parts)
 
-    with Lease(Going(run.root, run.prefix), beat_seconds=BEAT) as lease:
+    with DriverLease(Going(run.root, run.prefix), beat_seconds=BEAT) as lease:
         wait_for(lambda: (read_driver(run) or elsewhere()).beat >= 2, "a second heartbeat")
         away.set()
         since = wait_for(lambda: lease.store_silent_since, "the store is missed")

@@ -13,7 +13,7 @@ from ray_app.config import SkippedMicroBatch, TrainSpec
 from ray_app.errors import LossNotFinite
 from ray_app.run_directory.metrics import PartMetrics
 from ray_app.training.collectives import SharedStep
-from ray_app.training.control import Wish
+from ray_app.training.control import Directive
 from ray_app.training.nan_guard import refuse_gradient, refuse_loss
 
 FAQ, ODD = Part(source=0, first=56, rows=8), Part(source=1, first=24, rows=8)
@@ -24,7 +24,7 @@ TRAIN = TrainSpec()
 
 def shared(loss: float) -> SharedStep:
     parts = [PartMetrics("faq", 8, 100, 1.5, None), PartMetrics('odd: "name"', 8, 100, loss, None)]
-    return SharedStep(parts, 0.0, Wish.GO_ON, ReadStats(), [])
+    return SharedStep(parts, 0.0, Directive.CONTINUE, ReadStats(), [])
 
 
 def remedied(error: LossNotFinite) -> TrainSpec:

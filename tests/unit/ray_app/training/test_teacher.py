@@ -18,7 +18,7 @@ from ray_app.errors import ModelError
 from ray_app.run_directory.metrics import losses_of
 from ray_app.training.collectives import share_step
 from ray_app.training.contrastive import PartLoss
-from ray_app.training.control import Wish
+from ray_app.training.control import Directive
 from ray_app.training.stragglers import Work
 from ray_app.training.teacher import Teacher
 from tests.support.exported import INSTRUCTION, export_small_model
@@ -72,7 +72,7 @@ def test_its_loss_is_a_part_of_the_steps() -> None:
 
     shared = share_step(
         LoadedStep(Step(0, 0, 0, slots), batches, 0.0), losses, ReadStats(), Work(),
-        names=["docs"], wish=Wish.GO_ON, device=torch.device("cpu"),
+        names=["docs"], directive=Directive.CONTINUE, device=torch.device("cpu"),
     )  # fmt: skip
 
     assert [(part.in_batch, part.distillation) for part in shared.parts] == [(0.25, 0.125), (None, 1.0)]

@@ -9,7 +9,7 @@ import pytest
 from data_io.storage.store import open_store
 from jobs.cli.app import call
 from jobs.cli.data.mine import Lines
-from ray_app.mining.job import Progress
+from ray_app.mining.job import MiningProgress
 from tests.support.datasets import write_example
 
 Run = Callable[..., tuple[int, str]]
@@ -81,7 +81,7 @@ def test_progress_says_both_ends_of_a_stage_and_when_it_will_end() -> None:
     lines = Lines(said.append)
 
     for done, eta in ((0, None), (1, 130.0), (2, 60.0), (3, 0.0)):
-        lines(Progress("embed", "faq", done, 3, eta))
+        lines(MiningProgress("embed", "faq", done, 3, eta))
 
     assert said[0] == "faq: embed 0/3"
     assert said[-1] == "faq: embed 3/3"

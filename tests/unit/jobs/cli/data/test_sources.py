@@ -24,7 +24,7 @@ def copies(tmp_path: Path) -> str:
     return "copies"
 
 
-def test_all_60_sources_are_listed_with_licence_and_status(f2llm: Run) -> None:
+def test_all_60_sources_are_listed_with_license_and_status(f2llm: Run) -> None:
     code, out, err = f2llm("data", "sources")
 
     lines = out.splitlines()
@@ -36,14 +36,14 @@ def test_all_60_sources_are_listed_with_licence_and_status(f2llm: Run) -> None:
     assert lines[-1].startswith("60 sources, 5,933,988 rows; commercial use: ")
 
 
-def test_sources_are_listed_for_programs_and_by_licence(f2llm: Run) -> None:
+def test_sources_are_listed_for_programs_and_by_license(f2llm: Run) -> None:
     _, everything, _ = f2llm("data", "sources", "--json")
-    _, commercial, _ = f2llm("data", "sources", "--json", "--licence", "commercial")
+    _, commercial, _ = f2llm("data", "sources", "--json", "--license", "commercial")
 
     listed, allowed = json.loads(everything)["sources"], json.loads(commercial)["sources"]
     assert len(listed) == 60
     assert allowed == [source for source in listed if source["commercial"] is True]
-    assert {"instruction", "instruction_origin", "licence_checked", "tables", "id"} <= set(listed[0])
+    assert {"instruction", "instruction_origin", "license_checked", "tables", "id"} <= set(listed[0])
 
 
 def test_a_recipe_of_local_copies_becomes_a_data_set(f2llm: Run, copies: str) -> None:
@@ -79,19 +79,19 @@ def test_a_source_that_is_not_there_is_a_storage_error_with_a_remedy(f2llm: Run)
     ("arguments", "code", "says"),
     [
         (["--recipe", "sqaud"], 3, "did you mean 'squad'?"),
-        (["--recipe", "all", "--licence", "commercial"], 3, "refuses 41 of the sources"),
-        (["--recipe", "all", "--licence", "commercial-or-unclear"], 3, "anli: CC-BY-NC-4.0 (commercial use: no"),
+        (["--recipe", "all", "--license", "commercial"], 3, "refuses 41 of the sources"),
+        (["--recipe", "all", "--license", "commercial-or-unclear"], 3, "anli: CC-BY-NC-4.0 (commercial use: no"),
         (["--recipe", "squad", "--revision", "imdb=1"], 3, "a revision is given for 'imdb'"),
         (["--recipe", "squad", "--revision", "squad"], 2, "expected NAME=REVISION"),
         (["--recipe", "squad", "--documentation"], 2, "exactly one of SOURCES.yaml"),
-        (["--recipe", "squad", "--licence", "free"], 2, "Invalid value for '--licence'"),
+        (["--recipe", "squad", "--license", "free"], 2, "Invalid value for '--license'"),
         (["--released", "nowhere"], 4, "no data file at nowhere"),
         (["--released", "nowhere", "--from", "x"], 2, "--from has no effect on --released; it needs --recipe"),
         (["--recipe", "squad", "--mine-lexical", "5"], 2, "--mine-lexical has no effect on --recipe"),
-        (["s.yaml", "--source-licence", "MIT"], 2, "write licence beside the source in SOURCES.yaml"),
+        (["s.yaml", "--source-license", "MIT"], 2, "write license beside the source in SOURCES.yaml"),
         (["--documentation", "--workers", "2"], 2, "it needs SOURCES.yaml or --source or --recipe or --released"),
         (["--source", "a:retrieval=b", "--min-score", "3"], 2, "--min-score needs a scored --source"),
-        (["--source", "a:sts=b", "--licence", "commercial"], 2, "--source-licence"),
+        (["--source", "a:sts=b", "--license", "commercial"], 2, "--source-license"),
         (["--documentation", "--exclude-benchmark", "mteb"], 2, "--exclude-benchmark has no effect on --documentation"),
     ],
 )

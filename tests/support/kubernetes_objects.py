@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.document.presets import merged
-from jobs.kube.driver_report import Published, PublishedFailure
+from jobs.kube.driver_report import DriverReport, ReportedFailure
 from jobs.kube.names import attempt_id
 from jobs.kube.observed import Pod
 from jobs.kube.status import JobStatus
@@ -48,16 +48,16 @@ def pods(ready: int = 2, waiting: int = 0, *, attempt: int = 1) -> tuple[Pod, ..
 
 
 def said(
-    phase: Phase = Phase.TRAINING, *, attempt: int = 1, failure: PublishedFailure | None = None, **run: Any
-) -> Published:
+    phase: Phase = Phase.TRAINING, *, attempt: int = 1, failure: ReportedFailure | None = None, **run: Any
+) -> DriverReport:
     """What the driver of an attempt published."""
     values = {"name": "job", "phase": phase, "step": 5, "total_steps": 10, "workers": 2, **run}
-    return Published(attempt=attempt_id(UID, attempt), run=RunStatus(**values), said=NOW, failure=failure)
+    return DriverReport(attempt=attempt_id(UID, attempt), run=RunStatus(**values), said=NOW, failure=failure)
 
 
-def failure(*, retryable: bool) -> PublishedFailure:
+def failure(*, retryable: bool) -> ReportedFailure:
     error = "StorageError" if retryable else "DataError"
-    return PublishedFailure(error=error, error_class="data", retryable=retryable, message="bad", remedy="mend")
+    return ReportedFailure(error=error, error_class="data", retryable=retryable, message="bad", remedy="mend")
 
 
 def under_way(**values: Any) -> JobStatus:

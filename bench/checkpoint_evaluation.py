@@ -1,6 +1,6 @@
 """What evaluation beside training costs training: step times with `evaluation.checkpoints` and without, on Ray.
 
-    python -m bench.beside [--rounds 3] [--steps 60] [--every 20] [--data runs/data]
+    python -m bench.checkpoint_evaluation [--rounds 3] [--steps 60] [--every 20] [--data runs/data]
 
 Both train the demo's document for some steps with the same data and checkpoints, turn about; only one of them measures
 each checkpoint, on the demo's held-out sets, in a process of its own on the same machine. The data set is made where it
@@ -21,13 +21,13 @@ from ray_app.run_directory.evaluation_curve import read_curve
 from tests.support.command import f2llm
 from tests.support.small_training import read_lines, write_document
 
-FOLDER = Path("build/beside")
+FOLDER = Path("build/checkpoint-evaluation")
 WARM_UP = 5
 WORKERS = (1, 2)
 
 
 @dataclass(frozen=True)
-class Seen:
+class Measured:
     """A run: seconds of its steps after the first ones, and of each measurement."""
 
     steps: list[float]
@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.data / "manifest.json").exists():
         _do("data", "prepare", str(arguments.data), "--documentation")
-    found: dict[int, dict[bool, list[Seen]]] = {workers: {False: [], True: []} for workers in WORKERS}
+    found: dict[int, dict[bool, list[Measured]]] = {workers: {False: [], True: []} for workers in WORKERS}
     for number, workers, turn in product(range(arguments.rounds), WORKERS, range(2)):
         beside = (number + turn) % 2 == 1
         seen = _train(arguments, workers, beside=beside)
@@ -52,7 +52,7 @@ def main() -> None:
     _report(arguments, found)
 
 
-def _train(arguments: argparse.Namespace, workers: int, *, beside: bool) -> Seen:
+def _train(arguments: argparse.Namespace, workers: int, *, beside: bool) -> Measured:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     document = demo_document(FOLDER / "runs")
@@ -64,7 +64,7 @@ def _train(arguments: argparse.Namespace, workers: int, *, beside: bool) -> Seen
     _do("run", str(job), "--workers", str(workers), "--steps", str(arguments.steps), "--quiet")
     run = FOLDER / "runs" / document["metadata"]["name"]
     steps = [line["seconds"] for line in read_lines(run / "metrics.jsonl")]
-    return Seen(steps[WARM_UP:], [each.seconds for each in read_curve(open_store(str(run)))])
+    return Measured(steps[WARM_UP:], [each.seconds for each in read_curve(open_store(str(run)))])
 
 
 def _do(*arguments: str) -> None:
@@ -73,7 +73,7 @@ def _do(*arguments: str) -> None:
         raise SystemExit(done.stderr)
 
 
-def _report(arguments: argparse.Namespace, found: dict[int, dict[bool, list[Seen]]]) -> None:
+def _report(arguments: argparse.Namespace, found: dict[int, dict[bool, list[Measured]]]) -> None:
     rows = []
     for (workers, sides), what in product(found.items(), ("median", "mean")):
         value = median if what == "median" else fmean
@@ -83,8 +83,8 @@ def _report(arguments: argparse.Namespace, found: dict[int, dict[bool, list[Seen
     command = f"--rounds {arguments.rounds} --steps {arguments.steps} --every {arguments.every}"
     text = [
         "# Evaluation beside training\n",
-        f"`python -m bench.beside {command}`: the demo's document on Ray, {arguments.steps} steps, a checkpoint every "
-        f"{arguments.every}, one core a worker. With `evaluation.checkpoints` a process of the lowest priority exports "
+        f"`python -m bench.checkpoint_evaluation {command}`: the demo's document on Ray, {arguments.steps} steps, a "
+        f"checkpoint every {arguments.every}, one core a worker. With `evaluation.checkpoints` a process of the lowest priority exports "
         "and measures checkpoints on the same machine: one worker leaves it a core, two leave it none. Seconds, median "
         f"of {arguments.rounds} runs, lowest to highest in brackets; the first {WARM_UP} steps are left out.\n",
         table(["workers", "without", "with", "ratio"], rows),
@@ -92,7 +92,7 @@ def _report(arguments: argparse.Namespace, found: dict[int, dict[bool, list[Seen
         f"({min(measured):.1f}-{max(measured):.1f}); those that a newer one had overtaken were passed over.\n",
         machine("ray", "torch", "deepspeed"),
     ]
-    write_result("beside", "\n".join(text))
+    write_result("checkpoint_evaluation", "\n".join(text))
 
 
 def _ratios(without: list[float], beside: list[float]) -> str:
