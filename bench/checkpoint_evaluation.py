@@ -83,9 +83,10 @@ def _report(arguments: argparse.Namespace, found: dict[int, dict[bool, list[Meas
     command = f"--rounds {arguments.rounds} --steps {arguments.steps} --every {arguments.every}"
     text = [
         "# Evaluation beside training\n",
-        f"`python -m bench.checkpoint_evaluation {command}`: the demo's document on Ray, {arguments.steps} steps, a "
-        f"checkpoint every {arguments.every}, one core a worker. With `evaluation.checkpoints` a process of the lowest priority exports "
-        "and measures checkpoints on the same machine: one worker leaves it a core, two leave it none. Seconds, median "
+        f"`python -m bench.checkpoint_evaluation {command}`: the demo's document on Ray, {arguments.steps} steps, "
+        f"a checkpoint every {arguments.every}, one core a worker. With `evaluation.checkpoints` a process of the "
+        "lowest priority exports and measures checkpoints on the same machine: one worker leaves it a core, two leave "
+        "it none. Seconds, median "
         f"of {arguments.rounds} runs, lowest to highest in brackets; the first {WARM_UP} steps are left out.\n",
         table(["workers", "without", "with", "ratio"], rows),
         f"\n{len(measured)} checkpoints were measured, {median(measured):.1f} s each "
