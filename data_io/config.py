@@ -29,7 +29,7 @@ class S3Options(Section):
 
 
 class HardNegatives(Section):
-    """How many of a row's hard negatives a step uses, by kind (DESIGN section 1)."""
+    """How many of a row's hard negatives a step uses, by kind (docs/design.md#the-recipe-and-where-we-differ)."""
 
     retrieval: Annotated[int, Field(ge=0, le=128)] = 7
     clustering: Annotated[int, Field(ge=0, le=128)] = 7

@@ -183,7 +183,7 @@ class TrainSpec(Section):
 
     @property
     def micro_batches_per_step(self) -> int:
-        """G of DESIGN section 2."""
+        """G: the slots of a step (docs/design.md#data-order)."""
         return self.global_batch_size // self.micro_batch_size
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The data order: a pure function of (sources, seed, batch size) that no worker owns (DESIGN section 2).
+"""The data order: a pure function of (sources, seed, batch size) that no worker owns (docs/design.md#data-order).
 
 Shapes: S sources, M micro-batches an epoch, B rows a micro-batch, G micro-batches ("slots") a step, R row groups of a
 source.
