@@ -240,7 +240,7 @@ def test_many_texts_are_embedded_in_pieces_that_are_told_kept_and_shared_among_c
         if len(rows) == 2:
             raise Killed
 
-    options: dict[str, Any] = {"run": counted, "on_progress": stopped_by_the_second}
+    options: dict[str, Any] = {"executor": counted, "on_progress": stopped_by_the_second}
     with pytest.raises(Killed):
         build(model, str(tmp_path / "many.parquet"), str(tmp_path / "out"), **options)
     build(model, str(tmp_path / "many.parquet"), str(tmp_path / "out"), **options)

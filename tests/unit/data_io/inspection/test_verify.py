@@ -4,7 +4,7 @@ import pytest
 from data_io.dataset import parquet_footer, rows
 from data_io.dataset.evaluation_sets import RetrievalSet, StsSet
 from data_io.dataset.manifest import SourceInfo, load_manifest
-from data_io.dataset.parquet_footer import Chunk
+from data_io.dataset.parquet_footer import ColumnChunk
 from data_io.dataset.schema import column_names
 from data_io.dataset.writer import Row, write_dataset
 from data_io.inspection import verify
@@ -130,7 +130,7 @@ def test_rows_that_a_careless_writer_let_through_are_reported(
 
 
 def test_bytes_that_are_no_text_are_reported(dataset: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(chunks: list[Chunk], rows: int) -> pa.Table:
+    def decode(chunks: list[ColumnChunk], rows: int) -> pa.Table:
         table = parquet_footer.decode(chunks, rows)
         offsets = pa.array(range(rows + 1), pa.int32()).buffers()[1]
         broken = pa.StringArray.from_buffers(rows, offsets, pa.py_buffer(b"\xff" * rows))
