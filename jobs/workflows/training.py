@@ -18,4 +18,5 @@ def run_job(job: EmbeddingJob, *, stop_after_steps: int | None, on_status: Calla
         changes=lambda frozen: [str(found) for found in changes_from(frozen, job)],
         stop_after_steps=stop_after_steps,
         on_status=on_status,
+        namespace=job.metadata.namespace,
     )

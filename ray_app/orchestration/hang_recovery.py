@@ -1,5 +1,6 @@
 """The driver's part where workers hang: kill those that do not answer, and write down what all were doing."""
 
+import logging
 from typing import Any
 
 import ray
@@ -7,9 +8,12 @@ import ray
 from data_io.storage.store import Store
 from ray_app.orchestration.hang_detector import Hang
 from ray_app.run_directory.directory import append_event
+from ray_app.structured_log import fields
+
+log = logging.getLogger(__name__)
 
 
-def end_hang(monitor: Any, run: Store, *, logs: str) -> None:
+def recover_from_hang(monitor: Any, run: Store, *, logs: str) -> None:
     """Where the workers hang, see to it that they end, so that Ray Train starts others. `logs` is the folder of this
     start's logs in the run directory.
     """
@@ -17,6 +21,16 @@ def end_hang(monitor: Any, run: Store, *, logs: str) -> None:
     if found is None:
         return
     hang, silent = found
+    log.warning(
+        "workers hang",
+        extra=fields(
+            step=hang.step,
+            seconds=round(hang.seconds, 1),
+            limit_seconds=round(hang.limit_seconds, 1),
+            ranks=hang.behind,
+            killed=len(silent),
+        ),
+    )
     for actor in silent:  # those that answer end by themselves
         ray.kill(actor)
     folder = f"{logs}/hang-step-{hang.step}"

@@ -50,7 +50,7 @@ class CheckpointBeforeResize(ControllerCallback):  # type: ignore[misc]
         return int(ray.get(self._monitor.workers_at_work.remote()))
 
 
-class CountWhatIsThere(ControllerCallback):  # type: ignore[misc]
+class CountAvailableWorkers(ControllerCallback):  # type: ignore[misc]
     """Ray Train would count on room that is gone, or will be, or wait for room that is there, and keep what a lost
     driver had asked for. And it would take workers that make no step shorter.
     """
@@ -62,14 +62,14 @@ class CountWhatIsThere(ControllerCallback):  # type: ignore[misc]
         self._micro_batches = micro_batches
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        self._give_up_room_of_lost_driver(train_run_context)
+        self._release_reservation_of_lost_driver(train_run_context)
         monitor, micro_batches = self._monitor, self._micro_batches
         change_elastic_scaling(
             choose=lambda there, fewest: useful_workers(there, fewest=fewest, micro_batches=micro_batches),
             waits_for_room=lambda waits: monitor.wait_for_room.remote(waits),
         )
 
-    def _give_up_room_of_lost_driver(self, train_run_context: Any) -> None:
+    def _release_reservation_of_lost_driver(self, train_run_context: Any) -> None:
         """What a driver of this run had asked for stays reserved for three minutes after it died, and there may be no
         more than that. Only one driver has the lease, so the one before is gone.
         """

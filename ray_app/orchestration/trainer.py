@@ -11,7 +11,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray_app.config import JobSpec, WorkersSpec
 from ray_app.orchestration.callbacks import FailureWatch, PreemptionNotice
 from ray_app.orchestration.prestart import MARK
-from ray_app.orchestration.resize import CheckpointBeforeResize, CountWhatIsThere, useful_workers
+from ray_app.orchestration.resize import CheckpointBeforeResize, CountAvailableWorkers, useful_workers
 from ray_app.orchestration.worker import COLLECTIVE_TIMEOUT, WorkerConfig, train_worker
 
 # glibc gives big blocks back to the system after each use; keeping them makes a step on CPU up to 1.3 times as fast.
@@ -47,7 +47,7 @@ def make_trainer(spec: JobSpec, monitor: Any, config: WorkerConfig) -> TorchTrai
             failure_config=FailureConfig(max_failures=-1),
             callbacks=[
                 CheckpointBeforeResize(monitor, prestart=config["prestart"]),
-                CountWhatIsThere(config["run"].uri, monitor, micro_batches=micro_batches),
+                CountAvailableWorkers(config["run"].uri, monitor, micro_batches=micro_batches),
                 FailureWatch(monitor),
                 PreemptionNotice(),
             ],

@@ -2,12 +2,15 @@
 
 import io
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 from data_io.errors import StorageError
 from data_io.storage.store import Store
 from ray_app.run_directory.exit_record import LOG_LINES
+from ray_app.structured_log import LogFormat, StructuredFormatter
 
 _OURS = ("data_io", "ray_app")
 
@@ -18,13 +21,13 @@ def _is_worth_keeping(record: logging.LogRecord) -> bool:
 
 
 class ProcessLog:
-    """The log so far, in memory."""
+    """The log so far, in memory, and on standard error as well where `console` says in which format."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: Callable[[], Mapping[str, Any]] = dict, console: LogFormat | None = None) -> None:
         self._records = io.StringIO()
-        self.handler = logging.StreamHandler(self._records)
-        self.handler.addFilter(_is_worth_keeping)
-        self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self.handlers = [_handler(self._records, LogFormat.TEXT, context)]
+        if console is not None:
+            self.handlers.append(_handler(sys.stderr, console, context))
 
     @property
     def text(self) -> str:
@@ -36,13 +39,25 @@ class ProcessLog:
         return tuple(self.text.splitlines()[-LOG_LINES:])
 
 
+def _handler(stream: TextIO, log_format: LogFormat, context: Callable[[], Mapping[str, Any]]) -> logging.Handler:
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(_is_worth_keeping)
+    handler.setFormatter(StructuredFormatter(log_format, context))
+    return handler
+
+
 @contextmanager
-def process_log(run: Store, key: str) -> Iterator[ProcessLog]:
+def process_log(
+    run: Store, key: str, *, context: Callable[[], Mapping[str, Any]] = dict, console: LogFormat | None = None
+) -> Iterator[ProcessLog]:
     """Keep what is logged in the block: warnings of all libraries, and how things go of our own. It is in the run
     directory when the block ends, however it ends.
+
+    `context` gives the fields that every line has. With `console` the lines go to standard error too.
     """
-    log, root = ProcessLog(), logging.getLogger()
-    root.addHandler(log.handler)
+    log, root = ProcessLog(context, console), logging.getLogger()
+    for handler in log.handlers:
+        root.addHandler(handler)
     for name in _OURS:
         logging.getLogger(name).setLevel(logging.INFO)
     logging.captureWarnings(True)
@@ -50,6 +65,7 @@ def process_log(run: Store, key: str) -> Iterator[ProcessLog]:
         yield log
     finally:
         logging.captureWarnings(False)
-        root.removeHandler(log.handler)
+        for handler in log.handlers:
+            root.removeHandler(handler)
         with suppress(StorageError):  # a log is not worth a run, nor the error that ended it
             run.put(key, log.text.encode())

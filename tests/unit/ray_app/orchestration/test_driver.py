@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from data_io.storage.store import open_store
 from ray_app.config import JobSpec
 from ray_app.errors import CapacityError
 from ray_app.orchestration import driver
+from ray_app.orchestration.active_run import ActiveRun
 from ray_app.orchestration.monitor import RunState
 from ray_app.ray_runtime import environment as ray_environment
 from ray_app.run_directory.status import RunStatus
@@ -78,35 +80,41 @@ def endless() -> Iterator[_Endless]:
     trainer.ended.set()
 
 
+@dataclass
+class Stage:
+    """A run whose monitor is in this process, and what it has said."""
+
+    phases: driver.Phases
+    run: ActiveRun
+    said: list[str]
+
+
 @pytest.fixture
-def make_job(
-    endless: _Endless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[RunState, list[str]], Any]:
+def stage(endless: _Endless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(driver, "make_trainer", lambda *_: endless)
 
-    def make(monitor: RunState, said: list[str]) -> Any:
+    def make(monitor: RunState, interruption: Interruption) -> Stage:
+        said: list[str] = []
         spec = _spec(tmp_path, replicas=3, min=2)
         run, data = open_store(str(tmp_path / "runs")), open_store(str(tmp_path / "data"))
         lease: Any = SimpleNamespace(holder="this", store_silent_since=None, refuse_if_lost=lambda: None)
-        job = driver._Job(
-            "small", spec, data, run, RunStatus(name="small"), lambda status: said.append(status.message), lease,
-            measures_checkpoints=False,
-        )  # fmt: skip
-        job.monitor = _Actor(monitor)
-        return job
+        status = RunStatus(name="small")
+        active = ActiveRun("small", spec, data, run, status, lambda status: said.append(status.message), lease)
+        return Stage(driver.Phases(active, _Actor(monitor), interruption), active, said)
 
     return make
 
 
-def test_a_signal_ends_a_run_whose_workers_find_no_room(make_job: Callable[[RunState, list[str]], Any]) -> None:
-    now, said, interruption = 0.0, [], Interruption()
+def test_a_signal_ends_a_run_whose_workers_find_no_room(stage: Callable[..., Stage]) -> None:
+    now, interruption = 0.0, Interruption()
     monitor = RunState(clock=lambda: now)
     monitor.wait_for_room(True)
     now = 60.0
     interruption.signal = 15
+    made = stage(monitor, interruption)
 
-    make_job(monitor, said).train(interruption, None)
+    made.phases.train(None, evaluates_checkpoints=False)
 
-    assert "waiting for room for 2 workers" in said
-    assert "SIGTERM: ending, no worker is at work" in said
+    assert "waiting for room for 2 workers" in made.said
+    assert "SIGTERM: ending, no worker is at work" in made.said

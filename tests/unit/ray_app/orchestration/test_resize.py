@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScalingPolicy
 
-from ray_app.orchestration.resize import CountWhatIsThere, useful_workers
+from ray_app.orchestration.resize import CountAvailableWorkers, useful_workers
 
 COUNTS = st.integers(1, 200)
 
@@ -37,9 +37,9 @@ def test_ray_train_takes_so_many_of_the_room_on_all_nodes(
 ) -> None:
     for name in ("_count_possible_workers", "_get_reserved_resources", "make_decision_for_non_running_worker_group"):
         monkeypatch.setattr(ElasticScalingPolicy, name, getattr(ElasticScalingPolicy, name))  # put back at the end
-    monkeypatch.setattr(CountWhatIsThere, "_give_up_room_of_lost_driver", lambda *_: None)
+    monkeypatch.setattr(CountAvailableWorkers, "_release_reservation_of_lost_driver", lambda *_: None)
     policy = ElasticScalingPolicy(ScalingConfig(num_workers=(1, 8), resources_per_worker={"CPU": 1}))
 
-    CountWhatIsThere("runs/small", None, micro_batches=4).after_controller_start(None)
+    CountAvailableWorkers("runs/small", None, micro_batches=4).after_controller_start(None)
 
     assert policy._count_possible_workers({f"node {n}": {"CPU": 1.0} for n in range(room)}) == taken

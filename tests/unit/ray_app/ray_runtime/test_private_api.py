@@ -17,7 +17,7 @@ from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollSt
 from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata, Worker
 
 from ray_app.orchestration.callbacks import FailureWatch, PreemptionNotice
-from ray_app.orchestration.resize import CheckpointBeforeResize, CountWhatIsThere
+from ray_app.orchestration.resize import CheckpointBeforeResize, CountAvailableWorkers
 from ray_app.ray_runtime import private_api
 
 VERSION = "2.60"
@@ -85,7 +85,7 @@ def test_what_ray_train_hands_over_has_these_properties(kind: Any, name: str) ->
     assert hasattr(kind, name)
 
 
-@pytest.mark.parametrize("hooks", [CheckpointBeforeResize, CountWhatIsThere, FailureWatch, PreemptionNotice])
+@pytest.mark.parametrize("hooks", [CheckpointBeforeResize, CountAvailableWorkers, FailureWatch, PreemptionNotice])
 def test_every_hook_is_one_that_ray_train_calls(hooks: type) -> None:
     ours = [name for name in vars(hooks) if not name.startswith("_")]
     (base,) = hooks.__bases__

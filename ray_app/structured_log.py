@@ -1,0 +1,91 @@
+"""Log lines of an event and its fields, as text (key=value) or as JSON. Standard library only.
+
+`log.info("worker failed", extra=fields(rank=1))` is
+`2026-05-04T03:02:01.000Z WARNING ray_app.orchestration.watchers: worker failed job=team/small attempt=2 rank=1`.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
+from typing import Any
+
+from data_io.errors import ConfigError, F2LLMError
+
+FORMAT_VARIABLE = "F2LLM_LOG_FORMAT"
+_BARE = re.compile(r"[\w./:@+,%-]+")
+
+
+class LogFormat(StrEnum):
+    """How a line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def log_format_of_environment() -> LogFormat | None:
+    """What F2LLM_LOG_FORMAT says; None where it is not set. Raises ConfigError for another value."""
+    value = os.environ.get(FORMAT_VARIABLE)
+    if not value:
+        return None
+    try:
+        return LogFormat(value)
+    except ValueError:
+        raise ConfigError(
+            f"{FORMAT_VARIABLE}: found {value!r}, expected one of {', '.join(LogFormat)}",
+            remedy="set it to one of those",
+        ) from None
+
+
+def fields(**values: Any) -> dict[str, Any]:
+    """For `extra` of a logging call: the fields of its line. Those that are None or empty are left out."""
+    return {"fields": values}
+
+
+def error_fields(error: BaseException) -> dict[str, Any]:
+    """An error as fields. Its message never holds a secret (data_io.errors)."""
+    if isinstance(error, F2LLMError):
+        return {"error_type": type(error).__name__, "error_class": error.error_class, "error": error.message}
+    return {"error_type": type(error).__name__, "error": str(error)}
+
+
+class StructuredFormatter(logging.Formatter):
+    """`context` gives the fields that all lines of a process have. Lines of libraries have those alone."""
+
+    def __init__(self, log_format: LogFormat, context: Callable[[], Mapping[str, Any]] = dict) -> None:
+        super().__init__()
+        self._format, self._context = log_format, context
+
+    def format(self, record: logging.LogRecord) -> str:
+        values = {**self._context(), **getattr(record, "fields", {})}
+        known = {name: _plain(value) for name, value in values.items() if value not in (None, "", (), [])}
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        head = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        trace = self.formatException(record.exc_info) if record.exc_info else ""
+        if self._format is LogFormat.JSON:
+            return json.dumps({**head, **known, **({"exception": trace} if trace else {})}, ensure_ascii=False)
+        pairs = "".join(f" {name}={_text(value)}" for name, value in known.items())
+        return "\n".join(filter(None, (f"{time} {record.levelname} {record.name}: {head['message']}{pairs}", trace)))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    match value:
+        case Enum():
+            return value.value
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case bool() | int() | float() | str():
+            return value
+        case _:
+            return str(value)
+
+
+def _text(value: Any) -> str:
+    text = (
+        ",".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else json.dumps(value)
+    )
+    return text if _BARE.fullmatch(text) else json.dumps(text, ensure_ascii=False)
