@@ -1,4 +1,4 @@
-"""What a decision asks for, as values; `jobs.controller.apply` does it."""
+"""The actions of a decision, as values; `jobs.controller.reconcile` carries them out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,8 +44,8 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Tell:
-    """An Event for people."""
+class EmitEvent:
+    """A Kubernetes Event, for people."""
 
     type: Literal["Normal", "Warning"]
     reason: str

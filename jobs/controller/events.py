@@ -1,29 +1,29 @@
-"""Events that a person reads in `kubectl describe`: one for every change of phase, and one for what was done."""
+"""Events, as `kubectl describe` shows them: one per change of phase, and one per action that a person should know."""
 
 from collections.abc import Iterator, Sequence
 
-from jobs.controller.actions import Action, Create, Scale, Tell
+from jobs.controller.actions import Action, Create, EmitEvent, Scale
 from jobs.kube.status import ConditionType, JobPhase, JobStatus
 
 _TROUBLE = (JobPhase.RETRYING, JobPhase.FAILED)
 
 
-def events(before: JobStatus, after: JobStatus, actions: Sequence[Action]) -> Iterator[Tell]:
-    """What is worth telling of a step from one status to the next."""
+def events(before: JobStatus, after: JobStatus, actions: Sequence[Action]) -> Iterator[EmitEvent]:
+    """The Events of a decision that leads from one status to the next."""
     if after.phase is not before.phase:
-        yield Tell("Warning" if after.phase in _TROUBLE else "Normal", after.phase.value, _words(after))
+        yield EmitEvent("Warning" if after.phase in _TROUBLE else "Normal", after.phase.value, _note(after))
     refusal = after.condition(ConditionType.ACCEPTED)
     if refusal and refusal.status == "False" and refusal != before.condition(ConditionType.ACCEPTED):
-        yield Tell("Warning", refusal.reason, refusal.message)
+        yield EmitEvent("Warning", refusal.reason, refusal.message)
     if (trouble := _trouble(after)) and not _trouble(before):
-        yield Tell("Warning", "PodsPending", trouble)
+        yield EmitEvent("Warning", "PodsPending", trouble)
     if after.last_checkpoint_step is not None and before.last_checkpoint_step is None:
-        yield Tell("Normal", "FirstCheckpoint", f"step {after.last_checkpoint_step}: from here on nothing is lost")
+        yield EmitEvent("Normal", "FirstCheckpoint", f"step {after.last_checkpoint_step}: from here on nothing is lost")
     for action in actions:
         if isinstance(action, Scale):
-            yield Tell("Normal", "Scaled", f"worker pods of {action.cluster}: {action.before} to {action.after}")
+            yield EmitEvent("Normal", "Scaled", f"worker pods of {action.cluster}: {action.before} to {action.after}")
         if isinstance(action, Create) and action.value["kind"] == "RayJob" and after.attempt != before.attempt:
-            yield Tell(
+            yield EmitEvent(
                 "Normal", "AttemptStarted", f"attempt {after.attempt} as RayJob {action.value['metadata']['name']}"
             )
 
@@ -34,7 +34,7 @@ def _trouble(status: JobStatus) -> str:
     return ready.message if ready is not None and ready.status == "False" else ""
 
 
-def _words(status: JobStatus) -> str:
+def _note(status: JobStatus) -> str:
     failure = status.last_failure
     if status.phase in _TROUBLE and failure is not None:
         then = f"; next attempt at {status.next_attempt_time}" if status.next_attempt_time else ""

@@ -13,9 +13,9 @@ from typing import Any
 import kopf
 from prometheus_client import REGISTRY
 
-from jobs.controller.apply import step
 from jobs.controller.cache import Cache, Key, slim_ray_cluster, slim_ray_job
 from jobs.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS, JobsCollector
+from jobs.controller.reconcile import reconcile
 from jobs.controller.work_queue import WorkQueue
 from jobs.errors import F2LLMError, StaleObject
 from jobs.kube.api import KubeApi
@@ -120,7 +120,7 @@ class _Operator:
             try:
                 with RECONCILE_SECONDS.time():
                     again = await asyncio.to_thread(
-                        step, self._api, self._config, resource, self._look, now=datetime.now(UTC)
+                        reconcile, self._api, self._config, resource, self._observe, now=datetime.now(UTC)
                     )
             except Exception as error:  # at this boundary anything is written down and tried again later
                 RECONCILE_FAILURES.labels(type(error).__name__).inc()
@@ -155,11 +155,11 @@ class _Operator:
             for uid in self._api.uids(kind, namespace=namespace, selector=selector)
         }
 
-    def _look(self, resource: Mapping[str, Any], status: JobStatus) -> Observed:
+    def _observe(self, resource: Mapping[str, Any], status: JobStatus) -> Observed:
         observed = self._cache.of(resource, status)
         if not (status.active and observed.has_ended):
             return observed
-        # The driver's last words may still be on their way to the watch; how an attempt ended is judged once.
+        # The driver's last report may still be on its way to the watch; an attempt is closed once.
         namespace, name = key_of(resource)
         config_map = self._api.get("ConfigMap", progress_name(name), namespace=namespace)
         attempt = attempt_id(resource["metadata"]["uid"], status.attempt)

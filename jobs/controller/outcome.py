@@ -1,4 +1,4 @@
-"""How an attempt ended, and what follows from it."""
+"""How an attempt ended, and whether its driver is alive."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,8 +11,8 @@ from jobs.manifests.operator_config import OperatorConfig
 from ray_app.run_directory.status import Phase
 
 
-class End(Enum):
-    """SUCCEEDED is the job's end; STOPPED was asked for; FAILED has an Ending with the reason."""
+class Result(Enum):
+    """SUCCEEDED is the job's end; STOPPED was asked for; FAILED comes with the reason."""
 
     SUCCEEDED = "succeeded"
     STOPPED = "stopped"
@@ -20,10 +20,10 @@ class End(Enum):
 
 
 @dataclass(frozen=True)
-class Ending:
-    """`retryable`: another attempt may go better."""
+class Outcome:
+    """How an attempt ended. `retryable`: another attempt may succeed."""
 
-    end: End
+    result: Result
     error_class: str = ""
     reason: str = ""
     message: str = ""
@@ -31,8 +31,8 @@ class Ending:
     retryable: bool = False
 
 
-_LOST = "infrastructure"
-# What KubeRay gives as the reason, where the driver itself said nothing of its end.
+_INFRASTRUCTURE = "infrastructure"
+# KubeRay's reasons, for a driver that did not report its own end.
 _BY_REASON = {
     "DeadlineExceeded": ("user", False, "the RayJob ran into its deadline", "raise the deadline"),
     "PreRunningDeadlineExceeded": ("capacity", True, "the pods did not come up in time", "see `kubectl get pods`"),
@@ -40,41 +40,45 @@ _BY_REASON = {
 }
 
 
-def ending_of(observed: Observed, *, had_ray_job: bool, silent: bool) -> Ending | None:
+def outcome_of(observed: Observed, *, had_ray_job: bool, heartbeat_lost: bool) -> Outcome | None:
     """The end of the attempt under way; None while it goes on, or has not begun.
 
-    `had_ray_job`: its RayJob was there once, so that one that is not there is gone. `silent`: its driver was given up.
+    `had_ray_job`: its RayJob existed once, so that a missing one was deleted. `heartbeat_lost`: its driver is given up.
     """
     if observed.ray_job is None:
         return _failed("RayJobDeleted", "the RayJob was deleted while it ran") if had_ray_job else None
     if not observed.has_ended:
-        return _from_driver(observed) or _failed("NoContact", "the driver is not heard any more") if silent else None
+        return (
+            _from_driver(observed) or _failed("DriverHeartbeatLost", "the driver sends no heartbeat any more")
+            if heartbeat_lost
+            else None
+        )
     status = observed.ray_job.get("status", {})
     if status.get("jobStatus") == "SUCCEEDED":
-        return Ending(End.SUCCEEDED)
+        return Outcome(Result.SUCCEEDED)
     return _from_driver(observed) or _from_kuberay(observed)
 
 
-def _from_driver(observed: Observed) -> Ending | None:
-    said = observed.driver_report
-    if said is None:
+def _from_driver(observed: Observed) -> Outcome | None:
+    report = observed.driver_report
+    if report is None:
         return None
-    if said.failure is not None:
-        failure = said.failure
-        return Ending(
-            End.FAILED, failure.error_class, failure.error, failure.message, failure.remedy, failure.retryable
+    if report.failure is not None:
+        failure = report.failure
+        return Outcome(
+            Result.FAILED, failure.error_class, failure.error, failure.message, failure.remedy, failure.retryable
         )
-    if said.run.phase is Phase.SUCCEEDED:
-        return Ending(End.SUCCEEDED)
-    return Ending(End.STOPPED) if said.run.phase is Phase.STOPPED else None
+    if report.run.phase is Phase.SUCCEEDED:
+        return Outcome(Result.SUCCEEDED)
+    return Outcome(Result.STOPPED) if report.run.phase is Phase.STOPPED else None
 
 
-def _from_kuberay(observed: Observed) -> Ending:
+def _from_kuberay(observed: Observed) -> Outcome:
     status = (observed.ray_job or {}).get("status", {})
     reason, message = status.get("reason") or observed.deployment_status, status.get("message", "")
     if any(pod.out_of_memory for pod in observed.pods):
-        return Ending(
-            End.FAILED,
+        return Outcome(
+            Result.FAILED,
             "capacity",
             "OutOfMemory",
             "a pod used more memory than it may",
@@ -83,32 +87,33 @@ def _from_kuberay(observed: Observed) -> Ending:
         )
     if reason in _BY_REASON:
         error_class, retryable, words, remedy = _BY_REASON[reason]
-        return Ending(End.FAILED, error_class, reason, f"{words}: {message}".rstrip(": "), remedy, retryable)
+        return Outcome(Result.FAILED, error_class, reason, f"{words}: {message}".rstrip(": "), remedy, retryable)
     return _failed(reason, message or "the driver ended without a word")
 
 
-def _failed(reason: str, message: str) -> Ending:
+def _failed(reason: str, message: str) -> Outcome:
     remedy = "see `f2llm logs` and `kubectl get events`; the next attempt goes on from the last checkpoint"
-    return Ending(End.FAILED, _LOST, reason, message, remedy, retryable=True)
+    return Outcome(Result.FAILED, _INFRASTRUCTURE, reason, message, remedy, retryable=True)
 
 
-LAST_CHANCE = timedelta(minutes=1)
-"""Between noticing a silence and acting on it. Where it was the API server that was away, the driver, which tries every
-ten seconds, is heard again within this time.
+HEARTBEAT_GRACE = timedelta(minutes=1)
+"""Between a missed heartbeat and the end of the attempt. After an outage of the API server, the driver reports again
+within this time: it tries every ten seconds.
 """
 
 
-def listen(
+def check_heartbeat(
     status: JobStatus, observed: Observed, config: OperatorConfig, *, now: datetime
 ) -> tuple[JobStatus, float | None]:
-    """`status` with `silent_since`, and the seconds until the silence means more: 0 means that the driver is given up,
-    None that it has not said its first word yet, or has no pod to say it from.
+    """`status` with `heartbeat_missed_since`, and the seconds until the next consequence of a missing heartbeat.
+
+    0 means that the driver is given up, None that it has not reported yet, or has no pod to report from.
     """
     if observed.driver_report is None or observed.waits_for_quota:
-        return status.model_copy(update={"silent_since": None}), None
-    left = observed.driver_report.said + timedelta(seconds=config.contact_timeout_seconds) - now
+        return status.model_copy(update={"heartbeat_missed_since": None}), None
+    left = observed.driver_report.reported_at + timedelta(seconds=config.driver_heartbeat_timeout_seconds) - now
     if left > timedelta(0):
-        return status.model_copy(update={"silent_since": None}), left.total_seconds()
-    status = status.model_copy(update={"silent_since": status.silent_since or time_text(now)})
-    left = time_of(status.silent_since or "") + LAST_CHANCE - now
+        return status.model_copy(update={"heartbeat_missed_since": None}), left.total_seconds()
+    status = status.model_copy(update={"heartbeat_missed_since": status.heartbeat_missed_since or time_text(now)})
+    left = time_of(status.heartbeat_missed_since or "") + HEARTBEAT_GRACE - now
     return status, max(0.0, left.total_seconds())

@@ -1,4 +1,4 @@
-"""The status of a job from what is seen of it. Pure: the time is given, and the same sights give the same status."""
+"""The status of a job from what is observed. Pure: the time is an argument."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -140,9 +140,9 @@ def _degraded(status: JobStatus, wanted: int) -> _Judgment:
     failure = status.last_failure
     if status.phase is JobPhase.RETRYING and failure is not None:
         return _Judgment(ConditionType.DEGRADED, "True", "Retrying", failure.message)
-    if status.silent_since is not None:
-        message = f"the driver is not heard; missed since {status.silent_since}"
-        return _Judgment(ConditionType.DEGRADED, "True", "NoContact", message)
+    if status.heartbeat_missed_since is not None:
+        message = f"no heartbeat of the driver; missed since {status.heartbeat_missed_since}"
+        return _Judgment(ConditionType.DEGRADED, "True", "DriverHeartbeatLost", message)
     if status.phase is JobPhase.TRAINING and status.ready_replicas < wanted:
         message = f"{status.ready_replicas} of {wanted} workers are ready; training goes on with them"
         return _Judgment(ConditionType.DEGRADED, "True", "FewerWorkers", message)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ray_app.run_directory.status import RunStatus
 
-REPORT_KEY = "published"
+REPORT_KEY = "report"
 STOP_KEY = "stop"
 """Holds the id of the attempt that should write a checkpoint and end; the driver reads it in answers to its writes."""
 
@@ -30,20 +30,20 @@ def _this_minute() -> datetime:
 
 
 class DriverReport(BaseModel):
-    """`attempt` is naming.attempt_id; what another attempt said is not about this one. `said` is the driver's clock to
-    the minute, so that a driver with nothing new to say writes once a minute.
+    """`attempt` is names.attempt_id. `reported_at` is the driver's clock to the minute, so that a driver without news
+    writes once a minute: a heartbeat.
     """
 
     model_config = ConfigDict(frozen=True)
 
     attempt: str
     run: RunStatus
-    said: datetime = Field(default_factory=_this_minute)
+    reported_at: datetime = Field(default_factory=_this_minute)
     failure: ReportedFailure | None = None
 
 
 def driver_report_in(config_map: Mapping[str, Any] | None, *, attempt: str) -> DriverReport | None:
-    """What this attempt has said; None where it has not, or where somebody else wrote something else there."""
+    """The report of this attempt; None if there is none, or if the value is not a report."""
     text = ((config_map or {}).get("data") or {}).get(REPORT_KEY)
     if text is None:
         return None

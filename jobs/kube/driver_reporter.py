@@ -1,7 +1,7 @@
-"""The driver's words to the operator, from inside a pod: where the run is, every ten seconds, and what ended it.
+"""The driver's reports to the operator, from inside a pod: the status of the run every ten seconds, and its failure.
 
-Training never depends on it: where the API does not answer, the next words are said later. The answer to each write
-carries the operator's wish, so that the driver may write one ConfigMap and needs no other permission.
+Training never depends on it: if the API does not answer, a later report follows. The answer to each write carries the
+operator's request to stop, so that the driver may write one ConfigMap and needs no other permission.
 """
 
 import logging
@@ -21,34 +21,34 @@ if TYPE_CHECKING:
     from ray_app.run_directory.status import RunStatus
 
 EVERY_SECONDS = 10.0
-_LAST_WORDS_SECONDS = 60.0
+_FINAL_REPORT_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 Send = Callable[["DriverReport"], str]
-"""Writes the words; answers the id of the attempt that should stop, empty for none."""
+"""Writes a report; returns the id of the attempt that should stop, empty for none."""
 
 
 @contextmanager
 def driver_reporting() -> Iterator[Callable[["RunStatus"], None]]:
-    """What to call with each new status. Outside a pod of the operator's nothing happens.
+    """Reports each status that the yielded function is called with. Outside a pod of the operator nothing happens.
 
-    An F2LLMError that leaves the block is published with its class and raised.
+    An F2LLMError that leaves the block is reported with its class and raised.
     """
     name, attempt = os.environ.get("F2LLM_PROGRESS"), os.environ.get("F2LLM_ATTEMPT")
     if not name or not attempt:
         yield lambda status: None
         return
-    publisher = DriverReporter(_reporter_of(name), attempt, stop=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    publisher.start()
+    reporter = DriverReporter(_sender(name), attempt, stop=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    reporter.start()
     try:
-        yield publisher
+        yield reporter
     except F2LLMError as error:
-        publisher.end(error)
+        reporter.end(error)
         raise
-    publisher.end(None)
+    reporter.end(None)
 
 
-def _reporter_of(config_map: str) -> Send:
+def _sender(config_map: str) -> Send:
     """Writes reports into a ConfigMap, from inside a pod."""
     from jobs.kube.driver_report import REPORT_KEY, STOP_KEY
 
@@ -56,8 +56,8 @@ def _reporter_of(config_map: str) -> Send:
         from jobs.kube.api import connect
     api = connect()
 
-    def send(words: "DriverReport") -> str:
-        answer = api.patch("ConfigMap", config_map, {"data": {REPORT_KEY: words.model_dump_json()}})
+    def send(report: "DriverReport") -> str:
+        answer = api.patch("ConfigMap", config_map, {"data": {REPORT_KEY: report.model_dump_json()}})
         return str(answer.get("data", {}).get(STOP_KEY, ""))
 
     return send
@@ -71,9 +71,9 @@ class DriverReporter:
     ) -> None:
         self._send, self._attempt, self._stop, self._every_seconds = send, attempt, stop, every_seconds
         self._newest: RunStatus | None = None
-        self._asked = False
+        self._stop_requested = False
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="driver-reporter", daemon=True)
 
     def __call__(self, status: "RunStatus") -> None:
         self._newest = status
@@ -82,19 +82,19 @@ class DriverReporter:
         self._thread.start()
 
     def end(self, error: F2LLMError | None) -> None:
-        """Say the last words, for which it is worth trying for a while."""
+        """Send the final report; try for a while."""
         self._over.set()
         self._thread.join()
-        deadline = time.monotonic() + _LAST_WORDS_SECONDS
-        while not self._say(error) and time.monotonic() < deadline:
+        deadline = time.monotonic() + _FINAL_REPORT_SECONDS
+        while not self._report(error) and time.monotonic() < deadline:
             time.sleep(1.0)
 
     def _run(self) -> None:
         while not self._over.wait(self._every_seconds):
-            self._say(None)
+            self._report(None)
 
-    def _say(self, error: F2LLMError | None) -> bool:
-        """Send what is known; True where that worked or there is nothing to say."""
+    def _report(self, error: F2LLMError | None) -> bool:
+        """Send the newest status; True if that worked or there is nothing to report."""
         from jobs.kube.driver_report import DriverReport, ReportedFailure
         from ray_app.run_directory.status import RunStatus
 
@@ -111,11 +111,11 @@ class DriverReporter:
         if status is None:
             return True
         try:
-            wish = self._send(DriverReport(attempt=self._attempt, run=status, failure=failure))
+            stop_request = self._send(DriverReport(attempt=self._attempt, run=status, failure=failure))
         except F2LLMError as trouble:
             _log.warning("progress was not published: %s", trouble.message)
             return False
-        if wish == self._attempt and not self._asked:
-            self._asked = True
+        if stop_request == self._attempt and not self._stop_requested:
+            self._stop_requested = True
             self._stop()
         return True

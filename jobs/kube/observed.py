@@ -77,7 +77,9 @@ class Observed:
         """Without the words of a driver whose pods Kueue took away since. A driver's clock shows minutes."""
         if self.driver_report is None or self.ray_job is None or self.waits_for_quota:
             return self
-        old = not self.deployment_status or (self.begun and self.driver_report.said < self.begun.replace(second=0))
+        old = not self.deployment_status or (
+            self.begun and self.driver_report.reported_at < self.begun.replace(second=0)
+        )
         return replace(self, driver_report=None) if old else self
 
     @property

@@ -84,7 +84,9 @@ class JobStatus(_StatusPart):
     checkpoint_at_start: int = Field(0, description="Step of the newest checkpoint when the attempt began.")
     next_attempt_time: str | None = Field(None, description="When a failed attempt is followed by another.")
     stop_requested_time: str | None = Field(None, description="When the attempt was asked to stop.")
-    silent_since: str | None = Field(None, description="Since when the driver is missed: no word within its time.")
+    heartbeat_missed_since: str | None = Field(
+        None, description="Since when the driver is missed: no report within driver_heartbeat_timeout_seconds."
+    )
     started_time: str | None = Field(None, description="When the attempt was counted.")
     replicas: int = Field(0, description="Worker pods that are there.")
     ready_replicas: int = Field(0, description="Worker pods that are ready.")

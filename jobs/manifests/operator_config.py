@@ -83,8 +83,9 @@ class OperatorConfig(Section):
     start_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
         600, description="How long all worker pods may take before a job starts with fewer, where its min allows it."
     )
-    contact_timeout_seconds: Annotated[int, Field(ge=120)] = Field(
-        600, description="How long a driver may be silent before its attempt is given up and another one made."
+    driver_heartbeat_timeout_seconds: Annotated[int, Field(ge=120)] = Field(
+        600,
+        description="Time without a heartbeat of the driver before its attempt counts as failed and another starts.",
     )
     retry_seconds: Annotated[int, Field(ge=1)] = Field(10, description="Wait after the first failed attempt; doubles.")
     retry_seconds_most: Annotated[int, Field(ge=1)] = Field(600, description="Longest wait after a failed attempt.")

@@ -38,7 +38,7 @@ class Life:
         first.says(Phase.FAILED, step=7, total_steps=20, last_checkpoint_step=5, failure=failure(retryable=True))
         self.over(first)
         second = self.attempt(2)
-        self.change({"suspend": True}, until=lambda: second.wish().endswith("/2"))
+        self.change({"suspend": True}, until=lambda: second.stop_request().endswith("/2"))
         second.says(Phase.STOPPED, step=9, total_steps=20, last_checkpoint_step=9)
         self.over(second)
         self.until(lambda: self.status.phase is JobPhase.SUSPENDED)

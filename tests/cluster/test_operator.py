@@ -107,7 +107,7 @@ def test_a_suspended_job_stops_and_a_resumed_one_starts_again(api: KubeApi, subm
     kuberay = trains(api, name := submit())
 
     api.patch("EmbeddingJob", name, {"spec": {"suspend": True}})
-    wait_for(lambda: kuberay.wish().endswith("/1"), "the wish to stop")
+    wait_for(lambda: kuberay.stop_request().endswith("/1"), "the wish to stop")
     kuberay.says(Phase.STOPPED, step=7, total_steps=20, last_checkpoint_step=7)
     kuberay.ends(succeeded=False)
     reaches(api, name, JobPhase.SUSPENDED)
@@ -158,7 +158,7 @@ def test_a_job_that_trains_is_suspended_though_its_profile_is_gone(api: KubeApi,
     kuberay = trains(api, name := submit())
 
     api.patch("EmbeddingJob", name, {"spec": {"cluster": {"profiles": ["nowhere"]}, "suspend": True}})
-    wait_for(lambda: kuberay.wish().endswith("/1"), "the wish to stop")
+    wait_for(lambda: kuberay.stop_request().endswith("/1"), "the wish to stop")
     kuberay.says(Phase.STOPPED, step=7, total_steps=20, last_checkpoint_step=7)
     kuberay.ends(succeeded=False)
     suspended = reaches(api, name, JobPhase.SUSPENDED)

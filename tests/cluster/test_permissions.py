@@ -66,7 +66,7 @@ def live(plane: ControlPlane, api: KubeApi, kubectl: Kubectl, name: str) -> None
     api.patch("EmbeddingJob", name, {"spec": {"workers": {"replicas": 1}}})
     wait_for(lambda: kuberay.replicas() == 1, "scaled", seconds=SECONDS)
     api.patch("EmbeddingJob", name, {"spec": {"suspend": True}})
-    wait_for(lambda: kuberay.wish() != "", "asked to stop", seconds=SECONDS)
+    wait_for(lambda: kuberay.stop_request() != "", "asked to stop", seconds=SECONDS)
     kuberay.says(Phase.STOPPED, step=9, total_steps=20)
     kuberay.status(jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed")
     wait_for(lambda: api.get("RayJob", f"{name}-1") is None, "the RayJob is deleted", seconds=SECONDS)

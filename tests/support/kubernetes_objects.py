@@ -50,9 +50,9 @@ def pods(ready: int = 2, waiting: int = 0, *, attempt: int = 1) -> tuple[Pod, ..
 def said(
     phase: Phase = Phase.TRAINING, *, attempt: int = 1, failure: ReportedFailure | None = None, **run: Any
 ) -> DriverReport:
-    """What the driver of an attempt published."""
+    """The report of an attempt's driver."""
     values = {"name": "job", "phase": phase, "step": 5, "total_steps": 10, "workers": 2, **run}
-    return DriverReport(attempt=attempt_id(UID, attempt), run=RunStatus(**values), said=NOW, failure=failure)
+    return DriverReport(attempt=attempt_id(UID, attempt), run=RunStatus(**values), reported_at=NOW, failure=failure)
 
 
 def failure(*, retryable: bool) -> ReportedFailure:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from jobs.controller.apply import step
 from jobs.controller.cache import Cache, Key, slim_ray_cluster, slim_ray_job
+from jobs.controller.reconcile import reconcile
 from jobs.kube.api import KubeApi, Object
 from jobs.kube.names import JOB_LABEL
 from jobs.kube.observed import Observed, pod_of
@@ -35,11 +35,11 @@ class MortalApi(KubeApi):
         return super()._json(method, path, *rest)
 
 
-def look_once(api: KubeApi, name: str, facts: OperatorConfig, *, now: datetime) -> None:
+def look_once(api: KubeApi, name: str, config: OperatorConfig, *, now: datetime) -> None:
     """What the operator does when something happened to the job: it sees all there is, decides and acts."""
     resource = api.get("EmbeddingJob", name)
     assert resource is not None
-    step(api, facts, resource, _seen_by(api), now=now)
+    reconcile(api, config, resource, _seen_by(api), now=now)
 
 
 def _seen_by(api: KubeApi) -> Callable[[Mapping[str, Any], JobStatus], Observed]:

@@ -140,6 +140,6 @@ class KubeRay:
         body = {"data": {REPORT_KEY: words.model_dump_json()}}
         self._api.patch("ConfigMap", progress_name(self._job), body)
 
-    def directive(self) -> str:
+    def stop_request(self) -> str:
         config_map = self._api.get("ConfigMap", progress_name(self._job)) or {}
         return str((config_map.get("data") or {}).get("stop", ""))

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.controller.actions import Action, Create, DeleteRayJob, RequestStop, Scale
+from jobs.controller.decision import Decision
+from jobs.controller.decision import decide as decide_about
 from jobs.controller.events import events
-from jobs.controller.reconcile import Decision, reconcile
 from jobs.controller.status import time_of, time_text
 from jobs.document.yaml12 import write_yaml
 from jobs.kube.driver_report import DriverReport
@@ -39,7 +40,7 @@ def decide(
     config: OperatorConfig | None = None,
 ) -> Decision:
     moment = NOW + timedelta(seconds=seconds)
-    return reconcile(resource(spec, generation=generation), status, config or OperatorConfig(), observed, now=moment)
+    return decide_about(resource(spec, generation=generation), status, config or OperatorConfig(), observed, now=moment)
 
 
 def kinds(actions: tuple[Action, ...]) -> list[str]:
@@ -246,7 +247,7 @@ def test_resuming_before_the_run_has_stopped_lets_it_stop_and_starts_it_again() 
     assert made(again) == ["job-2"]
 
 
-def test_an_operator_that_died_before_it_deleted_a_judged_attempt_deletes_it_later() -> None:
+def test_an_operator_that_died_before_it_deleted_a_closed_attempt_deletes_it_later() -> None:
     judged = under_way(active=False, phase=JobPhase.RETRYING)
 
     assert decide(judged, TRAINS).actions == (DeleteRayJob("job-1"),)
@@ -322,12 +323,12 @@ def begun(deployment: str, *, seconds: float, **status: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("last_words", [Phase.TRAINING, Phase.STOPPED])
 @pytest.mark.parametrize("held", [HELD, ray_job("Suspending"), ray_job("Suspended")], ids=["held", "going", "let go"])
 def test_a_job_that_gave_way_is_not_missed_however_long_it_waits(held: dict[str, Any], last_words: Phase) -> None:
-    missed = under_way(silent_since=time_text(NOW))
+    missed = under_way(heartbeat_missed_since=time_text(NOW))
 
     decision = decide(missed, Observed(held, None, (), said(last_words)), seconds=24 * AN_HOUR)
 
     assert (decision.status.phase, decision.status.active) == (JobPhase.QUEUED, True)
-    assert decision.status.silent_since is None
+    assert decision.status.heartbeat_missed_since is None
     assert not decision.actions
     assert decision.seconds is None
 
@@ -346,14 +347,14 @@ def test_what_a_driver_said_before_it_gave_way_counts_no_more_once_another_may_b
         return decide(under_way(phase=JobPhase.QUEUED), Observed(ray_job, None, waiting, words), seconds=seconds)
 
     old = said(last_words)
-    new = said().model_copy(update={"said": (NOW + timedelta(seconds=AN_HOUR)).replace(second=0)})
+    new = said().model_copy(update={"reported_at": (NOW + timedelta(seconds=AN_HOUR)).replace(second=0)})
     let_go = look({**ray_job(""), "spec": {"suspend": False}}, old, AN_HOUR)
     starts = look(begun("Initializing", seconds=AN_HOUR), old, 2 * AN_HOUR)
     fails = look(begun("Failed", seconds=AN_HOUR, jobStatus="FAILED", reason="AppFailed"), old, 2 * AN_HOUR)
     trains = look(begun("Running", seconds=AN_HOUR), new, AN_HOUR + 30)
 
     for decision in (let_go, starts):
-        assert (decision.status.phase, decision.status.silent_since) == (JobPhase.STARTING, None)
+        assert (decision.status.phase, decision.status.heartbeat_missed_since) == (JobPhase.STARTING, None)
     assert fails.status.last_failure is not None
     assert trains.status.phase is JobPhase.TRAINING
 
@@ -502,7 +503,7 @@ def test_whatever_happens_attempts_only_grow_and_only_one_is_made_at_a_time(
         status = decision.status
 
 
-SILENT = timedelta(seconds=OperatorConfig().contact_timeout_seconds)
+SILENT = timedelta(seconds=OperatorConfig().driver_heartbeat_timeout_seconds)
 
 
 def test_a_driver_that_is_silent_for_too_long_gets_a_last_chance_and_is_then_replaced() -> None:
@@ -510,12 +511,12 @@ def test_a_driver_that_is_silent_for_too_long_gets_a_last_chance_and_is_then_rep
     early = decide(missed.status, TRAINS, seconds=SILENT.total_seconds() + 59)
     late = decide(missed.status, TRAINS, seconds=SILENT.total_seconds() + 60)
 
-    assert condition(missed, ConditionType.DEGRADED) == ("True", "NoContact")
+    assert condition(missed, ConditionType.DEGRADED) == ("True", "DriverHeartbeatLost")
     assert (missed.actions, missed.seconds) == ((), 60)
     assert (early.status.active, early.seconds) == (True, 1)
     assert late.status.phase is JobPhase.RETRYING
     assert late.status.last_failure is not None
-    assert late.status.last_failure.reason == "NoContact"
+    assert late.status.last_failure.reason == "DriverHeartbeatLost"
     assert late.actions == (DeleteRayJob("job-1"),)
 
 
@@ -523,11 +524,11 @@ def test_a_driver_that_is_heard_again_goes_on() -> None:
     """As after an API server that was away for longer than a driver may be silent."""
     missed = decide(under_way(), TRAINS, seconds=SILENT.total_seconds() + 5000)
     moment = NOW + SILENT + timedelta(seconds=5010)
-    heard = Observed(ray_job(), ray_cluster(), pods(), said().model_copy(update={"said": moment}))
+    heard = Observed(ray_job(), ray_cluster(), pods(), said().model_copy(update={"reported_at": moment}))
 
     again = decide(missed.status, heard, seconds=SILENT.total_seconds() + 5070)
 
-    assert (again.status.active, again.status.silent_since) == (True, None)
+    assert (again.status.active, again.status.heartbeat_missed_since) == (True, None)
     assert condition(again, ConditionType.DEGRADED) == ("False", "AsWanted")
 
 

@@ -1,0 +1,227 @@
+"""The decision: from a stored job and what is observed to a new status and actions. Pure.
+
+An attempt goes through three states, all of them in the status, so that an operator that dies between any two of its
+writes resumes: counted (`attempt` grew, `active`), under way (`rayJobUid` is known), closed (not `active`). The
+status is written before any action, and each action may run twice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, RequestStop
+from jobs.controller.outcome import Outcome, Result, check_heartbeat, outcome_of
+from jobs.controller.scaling import scale
+from jobs.controller.status import observe, sentence, time_of, time_text, with_conditions
+from jobs.document.job import EmbeddingJob
+from jobs.document.yaml12 import read_yaml
+from jobs.errors import ConfigError
+from jobs.kube.names import attempt_id, attempt_name
+from jobs.kube.observed import Observed
+from jobs.kube.resource import document_of
+from jobs.kube.status import JobFailure, JobPhase, JobStatus
+from jobs.manifests.job import attempt_objects, standing_objects
+from jobs.manifests.operator_config import OperatorConfig
+
+_FROM_THE_START: Mapping[str, Any] = {"message": "", "next_attempt_time": None, "fruitless_attempts": 0}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Write `status` first, then do the actions in order; reconcile again after `seconds` if that is not None."""
+
+    status: JobStatus
+    actions: tuple[Action, ...] = ()
+    seconds: float | None = None
+
+
+def decide(
+    resource: Mapping[str, Any], status: JobStatus, config: OperatorConfig, observed: Observed, *, now: datetime
+) -> Decision:
+    """Decide what a job needs. `status` is the one that `resource` carries."""
+    generation, observed = resource["metadata"]["generation"], observed.since_begun()
+    job, refusal = _document(resource, config, observed)
+    # What is wrong may have been put right, in the document or, where that was refused, in the operator's settings.
+    if status.phase is JobPhase.FAILED and (generation != status.observed_generation or status.last_failure is None):
+        status = status.model_copy(update={"phase": JobPhase.PENDING, **_FROM_THE_START})
+    if job is None:
+        status = status.model_copy(update={"observed_generation": generation})
+        stays = status.active or status.phase.is_end or status.phase is JobPhase.SUSPENDED
+        decision = Decision(status if stays else _refused(status, refusal))
+    else:
+        status = observe(status, job, observed, generation=generation)
+        decision = _Job(job, refusal, resource["metadata"]["uid"], config, observed, now).next_step(status)
+    wanted = job.spec.workers.replicas if job else 0
+    status = with_conditions(decision.status, observed, wanted=wanted, refusal=refusal, now=now)
+    return Decision(status, decision.actions, decision.seconds)
+
+
+def _document(
+    resource: Mapping[str, Any], config: OperatorConfig, observed: Observed
+) -> tuple[EmbeddingJob | None, str]:
+    """What to go by, and why no attempt can be made of it, empty where one can.
+
+    Where what is stored makes no sense, it is the document that the newest attempt began with, None where none has.
+    """
+    job = None
+    try:
+        job = document_of(resource)
+        config.profiles_of(job.spec.cluster)
+    except ConfigError as error:
+        return job or _begun_with(resource, observed), sentence(error.message, error.remedy)
+    return job, ""
+
+
+def _begun_with(resource: Mapping[str, Any], observed: Observed) -> EmbeddingJob | None:
+    """The document of the newest attempt, with the current `suspend`."""
+    if not observed.document:
+        return None
+    try:
+        spec = read_yaml(observed.document, "the attempt's document").value["spec"]
+        return document_of({**resource, "spec": {**spec, "suspend": resource["spec"].get("suspend", False)}})
+    except ConfigError:
+        return None  # of an operator with other rules
+
+
+@dataclass(frozen=True)
+class _Job:
+    job: EmbeddingJob
+    refusal: str
+    uid: str
+    config: OperatorConfig
+    observed: Observed
+    now: datetime
+
+    def next_step(self, status: JobStatus) -> Decision:
+        if status.active:
+            status, left = check_heartbeat(status, self.observed, self.config, now=self.now)
+            outcome = outcome_of(self.observed, had_ray_job=bool(status.ray_job_uid), heartbeat_lost=left == 0)
+            if outcome is not None:
+                return self._close_attempt(status, outcome)
+            return _no_later_than(self._continue_attempt(status), left)
+        if status.phase.is_end:  # another attempt at the same document would end the same way
+            return Decision(status)
+        if self.observed.ray_job is not None:  # of a closed attempt: an operator died before it deleted the RayJob
+            return Decision(status, (DeleteRayJob(attempt_name(self.job.metadata.name, status.attempt)),))
+        if self.job.spec.suspend:
+            return Decision(self._suspended(status))
+        return Decision(_refused(status, self.refusal)) if self.refusal else self._start_when_due(status)
+
+    def _continue_attempt(self, status: JobStatus) -> Decision:
+        """An attempt under way: created if it does not exist yet, stopped if the job is suspended, else scaled."""
+        if self.observed.ray_job is None:
+            if self.job.spec.suspend:
+                return Decision(self._suspended(status.model_copy(update={"active": False})))
+            return Decision(status, () if self.refusal else tuple(self._create_objects(status.attempt)))
+        if self.job.spec.suspend:
+            return self._stop(status)
+        if self.refusal or status.stop_requested_time is not None:  # nothing to go by, or the driver is leaving
+            return Decision(status)
+        counted = time_of(status.started_time or time_text(self.now))
+        waited = self.now - (self.now if self.observed.waits_for_quota else self.observed.begun or counted)
+        limit = timedelta(seconds=self.config.start_timeout_seconds)
+        change = scale(self.job, self.observed, attempt=status.attempt, waited_too_long=waited >= limit)
+        left = (limit - waited).total_seconds() if status.phase is JobPhase.STARTING else 0
+        return Decision(status, () if change is None else (change,), left if left > 0 else None)
+
+    def _stop(self, status: JobStatus) -> Decision:
+        """Stop an attempt after a checkpoint; one that trains nothing (yet), or takes too long, just ends."""
+        name = attempt_name(self.job.metadata.name, status.attempt)
+        status = status.model_copy(update={"phase": JobPhase.SUSPENDING, "message": "writing a checkpoint"})
+        if self.observed.driver_report is None or self.observed.waits_for_quota:
+            return Decision(status.model_copy(update={"active": False}), (DeleteRayJob(name),))
+        if status.stop_requested_time is None:
+            status = status.model_copy(update={"stop_requested_time": time_text(self.now)})
+        begun = time_of(status.stop_requested_time or time_text(self.now))
+        left = (begun + timedelta(seconds=self.job.spec.cluster.stop_timeout_seconds) - self.now).total_seconds()
+        if left <= 0:
+            status = status.model_copy(update={"active": False, "message": "gave up waiting for a checkpoint"})
+            return Decision(status, (DeleteRayJob(name),))
+        request = attempt_id(self.uid, status.attempt)
+        return Decision(status, () if self.observed.stop_request == request else (RequestStop(request),), left)
+
+    def _close_attempt(self, status: JobStatus, outcome: Outcome) -> Decision:
+        """An attempt has ended: the job's end, a requested stop, or a failure with or without another attempt."""
+        status = status.model_copy(
+            update={"active": False, "stop_requested_time": None, "heartbeat_missed_since": None}
+        )
+        if outcome.result is Result.SUCCEEDED:
+            return Decision(status.model_copy(update={"phase": JobPhase.SUCCEEDED, "message": ""}))
+        delete = DeleteRayJob(attempt_name(self.job.metadata.name, status.attempt))
+        if outcome.result is Result.STOPPED or self.job.spec.suspend:
+            phase = JobPhase.SUSPENDING if self.job.spec.suspend else JobPhase.PENDING
+            return Decision(status.model_copy(update={"phase": phase, "message": "", "eta": ""}), (delete,))
+        gained = (status.last_checkpoint_step or 0) > status.checkpoint_at_start
+        fruitless = 1 if gained else status.fruitless_attempts + 1
+        failure = JobFailure(
+            attempt=status.attempt,
+            error_class=outcome.error_class,
+            reason=outcome.reason,
+            message=outcome.message,
+            remedy=outcome.remedy,
+            time=time_text(self.now),
+        )
+        status = status.model_copy(update={"last_failure": failure, "fruitless_attempts": fruitless})
+        if not outcome.retryable or fruitless > self.job.spec.cluster.max_retries:
+            status = status.model_copy(update={"phase": JobPhase.FAILED, "message": outcome.message})
+            return Decision(status, (delete,))
+        wait = backoff_seconds(self.config, fruitless)
+        update = {
+            "phase": JobPhase.RETRYING,
+            "message": f"attempt {status.attempt} failed: {outcome.message}",
+            "next_attempt_time": time_text(self.now + timedelta(seconds=wait)),
+        }
+        return Decision(status.model_copy(update=update), (delete,), wait)
+
+    def _start_when_due(self, status: JobStatus) -> Decision:
+        """The next attempt, once its time has come and no pod of an earlier one is left to write beside it."""
+        if self.observed.pods:
+            message = f"waiting for pods of an earlier attempt to end: {len(self.observed.pods)} left"
+            return Decision(status.model_copy(update={"message": message}))
+        due = time_of(status.next_attempt_time) if status.next_attempt_time else self.now
+        if (left := (due - self.now).total_seconds()) > 0:
+            return Decision(status, (), left)
+        update = {
+            "attempt": status.attempt + 1,
+            "active": True,
+            "ray_job_uid": "",
+            "ray_cluster": "",
+            "started_time": time_text(self.now),
+            "next_attempt_time": None,
+            "stop_requested_time": None,
+            "checkpoint_at_start": status.last_checkpoint_step or 0,
+            "phase": JobPhase.STARTING,
+            "message": "",
+        }
+        status = status.model_copy(update=update)
+        return Decision(status, tuple(self._create_objects(status.attempt)))
+
+    def _suspended(self, status: JobStatus) -> JobStatus:
+        if self.observed.pods:
+            message = f"waiting for pods to end: {len(self.observed.pods)} left"
+            return status.model_copy(update={"phase": JobPhase.SUSPENDING, "message": message})
+        update = {"phase": JobPhase.SUSPENDED, "message": "", "next_attempt_time": None, "fruitless_attempts": 0}
+        return status.model_copy(update=update)
+
+    def _create_objects(self, attempt: int) -> list[Action]:
+        standing = standing_objects(self.job, self.config, uid=self.uid)
+        of_attempt = attempt_objects(self.job, self.config, attempt=attempt, uid=self.uid)
+        return [*map(Apply, standing), *map(Create, of_attempt)]
+
+
+def _no_later_than(decision: Decision, seconds: float | None) -> Decision:
+    """The same decision, with the next reconciliation after `seconds` at the latest."""
+    known = [each for each in (decision.seconds, seconds) if each is not None]
+    return Decision(decision.status, decision.actions, min(known, default=None))
+
+
+def backoff_seconds(config: OperatorConfig, fruitless: int) -> float:
+    """Doubles with each failed attempt in a row, up to a bound."""
+    return float(min(config.retry_seconds_most, config.retry_seconds * 2 ** min(fruitless - 1, 30)))
+
+
+def _refused(status: JobStatus, refusal: str) -> JobStatus:
+    """Failed by its document and by no attempt, so that there is no failure to tell of."""
+    update = {**_FROM_THE_START, "phase": JobPhase.FAILED, "message": refusal, "last_failure": None}
+    return status.model_copy(update=update)
