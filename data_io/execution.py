@@ -1,16 +1,19 @@
-"""How a long task is run, one piece at a time or several at once, and what it says in the meantime."""
+"""How a long job is run, one task at a time or several at once, and the progress lines that it says."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-P = TypeVar("P")
+T = TypeVar("T")
 R = TypeVar("R")
 
 Say = Callable[[str], None]
 """Takes a line of text for a person."""
 Executor = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
-"""Applies a function to independent pieces in any order, yields each piece with its result. All of it must pickle."""
+"""Applies a function to independent tasks, in any order, and yields each task with its result.
+
+The function, the tasks and the results must pickle. The first error of a task ends the iteration and is raised there.
+"""
 _LINE_SECONDS = 5.0
 
 
@@ -18,37 +21,40 @@ def silent(_text: str) -> None:
     """A `Say` that drops the text."""
 
 
-def in_process(function: Callable[[P], R], pieces: Iterable[P]) -> Iterator[tuple[P, R]]:
-    """A `Executor` that does one piece after the other, here."""
-    for piece in pieces:
-        yield piece, function(piece)
+def in_process(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """An `Executor` that does one task after the other in this process."""
+    for task in tasks:
+        yield task, function(task)
 
 
-class Pace:
-    """Says how fast something goes and how long it will still take, at most every few seconds."""
+class ProgressLine:
+    """Says rows, rows per second, share and time left of a stage, at most every five seconds.
 
-    def __init__(self, what: str, total_bytes: int, say: Say, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._what, self._total, self._say, self._clock = what, total_bytes, say, clock
+    `total` is the work of the whole stage, in any unit (bytes, rows, row groups); nothing is said where it is 0.
+    """
+
+    def __init__(self, stage: str, total: int, say: Say, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stage, self._total, self._say, self._clock = stage, total, say, clock
         self._began = self._said = clock()
-        self._bytes = self._rows = 0
+        self._done = self._rows = 0
 
-    def __call__(self, rows: int, size: int) -> None:
-        """`rows` more are done, which are `size` of the bytes in all."""
+    def advance(self, rows: int, amount: int) -> None:
+        """Count `rows` more rows, which are `amount` of `total`."""
         self._rows += rows
-        self._bytes += size
+        self._done += amount
         now = self._clock()
-        if now - self._said < _LINE_SECONDS or not self._total or not self._bytes:
+        if now - self._said < _LINE_SECONDS or not self._total or not self._done:
             return
         self._said = now
-        share, seconds = min(1.0, self._bytes / self._total), now - self._began
+        share, seconds = min(1.0, self._done / self._total), now - self._began
         self._say(
-            f"{self._what}: {self._rows:,} rows, {self._rows / seconds:,.0f} rows/s, {share:.0%}, "
+            f"{self._stage}: {self._rows:,} rows, {self._rows / seconds:,.0f} rows/s, {share:.0%}, "
             f"about {duration_text(seconds / share - seconds)} left"
         )
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds as people say them: 40 s, 12 min, 3 h 20 min."""
+    """A duration in words: 40 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -37,14 +37,16 @@ class HeldOut:
 
 @dataclass
 class SplitCounts:
-    """What `training_rows` did, filled while its rows are drawn."""
+    """What became of a source's rows, filled while they are drawn: numbers of rows, and of replaced negatives."""
 
     kept: int = 0
     held_out: int = 0
     dropped: int = 0
     replaced_negatives: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows of a public source that were left out, by the reason."""
+    """Rows that were left out before the split, by the reason."""
+    repeated: int = 0
+    """Of the kept rows, those that were left out of the shards for an equal query and positive."""
 
     def add(self, other: "SplitCounts") -> None:
         """Count what another part of the same source did as well."""
@@ -53,6 +55,7 @@ class SplitCounts:
         self.dropped += other.dropped
         self.replaced_negatives += other.replaced_negatives
         self.left_out = dict(Counter(self.left_out) + Counter(other.left_out))
+        self.repeated += other.repeated
 
 
 class HeldOutChoice:

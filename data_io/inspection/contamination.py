@@ -15,7 +15,7 @@ from data_io.dataset.manifest import Manifest, SourceEntry, load_manifest
 from data_io.dataset.reader import Reader
 from data_io.dataset.schema import text_key
 from data_io.errors import ConfigError
-from data_io.execution import Pace, Say, silent
+from data_io.execution import ProgressLine, Say, silent
 from data_io.inspection.contamination_report import (
     ContaminationReport,
     Counts,
@@ -155,14 +155,14 @@ class _Scan:
         self._roles = _ROLES[:1] if entry.kind is Kind.CLASSIFICATION else _ROLES
 
     def read(self, reader: Reader, groups: Sequence[int], say: Say) -> None:
-        pace = Pace(self._entry.name, len(groups), say)
+        line = ProgressLine(self._entry.name, len(groups), say)
         for group in groups:
             table = reader.read(self._entry.name, group, list(self._roles))
             columns = [table.column(role).to_pylist() for role in self._roles]
             for row, texts in enumerate(zip(*columns, strict=True)):
                 self._row(group, row, texts)
             self.rows_read += len(table)
-            pace(len(table), 1)
+            line.advance(len(table), 1)
 
     def _row(self, group: int, row: int, texts: Iterable[str]) -> None:
         met: dict[int, set[str]] = {}

@@ -1,13 +1,17 @@
-"""Sources of any size as shards: in bounded memory, in independent pieces, and resumable after every one of them.
+"""Sources of any size as shards: in bounded memory, in independent tasks, and resumable after each of them.
 
-An external sort. Every piece of a source's input is spilled into buckets of the rows' keys; the rows that are left in
-each bucket when repeated ones are removed are counted, which says where every shard begins; then ranges of shards are
-written, each from the buckets that it overlaps. What a piece of work leaves is decided by its input alone, and a
-record says when it is there: so neither workers nor kills show in the result.
+An external sort in three stages:
+
+1. Each part of a source's input is spilled into buckets of the rows' keys.
+2. The rows of each bucket are counted, without repeated ones, which says where each shard begins.
+3. Ranges of shards are written, each from the buckets that it overlaps.
+
+The objects that a task leaves depend on its input alone, and a record says when they are there. So the result depends
+neither on the number of workers nor on kills.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,33 +22,35 @@ from data_io.dataset.manifest import Shard, SourceData, SourceInfo
 from data_io.dataset.rows import Row
 from data_io.dataset.shards import ShardSize, WrittenShard, find_shard, source_data, write_shards
 from data_io.dataset.spill import Spill, SpillWriter, bucket_count, count_unique, is_whole, sorted_buckets
-from data_io.execution import Executor, Pace, Say
+from data_io.execution import ProgressLine
+from data_io.preparation.attempt import Resources
 from data_io.storage.resumable import Work
 
 _BUCKETS_A_TASK = 8
 """A shard that crosses the border of two tasks has a bucket read twice: once more for each eight."""
 
-Piece = Callable[[SplitCounts], Iterable[Row]]
-"""Reads the rows of a part of a source, counting what it does with them. Pickles, and may be called again."""
+ReadPart = Callable[[SplitCounts], Iterable[Row]]
+"""Reads the rows of a part of a source, and counts the rows kept and left out. Pickles, and may be called again."""
 
 
 @dataclass(frozen=True)
-class SourcePieces:
-    """A source before it is written: `text_bytes` is about what its texts take, `sizes` what each piece takes."""
+class SourceParts:
+    """A source before it is written, in parts that are read on their own."""
 
     info: SourceInfo
-    pieces: tuple[Piece, ...]
-    sizes: tuple[int, ...]
+    parts: tuple[ReadPart, ...]
+    part_bytes: tuple[int, ...]
+    """About the bytes that are read for each part; for the progress line."""
     text_bytes: int
+    """About the bytes of all texts of the source; decides the number of buckets."""
 
 
 @dataclass(frozen=True)
 class WrittenSource:
-    """A source whose shards are there; `counts.kept` of its rows were spilled, `repeated` of them left out."""
+    """A source whose shards are there. `counts.kept` rows were spilled, and `counts.repeated` of them left out."""
 
     data: SourceData
     counts: SplitCounts
-    repeated: int
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ class _SpillTask:
     source: int
     number: int
     info: SourceInfo
-    piece: Piece
-    size: int
+    read: ReadPart
+    part_bytes: int
     buckets: int
     memory_bytes: int
     seed: int
@@ -91,63 +97,79 @@ class _WriteTask:
 
 
 def write_sources(
-    work: Work,
-    sources: Sequence[SourcePieces],
-    *,
-    executor: Executor,
-    size: ShardSize,
-    memory_bytes: int,
-    seed: int,
-    say: Say,
+    work: Work, sources: Sequence[SourceParts], resources: Resources, *, seed: int, size: ShardSize | None = None
 ) -> list[WrittenSource]:
-    """Write every source under sources/<name>/ of the data set, or go on where an earlier call ended.
+    """Write every source under sources/<name>/ of the data set, or resume where an earlier call ended.
 
     Raises DataError for a row that is not valid and for a source without rows.
     """
-    buckets = [bucket_count(source.text_bytes, memory_bytes) for source in sources]
-    spilled: list[dict[int, tuple[Spill, SplitCounts]]] = [{} for _ in sources]
-    pace = Pace("sorting", sum(sum(source.sizes) for source in sources), say)
-    tasks = (
-        _SpillTask(work, s, number, source.info, piece, source.sizes[number], buckets[s], memory_bytes, seed)
-        for s, source in enumerate(sources)
-        for number, piece in enumerate(source.pieces)
-    )
-    for task, (spill, counts) in executor(_spill, tasks):
-        spilled[task.source][task.number] = spill, counts
-        pace(counts.kept, task.size)
-    spills = [tuple(found[number][0] for number in sorted(found)) for found in spilled]
-    totals = [_total(counts for _, counts in found.values()) for found in spilled]
-    for source, found, total in zip(sources, spills, totals, strict=True):
-        if not any(spill.rows for spill in found):
-            raise no_rows(source.info.name, total)
-
-    counting = (_CountTask(work, s, sources[s].info.name, spills[s], buckets[s]) for s in range(len(sources)))
-    unique = {task.source: found for task, found in executor(_count, counting)}
-
-    ranges = {s: shard_ranges(found, size.rows) for s, found in unique.items()}
-    pace = Pace("writing", sum(int(found.sum()) for found in unique.values()), say)
-    writing = (
-        _WriteTask(work, s, sources[s].info.name, spills[s], part, size)
-        for s in range(len(sources))
-        for part in ranges[s]
-    )
-    written: list[dict[int, list[WrittenShard]]] = [{} for _ in sources]
-    for task, shards in executor(_write, writing):
-        written[task.source][task.part.first_shard] = shards
-        pace(task.part.rows, task.part.rows)
-
-    finished = []
-    for source, total, parts in zip(sources, totals, written, strict=True):
-        data = source_data(source.info, [shard for first in sorted(parts) for shard in parts[first]])
-        finished.append(WrittenSource(data, total, total.kept - data.entry.rows))
-    return finished
+    return _ExternalSort(work, sources, resources, seed, size or ShardSize()).run()
 
 
-def _total(parts: Iterable[SplitCounts]) -> SplitCounts:
-    total = SplitCounts()
-    for counts in parts:
-        total.add(counts)
-    return total
+@dataclass(frozen=True)
+class _ExternalSort:
+    """The stages of all sources. A list has one entry per source, in their order."""
+
+    work: Work
+    sources: Sequence[SourceParts]
+    resources: Resources
+    seed: int
+    size: ShardSize
+
+    def run(self) -> list[WrittenSource]:
+        buckets = [bucket_count(source.text_bytes, self.resources.memory_bytes) for source in self.sources]
+        spills, counts = self._spill(buckets)
+        for source, found, count in zip(self.sources, spills, counts, strict=True):
+            if not any(spill.rows for spill in found):
+                raise no_rows(source.info.name, count)
+        unique = self._count_unique(spills, buckets)
+        shards = self._write(spills, unique)
+        written = []
+        for source, count, own_shards in zip(self.sources, counts, shards, strict=True):
+            data = source_data(source.info, own_shards)
+            written.append(WrittenSource(data, replace(count, repeated=count.kept - data.entry.rows)))
+        return written
+
+    def _spill(self, buckets: Sequence[int]) -> tuple[list[tuple[Spill, ...]], list[SplitCounts]]:
+        """The spills of each source, one per part, and the sum of their counts."""
+        memory_bytes = self.resources.memory_bytes
+        tasks = (
+            _SpillTask(self.work, s, number, source.info, read, part_bytes, buckets[s], memory_bytes, self.seed)
+            for s, source in enumerate(self.sources)
+            for number, (read, part_bytes) in enumerate(zip(source.parts, source.part_bytes, strict=True))
+        )
+        line = ProgressLine("sorting", sum(sum(source.part_bytes) for source in self.sources), self.resources.say)
+        spilled: list[dict[int, Spill]] = [{} for _ in self.sources]
+        totals = [SplitCounts() for _ in self.sources]
+        for task, (spill, counts) in self.resources.executor(_spill_part, tasks):
+            spilled[task.source][task.number] = spill
+            totals[task.source].add(counts)
+            line.advance(counts.kept, task.part_bytes)
+        return [tuple(found[number] for number in sorted(found)) for found in spilled], totals
+
+    def _count_unique(self, spills: Sequence[tuple[Spill, ...]], buckets: Sequence[int]) -> list[npt.NDArray[np.int64]]:
+        """Distinct rows in each bucket of each source."""
+        tasks = (
+            _CountTask(self.work, s, source.info.name, spills[s], buckets[s]) for s, source in enumerate(self.sources)
+        )
+        found = {task.source: rows for task, rows in self.resources.executor(_count_buckets, tasks)}
+        return [found[s] for s in range(len(self.sources))]
+
+    def _write(
+        self, spills: Sequence[tuple[Spill, ...]], unique: Sequence[npt.NDArray[np.int64]]
+    ) -> list[list[WrittenShard]]:
+        """The shards of each source, in their order."""
+        tasks = (
+            _WriteTask(self.work, s, source.info.name, spills[s], part, self.size)
+            for s, source in enumerate(self.sources)
+            for part in shard_ranges(unique[s], self.size.rows)
+        )
+        line = ProgressLine("writing", sum(int(rows.sum()) for rows in unique), self.resources.say)
+        written: list[dict[int, list[WrittenShard]]] = [{} for _ in self.sources]
+        for task, shards in self.resources.executor(_write_range, tasks):
+            written[task.source][task.part.first_shard] = shards
+            line.advance(task.part.rows, task.part.rows)
+        return [[shard for first in sorted(found) for shard in found[first]] for found in written]
 
 
 def shard_ranges(rows_of_bucket: npt.NDArray[np.int64], rows_per_shard: int) -> list[ShardRange]:
@@ -168,7 +190,7 @@ def shard_ranges(rows_of_bucket: npt.NDArray[np.int64], rows_per_shard: int) -> 
     return ranges
 
 
-def _spill(task: _SpillTask) -> tuple[Spill, SplitCounts]:
+def _spill_part(task: _SpillTask) -> tuple[Spill, SplitCounts]:
     key = f"spill/{task.info.name}/{task.number:05d}"
     state = task.work.state
     if (done := task.work.load(f"{key}.json")) is not None:
@@ -178,7 +200,7 @@ def _spill(task: _SpillTask) -> tuple[Spill, SplitCounts]:
     counts = SplitCounts()
     with state.open_writer(key) as out:
         writer = SpillWriter(out, task.info, buckets=task.buckets, memory_bytes=task.memory_bytes, seed=task.seed)
-        for row in task.piece(counts):
+        for row in task.read(counts):
             writer.add(row)
         spill = writer.finish(key)
     record = {"size": spill.size, "sections": spill.sections.tolist(), "counts": asdict(counts)}
@@ -186,7 +208,7 @@ def _spill(task: _SpillTask) -> tuple[Spill, SplitCounts]:
     return spill, counts
 
 
-def _count(task: _CountTask) -> npt.NDArray[np.int64]:
+def _count_buckets(task: _CountTask) -> npt.NDArray[np.int64]:
     key = f"count/{task.name}.json"
     if (done := task.work.load(key)) is not None:
         return np.array(done["rows_of_bucket"], dtype=np.int64)
@@ -195,7 +217,7 @@ def _count(task: _CountTask) -> npt.NDArray[np.int64]:
     return found
 
 
-def _write(task: _WriteTask) -> list[WrittenShard]:
+def _write_range(task: _WriteTask) -> list[WrittenShard]:
     key, part, store = f"shards/{task.name}/{task.part.first_shard:05d}.json", task.part, task.work.store
     if (done := task.work.load(key)) is not None:
         there = [

@@ -2,31 +2,44 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 from data_io.config import S3Options
 from data_io.curation.exclusion import ExcludedTexts, read_excluded, say_excluded, without_excluded
 from data_io.curation.held_out import SplitCounts
 from data_io.dataset.manifest import Manifest, SourceInfo
-from data_io.dataset.provenance import record, remove_recorded_files, reuse
+from data_io.dataset.provenance import remove_recorded_files
 from data_io.dataset.rows import Row
-from data_io.dataset.shards import ShardSize
-from data_io.dataset.spill import MEMORY_BYTES
 from data_io.dataset.writer import publish
 from data_io.errors import ConfigError, DataError
-from data_io.execution import Executor, Say, in_process, silent
-from data_io.preparation.external_sort import SourcePieces, write_sources
+from data_io.execution import Say
+from data_io.preparation.attempt import Attempt, Resources
+from data_io.preparation.external_sort import SourceParts, WrittenSource, write_sources
 from data_io.sources.catalogue import LicenseRule, check_licenses, choose, public_source
 from data_io.sources.released import ReleasedSource, released_sources
 from data_io.sources.rows import PublicRows
 from data_io.sources.source import Counts, PublicSource
-from data_io.storage.resumable import begin_work, end_work
 from data_io.storage.store import Store
 
 _TEXT_BYTES = 1000
 """About what a text of the recipe takes; it only decides into how many buckets a source is sorted."""
 _REPEATED = "occurred before"
+
+
+@dataclass(frozen=True)
+class PublicOptions:
+    """Settings that decide the data set, together with its sources."""
+
+    max_rows: int | None = None
+    """The most rows of each source; None keeps all."""
+    license: LicenseRule = "any"
+    """Licenses that a source may have; another one raises ConfigError."""
+    exclude: Sequence[str] = ()
+    """Names of texts that no row may have, as `curation.exclusion.excluded_texts` takes them."""
+    s3: S3Options | None = None
+    """How the excluded texts are reached where they are on S3."""
+    seed: int = 0
 
 
 def prepare_recipe(
@@ -35,24 +48,19 @@ def prepare_recipe(
     *,
     folder: str | None = None,
     revisions: Mapping[str, str] | None = None,
-    max_rows: int | None = None,
-    license: LicenseRule = "any",
-    exclude: Sequence[str] = (),
-    s3: S3Options | None = None,
-    seed: int = 0,
-    memory_bytes: int = MEMORY_BYTES,
-    executor: Executor = in_process,
-    progress: Say | None = None,
+    options: PublicOptions | None = None,
+    resources: Resources | None = None,
 ) -> Manifest:
     """Write the public sources of these names (`all` for every one), each with the negatives that it has itself.
 
-    `folder` holds copies of them (FOLDER/<name>/), None loads them from the hub. Raises ConfigError for an unknown name
-    or a license that `license` refuses, StorageError where a source cannot be reached, DataError where it is not what
-    is known of it. Nothing is held out; `exclude` names texts that no row may have. `executor` may do sources at once
-    in several processes; a call that was killed goes on after the sources that were read when it is made again.
+    `folder` holds copies of them (FOLDER/<name>/), None loads them from the hub, at `revisions` by name. Nothing is
+    held out. The executor may read sources at once in several processes; a call after a kill resumes after the sources
+    that were read. Raises ConfigError for an unknown name or a refused license, StorageError where a source cannot be
+    reached, DataError where its files are not as the catalogue describes them.
     """
+    options = options or PublicOptions()
     sources = choose(names)
-    check_licenses(sources, license)
+    check_licenses(sources, options.license)
     for name in revisions or {}:
         if public_source(name) not in sources:
             raise ConfigError(
@@ -63,34 +71,27 @@ def prepare_recipe(
         _Input(each.info(), each.rows, each.fingerprint(), _text_bytes(source))
         for each, source in zip(rows, sources, strict=True)
     ]
-    say = progress or silent
-    return _prepare(store, "the recipe's sources", inputs, max_rows, exclude, s3, seed, memory_bytes, executor, say)
+    return _prepare(store, "the recipe's sources", inputs, options, resources or Resources())
 
 
 def prepare_released(
     store: Store,
     folder: str,
     *,
-    max_rows: int | None = None,
-    license: LicenseRule = "any",
-    exclude: Sequence[str] = (),
-    s3: S3Options | None = None,
-    seed: int = 0,
-    memory_bytes: int = MEMORY_BYTES,
-    executor: Executor = in_process,
-    progress: Say | None = None,
+    options: PublicOptions | None = None,
+    resources: Resources | None = None,
 ) -> Manifest:
     """Write the recipe's published files (`<source>.parquet`) with their instructions and their mined negatives.
 
-    Raises ConfigError for a file named after no source and for licenses, DataError for what is wrong with the files.
+    Raises ConfigError for a file named after no source and for a refused license, DataError for an invalid file.
     """
+    options = options or PublicOptions()
     sources = released_sources(folder)
-    check_licenses([each.source for each in sources], license)
+    check_licenses([each.source for each in sources], options.license)
     inputs = [
         _Input(each.open()[0], _ReleasedRows(each), each.fingerprint(), _text_bytes(each.source)) for each in sources
     ]
-    say = progress or silent
-    return _prepare(store, "the released files", inputs, max_rows, exclude, s3, seed, memory_bytes, executor, say)
+    return _prepare(store, "the released files", inputs, options, resources or Resources())
 
 
 def _text_bytes(source: PublicSource) -> int:
@@ -113,7 +114,7 @@ class _ReleasedRows:
 
 @dataclass(frozen=True)
 class _Input:
-    """A source before it is read: what its rows follow from, and about how many bytes of texts there are."""
+    """A source before it is read. `text_bytes` is about the bytes of its texts."""
 
     info: SourceInfo
     rows: _Rows
@@ -122,8 +123,8 @@ class _Input:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """A `external_sort.Piece`: the rows of a source that no excluded text is in, at most `max_rows`."""
+class _TrainingRows:
+    """A `ReadPart`: the rows of a source that no excluded text is in, at most `max_rows`."""
 
     info: SourceInfo
     rows: _Rows
@@ -146,56 +147,46 @@ class _Piece:
 
 
 def _prepare(
-    store: Store,
-    made_of: str,
-    inputs: Sequence[_Input],
-    max_rows: int | None,
-    exclude: Sequence[str],
-    s3: S3Options | None,
-    seed: int,
-    memory_bytes: int,
-    executor: Executor,
-    say: Say,
+    store: Store, made_of: str, inputs: Sequence[_Input], options: PublicOptions, resources: Resources
 ) -> Manifest:
     began = time.time()
-    excluded = read_excluded(exclude, s3, say)
+    excluded = tuple(read_excluded(options.exclude, options.s3, resources.say))
     recipe = {
         "made_of": made_of,
         "inputs": [each.fingerprint for each in inputs],
-        "max_rows": max_rows,
+        "max_rows": options.max_rows,
         "excluded": [each.fingerprint for each in excluded],
-        "seed": seed,
+        "seed": options.seed,
     }
-    if (manifest := reuse(store, recipe, say=say)) is not None:
-        end_work(store, began=began)
+    attempt = Attempt(store, recipe, resources, began)
+    if (manifest := attempt.finished_before()) is not None:
         return manifest
+
     sources = [
-        SourcePieces(
+        SourceParts(
             info=each.info,
-            pieces=(_Piece(each.info, each.rows, max_rows, tuple(excluded)),),
-            sizes=(each.text_bytes,),
+            parts=(_TrainingRows(each.info, each.rows, options.max_rows, excluded),),
+            part_bytes=(each.text_bytes,),
             text_bytes=each.text_bytes,
         )
         for each in inputs
     ]
-    work = begin_work(store, recipe, memory_bytes, say=say)
-    written = write_sources(
-        work, sources, executor=executor, size=ShardSize(), memory_bytes=memory_bytes, seed=seed, say=say
-    )
-    for each in written:
-        name, left_out = each.data.entry.name, dict(each.counts.left_out)
-        say_excluded(name, excluded, left_out, say)
-        for benchmark in excluded:
-            left_out.pop(benchmark.reason, None)
-        if each.repeated:
-            left_out[_REPEATED] = left_out.get(_REPEATED, 0) + each.repeated
-        say(f"{name}: {each.data.entry.rows} rows" + _reasons(left_out))
+    written = write_sources(attempt.begin_work(), sources, resources, seed=options.seed)
+    for source in written:
+        _say_counts(source, excluded, resources.say)
     remove_recorded_files(store)
     manifest = publish(store, [each.data for each in written], ())
-    counts = {each.data.entry.name: asdict(each.counts) | {"repeated": each.repeated} for each in written}
-    record(store, recipe, manifest, counts=counts)
-    end_work(store, began=began)
-    return manifest
+    return attempt.finish(manifest, {each.data.entry.name: each.counts for each in written})
+
+
+def _say_counts(written: WrittenSource, excluded: Sequence[ExcludedTexts], say: Say) -> None:
+    name, left_out = written.data.entry.name, dict(written.counts.left_out)
+    say_excluded(name, excluded, left_out, say)
+    for benchmark in excluded:
+        left_out.pop(benchmark.reason, None)
+    if written.counts.repeated:
+        left_out[_REPEATED] = left_out.get(_REPEATED, 0) + written.counts.repeated
+    say(f"{name}: {written.data.entry.rows} rows" + _reasons(left_out))
 
 
 def _reasons(left_out: Mapping[str, int]) -> str:

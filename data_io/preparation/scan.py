@@ -5,22 +5,27 @@ from dataclasses import dataclass
 
 from data_io.curation.held_out import HeldOut, HeldOutChoice, SpareTexts
 from data_io.dataset.rows import Row, check_row
-from data_io.execution import Executor, Pace
+from data_io.execution import ProgressLine
+from data_io.preparation.attempt import Resources
 from data_io.storage.resumable import Work
 from data_io.user_files.columns import InputRows
 
 
 @dataclass(frozen=True)
 class ScanTask:
-    """A part of a source's input. `negatives` is how many every row must have, None: as many as it has."""
+    """Reads one part of a source's input."""
 
     work: Work | None
+    """Where the result is recorded; None does not record it."""
     source: int
-    number: int
     name: str
+    """Index and name of the source."""
+    number: int
+    """Index of the part among those of its source."""
     rows: InputRows
-    size: int
+    part_bytes: int
     negatives: int | None
+    """Hard negatives that every row must have; None takes as many as it has."""
     heldout_fraction: float
     max_heldout_queries: int
     keeps_spares: bool
@@ -28,9 +33,9 @@ class ScanTask:
 
 @dataclass(frozen=True)
 class Scanned:
-    """A source, or a part of one: its rows, the bytes of their texts, and the fewest negatives that a row has.
+    """A part of a source: its rows, the bytes of their texts, and the fewest negatives that a row has.
 
-    `held_out` has the queries and positives that may be held out, `spares` positives that may stand for negatives.
+    `held_out` has the queries and positives that may be held out, `spares` positives that may replace negatives.
     """
 
     rows: int
@@ -50,17 +55,18 @@ class ScannedSource:
     spares: tuple[str, ...]
 
 
-def scan(tasks: Sequence[ScanTask], *, executor: Executor, pace: Pace) -> list[ScannedSource]:
-    """Scan the pieces of all sources. Raises DataError with file and line for the first row that is not valid."""
+def scan(tasks: Sequence[ScanTask], resources: Resources) -> list[ScannedSource]:
+    """Scan all sources. Raises DataError with file and line for the first row that is not valid."""
+    line = ProgressLine("checking", sum(task.part_bytes for task in tasks), resources.say)
     merged = [_Merged(task) for task in tasks if task.number == 0]
-    for task, found in executor(scan_range, tasks):
+    for task, found in resources.executor(scan_part, tasks):
         merged[task.source].add(task.number, found)
-        pace(found.rows, task.size)
+        line.advance(found.rows, task.part_bytes)
     return [each.result() for each in merged]
 
 
-def scan_range(task: ScanTask) -> Scanned:
-    """Read one piece, or take what was found there before."""
+def scan_part(task: ScanTask) -> Scanned:
+    """Read one part, or take the record of an earlier attempt."""
     key = f"scan/{task.name}/{task.number:05d}.json"
     if task.work is not None and (done := task.work.load(key)) is not None:
         held_out = tuple((query, positive) for query, positive in done["held_out"])
@@ -97,7 +103,7 @@ def _scan_rows(rows: Iterable[Row], task: ScanTask) -> Scanned:
 
 
 class _Merged:
-    """The pieces of one source as one."""
+    """The parts of one source as one."""
 
     def __init__(self, first: ScanTask) -> None:
         self._choice = HeldOutChoice(fraction=first.heldout_fraction, max_queries=first.max_heldout_queries)

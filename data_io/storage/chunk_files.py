@@ -1,8 +1,8 @@
-"""What the pieces of a mining job leave for each other: objects of checked chunks, each under a mark written last.
+"""Objects that the tasks of a job leave for each other: checked chunks, under a mark that is written last.
 
-A piece is done when its mark is there. The mark names the piece's objects with their sizes, and every chunk in them
-with the keys it spans, its place and its CRC; so a reader fetches the chunks of a range of keys and nothing else, and
-wrong bytes are never taken for right ones. The same piece done twice leaves the same bytes.
+A task is done when its mark is there. The mark names the task's objects with their sizes, and every chunk in them with
+the keys it spans, its place and its CRC-32. A reader fetches the chunks of a range of keys and nothing else, and
+damaged bytes are found. The same task done twice leaves the same bytes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ class _Stored(BaseModel):
 
 
 class ChunkRef(_Stored):
-    """Bytes of an object: what they hold, the keys from first to last in them, where they are."""
+    """A chunk in an object: its name, its keys from first to last, its rows, its place in bytes and its CRC-32."""
 
     name: str
     first: int = 0
@@ -42,7 +42,7 @@ class ChunkRef(_Stored):
 
 
 class PartRef(_Stored):
-    """One object of a piece. Keys rise from chunk to chunk of a name."""
+    """One object of a task. Keys rise from chunk to chunk of a name."""
 
     key: str
     size: int
@@ -50,7 +50,7 @@ class PartRef(_Stored):
 
 
 class Mark(_Stored):
-    """What a finished piece left: its objects, and what it counted."""
+    """What a finished task left: its objects, and what it counted."""
 
     parts: tuple[PartRef, ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
@@ -82,12 +82,13 @@ def key_range(index: int, count: int) -> tuple[int, int]:
     return index * KEYS // count, (index + 1) * KEYS // count - 1
 
 
-def mark_key(piece: str) -> str:
-    return f"{piece}{_MARK}"
+def mark_key(task: str) -> str:
+    """Key of the mark of the task with this name."""
+    return f"{task}{_MARK}"
 
 
 def write_part(store: Store, key: str, chunks: Sequence[Chunk]) -> PartRef:
-    """Write one object of a piece."""
+    """Write one object of a task, its chunks in this order."""
     refs, offset = [], 0
     for chunk in chunks:
         refs.append(
@@ -101,31 +102,34 @@ def write_part(store: Store, key: str, chunks: Sequence[Chunk]) -> PartRef:
     return PartRef(key=key, size=offset, chunks=tuple(refs))
 
 
-def write_mark(store: Store, piece: str, mark: Mark) -> Mark:
-    """Declare a piece done; its objects are all there."""
-    store.put(mark_key(piece), mark.model_dump_json().encode())
+def write_mark(store: Store, task: str, mark: Mark) -> Mark:
+    """Declare a task done, and return the mark; its objects must all be there."""
+    store.put(mark_key(task), mark.model_dump_json().encode())
     return mark
 
 
-def read_mark(store: Store, piece: str) -> Mark | None:
-    """The mark of a finished piece, None where there is none or it cannot be read."""
+def read_mark(store: Store, task: str) -> Mark | None:
+    """The mark of a finished task, None where there is none or it cannot be read."""
     try:
-        return Mark.model_validate_json(store.get(mark_key(piece)))
+        return Mark.model_validate_json(store.get(mark_key(task)))
     except (NotFoundInStore, ValidationError):
         return None
 
 
 def finished(store: Store, folder: str) -> dict[str, Mark]:
-    """Pieces under `folder` whose mark is there with every object in its size. One listing, a GET for each mark."""
+    """Marks by task name under `folder`, of tasks whose objects are all there in their sizes.
+
+    One listing, and a GET for each mark.
+    """
     listed = {info.key: info.size for info in store.list(folder)}
     done = {}
     for key in listed:
         if PurePosixPath(key).suffix != _MARK:
             continue
-        piece = key.removesuffix(_MARK)
-        mark = read_mark(store, piece)
+        task = key.removesuffix(_MARK)
+        mark = read_mark(store, task)
         if mark is not None and all(listed.get(part.key) == part.size for part in mark.parts):
-            done[piece] = mark
+            done[task] = mark
     return done
 
 
@@ -141,7 +145,7 @@ def fetches(marks: Iterable[Mark], name: str, first: int = 0, last: int = KEYS -
 
 
 def read_chunks(store: Store, wanted: Iterable[Fetch]) -> Iterator[memoryview]:
-    """The bytes of chunks, one GET for neighbors. Raises DataError for an object that is missing or damaged."""
+    """The bytes of each chunk, one GET for neighbors. Raises DataError for an object that is missing or damaged."""
     for fetch in wanted:
         for run in _neighbors(fetch.chunks):
             start = run[0].offset
@@ -160,32 +164,32 @@ def read_chunks(store: Store, wanted: Iterable[Fetch]) -> Iterator[memoryview]:
 
 
 def read_tables(store: Store, wanted: Iterable[Fetch]) -> Iterator[pa.Table]:
-    """Chunks that `table_chunks` made."""
+    """The tables of chunks that `table_chunks` made. Raises DataError as `read_chunks` does."""
     for data in read_chunks(store, wanted):
         yield pa.ipc.open_stream(pa.py_buffer(data)).read_all()
 
 
 def table_chunks(name: str, table: pa.Table, *, chunk_bytes: int, key_column: str | None = "key") -> list[Chunk]:
-    """A table as chunks of about `chunk_bytes` before compression; its key column rises."""
+    """A table as chunks of about `chunk_bytes` before compression. Its key column rises; None: it has no keys."""
     if table.num_rows == 0:
         return []
     step = max(1, min(table.num_rows, chunk_bytes * table.num_rows // max(1, table.nbytes)))
     chunks = []
     for start in range(0, table.num_rows, step):
-        piece = table.slice(start, step)
+        part = table.slice(start, step)
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, piece.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out:
-            out.write_table(piece)
+        with pa.ipc.new_stream(sink, part.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out:
+            out.write_table(part)
         spans = {}
         if key_column is not None:
-            keys = piece.column(key_column)
+            keys = part.column(key_column)
             spans = {"first": keys[0].as_py(), "last": keys[-1].as_py()}
-        chunks.append(Chunk(name, sink.getvalue().to_pybytes(), piece.num_rows, **spans))
+        chunks.append(Chunk(name, sink.getvalue().to_pybytes(), part.num_rows, **spans))
     return chunks
 
 
 def array_chunk(name: str, values: npt.NDArray[np.generic]) -> Chunk:
-    """An array as one chunk, little-endian."""
+    """An array [N, ...] as one chunk of N rows, little-endian."""
     plain = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
     return Chunk(name, plain.tobytes(), len(values))
 

@@ -1,4 +1,4 @@
-"""What an unfinished job keeps under OUT's .f2llm-work/, so that it can go on after a kill, on another machine too.
+"""What an unfinished job keeps under OUT's .f2llm-work/, so that it resumes after a kill, on another machine too.
 
 Its folder is named after everything that decides what is in it: a preparation of another recipe, or of files that
 have changed, starts over and removes what it finds. Every record holds its own checksum and names objects with theirs.
@@ -38,12 +38,12 @@ class Work:
         return self.store.child(WORK_PREFIX).child(self.name)
 
     def save(self, key: str, content: Mapping[str, Any]) -> None:
-        """Write down that something is done. Its objects must be there already."""
+        """Record that a task is done, with values of JSON. The objects of the task must be there already."""
         text = _canonical(content)
         self.state.put(key, json.dumps({"sha256": _sha256(text), "content": content}).encode())
 
     def load(self, key: str) -> dict[str, Any] | None:
-        """What `save` wrote; None where nothing was, or where it is damaged."""
+        """The content that `save` wrote; None where there is no record, or a damaged one."""
         try:
             found = json.loads(self.state.get(key))
             content = found["content"]

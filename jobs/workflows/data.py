@@ -14,7 +14,10 @@ from data_io.inspection.evaluation_texts import read_evaluations
 from data_io.inspection.statistics import ROW_GROUPS_PER_SOURCE, DatasetStatistics
 from data_io.inspection.verify import verify_dataset
 from data_io.preparation import documentation, files, public
-from data_io.preparation.files import FileInput, is_large
+from data_io.preparation.attempt import Resources
+from data_io.preparation.files import FileOptions
+from data_io.preparation.inputs import FileInput, is_large
+from data_io.preparation.public import PublicOptions
 from data_io.sources.catalogue import LicenseRule
 from data_io.storage import probe
 from data_io.storage.store import Store, open_store
@@ -66,12 +69,10 @@ def prepare_files(
     inputs = [
         FileInput(**(values | {"columns": Columns(**values["columns"])})) for values in sources.sources_as_values()
     ]
-    settings = sources.model_dump(exclude={"sources"})
+    options = FileOptions(**sources.model_dump(exclude={"sources"}), exclude=exclude, s3=s3)
     memory = _memory_bytes(memory_mib)
     with task_executor(workers if is_large(inputs, memory_bytes=memory) else 1) as executor:
-        made = files.prepare_files(
-            store, inputs, exclude=exclude, s3=s3, memory_bytes=memory, executor=executor, progress=say, **settings
-        )
+        made = files.prepare_files(store, inputs, options, Resources(memory, executor, say))
     return _size_of(made, store)
 
 
@@ -94,10 +95,11 @@ def prepare_recipe(
     `workers` processes read one source each; None means one, as sources may be small.
     """
     store = open_store(uri, s3)
+    options = PublicOptions(max_rows=max_rows, license=license, exclude=exclude, s3=s3)
     with task_executor(workers or 1) as executor:
         made = public.prepare_recipe(
-            store, names, folder=folder, revisions=revisions, max_rows=max_rows, license=license, exclude=exclude,
-            s3=s3, memory_bytes=_memory_bytes(memory_mib), executor=executor, progress=say,
+            store, names, folder=folder, revisions=revisions, options=options,
+            resources=Resources(_memory_bytes(memory_mib), executor, say),
         )  # fmt: skip
     return _size_of(made, store)
 
@@ -116,11 +118,10 @@ def prepare_released(
 ) -> DataSize:
     """Make a data set of the recipe's published files. Workers as in `prepare_recipe`."""
     store = open_store(uri, s3)
+    options = PublicOptions(max_rows=max_rows, license=license, exclude=exclude, s3=s3)
     with task_executor(workers or 1) as executor:
-        made = public.prepare_released(
-            store, folder, max_rows=max_rows, license=license, exclude=exclude,
-            s3=s3, memory_bytes=_memory_bytes(memory_mib), executor=executor, progress=say,
-        )  # fmt: skip
+        resources = Resources(_memory_bytes(memory_mib), executor, say)
+        made = public.prepare_released(store, folder, options=options, resources=resources)
     return _size_of(made, store)
 
 

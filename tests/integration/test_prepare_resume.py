@@ -14,7 +14,8 @@ import pytest
 
 from data_io.dataset.manifest import load_manifest
 from data_io.inspection.verify import verify_dataset
-from data_io.preparation.files import FileInput, prepare_files
+from data_io.preparation.files import prepare_files
+from data_io.preparation.inputs import FileInput
 from data_io.storage.store import open_store
 from data_io.task import Kind
 from tests.support.command import F2LLM

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from data_io.dataset.spill import bucket_count
 from data_io.errors import DataError, StorageError
-from data_io.execution import Pace
+from data_io.execution import ProgressLine
+from data_io.preparation.attempt import Resources
 from data_io.preparation.external_sort import shard_ranges
-from data_io.preparation.files import FileInput, prepare_files
+from data_io.preparation.files import FileOptions, prepare_files
+from data_io.preparation.inputs import FileInput
 from data_io.storage.resumable import WORK_PREFIX, Work, begin_work, end_work
 from data_io.storage.store import Store, open_store
 from data_io.task import Kind
@@ -48,7 +50,7 @@ def out_of_order(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Itera
 
 def prepare(given: FileInput, **options: Any) -> tuple[str, dict[str, bytes]]:
     store = open_store(f"memory://pipeline-{next(_names)}")
-    manifest = prepare_files(store, [given], heldout_fraction=0.1, **options)
+    manifest = prepare_files(store, [given], FileOptions(heldout_fraction=0.1), Resources(**options))
     return manifest.version, {info.key: store.get(info.key) for info in store.list() if "manifest." not in info.key}
 
 
@@ -132,7 +134,12 @@ def test_what_is_damaged_between_two_attempts_is_made_again(
     whole = prepare(given_files)
     with pytest.raises(Killed):
         # Scanned, spilled and counted, the shards written; what follows has no pieces.
-        prepare_files(store, [given_files], heldout_fraction=0.1, memory_bytes=MEMORY, executor=killed_after(9))
+        prepare_files(
+            store,
+            [given_files],
+            FileOptions(heldout_fraction=0.1),
+            Resources(memory_bytes=MEMORY, executor=killed_after(9)),
+        )
     prepare_tasks(store, given_files)
     keys = [info.key for info in store.list() if what in info.key]
     data = store.get(keys[0])
@@ -142,7 +149,7 @@ def test_what_is_damaged_between_two_attempts_is_made_again(
         at = len(data) // 2
         store.put(keys[0], data[:-2] if damage == "cut" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
 
-    prepare_files(store, [given_files], heldout_fraction=0.1, memory_bytes=MEMORY)
+    prepare_files(store, [given_files], FileOptions(heldout_fraction=0.1), Resources(memory_bytes=MEMORY))
 
     found = {info.key: store.get(info.key) for info in store.list() if "manifest." not in info.key}
     assert found == whole[1]
@@ -158,7 +165,9 @@ def prepare_tasks(store: Store, given: FileInput) -> None:
         yield from done
 
     with pytest.raises(Killed):
-        prepare_files(store, [given], heldout_fraction=0.1, memory_bytes=MEMORY, executor=executor)
+        prepare_files(
+            store, [given], FileOptions(heldout_fraction=0.1), Resources(memory_bytes=MEMORY, executor=executor)
+        )
 
 
 def test_work_that_is_damaged_while_it_is_used_is_named_and_made_again_by_the_same_command(
@@ -172,8 +181,10 @@ def test_work_that_is_damaged_while_it_is_used_is_named_and_made_again_by_the_sa
             yield task, function(task)
 
     with pytest.raises(StorageError, match=r"spill/faq/00002: an intermediate object is damaged") as caught:
-        prepare_files(store, [given_files], heldout_fraction=0.1, memory_bytes=MEMORY, executor=executor)
-    manifest = prepare_files(store, [given_files], heldout_fraction=0.1, memory_bytes=MEMORY)
+        prepare_files(
+            store, [given_files], FileOptions(heldout_fraction=0.1), Resources(memory_bytes=MEMORY, executor=executor)
+        )
+    manifest = prepare_files(store, [given_files], FileOptions(heldout_fraction=0.1), Resources(memory_bytes=MEMORY))
 
     assert caught.value.remedy.startswith("give the same command again")
     assert manifest.version == prepare(given_files)[0]
@@ -186,11 +197,11 @@ def test_a_failed_preparation_leaves_no_manifest_and_the_next_one_no_work(store:
     third.write_text(good + '{"query": "q", "positive": null, "negative": "n"}\n')
 
     with pytest.raises(DataError, match=r"2\.jsonl, line 101: 'positive' is null"):
-        prepare_files(store, [given], memory_bytes=MEMORY)
+        prepare_files(store, [given], resources=Resources(memory_bytes=MEMORY))
     assert not store.exists("manifest.json")
     assert store.list(WORK_PREFIX)
     third.write_text(good)
-    prepare_files(store, [given], memory_bytes=MEMORY)
+    prepare_files(store, [given], resources=Resources(memory_bytes=MEMORY))
 
     assert store.list(WORK_PREFIX) == []
     assert not Path(store.uri, WORK_PREFIX).exists()
@@ -252,10 +263,10 @@ def test_pieces_of_a_parquet_file_are_the_file_with_the_same_places(tmp_path: Pa
 def test_progress_says_how_fast_it_goes_and_how_long_it_takes() -> None:
     said: list[str] = []
     times = iter([0.0, 2.0, 10.0, 11.0, 20.0])
-    pace = Pace("checking", 4_000, said.append, clock=lambda: next(times))
+    line = ProgressLine("checking", 4_000, said.append, clock=lambda: next(times))
 
     for _ in range(4):
-        pace(1_000, 500)
+        line.advance(1_000, 500)
 
     assert said == [
         "checking: 2,000 rows, 200 rows/s, 25%, about 30 s left",

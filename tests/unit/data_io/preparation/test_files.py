@@ -20,8 +20,10 @@ from data_io.demo.dataset import DemoSizes
 from data_io.demo.docstrings import Limits
 from data_io.errors import ConfigError, DataError, F2LLMError
 from data_io.inspection.verify import verify_dataset
+from data_io.preparation.attempt import Resources
 from data_io.preparation.documentation import prepare_documentation
-from data_io.preparation.files import FileInput, prepare_files
+from data_io.preparation.files import FileOptions, prepare_files
+from data_io.preparation.inputs import FileInput
 from data_io.storage.store import Store, open_store
 from data_io.task import Kind
 from data_io.user_files.columns import Columns
@@ -113,20 +115,20 @@ def test_a_users_own_files_beside_a_data_set_stay(tmp_path: Path) -> None:
     given = write_pairs(tmp_path / "work" / "faq.jsonl", 40)
 
     for _ in range(2):
-        prepare_files(open_store(str(tmp_path)), [given], memory_bytes=1)
+        prepare_files(open_store(str(tmp_path)), [given], resources=Resources(memory_bytes=1))
 
     assert all(path.exists() for path in own.values())
 
 
 def test_a_data_set_has_the_tokenizer_that_was_made_with_it_or_none(store: Store, tmp_path: Path) -> None:
     given = [write_pairs(tmp_path / "faq.jsonl", 40)]
-    prepare_files(store, given, tokenizer_vocabulary=300)
+    prepare_files(store, given, FileOptions(tokenizer_vocabulary=300))
     whole = store.get(TOKENIZER_KEYS[0])
     store.put(TOKENIZER_KEYS[0], whole[:-9])
 
     problems = verify_dataset(store).problems
     assert [problem.place for problem in problems] == [TOKENIZER_KEYS[0]]
-    prepare_files(store, given, tokenizer_vocabulary=300)
+    prepare_files(store, given, FileOptions(tokenizer_vocabulary=300))
     assert (store.get(TOKENIZER_KEYS[0]), verify_dataset(store).ok) == (whole, True)
     prepare_files(store, given)
 
@@ -140,9 +142,9 @@ def test_a_preparation_that_is_cut_off_leaves_no_data_set_without_its_tokenizer(
     def cut_off(*_: object, **__: object) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("data_io.preparation.files.tokenizer_training.train_tokenizer", cut_off)
+    monkeypatch.setattr("data_io.preparation.files.train_tokenizer", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], tokenizer_vocabulary=300)
+        prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], FileOptions(tokenizer_vocabulary=300))
 
     assert not store.exists("manifest.json")
 
@@ -152,9 +154,9 @@ def test_queries_that_share_few_answers_lose_rows_and_it_is_said(store: Store, t
     path.write_text("".join(json.dumps({"query": f"q{i}", "positive": f"answer {i % 9}"}) + "\n" for i in range(400)))
     given = FileInput("faq", str(path), Kind.RETRIEVAL)
 
-    prepare_files(store, [given], heldout_fraction=0.005, progress=said.append)
+    prepare_files(store, [given], FileOptions(heldout_fraction=0.005), Resources(say=said.append))
     with pytest.raises(DataError, match=r"'faq' has no rows to train on: 400 have a held-out query or document"):
-        prepare_files(store, [given], heldout_fraction=0.3)
+        prepare_files(store, [given], FileOptions(heldout_fraction=0.3))
 
     warnings = [line for line in said if "warning" in line]
     assert len(warnings) == 1
@@ -164,18 +166,20 @@ def test_queries_that_share_few_answers_lose_rows_and_it_is_said(store: Store, t
 def test_another_recipe_makes_another_data_set(store: Store, tmp_path: Path) -> None:
     given = [write_pairs(tmp_path / "faq.jsonl", 40)]
 
-    versions = {prepare_files(store, given, heldout_fraction=0.2, seed=seed).version for seed in (0, 1)}
+    versions = {prepare_files(store, given, FileOptions(heldout_fraction=0.2, seed=seed)).version for seed in (0, 1)}
 
     assert len(versions) == 2
-    assert verify_dataset(store).version == prepare_files(store, given, heldout_fraction=0.2, seed=1).version
+    assert (
+        verify_dataset(store).version == prepare_files(store, given, FileOptions(heldout_fraction=0.2, seed=1)).version
+    )
 
 
 def test_a_changed_file_makes_another_data_set_and_it_is_said(store: Store, tmp_path: Path) -> None:
     said: list[str] = []
-    first = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], progress=said.append)
+    first = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], resources=Resources(say=said.append))
     assert not any("takes its place" in line for line in said)
 
-    second = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 41)], progress=said.append)
+    second = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 41)], resources=Resources(say=said.append))
 
     assert second.version != first.version
     assert f"another data set is here, version {first.version}: this one takes its place" in said
@@ -185,7 +189,7 @@ def test_a_changed_file_makes_another_data_set_and_it_is_said(store: Store, tmp_
 @pytest.mark.parametrize("what", ["sources/", "evaluation/", "tokenizer/", "recipe.json", "manifest.json"])
 def test_a_damaged_data_set_is_made_again(store: Store, tmp_path: Path, what: str, damage: str) -> None:
     given = [write_pairs(tmp_path / "faq.jsonl", 60)]
-    first = prepare_files(store, given, heldout_fraction=0.2, tokenizer_vocabulary=300)
+    first = prepare_files(store, given, FileOptions(heldout_fraction=0.2, tokenizer_vocabulary=300))
     content = stored(store)
     key = next(key for key in content if key.startswith(what))
     if damage == "remove":
@@ -194,7 +198,7 @@ def test_a_damaged_data_set_is_made_again(store: Store, tmp_path: Path, what: st
         data = content[key]
         store.put(key, data[:-2] if damage == "cut" else data[:20] + bytes([data[20] ^ 1]) + data[21:])
 
-    second = prepare_files(store, given, heldout_fraction=0.2, tokenizer_vocabulary=300)
+    second = prepare_files(store, given, FileOptions(heldout_fraction=0.2, tokenizer_vocabulary=300))
 
     assert second.version == first.version
     assert verify_dataset(store).ok
@@ -222,7 +226,7 @@ def test_users_files_become_a_valid_data_set(store: Store, tmp_path: Path) -> No
         FileInput("pairs", str(tmp_path / "pairs.csv"), "sts"),
     ]
 
-    manifest = prepare_files(store, given, heldout_fraction=0.2, progress=said.append)
+    manifest = prepare_files(store, given, FileOptions(heldout_fraction=0.2), Resources(say=said.append))
 
     assert verify_dataset(store).problems == ()
     faq, reviews = manifest.sources
@@ -250,7 +254,7 @@ def test_no_source_sees_what_another_holds_out(store: Store, tmp_path: Path) -> 
     tmp_path.joinpath("copy.jsonl").write_text(shouted)
     tmp_path.joinpath("pairs.jsonl").write_text('{"text_a": "question 7", "text_b": "unseen", "score": 1}\n')
 
-    manifest = prepare_files(store, given, heldout_fraction=0.3)
+    manifest = prepare_files(store, given, FileOptions(heldout_fraction=0.3))
 
     held = {"question 7"}
     for entry in manifest.evaluations:
@@ -268,17 +272,20 @@ def test_rows_with_a_text_of_a_benchmark_are_dropped_and_counted(store: Store, t
     said: list[str] = []
 
     manifest = prepare_files(
-        store, [given], heldout_fraction=0, exclude=[str(tmp_path / "bench.txt")], progress=said.append
+        store,
+        [given],
+        FileOptions(heldout_fraction=0, exclude=[str(tmp_path / "bench.txt")]),
+        Resources(say=said.append),
     )
 
     queries = {row["query"] for row in rows_of(store, manifest, "faq")}
     assert queries == {f"question {i}" for i in range(40)} - {"question 7", "question 9"}
     assert f"faq: 2 rows dropped for texts of {tmp_path / 'bench.txt'}" in said
-    assert prepare_files(store, [given], heldout_fraction=0).version != manifest.version
+    assert prepare_files(store, [given], FileOptions(heldout_fraction=0)).version != manifest.version
 
 
 def test_pairs_alone_have_no_hard_negatives(store: Store, tmp_path: Path) -> None:
-    manifest = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], heldout_fraction=0.0)
+    manifest = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], FileOptions(heldout_fraction=0.0))
 
     assert manifest.source("faq").negatives == 0
     assert manifest.source("faq").rows == 40
@@ -290,7 +297,7 @@ def test_negatives_are_mined_where_asked_for_after_a_rows_own(store: Store, tmp_
     given = write_pairs(tmp_path / "faq.jsonl", 40, negatives=1)
     mining = FileInput("faq", given.address, Kind.RETRIEVAL, mine_lexical=5)
 
-    manifest = prepare_files(store, [mining], heldout_fraction=0.0)
+    manifest = prepare_files(store, [mining], FileOptions(heldout_fraction=0.0))
 
     assert manifest.source("faq").negatives == 5
     for row in rows_of(store, manifest, "faq"):
@@ -306,7 +313,7 @@ def test_as_many_negatives_are_kept_as_every_row_has(store: Store, tmp_path: Pat
     records = [{"query": f"q{i}", "pos": [f"p{i}"], "neg": [f"n{i} {n}" for n in range(2 + i % 3)]} for i in range(9)]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
-    manifest = prepare_files(store, [FileInput("lists", str(path), Kind.RETRIEVAL)], heldout_fraction=0.0)
+    manifest = prepare_files(store, [FileInput("lists", str(path), Kind.RETRIEVAL)], FileOptions(heldout_fraction=0.0))
 
     assert manifest.source("lists").negatives == 2
 
@@ -318,13 +325,15 @@ def test_an_empty_row_group_takes_no_negatives_away(store: Store, tmp_path: Path
         out.write_table(table, row_group_size=200)
         out.write_table(table.slice(0, 0))
 
-    manifest = prepare_files(store, [FileInput("rows", str(path), Kind.RETRIEVAL)], memory_bytes=2000)
+    manifest = prepare_files(
+        store, [FileInput("rows", str(path), Kind.RETRIEVAL)], resources=Resources(memory_bytes=2000)
+    )
 
     assert manifest.source("rows").negatives == 1
 
 
 def test_a_tokenizer_is_trained_on_request(store: Store, tmp_path: Path) -> None:
-    prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], tokenizer_vocabulary=300)
+    prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], FileOptions(tokenizer_vocabulary=300))
 
     tokenizer = Tokenizer.from_str(store.get(TOKENIZER_KEYS[0]).decode())
 
@@ -375,7 +384,7 @@ def test_a_bad_row_is_named_with_its_line(
     path.write_text("".join(json.dumps(LINE | change) + "\n" for change in changes))
 
     with pytest.raises(error, match=message):
-        prepare_files(store, [FileInput("rows", str(path), Kind.RETRIEVAL)], heldout_fraction=0.5)
+        prepare_files(store, [FileInput("rows", str(path), Kind.RETRIEVAL)], FileOptions(heldout_fraction=0.5))
     assert not store.exists("manifest.json")
 
 
@@ -420,7 +429,7 @@ def test_settings_that_cannot_be_are_refused_with_both_values(
     given = FileInput(**({"name": "rows", "address": str(path), "kind": Kind.RETRIEVAL} | options))
 
     with pytest.raises(error, match=message):
-        prepare_files(store, [given], heldout_fraction=0.0)
+        prepare_files(store, [given], FileOptions(heldout_fraction=0.0))
     assert not store.exists("manifest.json")
 
 
@@ -444,7 +453,7 @@ def test_files_beside_the_data_set_are_a_source(tmp_path: Path) -> None:
 
     made = prepare_files(store, [given])
 
-    assert prepare_files(store, [given], seed=1).source("faq").rows == made.source("faq").rows
+    assert prepare_files(store, [given], FileOptions(seed=1)).source("faq").rows == made.source("faq").rows
 
 
 def test_two_inputs_do_not_share_a_name(store: Store, tmp_path: Path) -> None:
@@ -457,4 +466,4 @@ def test_two_inputs_do_not_share_a_name(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_the_held_out_fraction_leaves_something_to_train_on(store: Store, tmp_path: Path, fraction: float) -> None:
     with pytest.raises(ConfigError, match="heldout_fraction is"):
-        prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 3)], heldout_fraction=fraction)
+        prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 3)], FileOptions(heldout_fraction=fraction))

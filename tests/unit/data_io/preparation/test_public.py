@@ -22,7 +22,8 @@ from data_io.errors import ConfigError, DataError, StorageError
 from data_io.evaluation.mteb import task_texts
 from data_io.execution import in_process
 from data_io.inspection.verify import verify_dataset
-from data_io.preparation.public import prepare_recipe, prepare_released
+from data_io.preparation.attempt import Resources
+from data_io.preparation.public import PublicOptions, prepare_recipe, prepare_released
 from data_io.sources.catalogue import public_source
 from data_io.sources.hub import hub_records
 from data_io.sources.local_copy import files_of
@@ -73,7 +74,7 @@ NAMES = ["imdb", "natural_questions", "banking77"]
 def test_local_copies_become_a_whole_data_set_that_says_what_it_is(store: Store, copies: str) -> None:
     said: list[str] = []
 
-    manifest = prepare_recipe(store, NAMES, folder=copies, progress=said.append)
+    manifest = prepare_recipe(store, NAMES, folder=copies, resources=Resources(say=said.append))
 
     assert [(entry.name, entry.kind, entry.negatives, entry.rows) for entry in manifest.sources] == [
         ("imdb", Kind.CLASSIFICATION, 1, 20),
@@ -91,7 +92,7 @@ def test_the_same_copies_are_left_as_they_are_and_a_changed_one_is_made_again(st
     first = prepare_recipe(store, NAMES, folder=copies)
     said: list[str] = []
 
-    second = prepare_recipe(store, NAMES, folder=copies, progress=said.append)
+    second = prepare_recipe(store, NAMES, folder=copies, resources=Resources(say=said.append))
     write_jsonl(Path(copies) / "imdb" / "train.jsonl", {"text": "new", "label": 1})
     third = prepare_recipe(store, NAMES, folder=copies)
 
@@ -113,7 +114,7 @@ def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
             yield piece, result
 
     with pytest.raises(KeyboardInterrupt):
-        prepare_recipe(store, NAMES, folder=copies, executor=killed)
+        prepare_recipe(store, NAMES, folder=copies, resources=Resources(executor=killed))
     spilled = {info.key: info.modified for info in store.list(WORK_PREFIX) if "/spill/" in info.key}
     said: list[str] = []
     again: list[Any] = []
@@ -123,7 +124,7 @@ def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
             again.append({info.key: info.modified for info in store.list(WORK_PREFIX) if info.key in spilled})
             yield found
 
-    manifest = prepare_recipe(store, NAMES, folder=copies, executor=watched, progress=said.append)
+    manifest = prepare_recipe(store, NAMES, folder=copies, resources=Resources(executor=watched, say=said.append))
 
     assert len(spilled) >= 4  # two sources, each with its record
     assert all(seen == spilled for seen in again)
@@ -133,7 +134,7 @@ def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
 
 
 def test_at_most_max_rows_of_each_source_are_kept(store: Store, copies: str) -> None:
-    manifest = prepare_recipe(store, NAMES, folder=copies, max_rows=7)
+    manifest = prepare_recipe(store, NAMES, folder=copies, options=PublicOptions(max_rows=7))
 
     assert [entry.rows for entry in manifest.sources] == [7, 7, 7]
 
@@ -312,10 +313,13 @@ def test_files_of_the_hub_are_streamed_one_by_one_and_their_names_are_classes(
 
 def test_a_license_that_is_refused_writes_nothing(store: Store, copies: str) -> None:
     with pytest.raises(ConfigError, match="imdb: not stated"):
-        prepare_recipe(store, NAMES, folder=copies, license="commercial")
+        prepare_recipe(store, NAMES, folder=copies, options=PublicOptions(license="commercial"))
 
     assert not list(store.list())
-    assert len(prepare_recipe(store, NAMES, folder=copies, license="commercial-or-unclear").sources) == 3
+    assert (
+        len(prepare_recipe(store, NAMES, folder=copies, options=PublicOptions(license="commercial-or-unclear")).sources)
+        == 3
+    )
 
 
 def test_rows_with_a_benchmarks_texts_are_dropped_and_counted_for_each_source(
@@ -327,7 +331,11 @@ def test_rows_with_a_benchmarks_texts_are_dropped_and_counted_for_each_source(
     said: list[str] = []
 
     manifest = prepare_recipe(
-        store, NAMES, folder=copies, exclude=[str(tmp_path / "texts.jsonl")], progress=said.append
+        store,
+        NAMES,
+        folder=copies,
+        options=PublicOptions(exclude=[str(tmp_path / "texts.jsonl")]),
+        resources=Resources(say=said.append),
     )
 
     kept = {row["query"] for row in rows_of(store, manifest, "natural_questions")}
@@ -464,7 +472,7 @@ def test_released_files_are_checked_for_names_licenses_and_negatives(store: Stor
 
     (folder / "squadd.parquet").rename(folder / "anli.parquet")
     with pytest.raises(ConfigError, match=r"anli: CC-BY-NC-4\.0"):
-        prepare_released(store, str(folder), license="commercial")
+        prepare_released(store, str(folder), options=PublicOptions(license="commercial"))
 
     write_released(folder, "anli", 3)
     with pytest.raises(DataError, match="has 3 hard negatives, the source needs 24"):

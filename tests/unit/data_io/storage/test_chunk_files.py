@@ -57,14 +57,14 @@ def test_every_row_is_read_by_the_share_of_its_key(keys: list[int], shares: int,
     assert found == keys
 
 
-def piece(work: Store) -> Mark:
+def finish_task(work: Store) -> Mark:
     chunks = [array_chunk("numbers", np.arange(10, dtype=np.uint64)), Chunk("rest", b"the rest", 1)]
     return write_mark(work, "docs/embed-00000", Mark(parts=(write_part(work, "docs/embed-00000-block", chunks),)))
 
 
-def test_a_piece_is_finished_once_its_mark_and_all_its_objects_are_there() -> None:
+def test_a_task_is_finished_once_its_mark_and_all_its_objects_are_there() -> None:
     work = open_store("memory://finished")
-    mark = piece(work)
+    mark = finish_task(work)
 
     assert finished(work, "") == {"docs/embed-00000": mark}
 
@@ -74,7 +74,7 @@ def test_a_piece_is_finished_once_its_mark_and_all_its_objects_are_there() -> No
 
 def test_a_mark_that_cannot_be_read_is_none() -> None:
     work = open_store("memory://halfmark")
-    piece(work)
+    finish_task(work)
 
     work.put(mark_key("docs/embed-00000"), b'{"parts": [')
 
@@ -83,7 +83,7 @@ def test_a_mark_that_cannot_be_read_is_none() -> None:
 
 def test_chunks_are_read_by_name_alone() -> None:
     work = open_store("memory://names")
-    mark = piece(work)
+    mark = finish_task(work)
 
     (numbers,) = read_chunks(work, fetches([mark], "numbers"))
 
@@ -92,7 +92,7 @@ def test_chunks_are_read_by_name_alone() -> None:
 
 def test_a_flipped_bit_is_found_and_named_with_what_to_do() -> None:
     work = open_store("memory://flipped")
-    mark = piece(work)
+    mark = finish_task(work)
     data = bytearray(work.get("docs/embed-00000-block"))
     data[3] ^= 1
     work.put("docs/embed-00000-block", bytes(data))
