@@ -111,11 +111,11 @@ class RayControl:
         """Say now and then where the loop is, and do what is wanted of a worker that hangs."""
         while not ended.wait(_BEAT_SECONDS):
             try:
-                order = ray.get(self._monitor.beat.remote(self._rank, self._heartbeat.place()))
+                order = ray.get(self._monitor.beat.remote(self._rank, self._heartbeat.position()))
             except ray.exceptions.RayError:  # the driver has gone, and its monitor with it
                 return
             if order is Order.SHOW_STACKS:
-                self._monitor.show.remote(self._rank, self._heartbeat.place(), self._heartbeat.stacks())
+                self._monitor.show.remote(self._rank, self._heartbeat.position(), self._heartbeat.stacks())
             elif order is Order.END:
                 os._exit(1)
 

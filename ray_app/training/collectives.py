@@ -1,7 +1,7 @@
-"""What ranks tell each other about a step: two sums, in which each rank fills in its own rows and leaves zeros
-elsewhere.
+"""The exchange of a step between ranks: all-reduce sums in which each rank fills in its own rows and zeros elsewhere
+(docs/design.md, "The training step").
 
-A sum with zeros is exact and has no order, so every rank knows the same numbers, whatever their count.
+A sum with zeros is exact in any order. So every rank gets the same numbers, for any number of ranks.
 """
 
 from collections.abc import Sequence
@@ -17,47 +17,51 @@ from data_io.storage.ranged_reads import ReadStats
 from ray_app.run_directory.metrics import PartMetrics
 from ray_app.training.contrastive import PartLoss
 from ray_app.training.control import Directive
-from ray_app.training.stragglers import Work
+from ray_app.training.stragglers import ForwardTiming
 
 
 @dataclass(frozen=True)
 class SharedStep:
-    """What all ranks know of a step once they have exchanged it."""
+    """A step as all ranks know it after the exchange."""
 
     parts: list[PartMetrics]
     """One for each part of each slot, in order."""
     wait_seconds: float
+    """The longest wait of a rank for its data."""
     directive: Directive
+    """The highest that a rank wants."""
     read: ReadStats
-    """What all ranks have asked of the store since the step before: requests, bytes and retries."""
-    work: list[Work]
-    """The forward passes of each rank."""
+    """Requests, bytes and retries of all ranks since the step before."""
+    timings: list[ForwardTiming]
+    """The forward passes of each rank, by rank."""
 
 
 def share_step(
     loaded: LoadedStep,
     losses: Sequence[PartLoss],
     read: ReadStats,
-    work: Work,
+    timing: ForwardTiming,
     *,
     names: Sequence[str],
     directive: Directive,
     device: torch.device,
 ) -> SharedStep:
-    """Everybody's losses. What is wished of any rank is wished of all; the longest wait for data counts.
+    """One all-reduce of a float64 table, [parts + ranks, 7]; every rank must call it.
 
-    `losses` are those of the parts of this rank's micro-batches, in order; `names` are the plan's sources by number;
-    `read` is what this rank asked of the store since the step before, `work` its forward passes.
+    `losses`: of the parts of this rank's micro-batches, in order. `read`: this rank's reads since the step before.
+    `timing`: its forward passes. `names`: the sources of the data order, by number.
     """
     step, world_size = loaded.step, dist.get_world_size()
     table = torch.zeros(len(step.parts) + world_size, 7, dtype=torch.float64)
     starts = np.concatenate([[0], np.cumsum([len(slot.parts) for slot in step.slots])])
-    places = [int(starts[batch.position]) + at for batch in loaded.micro_batches for at in range(len(batch.parts))]
-    for place, loss in zip(places, losses, strict=True):
-        values = [loss.rows, loss.tokens, loss.hard_negative, *_perhaps(loss.in_batch), *_perhaps(loss.distillation)]
-        table[place] = torch.tensor(values, dtype=torch.float64)
-    mine = [loaded.wait_seconds, directive, read.requests, read.bytes, read.retries, work.seconds, work.tokens]
-    table[len(step.parts) + dist.get_rank()] = torch.tensor(mine, dtype=torch.float64)
+    own_rows = [
+        int(starts[batch.position]) + part for batch in loaded.micro_batches for part in range(len(batch.parts))
+    ]
+    for row, loss in zip(own_rows, losses, strict=True):
+        values = [loss.rows, loss.tokens, loss.hard_negative, *_optional(loss.in_batch), *_optional(loss.distillation)]
+        table[row] = torch.tensor(values, dtype=torch.float64)
+    own = [loaded.wait_seconds, directive, read.requests, read.bytes, read.retries, timing.seconds, timing.tokens]
+    table[len(step.parts) + dist.get_rank()] = torch.tensor(own, dtype=torch.float64)
     rows = _sum_over_ranks(table.to(device)).tolist()
     ranks = rows[len(step.parts) :]
     return SharedStep(
@@ -77,26 +81,29 @@ def share_step(
         wait_seconds=max(row[0] for row in ranks),
         directive=Directive(int(max(row[1] for row in ranks))),
         read=ReadStats(*(int(sum(row[i] for row in ranks)) for i in (2, 3, 4))),
-        work=[Work(seconds, int(tokens)) for *_, seconds, tokens in ranks],
+        timings=[ForwardTiming(seconds, int(tokens)) for *_, seconds, tokens in ranks],
     )
 
 
-def _perhaps(value: float | None) -> tuple[float, float]:
-    """A value that may be missing, as two numbers."""
+def _optional(value: float | None) -> tuple[float, float]:
+    """(value, 1), or (0, 0) for None."""
     return (0.0, 0.0) if value is None else (value, 1.0)
 
 
-def share_reads(mine: dict[str, ReadStats]) -> list[dict[str, ReadStats]]:
-    """What each rank has read of each source, by rank; empty on all ranks but the first."""
-    everybody: list[dict[str, ReadStats]] | None = None
+def share_reads(own: dict[str, ReadStats]) -> list[dict[str, ReadStats]]:
+    """The reads of each rank by source, by rank; empty on the ranks above 0. Every rank must call it."""
+    by_rank: list[dict[str, ReadStats]] | None = None
     if dist.get_rank() == 0:
-        everybody = [{} for _ in range(dist.get_world_size())]
-    dist.gather_object(mine, everybody, dst=0)
-    return everybody or []
+        by_rank = [{} for _ in range(dist.get_world_size())]
+    dist.gather_object(own, by_rank, dst=0)
+    return by_rank or []
 
 
 def share_examples(loaded: LoadedStep, device: torch.device) -> list[list[str]]:
-    """Hashes of the query texts that were read, 16 hex digits each, by part and in the order of use."""
+    """Hashes of the query texts of the step, 16 hex digits each, by part and in the order of use.
+
+    Every rank must call it.
+    """
     step = loaded.step
     first_rows = step.first_rows
     hashes = torch.zeros(step.rows, dtype=torch.int64)

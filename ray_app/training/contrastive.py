@@ -1,17 +1,18 @@
-"""One optimizer step's forward and backward passes: from micro-batches to the two losses (DESIGN sections 1 and 2).
+"""Forward and backward passes of one optimizer step, with the losses of arXiv 2510.02294, section 3 (docs/design.md,
+"The training step" and "Data order").
 
 Shapes: G slots in the step, n_g rows of slot g, P = sum(n_g) rows of the step, B rows of one source in a micro-batch,
-H negatives, D dims.
+R rows of a micro-batch, N distinct texts of a micro-batch, H hard negatives, D dimensions.
 
-The step's loss is the mean over its P rows: slot g weighs n_g / P, and in it each part, the rows of one source, by its
-rows. A slot that the document skips weighs nothing, is not in P and not in the pool, and its texts are not embedded:
-what comes of them may be no number.
+The loss of the step is the mean over its P rows: slot g has the weight n_g / P. Within a slot, each part (the rows of
+one source) is weighted by its rows. A slot that the job skips has no weight. It is not in P, it is not in the pool, and
+its texts are not embedded, because their embeddings may not be finite.
 
-The in-batch pool is the positives of all retrieval rows, laid out in slot order, so it is the same for any number of
-workers. A worker with several slots embeds its positives once without gradient to fill the pool; a micro-batch's own
-positives keep their gradient, the others are constants.
+The in-batch pool has the positives of all retrieval rows in slot order, so it is the same for any number of workers. A
+worker with several slots embeds their positives once without gradient to fill the pool. The positives of the current
+micro-batch keep their gradient; all others are constants.
 
-With `train.matryoshka_dims` each loss is the weighed sum over the first d values of the same embeddings and pool, for
+With `train.matryoshka_dims` each loss is the weighted sum over the first d values of the same embeddings and pool, for
 several d (ray_app.training.losses).
 """
 
@@ -29,8 +30,15 @@ from data_io.loading.loader import LoadedStep, MicroBatch, PartRows
 from data_io.task import Kind
 from ray_app.config import TrainSpec
 from ray_app.models.packing import PackedBatch, pack
-from ray_app.training.losses import cut, distillation_loss, hard_negative_loss, in_batch_loss, terms_of, weighed_sum
-from ray_app.training.stragglers import Stopwatch, Work
+from ray_app.training.losses import (
+    distillation_loss,
+    hard_negative_loss,
+    in_batch_loss,
+    matryoshka_terms,
+    truncate,
+    weighted_sum,
+)
+from ray_app.training.stragglers import ForwardTiming, Stopwatch
 
 if TYPE_CHECKING:
     from ray_app.training.engine import Engine  # DeepSpeed takes seconds to import, and a step runs with any engine
@@ -38,8 +46,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PartLoss:
-    """What the rows of one source in a micro-batch gave: mean losses over them; `in_batch` is None where their kind has
-    no such loss, `distillation`, its weight included, where there is no teacher. `rows` is 0 where they were skipped.
+    """Mean losses over the rows of one source in a micro-batch; `rows` is 0 when they were skipped.
+
+    `in_batch` is None for a kind without that loss. `distillation` includes its weight; None: there is no teacher.
     """
 
     rows: int
@@ -49,8 +58,8 @@ class PartLoss:
     distillation: float | None = None
 
 
-class Embeds(Protocol):
-    """A teacher."""
+class TeacherModel(Protocol):
+    """An embedding model that the trained model is to approach."""
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings float32 [N, D of the teacher], L2-normalized, without gradient."""
@@ -59,7 +68,7 @@ class Embeds(Protocol):
 
 @dataclass(frozen=True)
 class Pool:
-    """An in-batch pool: embeddings float32 [P, D], text hashes int64 [P], and which entries take part, bool [P]."""
+    """An in-batch pool: embeddings float32 [P, D], text hashes int64 [P], and the entries that take part, bool [P]."""
 
     embeddings_PD: Tensor
     hashes_P: Tensor
@@ -77,24 +86,25 @@ class ContrastiveStep:
         *,
         rank: int,
         world_size: int,
-        teacher: Embeds | None = None,
+        teacher: TeacherModel | None = None,
     ) -> None:
-        """`kinds` gives the kind of each of the plan's sources, by number. Raises ModelError where the model's
-        embeddings are narrower than one of `train.matryoshka_dims`.
+        """`kinds`: of the sources of the data order, by number.
+
+        Raises ModelError when the model's embeddings have fewer dimensions than one of `train.matryoshka_dims`.
         """
         self._engine = engine
         self._train = train
-        self._terms = terms_of(train, engine.model.dimensions)
+        self._terms = matryoshka_terms(train, engine.model.dimensions)
         self._kinds = tuple(kinds)
         self._rank, self._world_size = rank, world_size
         self._teacher = teacher
         self._stopwatch = Stopwatch(engine.device)
         self._tokens = 0
 
-    def take_work(self) -> Work:
-        """This rank's forward passes since the last call."""
+    def take_timing(self) -> ForwardTiming:
+        """This rank's forward passes since the last call; the count starts again."""
         tokens, self._tokens = self._tokens, 0
-        return Work(self._stopwatch.take(), tokens)
+        return ForwardTiming(self._stopwatch.take(), tokens)
 
     def run(self, loaded: LoadedStep) -> list[PartLoss]:
         """Forward and backward of every slot of this rank; the gradients are left in the engine.
@@ -132,9 +142,9 @@ class ContrastiveStep:
     def _losses(
         self, batch: MicroBatch, embeddings_ND: Tensor, pool: Pool | None, *, first_row: int
     ) -> tuple[Tensor, list[PartLoss]]:
-        """The mean loss of a micro-batch's rows, to be minimized, and what each part has in it.
+        """The mean loss of a micro-batch's rows, to be minimized, and the losses of each part.
 
-        `pool` is the step's, in which the micro-batch's rows begin at `first_row`; None for its own pool.
+        `pool`: of the step; the micro-batch's rows begin there at `first_row`. None: the pool is the micro-batch's own.
         """
         device = embeddings_ND.device
         positives_RD = embeddings_ND[_index(np.concatenate([part.positive_B for part in batch.parts]), device)]
@@ -147,7 +157,7 @@ class ContrastiveStep:
             pool = replace(pool, embeddings_PD=pool.embeddings_PD.index_copy(0, own_R, positives_RD))
         teacher_ND = None if self._teacher is None else self._teacher.embed(batch.strings).to(embeddings_ND.dtype)
 
-        weighed, losses, start = [], [], 0
+        weighted, losses, start = [], [], 0
         for part in batch.parts:
             p_BD = positives_RD[start : start + part.rows]
             q_BD = embeddings_ND[_index(part.query_B, device)]
@@ -156,7 +166,7 @@ class ContrastiveStep:
             distillation = None if teacher_ND is None else self._distillation_loss(part, embeddings_ND, teacher_ND)
             total = hard if in_batch is None else hard + in_batch
             total = total if distillation is None else total + distillation
-            weighed.append(total * (part.rows / batch.rows))
+            weighted.append(total * (part.rows / batch.rows))
             start += part.rows
             losses.append(
                 PartLoss(
@@ -167,26 +177,27 @@ class ContrastiveStep:
                     distillation=None if distillation is None else float(distillation.detach()),
                 )
             )
-        return torch.stack(weighed).sum(), losses
+        return torch.stack(weighted).sum(), losses
 
     def _hard_negative_loss(self, part: PartRows, embeddings_ND: Tensor, q_BD: Tensor, p_BD: Tensor) -> Tensor:
         n_BHD = embeddings_ND[_index(part.negatives_BH, embeddings_ND.device)]
         t = self._train.temperature
-        return weighed_sum(
-            self._terms, lambda d: hard_negative_loss(cut(q_BD, d), cut(p_BD, d), cut(n_BHD, d), temperature=t)
+        return weighted_sum(
+            self._terms,
+            lambda d: hard_negative_loss(truncate(q_BD, d), truncate(p_BD, d), truncate(n_BHD, d), temperature=t),
         )
 
     def _in_batch_loss(self, part: PartRows, q_BD: Tensor, pool: Pool, *, first_row: int) -> Tensor | None:
-        """None where the part has no such loss. Its own positives are in the pool from `first_row` on."""
+        """None for a part without this loss. The part's own positives are in the pool from `first_row` on."""
         if self._train.in_batch == "off" or not part.kind.uses_in_batch_negatives:
             return None
         target_B = torch.arange(first_row, first_row + part.rows, device=q_BD.device)
         positive_hash_B = _hashes([part], q_BD.device)
-        return weighed_sum(
+        return weighted_sum(
             self._terms,
             lambda d: in_batch_loss(
-                cut(q_BD, d),
-                cut(pool.embeddings_PD, d),
+                truncate(q_BD, d),
+                truncate(pool.embeddings_PD, d),
                 target_B=target_B,
                 query_positive_hash_B=positive_hash_B,
                 pool_hash_P=pool.hashes_P,
@@ -196,20 +207,20 @@ class ContrastiveStep:
         )
 
     def _distillation_loss(self, part: PartRows, embeddings_ND: Tensor, teacher_ND: Tensor) -> Tensor:
-        """The weighed distance to the teacher's embeddings, in as many first dimensions as both have."""
+        """The weighted distance to the teacher's embeddings, in the first dimensions that both have."""
         assert self._train.teacher is not None
         device = embeddings_ND.device
         dims = min(embeddings_ND.shape[1], teacher_ND.shape[1])
         return self._train.teacher.weight * distillation_loss(
-            cut(embeddings_ND, dims),
-            cut(teacher_ND, dims),
+            truncate(embeddings_ND, dims),
+            truncate(teacher_ND, dims),
             query_B=_index(part.query_B, device),
             positive_B=_index(part.positive_B, device),
             negatives_BH=_index(part.negatives_BH, device),
         )
 
     def _gather_pool(self, loaded: LoadedStep, first: Tensor | None) -> Pool:
-        """Every rank fills in its own rows of the pool; the sum with the others' zeros is exact and needs no order."""
+        """The pool of the step: each rank fills in its own rows, and the sum with the zeros of the others is exact."""
         device = self._engine.device
         step = loaded.step
         valid = [
@@ -237,12 +248,12 @@ class ContrastiveStep:
 
     @torch.no_grad()
     def _embed_constant(self, batch: MicroBatch, texts_B: npt.NDArray[np.int64]) -> Tensor:
-        """Embeddings of some of a micro-batch's texts, without gradient, float32 [B, D]."""
-        wanted, place_B = np.unique(texts_B, return_inverse=True)
+        """Embeddings of texts of a micro-batch, by their index, without gradient, float32 [B, D]."""
+        wanted, inverse_B = np.unique(texts_B, return_inverse=True)
         ends = np.cumsum(batch.texts.lengths, dtype=np.int64)
         parts = [batch.texts.ids[ends[text] - batch.texts.lengths[text] : ends[text]] for text in wanted]
         packed = self._pack(np.concatenate(parts), batch.texts.lengths[wanted])
-        return self._engine.model(packed)[_index(place_B, self._engine.device)]  # type: ignore[no-any-return]
+        return self._engine.model(packed)[_index(inverse_B, self._engine.device)]  # type: ignore[no-any-return]
 
     def _embed(self, batch: MicroBatch) -> Tensor:
         packed = self._pack(batch.texts.ids, batch.texts.lengths)
@@ -264,10 +275,10 @@ def _index(array: npt.NDArray[np.int64], device: torch.device) -> Tensor:
 
 
 def _hashes(parts: Sequence[PartRows], device: torch.device) -> Tensor:
-    """Of the rows' positives; the same 64 bits as a type that every device compares, int64 [rows]."""
+    """Of the rows' positives, int64 [rows]: the same 64 bits in a type that every device can compare."""
     return torch.from_numpy(np.concatenate([part.positive_hash_B for part in parts]).view(np.int64)).to(device)
 
 
 def _in_pool(parts: Sequence[PartRows]) -> npt.NDArray[np.bool_]:
-    """Which rows' positives are negatives of others, bool [rows]."""
+    """The rows whose positives are negatives of other rows, bool [rows]."""
     return np.repeat([part.kind.uses_in_batch_negatives for part in parts], [part.rows for part in parts])

@@ -1,4 +1,4 @@
-"""Where in its training a worker is, and the stacks of its threads: the loop writes its place, another thread reads it.
+"""The position of a worker in its training, and the stacks of its threads. The loop writes it, another thread reads it.
 
 Knows no Ray.
 """
@@ -19,7 +19,7 @@ _COLLECTIVES = "torch.distributed.distributed_c10d"
 
 
 class Stage(IntEnum):
-    """The parts of a step in their order, between a start and an end that belong to no step."""
+    """The stages of a step in their order, between a start and an end that belong to no step."""
 
     STARTING = 0
     """Until the first step of a start has ended: it warms up, compiles, and reads the first data."""
@@ -81,7 +81,7 @@ class Heartbeat:
             self._began = now
         self._at = step, stage if step != self._first_step else Stage.STARTING
 
-    def place(self) -> Position:
+    def position(self) -> Position:
         step, stage = self._at
         typical = median(tuple(self._seconds)) if self._seconds else None
         return Position(self._process, step, stage, is_in_collective(self._thread), typical)

@@ -1,48 +1,45 @@
-"""The training loop, as one worker runs it. It knows torch.distributed but not Ray: a plain torchrun can start it too.
+"""The training loop of one worker (docs/design.md, "The training step"). It uses torch.distributed and does not know
+Ray: torchrun can start it too.
 
-    plan -> loader -> contrastive step -> update -> metrics -> now and then a checkpoint
+    data order -> loader -> forward and backward -> exchange -> update -> record -> checkpoint, where one is due
 
-Every rank runs the same steps and takes every decision from the same exchanged numbers, so that no collective is ever
-waited for in vain. Rank 0 writes the run directory.
+All ranks run the same steps, enter the same collectives and decide from the same exchanged numbers. Rank 0 writes the
+run directory.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic
 
 import torch
 import torch.distributed as dist
 
-from data_io.dataset.manifest import load_manifest
-from data_io.dataset.reader import Reader
-from data_io.loading.loader import Loader
-from data_io.storage.node_cache import NodeCache
+from data_io.loading.loader import LoadedStep
 from data_io.storage.store import Store
-from ray_app.checkpointing.checkpoint import CheckpointSaver, restore
-from ray_app.checkpointing.interval import CheckpointInterval
+from ray_app.checkpointing.checkpoint import CheckpointSaver, Restored, restore
 from ray_app.config import JobSpec
-from ray_app.data_order import fingerprint_of, make_order, select_sources
 from ray_app.models.attention import attention_of
 from ray_app.models.embedder import Embedder
-from ray_app.models.loading import DTYPES, build_backbone, load_tokenizer
-from ray_app.run_directory.attempts import begin_attempt, list_attempts
+from ray_app.models.loading import DTYPES, build_backbone
+from ray_app.run_directory.attempts import list_attempts
 from ray_app.run_directory.checkpoints import TrainingProgress, list_checkpoints
 from ray_app.run_directory.directory import read_status
-from ray_app.run_directory.metrics import reads_of
-from ray_app.training.collectives import share_examples, share_reads, share_step
-from ray_app.training.contrastive import ContrastiveStep
+from ray_app.training.collectives import SharedStep, share_examples, share_reads, share_step
+from ray_app.training.contrastive import ContrastiveStep, PartLoss
 from ray_app.training.control import Control, Directive, Start
+from ray_app.training.data import TrainingData
 from ray_app.training.engine import Engine
 from ray_app.training.heartbeat import Stage
 from ray_app.training.nan_guard import refuse_gradient, refuse_loss
-from ray_app.training.recorder import Recorder, StartProfile
+from ray_app.training.recorder import NullRecorder, Recorder, StartProfile, StepResult
+from ray_app.training.run_recorder import RunRecorder
 from ray_app.training.schedule import learning_rate
 from ray_app.training.teacher import Teacher
 
 
 @dataclass(frozen=True)
 class Worker:
-    """As which rank of how many, and on which device, a loop runs; `profile` notes where its start spends time."""
+    """The rank of this process among `world_size` ranks, and its device; `profile` times the start."""
 
     rank: int
     world_size: int
@@ -52,7 +49,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the loop ended: `finished` is False where a wish or a limit ended it before its last step."""
+    """How training ended, after `step` steps of the run in all; `finished` is False when steps of the run remain."""
 
     step: int
     finished: bool
@@ -70,165 +67,212 @@ def train(
     start: Start | None = None,
     stop_after_steps: int | None = None,
 ) -> Outcome:
-    """Train from the newest checkpoint, or from the start, until `stop_after_steps` steps are done in all, or all
-    steps.
+    """Set up, restore the newest checkpoint if there is one, and train. Always ends on a complete checkpoint.
 
-    torch.distributed must be initialized. Always ends on a complete checkpoint. Raises LossNotFinite where a loss or
-    gradient is not finite, with the step and the micro-batches.
+    `stop_after_steps` counts from the start of the run, not from the checkpoint; None: train all steps of the job.
+    torch.distributed must be initialized, and every rank must call this. Raises LossNotFinite with the step and its
+    micro-batches when a loss or a gradient is not finite.
     """
     profile = worker.profile
-    manifest = load_manifest(data)
-    sources = select_sources(manifest, spec)
-    names = [source.name for source in sources]
-    plan = make_order(manifest, sources, spec)
-    tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
+    dataset = TrainingData.open(data, spec)
     profile.mark("data")
-    model = _build_model(spec, worker, tokenizer.vocabulary_size)
+    model = _build_model(spec, worker, dataset.tokenizer.vocabulary_size)
     profile.mark("model")
     engine = Engine(model, spec.train)
     profile.mark("engine")
-    fingerprint = fingerprint_of(manifest, plan, tokenizer, spec)
-    total_steps = spec.train.epochs * plan.steps_per_epoch
-
-    restored = restore(run, engine, fingerprint)
+    restored = restore(run, engine, dataset.fingerprint)
     profile.mark("restore")
-    consumed = restored.progress.micro_batches_consumed if restored else 0
-    step = plan.step_after(consumed)
-    end_step = total_steps if stop_after_steps is None else min(total_steps, max(stop_after_steps, step))
-    attempt = _next_attempt(run)
-    recorder = None
-    if worker.rank == 0:
-        begin_attempt(run, attempt, step)
-        recorder = Recorder(
-            name,
-            run,
-            attempt=attempt,
+    trainer = Trainer(
+        name,
+        spec,
+        dataset,
+        engine,
+        restored,
+        run=run,
+        worker=worker,
+        control=control,
+        start=start,
+        stop_after_steps=stop_after_steps,
+    )
+    return trainer.run()
+
+
+class Trainer:
+    """One attempt at a run, on one rank: from the restored step, or from step 0, to its last step.
+
+    The number of workers may differ between attempts (docs/design.md, "Elasticity").
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: JobSpec,
+        dataset: TrainingData,
+        engine: Engine,
+        restored: Restored | None,
+        *,
+        run: Store,
+        worker: Worker,
+        control: Control,
+        start: Start | None = None,
+        stop_after_steps: int | None = None,
+    ) -> None:
+        """`engine` has the weights that `restored` describes. Every rank must build its trainer at the same time."""
+        self._spec, self._dataset, self._engine, self._control = spec, dataset, engine, control
+        order = dataset.order
+        consumed = restored.progress.micro_batches_consumed if restored else 0
+        step = order.step_after(consumed)
+        self._total_steps = spec.train.epochs * order.steps_per_epoch
+        self._end_step = self._total_steps
+        if stop_after_steps is not None:
+            self._end_step = min(self._total_steps, max(stop_after_steps, step))
+        self._progress = TrainingProgress(step=step, micro_batches_consumed=consumed, fingerprint=dataset.fingerprint)
+        self._saved_step = step if restored else None
+
+        attempt = _next_attempt(run)
+        self._recorder: Recorder = NullRecorder()
+        if worker.rank == 0:
+            self._recorder = RunRecorder(
+                name,
+                spec,
+                run,
+                order=order,
+                attempt=attempt,
+                first_step=step,
+                workers=worker.world_size,
+                flops_per_token=engine.model.flops_per_token,
+                start=start,
+                profile=worker.profile,
+                report=control.report,
+            )
+        self._recorder.begin(restored)
+        self._saver = CheckpointSaver(
+            run, engine, attempt=attempt, keep=spec.checkpoint.keep, before_commit=self._recorder.flush
+        )
+        self._contrastive = ContrastiveStep(
+            engine,
+            spec.train,
+            [source.kind for source in dataset.sources],
+            rank=worker.rank,
+            world_size=worker.world_size,
+            teacher=Teacher(spec.train.teacher, worker.device) if spec.train.teacher else None,
+        )
+        self._reader = dataset.reader(spec)
+        self._loader = dataset.loader(
+            self._reader,
+            spec,
             first_step=step,
-            steps_per_epoch=plan.steps_per_epoch,
-            epochs=spec.train.epochs,
-            workers=worker.world_size,
-            record_examples=spec.train.record_examples,
-            flops_per_token=model.flops_per_token,
-            start=start,
+            end_step=self._end_step,
+            rank=worker.rank,
+            world_size=worker.world_size,
         )
-        for damage in restored.passed_over if restored else ():
-            recorder.event("CheckpointDamaged", message=damage)
-        recorder.event(
-            "Resumed" if restored else "Started",
-            step=step,
-            workers=worker.world_size,
-            checkpoint=str(restored.name) if restored else None,
-            **recorder.facts_of_start,
+        self._counted_reads = self._reader.stats
+        self._step_began = monotonic()
+
+    def run(self) -> Outcome:
+        """Train until the last step, or until the ranks agree on a directive to end."""
+        directive = Directive.CONTINUE
+        try:
+            for loaded in self._loader:
+                directive = self.step(loaded)
+                if directive >= Directive.SAVE or self._progress.step == self._end_step:
+                    self.save()
+                if directive >= Directive.REGROUP:
+                    break
+                self._control.at(self._progress.step + 1, Stage.WAITING_FOR_DATA)
+            self.finish()
+        finally:
+            self.close()
+        step = self._progress.step
+        return Outcome(step=step, finished=step >= self._total_steps, directive=directive)
+
+    def step(self, loaded: LoadedStep) -> Directive:
+        """One optimizer step, up to its record; returns the directive that all ranks agreed on."""
+        train, step = self._spec.train, loaded.step.index + 1
+
+        self._control.at(step, Stage.COMPUTING)
+        losses = self._contrastive.run(loaded)  # forward and backward of this rank's micro-batches
+
+        self._control.at(step, Stage.EXCHANGING)
+        shared = self._exchange(loaded, losses)
+        refuse_loss(loaded, shared, train)
+
+        self._control.at(step, Stage.UPDATING)
+        rate = self._learning_rate(loaded.step.index)
+        norm = self._engine.update(rate)
+        refuse_gradient(loaded, shared, train, norm=norm)
+
+        consumed = loaded.step.first_slot + len(loaded.step.slots)
+        self._progress = self._progress.model_copy(update={"step": step, "micro_batches_consumed": consumed})
+        self._record(loaded, shared, rate=rate, norm=norm)
+        return shared.directive
+
+    def save(self) -> None:
+        """Start a checkpoint of the last finished step, written in the background (docs/design.md, "Checkpoints")."""
+        self._control.at(self._progress.step, Stage.SAVING)
+        self._recorder.save_begun()
+        self._recorder.saved(self._saver.start(self._progress))
+        self._saved_step = self._progress.step
+
+    def finish(self) -> None:
+        """Wait until the checkpoint of the last finished step is complete, and record what was read."""
+        if self._saved_step != self._progress.step:  # a new run without a step: its start is the checkpoint
+            self.save()
+        self._control.at(self._progress.step, Stage.ENDING)
+        last = self._saver.finish()
+        reads_by_rank = share_reads(self._reader.stats_by_source())
+        self._recorder.saved(last)
+        self._recorder.finish(reads_by_rank)
+
+    def close(self) -> None:
+        """Stop the threads that read; what was recorded is in the run directory when this returns."""
+        self._reader.close()
+        self._loader.close()
+        self._recorder.close()
+
+    def _exchange(self, loaded: LoadedStep, losses: Sequence[PartLoss]) -> SharedStep:
+        """Share this rank's losses, reads and timing with all ranks, and agree on a directive."""
+        read = self._reader.stats - self._counted_reads
+        self._counted_reads += read
+        directive = self._control.directive()
+        if self._recorder.save_is_due(loaded.step.index + 1):
+            directive = max(directive, Directive.SAVE)
+        return share_step(
+            loaded,
+            losses,
+            read,
+            self._contrastive.take_timing(),
+            names=self._dataset.names,
+            directive=directive,
+            device=self._engine.device,
         )
-        control.report(recorder.status)
 
-    saver = CheckpointSaver(
-        run,
-        engine,
-        attempt=attempt,
-        keep=spec.checkpoint.keep,
-        before_commit=recorder.flush if recorder else lambda: None,
-    )
-    interval = CheckpointInterval(spec.checkpoint)
-    saved_at = step if restored else None
-    contrastive = ContrastiveStep(
-        engine,
-        spec.train,
-        [source.kind for source in sources],
-        rank=worker.rank,
-        world_size=worker.world_size,
-        teacher=Teacher(spec.train.teacher, worker.device) if spec.train.teacher else None,
-    )
-    reader = Reader(data, manifest, verify=spec.data.verify == "always", cache=_node_cache(spec))
-    loader = Loader(
-        plan,
-        sources,
-        reader,
-        tokenizer,
-        hard_negatives=spec.data.hard_negatives,
-        token_deletion=spec.train.token_deletion,
-        first_step=step,
-        end_step=end_step,
-        rank=worker.rank,
-        world_size=worker.world_size,
-        prefetch_steps=spec.data.prefetch_steps,
-        threads=spec.data.loader_threads,
-        keep_strings=spec.train.teacher is not None,
-    )
-    begin, counted, directive = monotonic(), reader.stats, Directive.CONTINUE
-    try:
-        for loaded in loader:
-            under_way = loaded.step.index + 1
-            control.at(under_way, Stage.COMPUTING)
-            losses = contrastive.run(loaded)
-            read = reader.stats - counted
-            counted += read
-            control.at(under_way, Stage.EXCHANGING)
-            directive = control.directive()
-            if recorder and interval.due(under_way, recorder.status):
-                directive = max(directive, Directive.SAVE)
-            shared = share_step(
-                loaded, losses, read, contrastive.take_work(), names=names, directive=directive, device=engine.device
+    def _learning_rate(self, index: int) -> float:
+        train = self._spec.train
+        return learning_rate(
+            index,
+            peak=train.learning_rate,
+            floor=train.min_learning_rate,
+            warmup_steps=train.warmup_steps,
+            total_steps=self._total_steps,
+        )
+
+    def _record(self, loaded: LoadedStep, shared: SharedStep, *, rate: float, norm: float) -> None:
+        hashes = share_examples(loaded, self._engine.device) if self._spec.train.record_examples else []
+        began, self._step_began = self._step_began, monotonic()
+        self._control.at(self._progress.step, Stage.RECORDING)
+        self._recorder.step(
+            StepResult(
+                loaded,
+                shared,
+                learning_rate=rate,
+                grad_norm=norm,
+                seconds=self._step_began - began,
+                micro_batches_consumed=self._progress.micro_batches_consumed,
+                query_hashes=hashes,
             )
-            refuse_loss(loaded, shared, spec.train)
-            rate = learning_rate(
-                loaded.step.index,
-                peak=spec.train.learning_rate,
-                floor=spec.train.min_learning_rate,
-                warmup_steps=spec.train.warmup_steps,
-                total_steps=total_steps,
-            )
-            control.at(under_way, Stage.UPDATING)
-            norm = engine.update(rate)
-            refuse_gradient(loaded, shared, spec.train, norm=norm)
-            step = under_way
-            consumed = loaded.step.first_slot + len(loaded.step.slots)
-            hashes = share_examples(loaded, engine.device) if spec.train.record_examples else []
-            begin, seconds = monotonic(), monotonic() - begin
-            control.at(step, Stage.RECORDING)
-            if recorder:
-                status = recorder.step(
-                    loaded, shared, learning_rate=rate, grad_norm=norm, seconds=seconds, consumed=consumed
-                )
-                recorder.examples(loaded, names, hashes)
-                recorder.saved(saver.poll())
-                control.report(status)
-                if "first_step" not in profile.seconds:
-                    profile.mark("first_step")
-                    recorder.event("StartProfile", step=step, seconds=profile.seconds)
-            if shared.directive >= Directive.SAVE or step == end_step:
-                control.at(step, Stage.SAVING)
-                interval.begun()
-                finished = saver.start(
-                    TrainingProgress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint)
-                )
-                saved_at = step
-                if recorder:
-                    recorder.saved(finished)
-            directive = shared.directive
-            if directive >= Directive.REGROUP:
-                break
-            control.at(step + 1, Stage.WAITING_FOR_DATA)
-        control.at(step, Stage.ENDING)
-        if saved_at != step:  # stopped before the first step of a run: there is nothing newer than its start
-            saver.start(TrainingProgress(step=step, micro_batches_consumed=consumed, fingerprint=fingerprint))
-        last = saver.finish()
-        by_rank = share_reads(reader.stats_by_source())
-        if recorder:
-            recorder.saved(last)
-            recorder.event("DataRead", **reads_of(by_rank))
-            control.report(recorder.status)
-    finally:
-        reader.close()
-        loader.close()
-        if recorder:
-            recorder.close()
-    return Outcome(step=step, finished=step >= total_steps, directive=directive)
-
-
-def _node_cache(spec: JobSpec) -> NodeCache | None:
-    cache = spec.data.cache
-    return None if cache.path is None else NodeCache(Path(cache.path).expanduser(), cache.max_bytes)
+        )
+        self._recorder.poll(self._saver)
 
 
 def _build_model(spec: JobSpec, worker: Worker, vocabulary_size: int) -> Embedder:
@@ -242,7 +286,7 @@ def _build_model(spec: JobSpec, worker: Worker, vocabulary_size: int) -> Embedde
 
 
 def _next_attempt(run: Store) -> int:
-    """A number that no earlier start of this run has used, the same on all ranks."""
+    """The same number on all ranks, above that of every earlier attempt at this run."""
     attempt = [0]
     if dist.get_rank() == 0:
         status = read_status(run)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ray_app.config import TrainSpec, too_wide
 from ray_app.errors import ModelError
 
-Terms = tuple[tuple[int, float], ...]
+MatryoshkaTerms = tuple[tuple[int, float], ...]
 """(d, weight): the first d values of an embedding, and the weight of their losses."""
 
 
@@ -68,24 +68,24 @@ def distillation_loss(
     return loss + distance_N[negatives_BH].mean() if negatives_BH.numel() else loss
 
 
-def cut(embeddings: Tensor, dims: int) -> Tensor:
-    """The first `dims` values of embeddings [..., D], L2-normalized; L2-normalized ones themselves where those are all
-    of them.
+def truncate(embeddings: Tensor, dims: int) -> Tensor:
+    """The first `dims` values of L2-normalized embeddings [..., D], L2-normalized again; with dims = D, the embeddings
+    themselves.
     """
     if dims == embeddings.shape[-1]:
         return embeddings
     return F.normalize(embeddings[..., :dims], dim=-1)
 
 
-def terms_of(train: TrainSpec, dimensions: int) -> Terms:
-    """(d, what the losses of the first d values weigh), the whole embedding of D = `dimensions` values first.
+def matryoshka_terms(train: TrainSpec, dimensions: int) -> MatryoshkaTerms:
+    """(d, weight of the losses of the first d values), the whole embedding of D = `dimensions` values first.
 
-    Weights that the document leaves out are those of F2LLM-v2's code: 1 / (n sqrt(D / d)), n counting from 1, the
+    Default of the weights: those of F2LLM-v2's code: 1 / (n sqrt(D / d)), n counting from 1, the
     largest d first. Raises ModelError for a d above D.
     """
-    if mend := too_wide(train.matryoshka_dims, dimensions):
-        says, _, remedy = mend.rpartition("; ")
-        raise ModelError(says, remedy=remedy)
+    if problem := too_wide(train.matryoshka_dims, dimensions):
+        message, _, remedy = problem.rpartition("; ")
+        raise ModelError(message, remedy=remedy)
     dims = [dim for dim in reversed(train.matryoshka_dims) if dim < dimensions]
     if train.matryoshka_weights is None:
         given = {dim: 1 / (n * math.sqrt(dimensions / dim)) for n, dim in enumerate(dims, start=2)}
@@ -94,6 +94,6 @@ def terms_of(train: TrainSpec, dimensions: int) -> Terms:
     return ((dimensions, given.get(dimensions, 1.0)), *((dim, given[dim]) for dim in dims))
 
 
-def weighed_sum(terms: Terms, loss: Callable[[int], Tensor]) -> Tensor:
-    """Sum over the terms of their weight times `loss(d)`; that of one term of weight 1 is its loss, to the bit."""
+def weighted_sum(terms: MatryoshkaTerms, loss: Callable[[int], Tensor]) -> Tensor:
+    """Sum over the terms of weight times `loss(d)`. With one term of weight 1 it equals that loss bit for bit."""
     return torch.stack([weight * loss(dims) for dims, weight in terms]).sum()

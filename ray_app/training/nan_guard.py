@@ -1,7 +1,6 @@
-"""A step whose loss or gradient is no number ends the run, and says how to go on without it.
+"""A step whose loss or gradient is not finite ends the run with an error that says how to resume without it.
 
-Every rank knows the same losses and the same norm, so all of them end in the same step. The checkpoint before is
-intact.
+Every rank knows the same losses and the same norm, so all ranks end in the same step. The last checkpoint is intact.
 """
 
 import json
@@ -17,7 +16,7 @@ from ray_app.training.collectives import SharedStep
 
 
 def refuse_loss(loaded: LoadedStep, shared: SharedStep, train: TrainSpec) -> None:
-    """Raises LossNotFinite with the micro-batches whose loss is no number, before the update spoils the weights."""
+    """Raises LossNotFinite with the micro-batches whose loss is not finite. Call it before the update."""
     bad = [(slot, part) for slot, part in _pairs(loaded, shared) if not math.isfinite(part.loss)]
     if bad:
         places = ", ".join(f"{part.source} micro-batch {slot.occurrence} (loss {part.loss})" for slot, part in bad)
@@ -25,8 +24,8 @@ def refuse_loss(loaded: LoadedStep, shared: SharedStep, train: TrainSpec) -> Non
 
 
 def refuse_gradient(loaded: LoadedStep, shared: SharedStep, train: TrainSpec, *, norm: float) -> None:
-    """Raises LossNotFinite with all micro-batches of the step where the norm of its gradient is no number: nothing says
-    which of them did it.
+    """Raises LossNotFinite with all micro-batches of the step when its gradient norm is not finite: the norm does not
+    show which micro-batch caused it.
     """
     if not math.isfinite(norm):
         used = [(slot, part) for slot, part in _pairs(loaded, shared) if not slot.skipped]

@@ -1,4 +1,6 @@
-"""Learning rate of a step: linear warm-up, then a cosine to zero that is clamped to a floor (DESIGN section 1)."""
+"""Learning rate of a step: linear warm-up, then a cosine to zero that is clamped to a floor (docs/design.md, "The
+training step").
+"""
 
 from math import cos, pi
 

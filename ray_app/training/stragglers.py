@@ -1,6 +1,6 @@
-"""Which worker is slower than the others, whatever it was given: seconds a token of its own forward passes.
+"""Stragglers: workers that are slower than the others, by the seconds per token of their own forward passes.
 
-Backward passes are no measure: in them a worker waits for the others.
+Backward passes are not a measure: in them a worker waits for the others.
 """
 
 from collections import deque
@@ -13,20 +13,20 @@ import torch
 
 WINDOW = 50
 LIMIT = 1.5
-"""A worker that takes so many times as long as the median one is a straggler."""
+"""A straggler takes at least this many times as long per token as the median worker."""
 _FEWEST_STEPS = 10
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a rank computed in a step: seconds of forward passes, and the tokens of those."""
+class ForwardTiming:
+    """One rank's forward passes of a step: their seconds and their tokens."""
 
     seconds: float = 0.0
     tokens: int = 0
 
 
 class Stopwatch:
-    """Adds up the time of blocks: `with stopwatch: ...`. On a GPU the time there, read only when it is asked for."""
+    """Adds up the time of blocks: `with stopwatch: ...`. On a GPU this is device time, read only in `take`."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -49,7 +49,7 @@ class Stopwatch:
             self._seconds += perf_counter() - self._begin
 
     def take(self) -> float:
-        """Seconds since the last call. Waits until the GPU is through with them."""
+        """Seconds since the last call. Waits until the GPU has finished them."""
         for begin, end in self._events:
             end.synchronize()
             self._seconds += begin.elapsed_time(end) / 1000
@@ -59,17 +59,17 @@ class Stopwatch:
 
 
 class Stragglers:
-    """How slow each rank is beside the median one, over the last WINDOW steps."""
+    """The slowness of each rank relative to the median rank, over the last WINDOW steps."""
 
     def __init__(self) -> None:
-        self._steps: deque[Sequence[Work]] = deque(maxlen=WINDOW)
+        self._steps: deque[Sequence[ForwardTiming]] = deque(maxlen=WINDOW)
         self._warm = False
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self.slowness: tuple[float, ...] = ()
-        """By rank, 1 for the median; empty with one rank, and while too few steps were seen."""
+        """By rank, 1 for the median; empty with one rank, and before enough steps were seen."""
 
-    def add(self, by_rank: Sequence[Work]) -> None:
-        """A step. The first one of an attempt warms up and is left out."""
+    def add(self, by_rank: Sequence[ForwardTiming]) -> None:
+        """Add a step. The first one of an attempt is a warm-up and does not count."""
         if self._warm:
             self._steps.append(by_rank)
             self.slowness = self._measure()
@@ -87,10 +87,12 @@ class Stragglers:
         middle = median(each)
         return tuple(round(one / middle, 3) for one in each) if middle else ()
 
-    def found(self) -> list[tuple[int, float]]:
-        """Ranks that have been stragglers for a whole window, with their slowness; each is told once."""
+    def newly_found(self) -> list[tuple[int, float]]:
+        """(rank, slowness) of ranks that were stragglers for a whole window; each is returned once."""
         if len(self._steps) < WINDOW:
             return []
-        slow = [(rank, ratio) for rank, ratio in enumerate(self.slowness) if ratio >= LIMIT and rank not in self._told]
-        self._told |= {rank for rank, _ in slow}
-        return slow
+        found = [
+            (rank, ratio) for rank, ratio in enumerate(self.slowness) if ratio >= LIMIT and rank not in self._reported
+        ]
+        self._reported |= {rank for rank, _ in found}
+        return found

@@ -1,7 +1,7 @@
-"""A teacher: an embedding model that embeds the texts of a micro-batch too, for the model in training to come close to.
+"""A teacher: an embedding model that embeds the texts of a micro-batch too; the trained model is to approach it.
 
-It is any sentence-transformers model, with its own tokenizer, and gets the very texts that are trained on, instructions
-included, without prompts of its own.
+It is any sentence-transformers model, with its own tokenizer. It gets the same texts as the trained model, including
+the instructions, without prompts of its own.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Teacher:
     """The model, on this worker's device."""
 
     def __init__(self, spec: TeacherSpec, device: torch.device) -> None:
-        """Raises ModelError where it cannot be loaded."""
+        """Raises ModelError when it cannot be loaded."""
         self._model = SentenceModel(spec.name_or_path, device, revision=spec.revision, max_tokens=spec.max_seq_length)
         self._device = device
 

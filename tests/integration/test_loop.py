@@ -39,7 +39,7 @@ pytestmark = [
 
 
 class _Control:
-    """Wishes for an end once `stop_at` steps are done."""
+    """Gives its directive once `stop_at` steps are done."""
 
     def __init__(self, stop_at: int | None = None, directive: Directive = Directive.STOP) -> None:
         self._stop_at, self._directive = stop_at, directive
@@ -52,8 +52,8 @@ class _Control:
         self.reports.append(status)
 
     def directive(self) -> Directive:
-        wished = self._stop_at is not None and bool(self.reports) and self.reports[-1].step >= self._stop_at
-        return self._directive if wished else Directive.CONTINUE
+        due = self._stop_at is not None and bool(self.reports) and self.reports[-1].step >= self._stop_at
+        return self._directive if due else Directive.CONTINUE
 
 
 @pytest.fixture(scope="module")
@@ -219,8 +219,8 @@ def _queries_of_epochs(run: Path) -> dict[int, list[str]]:
     }
 
 
-@pytest.mark.parametrize("wish", [Directive.STOP, Directive.REGROUP])
-def test_a_wish_to_end_is_met_with_a_checkpoint_of_that_step(
+@pytest.mark.parametrize("directive", [Directive.STOP, Directive.REGROUP])
+def test_a_directive_to_end_is_met_with_a_checkpoint_of_that_step(
     directive: Directive, data: Store, process_group: None, tmp_path: Path
 ) -> None:
     outcome = _train(data, tmp_path, control=_Control(stop_at=2, directive=directive))

@@ -211,15 +211,15 @@ def test_a_start_lasts_until_its_first_step_has_ended_and_that_step_is_not_typic
     now = 0.0
     heartbeat = Heartbeat(clock=lambda: now)
 
-    assert heartbeat.place().stage is Stage.STARTING
+    assert heartbeat.position().stage is Stage.STARTING
     for step, seconds in ((5, 100.0), (6, 1.0), (7, 3.0), (8, 2.0)):
         heartbeat.at(step, Stage.COMPUTING)
-        assert heartbeat.place().stage is (Stage.STARTING if step == 5 else Stage.COMPUTING)
+        assert heartbeat.position().stage is (Stage.STARTING if step == 5 else Stage.COMPUTING)
         now += seconds
     heartbeat.at(9, Stage.WAITING_FOR_DATA)
 
-    assert heartbeat.place().typical_seconds == 2.0
-    assert str(heartbeat.place()) == "waiting for data in step 9"
+    assert heartbeat.position().typical_seconds == 2.0
+    assert str(heartbeat.position()) == "waiting for data in step 9"
 
 
 def test_stacks_name_every_thread_and_show_where_it_is() -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ray_app.training.stragglers import LIMIT, WINDOW, Stopwatch, Stragglers, Work
+from ray_app.training.stragglers import LIMIT, WINDOW, ForwardTiming, Stopwatch, Stragglers
 
 
 def watched(*speeds: float, tokens: tuple[int, ...] = (), steps: int = WINDOW) -> Stragglers:
@@ -12,7 +12,9 @@ def watched(*speeds: float, tokens: tuple[int, ...] = (), steps: int = WINDOW) -
     counts = tokens or (100,) * len(speeds)
     for step in range(steps + 1):
         warm_up = 100 if step == 0 else 1
-        stragglers.add([Work(warm_up * speed * count, count) for speed, count in zip(speeds, counts, strict=True)])
+        stragglers.add(
+            [ForwardTiming(warm_up * speed * count, count) for speed, count in zip(speeds, counts, strict=True)]
+        )
     return stragglers
 
 
@@ -27,18 +29,18 @@ def test_slowness_is_beside_the_median_and_the_first_step_does_not_count(factor:
 
 def test_a_straggler_is_told_once_after_a_whole_window() -> None:
     early = watched(0.1, 0.1, 0.1 * LIMIT * 1.01, steps=WINDOW - 1)
-    assert early.found() == []
+    assert early.newly_found() == []
     late = watched(0.1, 0.1, 0.1 * LIMIT * 1.01)
-    assert [rank for rank, _ in late.found()] == [2]
-    assert late.found() == []
-    assert watched(0.1, 0.1, 0.1 * LIMIT * 0.99).found() == []
+    assert [rank for rank, _ in late.newly_found()] == [2]
+    assert late.newly_found() == []
+    assert watched(0.1, 0.1, 0.1 * LIMIT * 0.99).newly_found() == []
 
 
 def test_one_worker_is_neither_slow_nor_fast() -> None:
     alone = watched(0.1)
 
     assert alone.slowness == ()
-    assert alone.found() == []
+    assert alone.newly_found() == []
 
 
 def test_a_worker_that_computed_nothing_gives_no_figures() -> None:

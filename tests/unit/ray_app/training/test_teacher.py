@@ -19,7 +19,7 @@ from ray_app.run_directory.metrics import losses_of
 from ray_app.training.collectives import share_step
 from ray_app.training.contrastive import PartLoss
 from ray_app.training.control import Directive
-from ray_app.training.stragglers import Work
+from ray_app.training.stragglers import ForwardTiming
 from ray_app.training.teacher import Teacher
 from tests.support.exported import INSTRUCTION, export_small_model
 from tests.support.process_group import group_of_one
@@ -71,7 +71,7 @@ def test_its_loss_is_a_part_of_the_steps() -> None:
     losses = [PartLoss(3, 7, 0.5, 0.25, 0.125), PartLoss(1, 7, 1.5, None, 1.0)]
 
     shared = share_step(
-        LoadedStep(Step(0, 0, 0, slots), batches, 0.0), losses, ReadStats(), Work(),
+        LoadedStep(Step(0, 0, 0, slots), batches, 0.0), losses, ReadStats(), ForwardTiming(),
         names=["docs"], directive=Directive.CONTINUE, device=torch.device("cpu"),
     )  # fmt: skip
 
