@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from prometheus_client import start_http_server
 
 from jobs.controller.handlers import registry_of
 from jobs.controller.leader_election import LeaderLease
+from jobs.controller.log import configure_log
 from jobs.errors import KubernetesError, NotFoundInKubernetes
 from jobs.kube.api import KubeApi, connect
-from jobs.manifests.operator_config import load_operator_config
+from jobs.manifests.operator_config import OperatorConfig, load_operator_config
+from ray_app.structured_log import LogFormat, error_fields, fields
 
 LEASE = "f2llm-operator"
 _COMES_WITH = {
@@ -24,7 +27,8 @@ _COMES_WITH = {
     "RayCluster": "KubeRay",
 }
 _WAIT_SECONDS = 5.0
-_log = logging.getLogger(__name__)
+_LEVELS = ("debug", "info", "warning", "error")
+_log = logging.getLogger("jobs.controller")
 
 
 def main() -> None:
@@ -36,10 +40,14 @@ def main() -> None:
     parser.add_argument(
         "--liveness", default=None, metavar="URL", help="where probes ask, as http://0.0.0.0:8081/healthz"
     )
+    parser.add_argument(
+        "--log-format", choices=[*LogFormat], default=LogFormat.TEXT, help="lines of key=value, or JSON"
+    )
+    parser.add_argument("--log-level", choices=_LEVELS, default="info", help="debug has the lines of kopf too")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("kopf").setLevel(logging.WARNING)  # it would say that every event was handled
+    configure_log(arguments.log_level, LogFormat(arguments.log_format))
     config, api = load_operator_config(arguments.config), connect()
+    _log.info("operator started", extra=fields(**_settings(config, arguments.namespace)))
     if arguments.metrics_port:
         start_http_server(arguments.metrics_port)
     identity = os.environ.get("POD_NAME", f"{socket.gethostname()}-{os.getpid()}")
@@ -58,6 +66,20 @@ def main() -> None:
         liveness_endpoint=arguments.liveness,
     )
     lease.release()
+    _log.info("operator stopped")
+
+
+def _settings(config: OperatorConfig, namespaces: list[str] | None) -> dict[str, Any]:
+    """What the start-up line says. Of profiles only the names: their environment may hold secrets."""
+    known = config.model_dump(mode="json", exclude={"profiles"})
+    return {"version": _version(), "namespaces": namespaces or "all", **known, "profiles": sorted(config.profiles)}
+
+
+def _version() -> str:
+    try:
+        return version("f2llm-ray")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _wait_for_resources(api: KubeApi, namespaces: list[str] | None) -> None:
@@ -69,11 +91,13 @@ def _wait_for_resources(api: KubeApi, namespaces: list[str] | None) -> None:
                 api.list(kind, **where)
                 break
             except NotFoundInKubernetes:
-                _log.warning("the cluster knows no %ss; waiting until %s is installed", kind, _COMES_WITH[kind])
+                _log.warning("waiting for a custom resource", extra=fields(kind=kind, comes_with=_COMES_WITH[kind]))
             except KubernetesError as error:
                 if not error.retryable:
                     raise
-                _log.warning("%s; trying again", error.message)
+                _log.warning(
+                    "API server not ready", extra=fields(**error_fields(error), retry_in_seconds=_WAIT_SECONDS)
+                )
             time.sleep(_WAIT_SECONDS)
 
 

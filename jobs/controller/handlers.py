@@ -25,6 +25,7 @@ from jobs.kube.observed import Observed, pod_of
 from jobs.kube.resource import key_of, uid_of
 from jobs.kube.status import JobStatus
 from jobs.manifests.operator_config import OperatorConfig
+from ray_app.structured_log import error_fields, fields
 
 _log = logging.getLogger(__name__)
 _WORKERS = 4
@@ -125,9 +126,18 @@ class _Operator:
             except Exception as error:  # at this boundary anything is written down and tried again later
                 RECONCILE_FAILURES.labels(type(error).__name__).inc()
                 seconds = self._queue.failed(key)
-                level = logging.INFO if isinstance(error, StaleObject) else logging.ERROR
-                trace = None if isinstance(error, F2LLMError) else error
-                _log.log(level, "%s/%s: %s; again in %.1f s", *key, error, seconds, exc_info=trace)
+                _log.log(
+                    # A job that somebody else wrote meanwhile is ordinary: nothing was done, and nothing is lost.
+                    logging.DEBUG if isinstance(error, StaleObject) else logging.ERROR,
+                    "reconciliation failed",
+                    exc_info=None if isinstance(error, F2LLMError) else error,
+                    extra=fields(
+                        job="/".join(key),
+                        attempt=(resource.get("status") or {}).get("attempt", 0),
+                        **error_fields(error),
+                        retry_in_seconds=round(seconds, 1),
+                    ),
+                )
             else:
                 self._queue.done(key)
                 self._queue.add_after(key, _RESYNC_SECONDS if again is None else again)
@@ -140,9 +150,11 @@ class _Operator:
             try:
                 there = await asyncio.to_thread(self._there)
             except F2LLMError as error:
-                _log.warning("%s; what vanished unseen is looked for again in %.0f s", error, _RESYNC_SECONDS)
+                again = fields(**error_fields(error), retry_in_seconds=_RESYNC_SECONDS)
+                _log.warning("resync failed", extra=again)
                 continue
             if self._cache.forget(observed - there):
+                _log.info("objects deleted unseen", extra=fields(objects=len(observed - there)))
                 for job in self._cache.jobs():
                     self._queue.add(key_of(job))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs.errors import F2LLMError, KubernetesError, StaleObject
 from jobs.kube.api import KubeApi, micro_time
+from ray_app.structured_log import error_fields, fields
 
 LEASE_SECONDS = 15
 RENEW_SECONDS = 5
@@ -33,17 +34,17 @@ class LeaderLease:
 
     def wait(self) -> None:
         """Return once this candidate leads."""
-        while not self._took():
+        while not self._acquired():
             time.sleep(RENEW_SECONDS / 2)
-        _log.info("leading as %s", self._identity)
+        _log.info("lease acquired", extra=self._fields())
 
-    def _took(self) -> bool:
+    def _acquired(self) -> bool:
         try:
             return self.try_once()
         except KubernetesError as error:
             if not error.retryable:
                 raise
-            _log.warning("the lease was not taken: %s", error.message)
+            _log.warning("lease not acquired", extra=self._fields(**error_fields(error)))
             return False
 
     def try_once(self) -> bool:
@@ -74,6 +75,7 @@ class LeaderLease:
         lease = self._api.get("Lease", self._name, namespace=self._namespace)
         if lease is not None and lease.get("spec", {}).get("holderIdentity") == self._identity:
             self._api.replace({**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
+            _log.info("lease released", extra=self._fields())
 
     def keep(self, lost: Callable[[], None]) -> None:
         """Renew in a thread of its own; call `lost` where that has not worked for the lease's length, even if an answer
@@ -88,11 +90,12 @@ class LeaderLease:
                     renewed = self.try_once()
                 except F2LLMError as error:
                     renewed = False
-                    _log.warning("the lease was not renewed: %s", error.message)
+                    _log.warning("lease not renewed", extra=self._fields(**error_fields(error)))
 
         def watch() -> None:
             while (left := self._leads_until - time.monotonic()) > 0:
                 time.sleep(left)
+            _log.error("lease lost", extra=self._fields())
             lost()
 
         for work in (renew, watch):
@@ -101,8 +104,13 @@ class LeaderLease:
     def _is_over(self, spec: Mapping[str, Any]) -> bool:
         record = (spec.get("holderIdentity"), spec.get("renewTime"))
         if record != self._observed:
+            if self._observed is None or record[0] != self._observed[0]:
+                _log.info("lease held by another", extra=self._fields(holder=record[0]))
             self._observed, self._seen_at = record, time.monotonic()
         return time.monotonic() - self._seen_at > float(spec.get("leaseDurationSeconds", LEASE_SECONDS))
+
+    def _fields(self, **more: Any) -> dict[str, Any]:
+        return fields(lease=f"{self._namespace}/{self._name}", identity=self._identity, **more)
 
     def _lease(self, metadata: Mapping[str, Any], *, transitions: int) -> dict[str, Any]:
         return {

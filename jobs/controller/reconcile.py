@@ -1,6 +1,7 @@
 """One reconciliation: observe, decide, write. Each write may run twice; writes keep the order of the decision."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, EmitEvent, RequestStop, Scale
 from jobs.controller.decision import Decision, decide
 from jobs.controller.events import events
+from jobs.controller.log import decision_line
 from jobs.document.job import API_VERSION
 from jobs.errors import NotFoundInKubernetes, StaleObject
 from jobs.kube.api import KubeApi, micro_time
@@ -17,6 +19,9 @@ from jobs.kube.observed import Observed
 from jobs.kube.resource import key_of
 from jobs.kube.status import JobStatus, status_of
 from jobs.manifests.operator_config import OperatorConfig
+from ray_app.structured_log import fields
+
+_log = logging.getLogger(__name__)
 
 Observe = Callable[[Mapping[str, Any], JobStatus], Observed]
 
@@ -33,6 +38,8 @@ def reconcile(
     if decision.status != before:
         # Optimistic locking: a decision made from an outdated job is refused here, before any action.
         api.replace_status({**resource, "status": decision.status.to_dict()})
+    if (line := decision_line(key_of(resource), before, decision)) is not None:
+        _log.log(line.level, line.message, extra=fields(**line.fields))
     for action in decision.actions:
         _do(api, resource, action)
     for event in events(before, decision.status, decision.actions):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from data_io.errors import F2LLMError
 from jobs.extras import needs
+from ray_app.structured_log import error_fields, fields
 
 if TYPE_CHECKING:
     from jobs.kube.driver_report import DriverReport
@@ -113,7 +114,7 @@ class DriverReporter:
         try:
             stop_request = self._send(DriverReport(attempt=self._attempt, run=status, failure=failure))
         except F2LLMError as trouble:
-            _log.warning("progress was not published: %s", trouble.message)
+            _log.warning("status not reported to the operator", extra=fields(**error_fields(trouble)))
             return False
         if stop_request == self._attempt and not self._stop_requested:
             self._stop_requested = True

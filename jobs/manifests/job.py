@@ -26,6 +26,7 @@ from jobs.manifests.pods import (
     worker_template,
 )
 from ray_app.config import EVALUATION_RESOURCE
+from ray_app.structured_log import LogFormat
 
 
 def render(job: EmbeddingJob, config: OperatorConfig, *, attempt: int = 1, uid: str = "") -> list[dict[str, Any]]:
@@ -81,6 +82,7 @@ def attempt_objects(job: EmbeddingJob, config: OperatorConfig, *, attempt: int, 
     """What an attempt has: its document, which never changes, and its RayJob, which is made once."""
     this = Attempt(job, config, attempt, uid)
     name = attempt_name(job.metadata.name, attempt)
+    quiet = "--quiet " if config.log_format is LogFormat.JSON else ""  # progress lines are not JSON
     document = _object(
         job, uid, "v1", "ConfigMap", name, data={DOCUMENT_FILE: attempt_document(job).to_yaml()}, immutable=True
     )
@@ -93,7 +95,7 @@ def attempt_objects(job: EmbeddingJob, config: OperatorConfig, *, attempt: int, 
         spec={
             # What the driver says is the head pod's log as well, where `kubectl logs` finds it.
             # Both are told to end together; the one that passes words on ends with the other's last.
-            "entrypoint": f"bash -c 'exec f2llm run {DOCUMENT_FOLDER}/{DOCUMENT_FILE} "
+            "entrypoint": f"bash -c 'exec f2llm run {quiet}{DOCUMENT_FOLDER}/{DOCUMENT_FILE} "
             f"""> >(trap "" TERM; exec tee ${POD_LOG}) 2>&1'""",
             # No pod beside the cluster's, and a lost head is followed by the same job again.
             "submissionMode": "HTTPMode",

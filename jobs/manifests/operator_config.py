@@ -11,6 +11,7 @@ from jobs.document.cluster import ClusterSpec, PodSettings, Toleration
 from jobs.document.validation import first_problem
 from jobs.document.yaml12 import read_yaml
 from jobs.errors import ConfigError
+from ray_app.structured_log import LogFormat
 
 
 class Profile(Section):
@@ -89,6 +90,7 @@ class OperatorConfig(Section):
     )
     retry_seconds: Annotated[int, Field(ge=1)] = Field(10, description="Wait after the first failed attempt; doubles.")
     retry_seconds_most: Annotated[int, Field(ge=1)] = Field(600, description="Longest wait after a failed attempt.")
+    log_format: LogFormat = Field(LogFormat.TEXT, description="Lines of a job's driver: key=value, or JSON.")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="Profiles beside the built-in ones.")
 
     def profiles_of(self, cluster: ClusterSpec) -> list[Profile]:

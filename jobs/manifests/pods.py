@@ -23,6 +23,7 @@ from jobs.kube.names import (
 )
 from jobs.manifests.operator_config import OperatorConfig, Profile
 from ray_app.config import WorkersSpec
+from ray_app.structured_log import FORMAT_VARIABLE
 
 DOCUMENT_FOLDER = "/etc/f2llm"
 DOCUMENT_FILE = "job.yaml"
@@ -92,6 +93,7 @@ def head_template(attempt: Attempt) -> dict[str, Any]:
             # Where the driver says how far it is, and for whom.
             "F2LLM_PROGRESS": progress_name(name),
             "F2LLM_ATTEMPT": attempt_id(attempt.uid, attempt.number),
+            FORMAT_VARIABLE: attempt.config.log_format.value,
             # It would wait for itself: there is no work on it that could move to another node.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_HEAD_DRAIN_SECONDS),
             # A driver that is asked to end writes a checkpoint first.

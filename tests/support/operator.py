@@ -50,7 +50,7 @@ def run_operator(kubeconfig: Path, log: Path, *arguments: str) -> Iterator[subpr
 
 def leads(log: Path) -> bool:
     """Whether an operator with this log has ever had the lease."""
-    return log.exists() and "leading as" in log.read_text()
+    return log.exists() and "lease acquired" in log.read_text()
 
 
 class KubeRay:

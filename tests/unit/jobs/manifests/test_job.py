@@ -17,6 +17,7 @@ from jobs.document.yaml12 import RawDocument, read_yaml, write_yaml
 from jobs.errors import ConfigError
 from jobs.manifests.job import attempt_document, render
 from jobs.manifests.operator_config import PROFILES, OperatorConfig, Profile
+from ray_app.structured_log import LogFormat
 from tests.support.documents import document, specs
 from tests.support.waiting import wait_for
 
@@ -171,6 +172,17 @@ def test_a_driver_that_is_told_to_end_is_heard_to_its_last_line(tmp_path: Path) 
         wait_for(lambda: log.exists() and "step 1/10" in log.read_text(), "the driver's first line", seconds=30)
         os.killpg(running.pid, signal.SIGTERM)
         wait_for(lambda: "writing a checkpoint" in log.read_text(), "the driver's last line", seconds=30)
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_a_driver_logs_in_the_operators_format_and_as_json_nothing_else(log_format: LogFormat) -> None:
+    rendered = {each["kind"]: each for each in render(job(), OperatorConfig(log_format=log_format))}
+    head, worker_pod = ({each["name"]: each["value"] for each in template["spec"]["containers"][0]["env"]}
+                        for template in templates(rendered))  # fmt: skip
+
+    assert head["F2LLM_LOG_FORMAT"] == log_format
+    assert "F2LLM_LOG_FORMAT" not in worker_pod
+    assert ("f2llm run --quiet " in rendered["RayJob"]["spec"]["entrypoint"]) == (log_format is LogFormat.JSON)
 
 
 def test_only_the_head_may_speak_to_kubernetes_and_only_about_one_config_map() -> None:

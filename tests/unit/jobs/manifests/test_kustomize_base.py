@@ -49,7 +49,8 @@ def test_the_settings_of_overlays_are_settings_of_the_operator() -> None:
 
 
 def test_the_charts_defaults_are_the_operators() -> None:
-    values = documents(CHART / "values.yaml")[0]["jobs"]
+    (whole,) = documents(CHART / "values.yaml")
+    values = whole["jobs"]
 
     assert (values["image"], values["rayVersion"]) == (OperatorConfig().image, OperatorConfig().ray_version)
     assert (values["runAsUser"], values["graceSeconds"]) == (
@@ -57,3 +58,5 @@ def test_the_charts_defaults_are_the_operators() -> None:
         OperatorConfig().grace_seconds,
     )
     assert values["startTimeoutSeconds"] == OperatorConfig().start_timeout_seconds
+    assert values["driverHeartbeatTimeoutSeconds"] == OperatorConfig().driver_heartbeat_timeout_seconds
+    assert whole["logFormat"] == OperatorConfig().log_format

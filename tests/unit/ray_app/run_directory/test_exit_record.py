@@ -1,5 +1,6 @@
 """What a run directory keeps of a failure."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from data_io.storage.store import open_store
 from ray_app.run_directory.exit_record import LOG_LINES, Failure, exit_record, read_exit_record, write_exit_record
 from ray_app.run_directory.process_log import process_log
 from ray_app.run_directory.status import Phase, RunStatus
+from ray_app.structured_log import LogFormat
 
 
 def test_an_exit_record_says_what_failed_where_when_and_what_to_do(tmp_path: Path) -> None:
@@ -29,6 +31,18 @@ def test_an_exit_record_says_what_failed_where_when_and_what_to_do(tmp_path: Pat
 
 def test_a_run_that_has_not_failed_has_none(tmp_path: Path) -> None:
     assert read_exit_record(open_store(str(tmp_path))) is None
+
+
+def test_a_log_is_on_standard_error_too_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for console in (None, LogFormat.JSON):
+        with process_log(open_store(str(tmp_path)), "driver.log", context=lambda: {"attempt": 2}, console=console):
+            logging.getLogger("ray_app.test").info("driver started")
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["attempt"] == 2
+    assert (tmp_path / "driver.log").read_text().endswith("INFO ray_app.test: driver started attempt=2\n")
 
 
 def test_a_log_is_in_the_run_directory_however_its_process_ends(tmp_path: Path) -> None:
