@@ -63,12 +63,14 @@ class StructuredFormatter(logging.Formatter):
         values = {**self._context(), **getattr(record, "fields", {})}
         known = {name: _plain(value) for name, value in values.items() if value not in (None, "", (), [])}
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        message = record.getMessage().strip()
         trace = self.formatException(record.exc_info) if record.exc_info else ""
         if self._format is LogFormat.JSON:
+            head = {"time": time, "level": record.levelname, "logger": record.name, "message": message}
             return json.dumps({**head, **known, **({"exception": trace} if trace else {})}, ensure_ascii=False)
+        event, *rest = message.splitlines() or [""]  # a warning of a library may have several lines
         pairs = "".join(f" {name}={_text(value)}" for name, value in known.items())
-        return "\n".join(filter(None, (f"{time} {record.levelname} {record.name}: {head['message']}{pairs}", trace)))
+        return "\n".join([f"{time} {record.levelname} {record.name}: {event}{pairs}", *rest, *filter(None, [trace])])
 
 
 def _plain(value: Any) -> Any:
@@ -76,6 +78,8 @@ def _plain(value: Any) -> Any:
     match value:
         case Enum():
             return value.value
+        case Mapping():
+            return {str(name): _plain(each) for name, each in value.items()}
         case list() | tuple():
             return [_plain(each) for each in value]
         case bool() | int() | float() | str():
@@ -85,7 +89,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    text = (
-        ",".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else json.dumps(value)
-    )
-    return text if _BARE.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    if isinstance(value, list) and not any(isinstance(each, list | dict) for each in value):
+        value = ",".join(map(str, value))
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if _BARE.fullmatch(text) or not isinstance(value, str) else json.dumps(text, ensure_ascii=False)

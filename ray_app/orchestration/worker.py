@@ -25,6 +25,7 @@ from ray_app.run_directory.driver_lease import refuse_without_lease
 from ray_app.run_directory.exit_record import Failure
 from ray_app.run_directory.process_log import ProcessLog, process_log
 from ray_app.run_directory.status import RunStatus
+from ray_app.structured_log import error_fields, fields
 from ray_app.training.control import Directive, Start
 from ray_app.training.heartbeat import Heartbeat, Stage
 from ray_app.training.recorder import StartProfile
@@ -99,8 +100,9 @@ class RayControl:
         except Regrouping:
             raise
         except BaseException as raised:  # torch's checkpoints raise one that is no Exception
-            log.exception("this worker failed")
-            failure = Failure(classify_error(raised), self._rank, node, records.last_lines)
+            error = classify_error(raised)
+            log.exception("worker failed", extra=fields(**error_fields(error)))
+            failure = Failure(error, self._rank, node, records.last_lines)
             raise
         finally:
             ended.set()
@@ -148,8 +150,9 @@ def train_worker(config: WorkerConfig) -> None:
     rank, workers = context.get_world_rank(), context.get_world_size()
     run = config["run"]
     control = RayControl(config["monitor"], rank=rank, workers=workers, prestart=config["prestart"])
+    log_context = {"job": config["name"], "rank": rank}
     with (
-        process_log(run, f"logs/{config['started']}/worker-{rank}.log") as records,
+        process_log(run, f"logs/{config['started']}/worker-{rank}.log", context=lambda: log_context) as records,
         control.at_work(records) as start,
     ):
         from ray_app.training.loop import Worker, train

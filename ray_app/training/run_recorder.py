@@ -17,6 +17,7 @@ from ray_app.run_directory.attempts import begin_attempt, refuse_if_replaced
 from ray_app.run_directory.directory import EXAMPLES, METRICS, LineLog, append_event, read_status, write_status
 from ray_app.run_directory.metrics import Rates, StepMetrics, losses_by_source, losses_of, reads_of
 from ray_app.run_directory.status import Phase, RunStatus, WorkerGroup
+from ray_app.structured_log import fields
 from ray_app.training.control import Start
 from ray_app.training.recorder import StartProfile, StepResult
 from ray_app.training.stragglers import Stragglers
@@ -186,7 +187,8 @@ class RunRecorder:
         self._write_status()
 
     def _event(self, event: str, **facts: Any) -> None:
-        log.info("%s %s", event, facts)
+        known = {("detail" if name == "message" else name): value for name, value in facts.items()}
+        log.info(event, extra=fields(attempt=self._status.attempt, **known))
         append_event(self._run, event, attempt=self._status.attempt, **facts)
 
     def _metrics_of(self, result: StepResult) -> StepMetrics:
@@ -260,7 +262,9 @@ class RunRecorder:
         self._refuse_if_replaced()
         write_status(self._run, self._status)
         self._written = monotonic()
-        log.info("step %d of %d, loss %s", self._status.step, self._status.total_steps, self._status.loss)
+        status = self._status
+        progress = fields(attempt=status.attempt, step=status.step, total_steps=status.total_steps, loss=status.loss)
+        log.info("progress", extra=progress)
 
 
 def _counted(before: RunStatus, group: WorkerGroup) -> dict[str, int]:

@@ -44,6 +44,17 @@ def test_a_json_line_has_the_same_as_values() -> None:
     }
 
 
+def test_the_fields_stand_on_the_first_line_of_a_message_that_has_several() -> None:
+    line = StructuredFormatter(LogFormat.TEXT).format(
+        record("old: use new\n  at this line\n", rank=0, seconds={"a": 1})
+    )
+
+    assert line.splitlines() == [
+        '2026-05-04T03:02:01.250Z WARNING ray_app.test: old: use new rank=0 seconds={"a": 1}',
+        "  at this line",
+    ]
+
+
 @given(value=st.text(min_size=1), log_format=st.sampled_from(LogFormat))
 def test_a_line_stays_one_line_whatever_its_fields_hold(value: str, log_format: LogFormat) -> None:
     line = StructuredFormatter(log_format).format(record(error=value))
