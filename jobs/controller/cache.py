@@ -1,4 +1,4 @@
-"""What the operator's watches have seen, and how a job's part of it is found."""
+"""The objects that the operator's watches have delivered, and those that belong to one job."""
 
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
@@ -13,7 +13,7 @@ from ray_app.run_directory.status import RunStatus
 
 Key = tuple[str, str]
 Index = Mapping[Key, Iterable[tuple[str, Any]]]
-"""By key what was seen, each beside the uid of its object."""
+"""By key the objects, each with its uid."""
 
 
 class Cache:
@@ -33,12 +33,12 @@ class Cache:
         self._gone: frozenset[str] = frozenset()
 
     def uids(self) -> set[str]:
-        """Of all that was seen."""
+        """Of all objects."""
         indices = (self._jobs, self._ray_jobs, self._ray_clusters, self._config_maps, self._pods)
         return {uid for index in indices for key in list(index) for uid, _ in index.get(key, ())}
 
     def forget(self, uids: Set[str]) -> bool:
-        """What has these uids is there no more, though nobody saw it go; says whether that is new."""
+        """Drop the objects with these uids, which were deleted while a watch was broken; returns whether any is new."""
         before = self._gone
         self._gone = frozenset((before | uids) & self.uids())
         return not self._gone <= before
@@ -51,7 +51,7 @@ class Cache:
         return [each for key in list(self._jobs) for each in self._at(self._jobs, key)]
 
     def of(self, resource: Mapping[str, Any], status: JobStatus) -> Observed:
-        """What there is of a job's current attempt, and all of its pods."""
+        """The objects of a job's current attempt, and all of its pods."""
         namespace, name = key_of(resource)
         uid = resource["metadata"]["uid"]
         ray_job = self._first(self._ray_jobs, (namespace, attempt_name(name, status.attempt)))
@@ -70,11 +70,11 @@ class Cache:
         )
 
     def run_of(self, resource: Mapping[str, Any]) -> RunStatus | None:
-        """What the driver of the newest attempt said last, while the attempt is under way."""
+        """The status that the driver of the newest attempt reported last, while the attempt is under way."""
         status = status_of(resource)
         attempt = attempt_id(resource["metadata"]["uid"], status.attempt)
-        said = driver_report_in(self._progress(resource), attempt=attempt) if status.active else None
-        return said.run if said else None
+        report = driver_report_in(self._progress(resource), attempt=attempt) if status.active else None
+        return report.run if report else None
 
     def _progress(self, resource: Mapping[str, Any]) -> Mapping[str, Any] | None:
         namespace, name = key_of(resource)

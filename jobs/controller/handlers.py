@@ -38,7 +38,7 @@ def registry_of(api: KubeApi, config: OperatorConfig, namespaces: Sequence[str])
     """All handlers of the operator, which looks after these namespaces, or all where none is given."""
     registry = kopf.OperatorRegistry()
     _index(registry)
-    _Operator(api, config, namespaces).listen(registry)
+    _Operator(api, config, namespaces).register(registry)
     return registry
 
 
@@ -73,7 +73,7 @@ class _Operator:
         self._cache: Cache
         self._tasks: list[asyncio.Task[None]] = []
 
-    def listen(self, registry: kopf.OperatorRegistry) -> None:
+    def register(self, registry: kopf.OperatorRegistry) -> None:
         kopf.on.login(registry=registry)(self._log_in)
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._end)

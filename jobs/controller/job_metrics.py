@@ -1,6 +1,6 @@
-"""What the metrics say of one job: by name the words, further labels, and where the value comes from.
+"""The metrics of one job: by name the description, further labels, and the source of the value.
 
-Values come from three places: the job's status, its document, and the last words of its driver.
+Values have three sources: the job's status, its document, and the last report of its driver.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +37,7 @@ class ObservedJob:
 class JobGauge:
     """One metric of a job; `labels` are those beside `namespace` and `job`."""
 
-    words: str
+    description: str
     samples: Callable[[ObservedJob], Samples]
     labels: tuple[str, ...] = ()
 
@@ -47,16 +47,16 @@ def workers_of(document: EmbeddingJob) -> Workers:
     return Workers(workers.replicas, workers.min or 1, workers.gpus)
 
 
-def _of_status(words: str, attribute: str) -> JobGauge:
-    return JobGauge(words, lambda job: [({}, getattr(job.status, attribute))])
+def _of_status(description: str, attribute: str) -> JobGauge:
+    return JobGauge(description, lambda job: [({}, getattr(job.status, attribute))])
 
 
-def _of_run(words: str, attribute: str) -> JobGauge:
-    return JobGauge(words, lambda job: [({}, getattr(job.run, attribute))] if job.run else [])
+def _of_run(description: str, attribute: str) -> JobGauge:
+    return JobGauge(description, lambda job: [({}, getattr(job.run, attribute))] if job.run else [])
 
 
-def _of_workers(words: str, value: Callable[[JobStatus, Workers], float]) -> JobGauge:
-    return JobGauge(words, lambda job: [({}, value(job.status, job.workers))] if job.workers else [])
+def _of_workers(description: str, value: Callable[[JobStatus, Workers], float]) -> JobGauge:
+    return JobGauge(description, lambda job: [({}, value(job.status, job.workers))] if job.workers else [])
 
 
 def _source_losses(job: ObservedJob) -> Samples:

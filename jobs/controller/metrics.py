@@ -1,6 +1,6 @@
-"""Prometheus metrics of the operator and of its jobs, read off what is seen when they are asked for.
+"""Prometheus metrics of the operator and of its jobs, computed from the cache when they are scraped.
 
-What is said of a job has the labels `namespace` and `job`, which a scrape has to honor (`honor_labels`).
+Metrics of a job have the labels `namespace` and `job`, which a scrape has to honor (`honor_labels`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -27,22 +27,24 @@ class Family:
     name: str
     type: str
     labels: tuple[str, ...]
-    words: str
+    description: str
 
 
 _JOBS = Family("f2llm_jobs", "gauge", ("phase",), "Jobs by phase.")
 _QUEUE_LENGTH = Family("f2llm_queue_length", "gauge", (), "Jobs that wait to be looked at.")
 _SECONDS = Family("f2llm_reconcile_seconds", "histogram", (), "Time of one look at a job.")
 _FAILURES = Family("f2llm_reconcile_failures_total", "counter", ("error",), "Looks at a job that failed.")
-_OF_JOBS = [Family(name, "gauge", ("namespace", "job", *each.labels), each.words) for name, each in JOB_GAUGES.items()]
+_OF_JOBS = [
+    Family(name, "gauge", ("namespace", "job", *each.labels), each.description) for name, each in JOB_GAUGES.items()
+]
 FAMILIES: tuple[Family, ...] = (*_OF_JOBS, _JOBS, _QUEUE_LENGTH, _SECONDS, _FAILURES)
 
-RECONCILE_SECONDS = Histogram(_SECONDS.name, _SECONDS.words)
-RECONCILE_FAILURES = Counter(_FAILURES.name, _FAILURES.words, _FAILURES.labels)
+RECONCILE_SECONDS = Histogram(_SECONDS.name, _SECONDS.description)
+RECONCILE_FAILURES = Counter(_FAILURES.name, _FAILURES.description, _FAILURES.labels)
 
 
 class JobsCollector(Collector):
-    """`jobs` gives the stored jobs, `run_of` what a job's driver said last, `queue_length` the keys that wait."""
+    """`jobs` gives the stored jobs, `run_of` the last report of a job's driver, `queue_length` the keys that wait."""
 
     def __init__(
         self,
@@ -57,10 +59,10 @@ class JobsCollector(Collector):
         resources = self._jobs()
         self._read_documents(resources)
         observed = [(each["metadata"], self._observed(each)) for each in resources]
-        yield GaugeMetricFamily(_QUEUE_LENGTH.name, _QUEUE_LENGTH.words, value=self._queue_length())
+        yield GaugeMetricFamily(_QUEUE_LENGTH.name, _QUEUE_LENGTH.description, value=self._queue_length())
         yield _phases(job.status for _, job in observed)
         for gauge, known in zip(JOB_GAUGES.values(), _OF_JOBS, strict=True):
-            family = GaugeMetricFamily(known.name, known.words, labels=known.labels)
+            family = GaugeMetricFamily(known.name, known.description, labels=known.labels)
             for metadata, job in observed:
                 for labels, value in gauge.samples(job):
                     if value is not None:
@@ -94,7 +96,7 @@ def _phases(statuses: Iterable[JobStatus]) -> Metric:
     counts = dict.fromkeys(JobPhase, 0)
     for status in statuses:
         counts[status.phase] += 1
-    gauge = GaugeMetricFamily(_JOBS.name, _JOBS.words, labels=_JOBS.labels)
+    gauge = GaugeMetricFamily(_JOBS.name, _JOBS.description, labels=_JOBS.labels)
     for phase, count in counts.items():
         gauge.add_metric([phase.value], count)
     return gauge

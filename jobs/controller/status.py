@@ -21,7 +21,7 @@ _PHASES: Mapping[Phase, JobPhase] = {
 
 
 def observe(status: JobStatus, job: EmbeddingJob, observed: Observed, *, generation: int) -> JobStatus:
-    """`status` brought up to what is seen: numbers and phase. Counting and judging attempts is not its business; a
+    """`status` with the numbers and the phase that are observed. It neither counts nor closes attempts; a
     phase that was decided (Suspending, Retrying, an end) stays.
     """
     changes: dict[str, Any] = {

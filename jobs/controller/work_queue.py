@@ -36,7 +36,7 @@ class WorkQueue(Generic[Key]):
             self._arrived.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Work at the key after a while; of several such wishes the last counts."""
+        """Work at the key after a while; of several such calls the last counts."""
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
         self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._due, key)

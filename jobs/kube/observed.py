@@ -1,4 +1,4 @@
-"""What there is of a job on Kubernetes, as far as a decision needs it."""
+"""The objects of a job on Kubernetes, as far as a decision needs them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Observed:
-    """Of the attempt that the status counts: its RayJob, RayCluster and words; and the pods of all attempts.
+    """Of the attempt that the status counts: its RayJob, RayCluster and driver report; and the pods of all attempts.
 
     `stop_request` is the id of the attempt that was last asked to stop, `document` the text that the attempt began
     with, empty where none has.
@@ -74,7 +74,7 @@ class Observed:
         return datetime.fromisoformat(begun) if begun and self.deployment_status else None
 
     def since_begun(self) -> "Observed":
-        """Without the words of a driver whose pods Kueue took away since. A driver's clock shows minutes."""
+        """Without the report of a driver whose pods Kueue deleted since. The time of a report is in minutes."""
         if self.driver_report is None or self.ray_job is None or self.waits_for_quota:
             return self
         old = not self.deployment_status or (
@@ -89,8 +89,8 @@ class Observed:
     @property
     def trouble(self) -> str:
         """Why pods do not come up: the first of them that says so, or KubeRay where they cannot even be made."""
-        said = next((each["message"] for each in self._cluster_conditions if each["type"] == "ReplicaFailure"), "")
-        refusal = ": ".join(said.splitlines())
+        message = next((each["message"] for each in self._cluster_conditions if each["type"] == "ReplicaFailure"), "")
+        refusal = ": ".join(message.splitlines())
         return next((pod.trouble for pod in self.pods if pod.trouble and not pod.terminating), refusal)
 
     @property

@@ -117,7 +117,7 @@ def metrics() -> str:
     from jobs.controller.metrics import FAMILIES
 
     rows = [
-        (f"`{family.name}`", family.type, ", ".join(f"`{label}`" for label in family.labels), family.words)
+        (f"`{family.name}`", family.type, ", ".join(f"`{label}`" for label in family.labels), family.description)
         for family in FAMILIES
     ]
     return _page(

@@ -109,4 +109,4 @@ def test_every_metric_that_is_served_is_described_and_the_other_way_round() -> N
 
         assert served <= {family.name.removesuffix("_total") for family in FAMILIES}
     assert {family.name for family in FAMILIES} > set(JOB_GAUGES)
-    assert [family.name for family in FAMILIES if not family.words.endswith(".")] == []
+    assert [family.name for family in FAMILIES if not family.description.endswith(".")] == []
