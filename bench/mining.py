@@ -104,7 +104,8 @@ def _job(folder: Path, model: Peer) -> dict[str, Any]:
     from data_io.dataset.writer import Row, write_dataset
     from data_io.storage.store import open_store
     from data_io.task import Kind
-    from ray_app.mining.job import MiningProgress, Workers, mine_dataset
+    from ray_app.mining.job import MiningOptions, mine_dataset
+    from ray_app.mining.stage_runner import MiningProgress, Workers
 
     data, out = open_store(str(folder / "data")), open_store(str(folder / "mined"))
     rows = [Row(record["query"], record["positive"]) for record in _records(folder / "rows.jsonl")]
@@ -115,12 +116,10 @@ def _job(folder: Path, model: Peer) -> dict[str, Any]:
         ends[progress.stage] = perf_counter()
         print(progress, file=sys.stderr, flush=True)
 
+    options = MiningOptions(model.folder, corpus={"docs": [str(folder / "corpus.jsonl")]}, max_tokens=model.max_tokens)
     start = perf_counter()
     with _PeakOfWorkers() as peak:
-        report = mine_dataset(
-            data, out, model=model.folder, corpus={"docs": [str(folder / "corpus.jsonl")]}, max_tokens=model.max_tokens,
-            workers=Workers(_cores()), keep_work=True, on_progress=on_progress,
-        )  # fmt: skip
+        report = mine_dataset(data, out, options, workers=Workers(_cores()), keep_work=True, on_progress=on_progress)
     times, before = {}, start
     for stage, end in ends.items():
         times[stage] = end - before
@@ -245,7 +244,7 @@ def _compare(folder: Path) -> dict[str, Any]:
     from data_io.storage.chunk_files import fetches, finished, read_tables
 
     work = _work(folder)
-    marks = [mark for piece, mark in sorted(finished(work, "docs").items()) if "/mine-" in piece]
+    marks = [mark for task, mark in sorted(finished(work, "docs").items()) if "/mine-" in task]
     ours = {
         row["query"]: row["negatives"] for part in read_tables(work, fetches(marks, "rows")) for row in part.to_pylist()
     }
@@ -293,13 +292,13 @@ def _work(folder: Path) -> Any:
 def _blocked(folder: Path, model: Peer, queries: list[str], vectors: Any) -> Any:
     from data_io.dataset.schema import text_key
     from ray_app.mining.inputs import SourceRow
-    from ray_app.mining.stages import group_rows, search
+    from ray_app.mining.search import group_rows, search
 
     job = _job_of(folder, model)
     rows = {record["query"]: record["positive"] for record in _records(folder / "rows.jsonl")}
     grouped = group_rows([SourceRow(text_key(q), i, q, rows[q], ()) for i, q in enumerate(queries)])
-    names = sorted(piece.removesuffix(".json") for piece in _keys(job.work) if piece.startswith("docs/embed-"))
-    return search(job, grouped, vectors, names, device="cpu")
+    names = sorted(key.removesuffix(".json") for key in _keys(job.work) if key.startswith("docs/embed-"))
+    return search(grouped, vectors, job.work, names, top_k=job.rule.top_k, device="cpu")
 
 
 def _keys(work: Any) -> list[str]:
@@ -327,7 +326,7 @@ def _documents(folder: Path, model: Peer) -> tuple[list[str], Any]:
     from data_io.storage.chunk_files import fetches, finished, read_chunks, read_tables
 
     work = _work(folder)
-    marks = [mark for piece, mark in sorted(finished(work, "docs").items()) if "/embed-" in piece]
+    marks = [mark for task, mark in sorted(finished(work, "docs").items()) if "/embed-" in task]
     texts = [text for part in read_tables(work, fetches(marks, "texts")) for text in part.column("text").to_pylist()]
     vectors = [np.frombuffer(each, dtype="<f4") for each in read_chunks(work, fetches(marks, "vectors"))]
     return texts, np.concatenate(vectors).reshape(len(texts), -1)

@@ -16,7 +16,7 @@ from data_io.storage.store import Store
 from data_io.task import Kind
 from data_io.user_files.addresses import holds_address
 from data_io.user_files.columns import Columns, InputRows, open_rows, read_scored_pairs
-from data_io.user_files.records import find_files, pieces_of, size_of
+from data_io.user_files.records import find_files, size_of, split_file
 
 _SMALL_BYTES = 64 * 2**20
 
@@ -85,7 +85,7 @@ def open_source(given: FileInput, kind: Kind, memory_bytes: int) -> OpenedSource
             f"source {given.name!r} is given the instruction {instruction!r}, its files have {rows.instruction!r}",
             remedy="leave the instruction out to take the files' own",
         )
-    found = [part for file in rows.files for part in pieces_of(file, min(_SMALL_BYTES, memory_bytes))]
+    found = [part for file in rows.files for part in split_file(file, min(_SMALL_BYTES, memory_bytes))]
     if given.mine_lexical or rows.min_score is not None:  # among all rows of the source; one of them must be similar
         parts = [(rows, sum(size for _, size in found))]
     else:

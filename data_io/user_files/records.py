@@ -103,21 +103,21 @@ def size_of(address: str) -> int:
         return int(fs.size(path) or 0)
 
 
-def pieces_of(file: RawFile, piece_bytes: int) -> list[tuple[RawFile, int]]:
-    """Parts of about `piece_bytes` that are read on their own, each with its bytes; only Parquet can be divided."""
+def split_file(file: RawFile, part_bytes: int) -> list[tuple[RawFile, int]]:
+    """Parts of about `part_bytes` that are read on their own, each with its bytes; only Parquet can be divided."""
     size = size_of(file.address)
-    if file.format != "parquet" or size <= piece_bytes:
+    if file.format != "parquet" or size <= part_bytes:
         return [(file, size)]
     with readable_errors(file.address), open_raw(file) as stream:
         metadata = open_parquet(file, stream).metadata
         sizes = [_stored_bytes(metadata.row_group(g)) for g in range(metadata.num_row_groups)]
-    pieces, first, held = [], 0, 0
+    parts, first, held = [], 0, 0
     for g, group_bytes in enumerate(sizes, start=1):
         held += group_bytes
-        if held >= piece_bytes or g == len(sizes):
-            pieces.append((replace(file, row_groups=(first, g)), held))
+        if held >= part_bytes or g == len(sizes):
+            parts.append((replace(file, row_groups=(first, g)), held))
             first, held = g, 0
-    return pieces or [(file, size)]
+    return parts or [(file, size)]
 
 
 def _stored_bytes(group: Any) -> int:
@@ -147,7 +147,7 @@ def read_records(file: RawFile, columns: Sequence[str]) -> Iterator[Placed]:
 
 
 def read_json_lines(file: RawFile, data: bytes, *, first_line: int) -> Iterator[Placed]:
-    """Records of a stretch of a JSON lines file that begins and ends with a line; `first_line` is its number."""
+    """Records of a range of a JSON lines file that begins and ends with a line; `first_line` is its number."""
     yield from _jsonl(file, io.BytesIO(data), first_line)
 
 

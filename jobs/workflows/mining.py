@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from data_io.config import S3Options
 from data_io.storage.store import open_store
 from jobs.errors import ConfigError
-from ray_app.mining.job import OnMining, Workers, mine_dataset
+from ray_app.mining.job import MiningOptions, mine_dataset
 from ray_app.mining.report import MiningReport, quantile
 from ray_app.mining.selection import MiningRule
+from ray_app.mining.stage_runner import OnMining, Workers
 
 
 def mine_data(
@@ -32,8 +33,29 @@ def mine_data(
     on_progress: OnMining,
 ) -> MiningReport:
     """Mine hard negatives into a new data set. Raises ConfigError for a rule that cannot be met."""
+    options = MiningOptions(
+        model,
+        rule=_checked(rule),
+        sources=sources,
+        corpus=corpus,
+        query_prompt=query_prompt,
+        max_tokens=max_tokens,
+        batch_tokens=batch_tokens,
+        samples=samples,
+    )
+    return mine_dataset(
+        open_store(data_uri, s3),
+        open_store(out_uri, s3),
+        options,
+        workers=Workers(workers or len(os.sched_getaffinity(0)), gpus),
+        keep_work=keep_work,
+        on_progress=on_progress,
+    )
+
+
+def _checked(rule: Mapping[str, object]) -> MiningRule:
     try:
-        checked = MiningRule.model_validate(rule)
+        return MiningRule.model_validate(rule)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = f"--{str(first['loc'][0]).replace('_', '-')} {first['input']}: " if first["loc"] else ""
@@ -41,11 +63,6 @@ def mine_data(
             f"{where}{first['msg'].removeprefix('Value error, ')}",
             remedy="the recipe's: --negatives 24 --top-k 100 --skip 5 --max-score 0.8 --max-ratio 0.95",
         ) from error
-    return mine_dataset(
-        open_store(data_uri, s3), open_store(out_uri, s3), model=model, rule=checked, sources=sources, corpus=corpus,
-        query_prompt=query_prompt, max_tokens=max_tokens, batch_tokens=batch_tokens, samples=samples,
-        keep_work=keep_work, workers=Workers(workers or len(os.sched_getaffinity(0)), gpus), on_progress=on_progress,
-    )  # fmt: skip
 
 
 def quantiles_of_scores(bins: Sequence[int], shares: Sequence[float]) -> list[float]:

@@ -1,7 +1,7 @@
-"""One task of mteb, measured: the piece of work that an evaluation is made of. Its result is a file of mteb's own.
+"""One task of mteb, measured by an executor. Its result is a file of mteb's own.
 
-A task that was measured before, with the same weights and the same data, is not measured again; the result's place says
-which weights, and the result which revision of the data.
+A task that was measured before, with the same weights and the same data, is not measured again. The path of a result
+names the weights, and its content the revision of the data.
 """
 
 import logging
@@ -61,7 +61,7 @@ AnyTask = HubTask | OwnTask | HeldOutTask
 
 @dataclass(frozen=True)
 class MtebTask:
-    """What a worker needs to measure one task."""
+    """A task, with the values that a worker needs to measure it; the task of an executor."""
 
     task: AnyTask
     model: EmbeddingModel
@@ -76,7 +76,7 @@ class MtebTask:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of a task; `failure` where nothing did. `settings` are mteb's lines about how it was measured."""
+    """The result of a task, or `failure` and `remedy`. `settings` are mteb's lines about how it was measured."""
 
     name: str
     type: str = ""
@@ -90,16 +90,16 @@ class Measured:
     meta: str = ""
 
 
-def measure_task(piece: MtebTask) -> Measured:
-    """Measure one task, unless that was done before. An error of the task is in the answer: the others go on."""
+def measure_task(mteb_task: MtebTask) -> Measured:
+    """Measure one task, unless that was done before. An error of the task is returned, not raised."""
     _quiet()
     started = time.monotonic()
     try:
-        task = open_task(piece.task)
-        return _measure(task, piece, started)
+        task = open_task(mteb_task.task)
+        return _measure(task, mteb_task, started)
     except F2LLMError as error:
-        known = piece.task.type if isinstance(piece.task, HubTask) else ""
-        return Measured(piece.task.name, type=known, failure=error.message, remedy=error.remedy)
+        known = mteb_task.task.type if isinstance(mteb_task.task, HubTask) else ""
+        return Measured(mteb_task.task.name, type=known, failure=error.message, remedy=error.remedy)
 
 
 def open_task(task: AnyTask) -> Any:
@@ -114,17 +114,17 @@ def open_task(task: AnyTask) -> Any:
     return own_task(found, kind, origin=task.data.uri)
 
 
-def _measure(task: Any, piece: MtebTask, started: float) -> Measured:
+def _measure(task: Any, mteb_task: MtebTask, started: float) -> Measured:
     name = task.metadata.name
-    meta = piece_meta(piece)
-    instructions = {} if piece.instruction is None else {name: piece.instruction}
-    model = MtebModel(meta, partial(open_encoder, piece.model, piece.cut), instructions)
+    meta = model_meta_of(mteb_task)
+    instructions = {} if mteb_task.instruction is None else {name: mteb_task.instruction}
+    model = MtebModel(meta, partial(open_encoder, mteb_task.model, mteb_task.cut), instructions)
     with tempfile.TemporaryDirectory() as temporary:
         cache = ResultCache(temporary)
-        key = f"{result_folder(piece)}/{name}.json"
+        key = f"{result_folder(mteb_task)}/{name}.json"
         path = Path(temporary) / key
-        if not piece.overwrite:
-            _fetch(piece.results, key, path)
+        if not mteb_task.overwrite:
+            _fetch(mteb_task.results, key, path)
         known = cache.load_task_result(name, meta)
         if known is not None and not (known.is_mergeable(task) and isfinite(known.get_score())):
             path.unlink()  # of other data, or no score: mteb itself would take it for this task
@@ -140,7 +140,7 @@ def _measure(task: Any, piece: MtebTask, started: float) -> Measured:
             ).task_results  # fmt: skip
             if not isfinite(result.get_score()):
                 raise _no_score(task, float(result.get_score()))
-            piece.results.put(key, path.read_bytes())
+            mteb_task.results.put(key, path.read_bytes())
             settings, described = (path.with_name(file).read_text("utf-8") for file in (SETTINGS, META))
             result = TaskResult.from_disk(path)  # rounded, as whoever reads it later finds it
     return Measured(
@@ -178,33 +178,33 @@ def _fetch(store: Store, key: str, path: Path) -> None:
     path.write_bytes(content)
 
 
-def result_folder(piece: MtebTask) -> str:
-    """Where in the results mteb keeps those of this piece's model."""
+def result_folder(mteb_task: MtebTask) -> str:
+    """The folder of `results` in which mteb keeps the results of this model, with these settings."""
     root = Path("results")
-    meta = piece_meta(piece)
+    meta = model_meta_of(mteb_task)
     folder = root / meta.model_name_as_path() / meta.revision
     kept: Path = folder / "experiments" / meta.experiment_name if meta.experiment_name else folder
     return kept.as_posix()
 
 
-def known_score(piece: MtebTask, model: EmbeddingModel) -> float | None:
-    """The score of another model on a piece's task, where it was measured into the same place, and is a number."""
+def known_score(mteb_task: MtebTask, model: EmbeddingModel) -> float | None:
+    """The score of another model on the same task, from the same results; None where it is missing or not a number."""
     try:
-        content = piece.results.get(f"{result_folder(replace(piece, model=model))}/{piece.task.name}.json")
+        content = mteb_task.results.get(f"{result_folder(replace(mteb_task, model=model))}/{mteb_task.task.name}.json")
     except NotFoundInStore:
         return None
     score = float(TaskResult.model_validate_json(content).get_score())
     return score if isfinite(score) else None
 
 
-def piece_meta(piece: MtebTask) -> Any:
-    """mteb's description of the model as this piece uses it; it decides where the result is kept."""
+def model_meta_of(mteb_task: MtebTask) -> Any:
+    """mteb's description of the model as this task uses it; it decides the folder of the result."""
     experiment: dict[str, object] = {}
-    if piece.cut.dimensions is not None:
-        experiment["embed_dim"] = piece.cut.dimensions
-    if piece.is_given:
-        experiment["instruction"] = piece.instruction
-    return model_meta(piece.model.name, piece.model.fingerprint, experiment=experiment)
+    if mteb_task.cut.dimensions is not None:
+        experiment["embed_dim"] = mteb_task.cut.dimensions
+    if mteb_task.is_given:
+        experiment["instruction"] = mteb_task.instruction
+    return model_meta(mteb_task.model.name, mteb_task.model.fingerprint, experiment=experiment)
 
 
 def _quiet() -> None:

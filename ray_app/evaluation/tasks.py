@@ -3,7 +3,7 @@
     <results>/results/<model>/<fingerprint>/<task>.json    as mteb keeps them; mteb.ResultCache(<results>) reads them
     <results>/summary.json                                 the last evaluation as a table (run_directory/task_report.py)
 
-Each task is a piece of work: what is measured stays measured, so the same call goes on where an earlier one ended.
+Results of measured tasks are kept, so the same call resumes after the last task that an earlier one measured.
 """
 
 import json
@@ -78,24 +78,24 @@ def evaluate_tasks(
             f"{', '.join(task.name for task in tasks)}",
             remedy="correct the name in --instruction NAME=TEXT",
         )
-    pieces = [
+    mteb_tasks = [
         MtebTask(task, model, cut, results, *_instruction(task, model, given), overwrite=overwrite) for task in tasks
     ]
     done: dict[str, Measured] = {}
     started = monotonic()
-    for piece, measured in executor(measure_task, pieces):
-        done[piece.task.name] = measured
-        _keep_settings(results, piece, measured)
+    for mteb_task, measured in executor(measure_task, mteb_tasks):
+        done[mteb_task.task.name] = measured
+        _keep_settings(results, mteb_task, measured)
         if on_progress is not None:
-            left = len(pieces) - len(done)
+            left = len(mteb_tasks) - len(done)
             eta = (monotonic() - started) / len(done) * left if left else None
-            on_progress(TaskProgress(_score(piece, measured, before), len(done), len(pieces), eta))
+            on_progress(TaskProgress(_score(mteb_task, measured, before), len(done), len(mteb_tasks), eta))
     report = TaskReport(
         model=model.name,
         revision=model.fingerprint,
         dimensions=cut.dimensions,
         results=results.uri,
-        tasks=tuple(_score(piece, done[piece.task.name], before) for piece in pieces),
+        tasks=tuple(_score(mteb_task, done[mteb_task.task.name], before) for mteb_task in mteb_tasks),
     )
     results.put(SUMMARY, report.model_dump_json(indent=1).encode() + b"\n")
     return report
@@ -159,14 +159,14 @@ def _instruction(task: AnyTask, model: EmbeddingModel, given: Mapping[str, str])
     return default_instruction(task.kind) if own is None else own, False
 
 
-def _score(piece: MtebTask, measured: Measured, before: EmbeddingModel | None) -> TaskScore:
+def _score(mteb_task: MtebTask, measured: Measured, before: EmbeddingModel | None) -> TaskScore:
     return TaskScore(
         name=measured.name,
         type=measured.type,
         metric=measured.metric,
-        benchmark=piece.task.benchmark if isinstance(piece.task, HubTask) else None,
+        benchmark=mteb_task.task.benchmark if isinstance(mteb_task.task, HubTask) else None,
         score=measured.score,
-        before=None if before is None or measured.score is None else known_score(piece, before),
+        before=None if before is None or measured.score is None else known_score(mteb_task, before),
         instruction=measured.instruction,
         seconds=measured.seconds,
         failure=measured.failure,
@@ -174,11 +174,11 @@ def _score(piece: MtebTask, measured: Measured, before: EmbeddingModel | None) -
     )
 
 
-def _keep_settings(results: Store, piece: MtebTask, measured: Measured) -> None:
+def _keep_settings(results: Store, mteb_task: MtebTask, measured: Measured) -> None:
     """Add mteb's lines about a task to those of the other tasks of the same model; one process writes them."""
     if not measured.settings:
         return
-    folder = results.child(result_folder(piece))
+    folder = results.child(result_folder(mteb_task))
     before = folder.get(SETTINGS).decode().splitlines() if folder.exists(SETTINGS) else []
     others = [line for line in before if json.loads(line)["task"] != measured.name]
     folder.put(SETTINGS, "".join(f"{line}\n" for line in [*others, *measured.settings.splitlines()]).encode())

@@ -1,10 +1,10 @@
-"""Vectors for a user's texts, as a job that goes on where it was stopped: `f2llm embed`.
+"""Vectors for a user's texts, as a job that can be resumed: `f2llm embed`.
 
     <out>/part-00000.parquet ...   the input's rows in their order, a vector each
     <out>/embeddings.json          what they are and how they were made; the last thing that is written
 
-Each shard of the input is a piece of work that leaves one part, and under `.f2llm-work/` a mark that it is whole. Which
-rows a shard has follows from the input alone, so a job that was killed and one that was not leave the same bytes.
+Each shard of the input is a task that writes one part, and a mark under `.f2llm-work/` when the part is whole. The rows
+of a shard follow from the input alone, so a job that was killed and one that was not leave the same bytes.
 """
 
 import hashlib
@@ -114,10 +114,12 @@ def embed_texts(
     say: Say = lambda text: None,
     on_progress: OnEmbedding = lambda progress: None,
 ) -> Embedded:
-    """Embed the texts of the files at `address` into `out`: exactly one vector a row, in the order of the input.
+    """Embed the texts of the files at `address` into `out`: exactly one vector per row, in the order of the input.
 
-    Raises DataError for what cannot be embedded, and where `out` holds something else. With `starts_over`, for a place
-    that is the caller's own, that is removed instead.
+    `column` holds the texts (None recognizes it), `keep` names the columns to copy (None copies all), and `into` is the
+    column of the vectors. The same call resumes after a kill, and leaves finished vectors as they are. Objects of
+    another job in `out` raise DataError; with `starts_over` they are removed. Raises DataError, ConfigError or
+    ModelError for files, columns or texts that cannot be embedded.
     """
     cut = cut or Cut()
     files = find_files(address)
@@ -143,7 +145,7 @@ def embed_texts(
     for file in files:
         refuse_without_texts(file, texts.text)
     _claim(out, key, starts_over=starts_over, say=say)
-    done = {piece: mark for piece, mark in finished(out, "").items() if piece.startswith(f"{WORK_PREFIX}/{key}/")}
+    done = {name: mark for name, mark in finished(out, "").items() if name.startswith(f"{WORK_PREFIX}/{key}/")}
     say(f"counting the rows of {len(files)} file{'s' * (len(files) > 1)}")
     copies = out.child(f"{WORK_PREFIX}/{key}/lines")
     shards = [shard for file in files for shard in plan_shards(file, shard_rows, copies=copies)]
@@ -151,23 +153,23 @@ def embed_texts(
         raise DataError(f"{address} has no rows", remedy="give files with rows")
     job = EmbedJob(out, copies, model, cut, texts, instruction, precision, into)
     ranges = _ranges(job, key, shards, executor, say) if precision in ("int8", "uint8") else None
-    pieces = [
+    tasks = [
         ShardTask(f"{WORK_PREFIX}/{key}/part-{n:05d}", f"part-{n:05d}.parquet", job, shard, ranges)
         for n, shard in enumerate(shards)
     ]
-    pace = _Pace(sum(shard.rows for shard in shards), on_progress)
-    pace.skip(done.values())
-    for piece, mark in executor(embed_shard, [piece for piece in pieces if piece.piece not in done]):
-        done[piece.piece] = mark
-        pace.add(mark)
-    found = _manifest(job, key, [file.address for file in files], pieces, done, ranges)
+    progress = _Progress(sum(shard.rows for shard in shards), on_progress)
+    progress.skip(done.values())
+    for task, mark in executor(embed_shard, [task for task in tasks if task.name not in done]):
+        done[task.name] = mark
+        progress.add(mark)
+    found = _manifest(job, key, [file.address for file in files], tasks, done, ranges)
     out.put(MANIFEST, found.model_dump_json(indent=1).encode() + b"\n")
     end_work(out, began=began)
-    return Embedded(found, *pace.rates())
+    return Embedded(found, *progress.rates())
 
 
-class _Pace:
-    """Counts what this start does, and says it."""
+class _Progress:
+    """Counts the rows and tokens of this start, and reports them."""
 
     def __init__(self, total: int, on_progress: OnEmbedding) -> None:
         self._total, self._on_progress = total, on_progress
@@ -175,7 +177,7 @@ class _Pace:
         self._began = monotonic()
 
     def skip(self, marks: Iterable[Mark]) -> None:
-        """What an earlier start did."""
+        """Count the tasks of an earlier start."""
         self._earlier = sum(mark.counts["rows"] for mark in marks)
 
     def add(self, mark: Mark) -> None:
@@ -215,11 +217,11 @@ def _manifest(
     job: EmbedJob,
     key: str,
     addresses: Sequence[str],
-    pieces: Sequence[ShardTask],
+    tasks: Sequence[ShardTask],
     done: dict[str, Mark],
     ranges: Ranges | None,
 ) -> Embeddings:
-    marks = [done[piece.piece] for piece in pieces]
+    marks = [done[task.name] for task in tasks]
     return Embeddings(
         key=key,
         model=job.model.name,
@@ -236,8 +238,8 @@ def _manifest(
         nulls=sum(mark.counts["nulls"] for mark in marks),
         tokens=sum(mark.counts["tokens"] for mark in marks),
         parts=tuple(
-            VectorPart(key=piece.key, rows=mark.counts["rows"], size=mark.parts[0].size)
-            for piece, mark in zip(pieces, marks, strict=True)
+            VectorPart(key=task.key, rows=mark.counts["rows"], size=mark.parts[0].size)
+            for task, mark in zip(tasks, marks, strict=True)
         ),
     )
 

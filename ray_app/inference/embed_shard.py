@@ -1,4 +1,4 @@
-"""One shard of texts, embedded: the piece of work of `f2llm embed`. N rows, D dimensions."""
+"""One shard of texts, embedded: a task of `f2llm embed`. N rows, D dimensions."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -25,11 +25,11 @@ Ranges = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class EmbedJob:
-    """What all shards share."""
+    """The values that all shards share."""
 
     out: Store
     copies: Store
-    """The lines of compressed files of the input, for as long as the job runs."""
+    """The lines of compressed files of the input, until the job ends."""
     model: EmbeddingModel
     cut: Cut
     texts: TextInput
@@ -41,7 +41,7 @@ class EmbedJob:
 
 @dataclass(frozen=True)
 class SampleTask:
-    """Some rows of a shard, whose vectors say between which values the others lie."""
+    """Up to `rows` texts of a shard, whose vectors give the ranges of int8 and uint8."""
 
     job: EmbedJob
     shard: TextShard
@@ -50,29 +50,29 @@ class SampleTask:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard, the object that its rows go to, and the name that it is done under."""
+    """A shard and the object for its rows, `key`; `name` is the task's, for its mark."""
 
-    piece: str
+    name: str
     key: str
     job: EmbedJob
     shard: TextShard
     ranges: Ranges | None
 
 
-def sample_vectors(piece: SampleTask) -> npt.NDArray[np.float32]:
+def sample_vectors(task: SampleTask) -> npt.NDArray[np.float32]:
     """Vectors float32 [at most `rows`, D] of the first texts of a shard, before any quantization."""
-    table = read_shard(piece.shard, piece.job.texts, copies=piece.job.copies)
-    texts = [text for text in table.column(piece.job.texts.text).to_pylist() if text is not None][: piece.rows]
-    return _encoder(piece.job).encode(texts, instruction=piece.job.instruction)
+    table = read_shard(task.shard, task.job.texts, copies=task.job.copies)
+    texts = [text for text in table.column(task.job.texts.text).to_pylist() if text is not None][: task.rows]
+    return _encoder(task.job).encode(texts, instruction=task.job.instruction)
 
 
-def embed_shard(piece: ShardTask) -> Mark:
+def embed_shard(task: ShardTask) -> Mark:
     """Write a shard's rows with their vectors. A row without a text has no vector: null stands in its place.
 
     Raises DataError or ModelError with the place of what is wrong.
     """
-    job = piece.job
-    table = read_shard(piece.shard, job.texts, copies=job.copies)
+    job = task.job
+    table = read_shard(task.shard, job.texts, copies=job.copies)
     if job.into in table.column_names:
         raise ConfigError(
             f"the rows have a column {job.into!r} already", remedy="name another with --into, or leave it out of --keep"
@@ -82,8 +82,8 @@ def embed_shard(piece: ShardTask) -> Mark:
     encoder = _encoder(job)
     tokens = encoder.tokenize([text for text in texts if text is not None], instruction=job.instruction)
     vectors = encoder.embed(tokens)
-    _check_finite(vectors, piece.shard, there)
-    stored = _quantize(vectors, job.precision, piece.ranges)
+    _check_finite(vectors, task.shard, there)
+    stored = _quantize(vectors, job.precision, task.ranges)
     table = table.append_column(job.into, _column(stored, there))
     sink = pa.BufferOutputStream()
     # Vectors neither repeat nor compress.
@@ -93,7 +93,7 @@ def embed_shard(piece: ShardTask) -> Mark:
         write_page_checksum=True,
     )  # fmt: skip
     data = sink.getvalue().to_pybytes()
-    job.out.put(piece.key, data)
+    job.out.put(task.key, data)
     counts = {
         "rows": len(texts),
         "nulls": int((~there).sum()),
@@ -101,8 +101,8 @@ def embed_shard(piece: ShardTask) -> Mark:
         "dimensions": encoder.dimensions,
         "width": stored.shape[1],
     }
-    part = PartRef(key=piece.key, size=len(data), chunks=())
-    return write_mark(job.out, piece.piece, Mark(parts=(part,), counts=counts))
+    part = PartRef(key=task.key, size=len(data), chunks=())
+    return write_mark(job.out, task.name, Mark(parts=(part,), counts=counts))
 
 
 def _encoder(job: EmbedJob) -> Encoder:

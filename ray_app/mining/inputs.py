@@ -1,10 +1,10 @@
-"""What is mined, in an order that any amount of it can be worked on in: texts and rows sorted by the keys of texts.
+"""The texts and rows of a source, sorted by the keys of texts, in bounded memory.
 
-A data set's rows are shuffled, and so are the texts of a corpus; to find what occurs twice, and all rows of one query,
-they are first sorted outside memory: each piece reads a stretch of the input and leaves sorted runs of documents (by
-their text's key) and rows (by their query's key). A range of keys of all runs together then is a share of the whole,
-small enough for memory however much there is. Keys are those of `data_io.dataset.schema.text_key`: texts that differ in
-case and white space only are the same text, and the smallest of them stands for all.
+A data set's rows are shuffled, and so are the texts of a corpus. To find repeated texts, and all rows of one query,
+they are first sorted outside memory: each task reads a range of the input and writes sorted runs of documents (by the
+key of the text) and rows (by the key of the query). A range of keys of all runs is a share of the whole that fits in
+memory. Keys are those of `data_io.dataset.schema.text_key`: texts that differ in case and white space only are the same
+text, and the smallest of them is kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ ROWS = pa.schema(
     }
 )
 _COMPRESSION_RATIO = 4
-"""About what zstd makes of text: pieces are cut by stored sizes, which the manifest has."""
+"""About the ratio of zstd on text: ranges are planned by stored sizes, which the manifest has."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class RowRange:
-    """A stretch of a source's row groups, or one corpus file, that is read by one task."""
+    """Row groups of a source from `first_group` to before `end_group`, or one corpus file; read by one task."""
 
-    piece: str
+    key: str
+    """Name of the task in the work folder; its runs begin with it."""
     data: Store
     source: str
     first_group: int = 0
@@ -69,9 +70,9 @@ class RowRange:
 
 
 def plan_scan(
-    folder: str, data: Store, manifest: Manifest, source: str, corpus: Sequence[RawFile], *, run_bytes: int
+    data: Store, manifest: Manifest, source: str, corpus: Sequence[RawFile], *, run_bytes: int
 ) -> list[RowRange]:
-    """The pieces that read a source and its corpus files, in an order that the manifest decides."""
+    """The ranges of a source of about `run_bytes` of texts each, in stored order, then its corpus files."""
     stored = manifest.row_groups(source).chunk_bytes.sum(axis=1, dtype="int64") * _COMPRESSION_RATIO
     bounds, size = [0], 0
     for group, group_bytes in enumerate(stored.tolist()):
@@ -80,26 +81,26 @@ def plan_scan(
             size = 0
         size += group_bytes
     bounds.append(len(stored))
-    pieces = [
-        RowRange(f"{folder}/scan-{number:05d}", data, source, first, end)
+    ranges = [
+        RowRange(f"{source}/scan-{number:05d}", data, source, first, end)
         for number, (first, end) in enumerate(pairwise(bounds))
     ]
-    return pieces + [
-        RowRange(f"{folder}/scan-corpus-{number:05d}", data, source, corpus=file) for number, file in enumerate(corpus)
+    return ranges + [
+        RowRange(f"{source}/scan-corpus-{number:05d}", data, source, corpus=file) for number, file in enumerate(corpus)
     ]
 
 
-def scan(piece: RowRange, work: Store, *, run_bytes: int, chunk_bytes: int) -> Mark:
-    """Read a piece and leave its sorted runs. Holds about `run_bytes` of texts, and one row group or record more.
+def scan(row_range: RowRange, work: Store, *, run_bytes: int, chunk_bytes: int) -> Mark:
+    """Read a range and write its sorted runs. Holds about `run_bytes` of texts, and one row group or record more.
 
-    Raises DataError with the place of a corpus text that is none, and where the data set is damaged.
+    Raises DataError with the place of an invalid corpus text, and for a damaged data set.
     """
-    runs = _Runs(work, piece.piece, run_bytes, chunk_bytes)
-    if piece.corpus is not None:
-        for text in corpus_texts(piece.corpus):
+    runs = _Runs(work, row_range.key, run_bytes, chunk_bytes)
+    if row_range.corpus is not None:
+        for text in corpus_texts(row_range.corpus):
             runs.add_document(text)
     else:
-        for row in source_rows(piece.data, piece.source, piece.first_group, piece.end_group):
+        for row in source_rows(row_range.data, row_range.source, row_range.first_group, row_range.end_group):
             runs.add_document(row.positive)
             for negative in row.negatives:
                 runs.add_document(negative)
@@ -108,7 +109,7 @@ def scan(piece: RowRange, work: Store, *, run_bytes: int, chunk_bytes: int) -> M
 
 
 def source_rows(data: Store, source: str, first_group: int, end_group: int) -> Iterator[SourceRow]:
-    """Rows of a stretch of row groups, in stored order."""
+    """Rows of the groups from `first_group` to before `end_group`, in stored order."""
     manifest = _manifest(data)
     reader = Reader(data, manifest)
     groups = manifest.row_groups(source)
@@ -155,7 +156,7 @@ def corpus_texts(file: RawFile) -> Iterator[str]:
 
 
 def merge_documents(tables: Iterable[pa.Table], first: int, last: int) -> pa.Table:
-    """Documents of a range of keys out of parts of sorted runs: each key once, rising, with its smallest text."""
+    """Documents with keys from `first` to `last`, out of sorted runs: each key once, rising, with its smallest text."""
     smallest: dict[int, str] = {}
     for table in tables:
         for key, text in zip(table.column("key").to_pylist(), table.column("text").to_pylist(), strict=True):
@@ -166,7 +167,7 @@ def merge_documents(tables: Iterable[pa.Table], first: int, last: int) -> pa.Tab
 
 
 def merge_rows(tables: Iterable[pa.Table], first: int, last: int) -> list[SourceRow]:
-    """Rows of a range of query keys out of parts of sorted runs: by key, then by their place in the source."""
+    """Rows with query keys from `first` to `last`, out of sorted runs: by key, then by their place in the source."""
     rows = [
         SourceRow(**record | {"negatives": tuple(record["negatives"])})
         for table in tables
@@ -177,11 +178,11 @@ def merge_rows(tables: Iterable[pa.Table], first: int, last: int) -> list[Source
 
 
 class _Runs:
-    """Collects documents and rows, and writes them as a pair of sorted runs whenever there is enough."""
+    """Collects documents and rows, and writes a pair of sorted runs for about each `run_bytes` of texts."""
 
-    def __init__(self, work: Store, piece: str, run_bytes: int, chunk_bytes: int) -> None:
+    def __init__(self, work: Store, key: str, run_bytes: int, chunk_bytes: int) -> None:
         self._work = work
-        self._piece = piece
+        self._key = key
         self._run_bytes = run_bytes
         self._chunk_bytes = chunk_bytes
         self._parts: list[PartRef] = []
@@ -206,7 +207,7 @@ class _Runs:
 
     def finish(self) -> Mark:
         self._flush()
-        return write_mark(self._work, self._piece, Mark(parts=tuple(self._parts), counts=self._counts))
+        return write_mark(self._work, self._key, Mark(parts=tuple(self._parts), counts=self._counts))
 
     def _flush_if_full(self) -> None:
         if self._bytes >= self._run_bytes:
@@ -226,7 +227,7 @@ class _Runs:
         chunks: list[Chunk] = table_chunks("documents", documents, chunk_bytes=self._chunk_bytes)
         chunks += table_chunks("rows", rows, chunk_bytes=self._chunk_bytes)
         if chunks:
-            key = f"{self._piece}-run-{len(self._parts):05d}"
+            key = f"{self._key}-run-{len(self._parts):05d}"
             self._parts.append(write_part(self._work, key, chunks))
         self._counts["documents"] += len(keys)
         self._counts["document_bytes"] += sum(len(text) for text in self._documents.values())

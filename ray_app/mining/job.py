@@ -1,32 +1,34 @@
 """Hard negatives for a whole data set, as a job on Ray: `f2llm data mine`.
 
-Stages of a source: its texts are sorted (read), the corpus is embedded once, block by block (embed), and each share of
-the queries is held against all blocks (mine). What a piece finds is an object in the work folder `mining/<key>/` of the
-new data set, whose key stands for everything that decides the result; so a job that was killed goes on with what is
-missing, and ends with the same bytes.
+Stages of each source: its texts are sorted (read), all of them are embedded once, block by block (embed), and each
+share of the queries is searched in all blocks and its negatives are selected (mine). Then the new data set is written.
+
+A task leaves objects in the work folder `mining/<key>/` of the new data set, whose key stands for everything that
+decides the result. So a job that was killed resumes with the missing tasks, and ends with the same bytes.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from time import monotonic
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 from data_io.dataset.evaluation_sets import load_evaluation
-from data_io.dataset.manifest import MANIFEST_KEY, Manifest, SourceInfo, load_manifest
-from data_io.dataset.provenance import RECIPE_KEY, record, reuse
+from data_io.dataset.manifest import Manifest, SourceInfo, load_manifest
+from data_io.dataset.provenance import record, reuse
 from data_io.dataset.tokenizer import TOKENIZER_KEYS
 from data_io.dataset.writer import Row, write_dataset
 from data_io.errors import ConfigError, DataError, NotFoundInStore
 from data_io.storage.chunk_files import Mark, fetches, finished, key_range, read_tables
 from data_io.storage.store import Store
 from data_io.user_files.records import RawFile, fingerprint
-from ray_app.inference.model_source import find_named
-from ray_app.mining.inputs import find_corpus, plan_scan, source_rows
+from ray_app.inference.model_source import NamedModel, find_named
+from ray_app.mining.checks import check_free, check_kept, chosen_sources, corpus_files
+from ray_app.mining.inputs import plan_scan, source_rows
 from ray_app.mining.report import REPORT_KEY, MiningReport, SourceReport, source_report
 from ray_app.mining.selection import HISTOGRAM_EDGES, MiningRule
+from ray_app.mining.stage_runner import OnMining, StageRunner, Workers
 from ray_app.mining.stages import (
     EmbedTask,
     Job,
@@ -37,276 +39,246 @@ from ray_app.mining.stages import (
     embed_block,
     mine_queries,
     probe_model,
-    read_stretch,
+    read_range,
 )
 from ray_app.ray_runtime.cluster import cluster
 from ray_app.ray_runtime.environment import check_gpus
-from ray_app.ray_runtime.task_pool import run_tasks
-
-P = TypeVar("P", bound="ReadTask | ProbeTask | EmbedTask | QueryTask")
 
 _FOLDER = "mining"
 _WORK = re.compile(rf"{_FOLDER}/[0-9a-f]{{16}}/")
-"""What a job keeps until its end."""
+"""Objects that a job keeps until its end."""
 
 
 @dataclass(frozen=True)
-class MiningProgress:
-    """Where a stage of a source stands; the pieces of an earlier run count as done. `eta_seconds` is the stage's."""
+class MiningOptions:
+    """Settings that decide the mined data set and its report, together with the input."""
 
-    stage: str
-    source: str
-    done: int
-    total: int
-    eta_seconds: float | None
-
-
-@dataclass(frozen=True)
-class Workers:
-    """`count` tasks at once; with `gpus`, as many embed and mine, each on a GPU of its own."""
-
-    count: int
-    gpus: int = 0
-
-
-OnMining = Callable[[MiningProgress], None]
+    model: str
+    """A folder or a hub id."""
+    rule: MiningRule = field(default_factory=MiningRule)
+    sources: Sequence[str] = ()
+    """Names of the sources to mine; none stands for all retrieval sources."""
+    corpus: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By source, addresses of files with more documents."""
+    query_prompt: str | None = None
+    """Prompt of the queries; None takes the model's own."""
+    max_tokens: int | None = None
+    """Tokens after which texts are cut; None takes the model's own limit."""
+    batch_tokens: int = 8192
+    samples: int = 5
+    """Sample rows of each source in the report."""
+    sizes: Sizes = field(default_factory=Sizes)
 
 
 def mine_dataset(
     data: Store,
     out: Store,
+    options: MiningOptions,
     *,
-    model: str,
-    rule: MiningRule | None = None,
-    sources: Sequence[str] = (),
-    corpus: Mapping[str, Sequence[str]] | None = None,
-    query_prompt: str | None = None,
-    max_tokens: int | None = None,
-    batch_tokens: int = 8192,
     workers: Workers | None = None,
-    samples: int = 5,
     keep_work: bool = False,
-    sizes: Sizes | None = None,
-    on_progress: OnMining | None = None,
+    on_progress: OnMining = lambda progress: None,
 ) -> MiningReport:
-    """Write to `out` the data set at `data` with hard negatives mined for `sources`, by default all retrieval sources.
+    """Write to `out` the data set at `data`, with hard negatives mined for its sources.
 
-    `model` is a folder or a hub id; `corpus` gives addresses of more documents for a source. What else the data set has
-    is carried over. The same call goes on where an earlier one was cut off, and leaves a finished data set as it is.
-    Raises ConfigError, DataError, ModelError or CapacityError for what cannot work, before anything is embedded where
-    that can be known.
+    Sources that are not mined, evaluation sets and the tokenizer are carried over. The same call resumes after a kill,
+    and leaves a finished data set as it is. With `keep_work` the work folder is not removed. Raises ConfigError,
+    DataError, ModelError or CapacityError; where an error can be known before anything is embedded, it is raised then.
     """
-    rule, sizes, workers = rule or MiningRule(), sizes or Sizes(), workers or Workers(1)
+    workers = workers or Workers(1)
+    mining = _check(data, out, options, workers)
+    if reuse(out, mining.recipe, files=mining.tokenizer) is not None:
+        report = _read_report(out)
+    else:
+        report = mining.run(workers, on_progress)
+    if not keep_work:
+        _remove_work(out)
+    return report
+
+
+def _check(data: Store, out: Store, options: MiningOptions, workers: Workers) -> "_Mining":
     if data == out or data.uri == out.uri:
         raise ConfigError(f"{out.uri} is the data set that is mined", remedy="give another place for the new one")
     manifest = load_manifest(data)
-    names = _chosen(manifest, sources)
-    files = _corpus_files(names, corpus or {})
+    sources = chosen_sources(manifest, options.sources)
+    corpus = corpus_files(sources, options.corpus)
     check_gpus(workers.gpus)
-    found = find_named(model, query_prompt=query_prompt, max_tokens=max_tokens, batch_tokens=batch_tokens)
-    tokenizer = [key for key in TOKENIZER_KEYS if data.exists(key)]
-    recipe = {
-        "made_of": "mined negatives",
-        "data": manifest.version,
-        "sources": list(names),
-        "corpus": {name: [fingerprint(file.address) for file in each] for name, each in files.items()},
-        "model": {"fingerprint": found.fingerprint, "query_prompt": query_prompt, "max_tokens": max_tokens},
-        "batch_tokens": batch_tokens,
-        "rule": rule.model_dump(),
-        "sizes": asdict(sizes),
-    }
-    if reuse(out, recipe, files=tokenizer) is not None:
-        return _read_report(out, keep_work)
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    work = out.child(f"{_FOLDER}/{key}")
-    _check_free(out, work)
-    job = Job(work, found, rule, sizes)
-    marks: dict[str, list[Mark]] = {}
-    reports = []
-    with cluster(cpus=workers.count, env={} if workers.gpus else {"OMP_NUM_THREADS": "1"}):
-        stages = _Stages(job, workers, finished(work, ""), on_progress or (lambda progress: None))
-        for name in names:
-            mined, documents = _mine_source(stages, data, manifest, name, files[name])
-            report = source_report(name, documents=documents, marks=mined, samples=samples)
-            _check_kept(report, rule)
-            marks[name] = mined
-            reports.append(report)
-    stages.say("write", "", 0, 1)
-    all_rows = [
-        (
-            _info(manifest, entry.name, rule if entry.name in marks else None),
-            _rows(work, data, manifest, entry.name, marks),
-        )
-        for entry in manifest.sources
-    ]
-    for each in tokenizer:
-        out.put(each, data.get(each))
-    written = write_dataset(out, all_rows, [load_evaluation(data, entry) for entry in manifest.evaluations])
-    whole = MiningReport(
-        version=written.version, input_version=manifest.version, model=model, model_fingerprint=found.fingerprint,
-        rule=rule, histogram_edges=tuple(round(float(edge), 2) for edge in HISTOGRAM_EDGES), sources=tuple(reports),
-    )  # fmt: skip
-    out.put(REPORT_KEY, whole.model_dump_json(indent=2).encode() + b"\n")
-    record(out, recipe, written, files=tokenizer)
-    stages.say("write", "", 1, 1)
-    if not keep_work:
-        _remove_work(out)
-    return whole
-
-
-class _Stages:
-    """Runs the pieces of a stage that are not done yet, and says how it goes."""
-
-    def __init__(self, job: Job, workers: Workers, done: Mapping[str, Mark], on_progress: OnMining) -> None:
-        self.job = job
-        self._workers = workers
-        self._done = done
-        self._on_progress = on_progress
-
-    def run(
-        self, stage: str, source: str, function: Callable[[P], Mark], pieces: Sequence[P], *, model: bool
-    ) -> list[Mark]:
-        """The marks of `pieces` in their order; `model` says that the pieces use it."""
-        marks = {piece.piece: self._done[piece.piece] for piece in pieces if piece.piece in self._done}
-        missing = [piece for piece in pieces if piece.piece not in marks]
-        on_gpus = model and self._workers.gpus > 0
-        earlier, start = len(marks), monotonic()
-        self.say(stage, source, earlier, len(pieces))
-        results = run_tasks(
-            function,
-            missing,
-            workers=self._workers.gpus if on_gpus else self._workers.count,
-            gpus=1 if on_gpus else 0,
-        )
-        for piece, mark in results:
-            marks[piece.piece] = mark
-            left, new = len(pieces) - len(marks), len(marks) - earlier
-            self.say(stage, source, len(marks), len(pieces), (monotonic() - start) / new * left)
-        return [marks[piece.piece] for piece in pieces]
-
-    def say(self, stage: str, source: str, done: int, total: int, eta_seconds: float | None = None) -> None:
-        self._on_progress(MiningProgress(stage, source, done, total, eta_seconds))
-
-
-def _mine_source(
-    stages: _Stages, data: Store, manifest: Manifest, name: str, corpus: Sequence[RawFile]
-) -> tuple[list[Mark], int]:
-    """The marks of a source's shares of queries, in order, and how many documents it has."""
-    job, sizes = stages.job, stages.job.sizes
-    (probe,) = stages.run("load the model", name, probe_model, [ProbeTask("model", job)], model=True)
-    stretches = plan_scan(name, data, manifest, name, corpus, run_bytes=sizes.run_bytes)
-    runs = stages.run("read", name, read_stretch, [ReadTask(s.piece, job, s) for s in stretches], model=False)
-    total = {what: sum(mark.counts[what] for mark in runs) for what in runs[0].counts}
-    blocks = max(
-        _shares(total["documents"] * probe.counts["dimensions"] * 4, sizes.block_vector_bytes),
-        _shares(total["document_bytes"], sizes.block_text_bytes),
+    model = find_named(
+        options.model,
+        query_prompt=options.query_prompt,
+        max_tokens=options.max_tokens,
+        batch_tokens=options.batch_tokens,
     )
-    to_embed = []
-    for index in range(blocks):
-        first, last = key_range(index, blocks)
-        wanted = tuple(fetches(runs, "documents", first, last))
-        to_embed.append(EmbedTask(f"{name}/embed-{index:05d}", job, first, last, wanted))
-    embedded = stages.run("embed", name, embed_block, to_embed, model=True)
-    output = total["row_bytes"] + total["rows"] * job.rule.negatives * total["document_bytes"] // total["documents"]
-    shares = max(_shares(total["rows"], sizes.query_rows), _shares(output, sizes.output_bytes))
-    to_mine = []
-    for index in range(shares):
-        first, last = key_range(index, shares)
-        wanted = tuple(fetches(runs, "rows", first, last))
-        names = tuple(piece.piece for piece in to_embed)
-        to_mine.append(QueryTask(f"{name}/mine-{index:05d}", job, first, last, wanted, names))
-    mined = stages.run("mine", name, mine_queries, to_mine, model=True)
-    return mined, sum(mark.counts["documents"] for mark in embedded)
+    return _Mining(data, out, options, manifest, sources, corpus, model)
+
+
+@dataclass(frozen=True)
+class _MinedSource:
+    """A source whose shares of queries are all mined; `marks` are in the order of the shares."""
+
+    marks: list[Mark]
+    report: SourceReport
+
+
+@dataclass(frozen=True)
+class _Mining:
+    """A job whose input and settings are checked."""
+
+    data: Store
+    out: Store
+    options: MiningOptions
+    manifest: Manifest
+    sources: tuple[str, ...]
+    corpus: Mapping[str, Sequence[RawFile]]
+    model: NamedModel
+
+    @cached_property
+    def recipe(self) -> dict[str, object]:
+        """Everything that decides the new data set."""
+        options = self.options
+        return {
+            "made_of": "mined negatives",
+            "data": self.manifest.version,
+            "sources": list(self.sources),
+            "corpus": {name: [fingerprint(file.address) for file in files] for name, files in self.corpus.items()},
+            "model": {
+                "fingerprint": self.model.fingerprint,
+                "query_prompt": options.query_prompt,
+                "max_tokens": options.max_tokens,
+            },
+            "batch_tokens": options.batch_tokens,
+            "rule": options.rule.model_dump(),
+            "sizes": asdict(options.sizes),
+        }
+
+    @cached_property
+    def tokenizer(self) -> list[str]:
+        """Keys of the data set's tokenizer, if it has one."""
+        return [key for key in TOKENIZER_KEYS if self.data.exists(key)]
+
+    @cached_property
+    def _job(self) -> Job:
+        key = hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()[:16]
+        return Job(self.out.child(f"{_FOLDER}/{key}"), self.model, self.options.rule, self.options.sizes)
+
+    def run(self, workers: Workers, on_progress: OnMining) -> MiningReport:
+        """Mine every source, write the new data set, and its report. Raises DataError where `out` is not free."""
+        check_free(self.out, self._job.work)
+        with cluster(cpus=workers.count, env={} if workers.gpus else {"OMP_NUM_THREADS": "1"}):
+            runner = StageRunner(workers, finished(self._job.work, ""), on_progress)
+            mined = {name: self._mine_source(name, runner) for name in self.sources}
+        runner.say("write", "", 0, 1)
+        written = self._write(mined)
+        report = self._report(written, mined)
+        self.out.put(REPORT_KEY, report.model_dump_json(indent=2).encode() + b"\n")
+        record(self.out, self.recipe, written, files=self.tokenizer)
+        runner.say("write", "", 1, 1)
+        return report
+
+    def _mine_source(self, name: str, runner: StageRunner) -> _MinedSource:
+        """Raises DataError for a source without a row that has enough negatives."""
+        probe = ProbeTask("model", self._job)
+        (loaded,) = runner.run("load the model", name, probe_model, [probe], on_model=True)
+        runs = runner.run("read", name, read_range, self._read_tasks(name), on_model=False)
+        to_embed = self._embed_tasks(name, runs, dimensions=loaded.counts["dimensions"])
+        embedded = runner.run("embed", name, embed_block, to_embed, on_model=True)
+        to_mine = self._query_tasks(name, runs, blocks=[task.name for task in to_embed])
+        marks = runner.run("mine", name, mine_queries, to_mine, on_model=True)
+        documents = sum(mark.counts["documents"] for mark in embedded)
+        report = source_report(name, documents=documents, marks=marks, samples=self.options.samples)
+        check_kept(report, self.options.rule)
+        return _MinedSource(marks, report)
+
+    def _read_tasks(self, name: str) -> list[ReadTask]:
+        run_bytes = self.options.sizes.run_bytes
+        ranges = plan_scan(self.data, self.manifest, name, self.corpus[name], run_bytes=run_bytes)
+        return [ReadTask(each.key, self._job, each) for each in ranges]
+
+    def _embed_tasks(self, name: str, runs: Sequence[Mark], *, dimensions: int) -> list[EmbedTask]:
+        """One block of documents per task."""
+        sizes, documents = self.options.sizes, _sum(runs, "documents")
+        blocks = max(
+            _shares(documents * dimensions * 4, sizes.block_vector_bytes),
+            _shares(_sum(runs, "document_bytes"), sizes.block_text_bytes),
+        )
+        tasks = []
+        for index in range(blocks):
+            first, last = key_range(index, blocks)
+            wanted = tuple(fetches(runs, "documents", first, last))
+            tasks.append(EmbedTask(f"{name}/embed-{index:05d}", self._job, first, last, wanted))
+        return tasks
+
+    def _query_tasks(self, name: str, runs: Sequence[Mark], *, blocks: Sequence[str]) -> list[QueryTask]:
+        """One share of the queries per task, to be searched in all blocks."""
+        sizes, rows = self.options.sizes, _sum(runs, "rows")
+        mined_bytes = rows * self.options.rule.negatives * _sum(runs, "document_bytes") // _sum(runs, "documents")
+        shares = max(
+            _shares(rows, sizes.query_rows), _shares(_sum(runs, "row_bytes") + mined_bytes, sizes.output_bytes)
+        )
+        tasks = []
+        for index in range(shares):
+            first, last = key_range(index, shares)
+            wanted = tuple(fetches(runs, "rows", first, last))
+            tasks.append(QueryTask(f"{name}/mine-{index:05d}", self._job, first, last, wanted, tuple(blocks)))
+        return tasks
+
+    def _write(self, mined: Mapping[str, _MinedSource]) -> Manifest:
+        """Write the sources, mined or as they are, with the tokenizer and the evaluation sets."""
+        for key in self.tokenizer:
+            self.out.put(key, self.data.get(key))
+        rows = [
+            (self._mined_info(entry.name), self._mined_rows(mined[entry.name]))
+            if entry.name in mined
+            else (_info(self.manifest, entry.name), self._kept_rows(entry.name))
+            for entry in self.manifest.sources
+        ]
+        return write_dataset(self.out, rows, [load_evaluation(self.data, entry) for entry in self.manifest.evaluations])
+
+    def _mined_info(self, name: str) -> SourceInfo:
+        changed = {"negatives": self.options.rule.negatives, "unmined": False}
+        return SourceInfo(**_info(self.manifest, name).model_dump() | changed)
+
+    def _mined_rows(self, mined: _MinedSource) -> Iterator[Row]:
+        for table in read_tables(self._job.work, fetches(mined.marks, "rows")):
+            for row in table.to_pylist():
+                yield Row(row["query"], row["positive"], row["negatives"])
+
+    def _kept_rows(self, name: str) -> Iterator[Row]:
+        for row in source_rows(self.data, name, 0, len(self.manifest.row_groups(name))):
+            yield Row(row.query, row.positive, row.negatives)
+
+    def _report(self, written: Manifest, mined: Mapping[str, _MinedSource]) -> MiningReport:
+        return MiningReport(
+            version=written.version,
+            input_version=self.manifest.version,
+            model=self.options.model,
+            model_fingerprint=self.model.fingerprint,
+            rule=self.options.rule,
+            histogram_edges=tuple(round(float(edge), 2) for edge in HISTOGRAM_EDGES),
+            sources=tuple(each.report for each in mined.values()),
+        )
+
+
+def _sum(marks: Sequence[Mark], count: str) -> int:
+    return sum(mark.counts[count] for mark in marks)
 
 
 def _shares(amount: int, limit: int) -> int:
     return max(1, -(-amount // limit))
 
 
-def _rows(
-    work: Store, data: Store, manifest: Manifest, name: str, marks: Mapping[str, Sequence[Mark]]
-) -> Iterator[Row]:
-    if name in marks:
-        for table in read_tables(work, fetches(marks[name], "rows")):
-            for record_ in table.to_pylist():
-                yield Row(record_["query"], record_["positive"], record_["negatives"])
-    else:
-        for row in source_rows(data, name, 0, len(manifest.row_groups(name))):
-            yield Row(row.query, row.positive, row.negatives)
+def _info(manifest: Manifest, name: str) -> SourceInfo:
+    return SourceInfo(**manifest.source(name).model_dump(include=set(SourceInfo.model_fields)))
 
 
-def _info(manifest: Manifest, name: str, rule: MiningRule | None) -> SourceInfo:
-    known = manifest.source(name).model_dump(include=set(SourceInfo.model_fields))
-    return SourceInfo(**known if rule is None else known | {"negatives": rule.negatives, "unmined": False})
-
-
-def _chosen(manifest: Manifest, sources: Sequence[str]) -> tuple[str, ...]:
-    """Names of the sources to mine, in the manifest's order."""
-    kinds: dict[str, Any] = {entry.name: entry.kind for entry in manifest.sources}
-    retrieval = [name for name, kind in kinds.items() if kind.uses_in_batch_negatives]
-    for name in sources:
-        if name not in kinds:
-            raise ConfigError(
-                f"no source {name!r} in the data set; it has {', '.join(kinds)}", remedy="correct --source"
-            )
-        if name not in retrieval:
-            raise ConfigError(
-                f"source {name!r} is of kind {kinds[name]}: its rows share labels, and a near text may carry the same",
-                remedy=f"mine retrieval sources only: {', '.join(retrieval) or 'there is none'}",
-            )
-    if not retrieval:
-        raise ConfigError(
-            "the data set has no retrieval source, and only those are mined", remedy="prepare one with kind: retrieval"
-        )
-    return tuple(name for name in retrieval if not sources or name in sources)
-
-
-def _corpus_files(names: Sequence[str], corpus: Mapping[str, Sequence[str]]) -> dict[str, list[RawFile]]:
-    unknown = [name for name in corpus if name not in names]
-    if unknown:
-        raise ConfigError(
-            f"a corpus is given for {unknown[0]!r}, which is not mined; mined are {', '.join(names)}",
-            remedy="correct the name in --corpus NAME=FILE",
-        )
-    return {name: [file for address in corpus.get(name, ()) for file in find_corpus(address)] for name in names}
-
-
-def _check_free(out: Store, work: Store) -> None:
-    """Nothing is at `out`, or only what this very job left there."""
-    if out.exists(MANIFEST_KEY) and (out.exists(RECIPE_KEY) or not work.list()):
-        raise DataError(
-            f"{out.uri} holds another data set, or one that was mined in another way",
-            remedy="give an empty place for the mined data set, or remove what is there",
-        )
-
-
-def _check_kept(report: SourceReport, rule: MiningRule) -> None:
-    if report.kept_rows == 0:
-        refused = report.above_max_score + report.above_max_ratio
-        raise DataError(
-            f"source {report.name!r}: none of its {report.rows:,} rows has {rule.negatives} hard negatives. Of "
-            f"{report.candidates:,} candidates among {report.documents:,} texts {report.above_max_score:,} score "
-            f"{rule.max_score} or more and {report.above_max_ratio:,} more at least {rule.max_ratio} of the positive; "
-            f"the first {rule.skip} are skipped",
-            remedy=(
-                "raise --max-score or --max-ratio, or mine with a model that tells answers from other texts"
-                if refused * 2 > report.candidates
-                else "lower --negatives or --skip, raise --top-k, or add documents with --corpus NAME=FILE"
-            ),
-        )
-
-
-def _read_report(out: Store, keep_work: bool) -> MiningReport:
+def _read_report(out: Store) -> MiningReport:
     try:
-        report = MiningReport.model_validate_json(out.get(REPORT_KEY))
+        return MiningReport.model_validate_json(out.get(REPORT_KEY))
     except (NotFoundInStore, ValueError) as error:
         raise DataError(
             f"{out.uri} was mined already, but {REPORT_KEY} is missing or damaged",
             remedy="use the data set as it is, or mine to another place for a new report",
         ) from error
-    if not keep_work:
-        _remove_work(out)  # what is left where the job was killed at its very end
-    return report
 
 
 def _remove_work(out: Store) -> None:

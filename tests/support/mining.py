@@ -15,8 +15,9 @@ from data_io.demo.docstrings import Deduplicator, Limits, read_package
 from data_io.demo.packages import installed_packages
 from data_io.storage.store import Store, open_store
 from data_io.task import Kind
-from ray_app.mining.job import Workers, mine_dataset
+from ray_app.mining.job import MiningOptions, mine_dataset
 from ray_app.mining.report import MiningReport
+from ray_app.mining.stage_runner import Workers
 from ray_app.mining.stages import Sizes
 from tests.support.datasets import example_evaluations, example_rows
 
@@ -52,9 +53,8 @@ def write_documented(store: Store) -> None:
 
 
 def mine_documented(data: str, out: str, *, workers: int = 2) -> MiningReport:
-    return mine_dataset(
-        open_store(data), open_store(out), model=MODEL, max_tokens=64, workers=Workers(workers), sizes=SMALL
-    )
+    options = MiningOptions(MODEL, max_tokens=64, sizes=SMALL)
+    return mine_dataset(open_store(data), open_store(out), options, workers=Workers(workers))
 
 
 if __name__ == "__main__":

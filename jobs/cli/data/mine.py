@@ -23,8 +23,8 @@ from jobs.extras import needs
 from jobs.formatting import duration
 
 if TYPE_CHECKING:
-    from ray_app.mining.job import MiningProgress
     from ray_app.mining.report import MiningReport, Sample, SourceReport
+    from ray_app.mining.stage_runner import MiningProgress
 
 _SHOWN_CHARACTERS = 160
 

@@ -130,7 +130,7 @@ def test_a_column_in_the_way_of_the_labels_is_refused_before_anything_is_embedde
 ) -> None:
     texts = write(tmp_path / "new.jsonl", [{"text": "edge", "predicted_label": "graph"}])
 
-    def none(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def none(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         raise AssertionError("something is embedded")
 
     with pytest.raises(DataError, match=r"new\.jsonl has a column 'predicted_label'"):

@@ -79,7 +79,7 @@ def test_a_column_in_the_way_of_the_clusters_is_refused_before_anything_is_embed
 ) -> None:
     pq.write_table(pa.table({"text": TEXTS, "cluster": range(24)}), tmp_path / "a.parquet")
 
-    def none(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    def none(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         raise AssertionError("something is embedded")
 
     with pytest.raises(DataError, match=r"a\.parquet has a column 'cluster'"):

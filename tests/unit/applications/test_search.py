@@ -75,9 +75,9 @@ def build(model: ExportedModel, texts: str, out: str, **options: Any) -> Built:
 
 
 def killed(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """A way to run pieces that ends after the last, before anyone knows."""
-    for piece in todo:
-        function(piece)
+    """An executor that ends after the last, before anyone knows."""
+    for task in todo:
+        function(task)
     raise Killed
 
 
@@ -229,10 +229,10 @@ def test_many_texts_are_embedded_in_pieces_that_are_told_kept_and_shared_among_c
 ) -> None:
     pq.write_table(pa.table({"text": [TEXTS[i % 40] for i in range(2500)]}), tmp_path / "many.parquet")
     rows: list[int] = []
-    pieces: list[int] = []
+    tasks: list[int] = []
 
     def counted(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        pieces.append(len(list(todo)))
+        tasks.append(len(list(todo)))
         yield from in_process(function, todo)
 
     def stopped_by_the_second(progress: EmbeddingProgress) -> None:
@@ -246,7 +246,7 @@ def test_many_texts_are_embedded_in_pieces_that_are_told_kept_and_shared_among_c
     build(model, str(tmp_path / "many.parquet"), str(tmp_path / "out"), **options)
 
     assert rows == [1024, 2048, 2500]
-    assert pieces == [3, 1]
+    assert tasks == [3, 1]
 
 
 def test_a_file_that_was_cut_is_named(model: ExportedModel, texts: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from data_io.preparation.inputs import FileInput
 from data_io.storage.resumable import WORK_PREFIX, Work, begin_work, end_work
 from data_io.storage.store import Store, open_store
 from data_io.task import Kind
-from data_io.user_files.records import find_files, pieces_of, read_records
+from data_io.user_files.records import find_files, read_records, split_file
 
 MEMORY = 20_000
 _names = count()
@@ -42,10 +42,10 @@ def write_files(folder: Path, rows: list[int], files: int) -> FileInput:
     return FileInput("faq", str(folder), Kind.RETRIEVAL)
 
 
-def out_of_order(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """A `Run` that does the last piece first."""
-    for piece in reversed(list(pieces)):
-        yield piece, function(piece)
+def out_of_order(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """An executor that does the last task first."""
+    for task in reversed(list(tasks)):
+        yield task, function(task)
 
 
 def prepare(given: FileInput, **options: Any) -> tuple[str, dict[str, bytes]]:
@@ -60,7 +60,7 @@ def prepare(given: FileInput, **options: Any) -> tuple[str, dict[str, bytes]]:
     files=st.integers(1, 5),
     memory_bytes=st.sampled_from([1_000, 5_000, 20_000]),
 )
-def test_neither_pieces_nor_memory_nor_the_order_of_work_show_in_the_result(
+def test_neither_parts_nor_memory_nor_the_order_of_work_show_in_the_result(
     rows: list[int], files: int, memory_bytes: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     given = write_files(tmp_path_factory.mktemp("rows") / "faq", rows, files)
@@ -101,9 +101,9 @@ class Killed(Exception):
     pass
 
 
-def killed_after(pieces: int) -> Callable[..., Iterator[tuple[Any, Any]]]:
-    """A `Run` that ends with an error after so many pieces in all."""
-    left = [pieces]
+def killed_after(tasks: int) -> Callable[..., Iterator[tuple[Any, Any]]]:
+    """An executor that ends with an error after so many tasks in all."""
+    left = [tasks]
 
     def executor(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for task in tasks:
@@ -133,7 +133,7 @@ def test_what_is_damaged_between_two_attempts_is_made_again(
 ) -> None:
     whole = prepare(given_files)
     with pytest.raises(Killed):
-        # Scanned, spilled and counted, the shards written; what follows has no pieces.
+        # Scanned, spilled and counted, the shards written; the rest runs no tasks.
         prepare_files(
             store,
             [given_files],
@@ -156,7 +156,7 @@ def test_what_is_damaged_between_two_attempts_is_made_again(
 
 
 def prepare_tasks(store: Store, given: FileInput) -> None:
-    """Go on until every piece is done, and fail then."""
+    """Go on until every task is done, and fail then."""
 
     def executor(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         done = [(task, function(task)) for task in tasks]
@@ -245,19 +245,19 @@ def test_what_a_killed_local_write_leaves_is_removed_unless_it_is_younger(store:
     assert store.get("sources/faq/0.parquet") == b"whole"
 
 
-@pytest.mark.parametrize("piece_bytes", [1, 2_000, 10**9])
-def test_pieces_of_a_parquet_file_are_the_file_with_the_same_places(tmp_path: Path, piece_bytes: int) -> None:
+@pytest.mark.parametrize("part_bytes", [1, 2_000, 10**9])
+def test_parts_of_a_parquet_file_are_the_file_with_the_same_places(tmp_path: Path, part_bytes: int) -> None:
     path = tmp_path / "rows.parquet"
     texts = [f"query {i} " * 5 for i in range(500)]
     pq.write_table(pa.table({"query": texts, "positive": texts}), path, row_group_size=60)
     (file,) = find_files(str(path))
 
-    pieces = pieces_of(file, piece_bytes)
+    parts = split_file(file, part_bytes)
 
-    read = [record for piece, _ in pieces for record in read_records(piece, ["query"])]
+    read = [record for part, _ in parts for record in read_records(part, ["query"])]
     assert read == list(read_records(file, ["query"]))
     assert read[499][0] == f"{path}, row 500"
-    assert (len(pieces) > 1) == (piece_bytes < 10**9)
+    assert (len(parts) > 1) == (part_bytes < 10**9)
 
 
 def test_progress_says_how_fast_it_goes_and_how_long_it_takes() -> None:

@@ -106,12 +106,12 @@ def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
     undisturbed = prepare_recipe(open_store(str(tmp_path / "undisturbed")), NAMES, folder=copies)
     done: list[Any] = []
 
-    def killed(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        for piece, result in in_process(function, pieces):
+    def killed(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        for task, result in in_process(function, tasks):
             if len(done) == 2:
                 raise KeyboardInterrupt
-            done.append(piece)
-            yield piece, result
+            done.append(task)
+            yield task, result
 
     with pytest.raises(KeyboardInterrupt):
         prepare_recipe(store, NAMES, folder=copies, resources=Resources(executor=killed))
@@ -119,8 +119,8 @@ def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
     said: list[str] = []
     again: list[Any] = []
 
-    def watched(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        for found in in_process(function, pieces):
+    def watched(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        for found in in_process(function, tasks):
             again.append({info.key: info.modified for info in store.list(WORK_PREFIX) if info.key in spilled})
             yield found
 

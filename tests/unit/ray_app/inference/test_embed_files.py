@@ -28,14 +28,14 @@ class Killed(Exception):
     """What ends a job before its time."""
 
 
-def killed_after(pieces: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]:
-    """A way to run pieces that ends after some of them, as if the process had been killed."""
+def killed_after(tasks: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]:
+    """An executor that ends after some of them, as if the process had been killed."""
 
     def executor(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        for number, piece in enumerate(todo):
-            if number == pieces:
+        for number, task in enumerate(todo):
+            if number == tasks:
                 raise Killed
-            yield piece, function(piece)
+            yield task, function(task)
 
     return executor
 
@@ -97,9 +97,9 @@ def test_a_job_that_was_killed_goes_on_and_leaves_the_same_bytes(
 ) -> None:
     embed(model, texts, tmp_path / "straight")
 
-    for pieces in kills:
+    for tasks in kills:
         with pytest.raises(Killed):
-            embed(model, texts, tmp_path / "killed", executor=killed_after(pieces))
+            embed(model, texts, tmp_path / "killed", executor=killed_after(tasks))
     progress: list[int] = []
     made = embed(model, texts, tmp_path / "killed", on_progress=lambda p: progress.append(p.rows))
 

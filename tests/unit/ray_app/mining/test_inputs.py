@@ -32,8 +32,8 @@ def data_set(name: str) -> Store:
 
 def scanned(name: str, *, run_bytes: int, chunk_bytes: int = 256) -> tuple[Store, list[Mark]]:
     data, work = data_set(name), open_store(f"memory://{name}-work")
-    pieces = plan_scan("docs", data, load_manifest(data), "docs", [], run_bytes=run_bytes)
-    return work, [scan(piece, work, run_bytes=run_bytes, chunk_bytes=chunk_bytes) for piece in pieces]
+    ranges = plan_scan(data, load_manifest(data), "docs", [], run_bytes=run_bytes)
+    return work, [scan(each, work, run_bytes=run_bytes, chunk_bytes=chunk_bytes) for each in ranges]
 
 
 @pytest.mark.parametrize("run_bytes", [1, 500, 10**6])
@@ -81,7 +81,7 @@ def test_runs_are_no_larger_than_asked_for_and_a_text_more() -> None:
     assert sum(chunk.rows for part in runs for chunk in part.chunks if chunk.name == "rows") == 100
 
 
-def test_a_stretch_of_row_groups_has_the_numbers_of_its_rows() -> None:
+def test_a_range_of_row_groups_has_the_numbers_of_its_rows() -> None:
     data = data_set("numbers")
 
     assert [row.number for row in source_rows(data, "docs", 2, 4)] == list(range(16, 32))

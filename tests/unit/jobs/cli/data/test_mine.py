@@ -9,7 +9,7 @@ import pytest
 from data_io.storage.store import open_store
 from jobs.cli.app import call
 from jobs.cli.data.mine import Lines
-from ray_app.mining.job import MiningProgress
+from ray_app.mining.stage_runner import MiningProgress
 from tests.support.datasets import write_example
 
 Run = Callable[..., tuple[int, str]]

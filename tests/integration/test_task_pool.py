@@ -1,4 +1,4 @@
-"""Independent pieces of work on real Ray."""
+"""Independent tasks on real Ray."""
 
 import os
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def die_once(marker: str) -> str:
     return "done"
 
 
-def test_every_piece_is_done_once_and_comes_with_its_result() -> None:
+def test_every_task_is_done_once_and_comes_with_its_result() -> None:
     assert sorted(run_tasks(square, range(20), workers=2)) == [(n, n * n) for n in range(20)]
 
 
@@ -54,5 +54,5 @@ def test_an_error_of_ours_is_raised_as_it_was_and_ends_the_rest() -> None:
     assert caught.value.remedy == "leave it out"
 
 
-def test_a_piece_whose_process_dies_is_done_again(tmp_path: Path) -> None:
+def test_a_task_whose_process_dies_is_done_again(tmp_path: Path) -> None:
     assert list(run_tasks(die_once, [str(tmp_path / "marker")], workers=1)) == [(str(tmp_path / "marker"), "done")]

@@ -1,0 +1,62 @@
+"""The tasks of a stage on Ray: those without a mark are run, and the progress of the stage is told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import TypeVar
+
+from data_io.storage.chunk_files import Mark
+from ray_app.mining.stages import EmbedTask, ProbeTask, QueryTask, ReadTask
+from ray_app.ray_runtime.task_pool import run_tasks
+
+T = TypeVar("T", bound="ReadTask | ProbeTask | EmbedTask | QueryTask")
+
+
+@dataclass(frozen=True)
+class MiningProgress:
+    """Tasks of a stage of a source that are done, those of an earlier run included. `eta_seconds` is the stage's."""
+
+    stage: str
+    source: str
+    done: int
+    total: int
+    eta_seconds: float | None
+
+
+OnMining = Callable[[MiningProgress], None]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """`count` tasks at once. With `gpus`, as many tasks that use the model at once, each on a GPU of its own."""
+
+    count: int
+    gpus: int = 0
+
+
+class StageRunner:
+    """Runs the tasks that are not in `done`, the marks by task name that an earlier run of the job left."""
+
+    def __init__(self, workers: Workers, done: Mapping[str, Mark], on_progress: OnMining) -> None:
+        self._workers = workers
+        self._done = done
+        self._on_progress = on_progress
+
+    def run(
+        self, stage: str, source: str, function: Callable[[T], Mark], tasks: Sequence[T], *, on_model: bool
+    ) -> list[Mark]:
+        """The marks of `tasks` in their order; `on_model` says that they use the model. Raises the first error."""
+        marks = {task.name: self._done[task.name] for task in tasks if task.name in self._done}
+        missing = [task for task in tasks if task.name not in marks]
+        gpus = self._workers.gpus if on_model else 0
+        earlier, start = len(marks), monotonic()
+        self.say(stage, source, earlier, len(tasks))
+        results = run_tasks(function, missing, workers=gpus or self._workers.count, gpus=1 if gpus else 0)
+        for task, mark in results:
+            marks[task.name] = mark
+            left, new = len(tasks) - len(marks), len(marks) - earlier
+            self.say(stage, source, len(marks), len(tasks), (monotonic() - start) / new * left)
+        return [marks[task.name] for task in tasks]
+
+    def say(self, stage: str, source: str, done: int, total: int, eta_seconds: float | None = None) -> None:
+        self._on_progress(MiningProgress(stage, source, done, total, eta_seconds))
