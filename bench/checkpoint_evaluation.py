@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("runs/data"))
     arguments = parser.parse_args()
     if not (arguments.data / "manifest.json").exists():
-        _do("data", "prepare", str(arguments.data), "--documentation")
+        _do("data", "prepare", "demo", str(arguments.data))
     found: dict[int, dict[bool, list[Measured]]] = {workers: {False: [], True: []} for workers in WORKERS}
     for number, workers, turn in product(range(arguments.rounds), WORKERS, range(2)):
         beside = (number + turn) % 2 == 1

@@ -77,8 +77,9 @@ def _write_files(folder: Path, rows: int, files: int) -> int:
 
 def _prepare(files: Path, out: Path, workers: int, memory: int) -> tuple[float, int, str]:
     """Seconds, bytes of the largest process, and the data set's version."""
-    command = [sys.executable, "-m", "jobs.cli", "data", "prepare", str(out), "--source", f"web:retrieval={files}"]
-    command += ["--workers", str(workers), "--memory", str(memory), "--quiet", "--json"]
+    command = [sys.executable, "-m", "jobs.cli", "data", "prepare", "files", str(out)]
+    command += ["--source", f"web:retrieval={files}", "--workers", str(workers), "--memory", str(memory)]
+    command += ["--quiet", "--json"]
     began, peak = time.monotonic(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         while process.poll() is None:

@@ -51,7 +51,7 @@ class Instruction:
     """What queries are prefixed with, and who says so.
 
     `mteb` is the prompt that the benchmark publishes for the same data, `e5` the list published with E5-Mistral, `here`
-    a wording of this project. The released recipe's own wording is in its files, which `--released` takes.
+    a wording of this project. The released recipe's own wording is in its published files.
     """
 
     text: str

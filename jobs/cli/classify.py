@@ -7,30 +7,29 @@ import typer
 
 from jobs.cli.embed import progress_lines
 from jobs.cli.options import (
-    AllowHttp,
     BatchTokens,
     Column,
     Debug,
     Dimensions,
-    EndpointUrl,
     Gpus,
     Instruction,
     Json,
     Processes,
     Prompt,
     Quiet,
-    Region,
     Texts,
     WithModel,
     print_json,
     refuse_both,
     s3_options,
+    takes,
 )
 from jobs.cli.output.text import aligned, one_line, say, say_nothing
 from jobs.extras import needs
 
 if TYPE_CHECKING:
     from applications.classify import Predicted, ProbeManifest
+    from data_io.config import S3Options
 
 app = typer.Typer(
     help="Label texts, by a linear probe trained on labeled ones.", no_args_is_help=True, rich_markup_mode=None
@@ -43,7 +42,9 @@ _SHOWN_CHARACTERS = 70
 
 
 @app.command("train")
+@takes(s3_options)
 def train(
+    s3: "S3Options",
     texts: Texts,
     probe: ProbeUri,
     model: WithModel,
@@ -59,9 +60,6 @@ def train(
     batch_tokens: BatchTokens = 16_384,
     workers: Processes = None,
     gpus: Gpus = 0,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -73,9 +71,9 @@ def train(
     refuse_both(prompt, instruction)
     tell = say_nothing if quiet else say
     found = applications.train_classifier(
-        texts, probe, s3_options(endpoint_url, region, allow_http), model=model, label=label, column=column,
-        held_out=held_out, seed=seed, prompt=prompt, instruction=instruction, dimensions=dimensions,
-        batch_tokens=batch_tokens, workers=workers, gpus=gpus, say=tell, on_progress=progress_lines(tell),
+        texts, probe, s3, model=model, label=label, column=column, held_out=held_out, seed=seed, prompt=prompt,
+        instruction=instruction, dimensions=dimensions, batch_tokens=batch_tokens, workers=workers, gpus=gpus,
+        say=tell, on_progress=progress_lines(tell),
     )  # fmt: skip
     if json:
         print_json(found.model_dump(mode="json"))
@@ -85,7 +83,9 @@ def train(
 
 
 @app.command("predict")
+@takes(s3_options)
 def predict(
+    s3: "S3Options",
     probe: ProbeUri,
     texts: Texts,
     out: Annotated[
@@ -102,9 +102,6 @@ def predict(
     batch_tokens: BatchTokens = 16_384,
     workers: Processes = None,
     gpus: Gpus = 0,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -115,8 +112,8 @@ def predict(
 
     tell = say_nothing if quiet else say
     found = applications.predict_labels(
-        probe, texts, out, s3_options(endpoint_url, region, allow_http), model=model, column=column,
-        batch_tokens=batch_tokens, workers=workers, gpus=gpus, say=tell, on_progress=progress_lines(tell),
+        probe, texts, out, s3, model=model, column=column, batch_tokens=batch_tokens, workers=workers, gpus=gpus,
+        say=tell, on_progress=progress_lines(tell),
     )  # fmt: skip
     if json:
         from dataclasses import asdict

@@ -7,33 +7,34 @@ import typer
 
 from jobs.cli.embed import progress_lines
 from jobs.cli.options import (
-    AllowHttp,
     BatchTokens,
     Column,
     Debug,
     Dimensions,
-    EndpointUrl,
     Gpus,
     Instruction,
     Json,
     Processes,
     Prompt,
     Quiet,
-    Region,
     Texts,
     WithModel,
     print_json,
     refuse_both,
     s3_options,
+    takes,
 )
 from jobs.cli.output.text import aligned, say, say_nothing
 from jobs.extras import needs
 
 if TYPE_CHECKING:
     from applications.cluster import Clusters
+    from data_io.config import S3Options
 
 
+@takes(s3_options)
 def cluster(
+    s3: "S3Options",
     texts: Texts,
     out: Annotated[
         str,
@@ -61,9 +62,6 @@ def cluster(
     batch_tokens: BatchTokens = 16_384,
     workers: Processes = None,
     gpus: Gpus = 0,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -75,10 +73,9 @@ def cluster(
     refuse_both(prompt, instruction)
     tell = say_nothing if quiet else say
     found = applications.cluster_texts(
-        texts, out, s3_options(endpoint_url, region, allow_http), model=model, column=column, method=method,
-        clusters=clusters, smallest=smallest, seed=seed, prompt=prompt, instruction=instruction,
-        dimensions=dimensions, batch_tokens=batch_tokens, workers=workers, gpus=gpus, say=tell,
-        on_progress=progress_lines(tell),
+        texts, out, s3, model=model, column=column, method=method, clusters=clusters, smallest=smallest, seed=seed,
+        prompt=prompt, instruction=instruction, dimensions=dimensions, batch_tokens=batch_tokens, workers=workers,
+        gpus=gpus, say=tell, on_progress=progress_lines(tell),
     )  # fmt: skip
     if json:
         print_json(found.model_dump(mode="json"))

@@ -5,18 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.options import (
-    AllowHttp,
-    Context,
-    Debug,
-    EndpointUrl,
-    Json,
-    Kubeconfig,
-    Namespace,
-    Region,
-    print_json,
-    s3_options,
-)
+from jobs.cli.options import ClusterOptions, Debug, Json, print_json, s3_options, takes
 from jobs.extras import needs
 
 if TYPE_CHECKING:
@@ -27,7 +16,11 @@ _LIBRARIES = ("torch", "ray", "deepspeed", "transformers", "sentence-transformer
 _STYLES = {"ok": "green", "warn": "yellow", "missing": "red", "absent": "dim", "unknown": "dim"}
 
 
+@takes(s3_options)
+@takes(ClusterOptions)
 def doctor(
+    options: ClusterOptions,
+    s3: "S3Options",
     job: Annotated[
         str | None,
         typer.Argument(metavar="JOB.yaml", help="With --cluster: also what this document needs.", show_default=False),
@@ -37,13 +30,7 @@ def doctor(
         typer.Option("--uri", metavar="URI", help="Also try to write to and read from this store.", show_default=False),
     ] = None,
     directory: Annotated[Path, typer.Option("--dir", help="Where runs will be written.")] = Path("runs"),
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Look at a Kubernetes cluster instead.")] = False,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -58,11 +45,10 @@ def doctor(
     if cluster:
         from jobs.doctor.examine import examine_cluster
 
-        checks = examine_cluster(kubeconfig, context, namespace, job)
-    elif job or namespace or context or kubeconfig:
+        checks = examine_cluster(options.kubeconfig, options.context, options.namespace, job)
+    elif job or options.given:
         raise UsageError("found a document or a cluster without --cluster", remedy="f2llm doctor --cluster JOB.yaml")
     else:
-        s3 = s3_options(endpoint_url, region, allow_http)
         checks = examine(folder=directory, uri=uri, store_check=None if uri is None else lambda: _probe_store(uri, s3))
     if json:
         print_json({"can_run": can_run(checks), "checks": [check.to_dict() for check in checks]})

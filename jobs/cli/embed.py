@@ -5,21 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from jobs.cli.options import (
-    AllowHttp,
     BatchTokens,
     Column,
     Debug,
-    EndpointUrl,
     Gpus,
     Instruction,
     Json,
     Model,
     Processes,
     Quiet,
-    Region,
     print_json,
     refuse_both,
     s3_options,
+    takes,
 )
 from jobs.cli.output.text import EveryFewSeconds, say, say_nothing
 from jobs.extras import needs
@@ -28,10 +26,13 @@ from jobs.formatting import duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from data_io.config import S3Options
     from ray_app.inference.embed_files import Embedded, EmbeddingProgress
 
 
+@takes(s3_options)
 def embed(
+    s3: "S3Options",
     model: Model,
     texts: Annotated[
         str,
@@ -81,9 +82,6 @@ def embed(
     batch_tokens: BatchTokens = 16_384,
     workers: Processes = None,
     gpus: Gpus = 0,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -98,10 +96,10 @@ def embed(
     refuse_both(prompt, instruction)
     tell = say_nothing if quiet else say
     made = models.embed(
-        model, texts, out, s3_options(endpoint_url, region, allow_http), prompt=prompt, instruction=instruction,
-        dimensions=dimensions, normalize=normalize, batch_tokens=batch_tokens, workers=workers, gpus=gpus,
-        column=column, keep=None if keep is None else tuple(keep), into=into, precision=precision,
-        shard_rows=shard_rows, say=tell, on_progress=progress_lines(tell),
+        model, texts, out, s3, prompt=prompt, instruction=instruction, dimensions=dimensions,
+        normalize=normalize, batch_tokens=batch_tokens, workers=workers, gpus=gpus, column=column,
+        keep=None if keep is None else tuple(keep), into=into, precision=precision, shard_rows=shard_rows, say=tell,
+        on_progress=progress_lines(tell),
     )  # fmt: skip
     if json:
         rates = {"rows_per_second": made.rows_per_second, "tokens_per_second": made.tokens_per_second}

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.options import AllowHttp, Data, Debug, EndpointUrl, Json, Model, Quiet, Region, print_json, s3_options
+from jobs.cli.options import Data, Debug, Json, Model, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
 from jobs.formatting import duration
 
 if TYPE_CHECKING:
+    from data_io.config import S3Options
     from ray_app.evaluation.tasks import TaskProgress
     from ray_app.run_directory.evaluation_report import EvaluationReport
     from ray_app.run_directory.task_report import Category, TaskReport, TaskScore
@@ -20,7 +21,9 @@ _FAILED = 5
 """The exit code where a task was not measured: mostly, its data could not be fetched; or its score is no number."""
 
 
+@takes(s3_options)
 def evaluate(
+    s3: "S3Options",
     model: Model,
     task: Annotated[
         list[str] | None,
@@ -67,9 +70,6 @@ def evaluate(
     data: Data = None,
     workers: Annotated[int, typer.Option("--workers", min=1, metavar="N", help="Tasks at once, on Ray.")] = 1,
     gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Measure on N GPUs, a task each.")] = 0,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -85,7 +85,7 @@ def evaluate(
         from jobs.workflows import models
         from jobs.workflows.runs import document_of
 
-    s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
+    tell = say_nothing if quiet else say
     if not task:
         _refuse_without_task(instruction=instruction, before=before, out=out, name=name, overwrite=overwrite)
         found = models.evaluate_run(document_of(model, data, s3), model, dims=dimensions or (), say=tell)

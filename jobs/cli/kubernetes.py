@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.options import (
-    Context,
-    Debug,
-    JobPath,
-    Json,
-    Kubeconfig,
-    Namespace,
-    Set,
-    Workers,
-    print_json,
-    workers_override,
-)
+from jobs.cli.options import ClusterOptions, Debug, JobPath, Json, Set, Workers, print_json, takes, workers_override
 from jobs.cli.output.text import aligned, say
 from jobs.extras import needs
 
@@ -38,7 +27,9 @@ class DryRun(StrEnum):
     SERVER = "server"
 
 
+@takes(ClusterOptions)
 def submit(
+    options: ClusterOptions,
     job: JobPath,
     set_: Set = None,
     workers: Workers = None,
@@ -46,9 +37,6 @@ def submit(
         DryRun, typer.Option("--dry-run", help="Start nothing: check the document here, or let the API server do it.")
     ] = DryRun.NONE,
     watch_: Annotated[bool, typer.Option("--watch", help="Show the job until it has ended.")] = False,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
     debug: Debug = False,
 ) -> None:
     """Train a document on a cluster, or change the job that has its name."""
@@ -59,7 +47,7 @@ def submit(
     if dry_run is DryRun.CLIENT:
         print(f"{name}: a valid document; nothing was sent to a cluster")
         return
-    jobs = _jobs(kubeconfig, context, namespace or document.metadata.namespace)
+    jobs = _jobs(options, namespace=document.metadata.namespace)
     jobs.submit(document, dry_run=dry_run is DryRun.SERVER)
     if dry_run is DryRun.SERVER:
         print(f"{name}: the API server would take it; nothing was started")
@@ -69,16 +57,15 @@ def submit(
         print(f"{name}: submitted to namespace {jobs.namespace}; see it with `f2llm watch {name} -n {jobs.namespace}`")
 
 
+@takes(ClusterOptions)
 def list_jobs(
+    options: ClusterOptions,
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List jobs with where they stand."""
-    found = _jobs(kubeconfig, context, namespace).list_jobs(everywhere=everywhere)
+    found = _jobs(options).list_jobs(everywhere=everywhere)
     if json:
         print_json({"jobs": found})
         return
@@ -86,34 +73,26 @@ def list_jobs(
         print(line)
 
 
-def watch(
-    name: Name,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    debug: Debug = False,
-) -> None:
+@takes(ClusterOptions)
+def watch(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
     """Show a job until it has ended; exit code 0 where it succeeded."""
-    _watch(_jobs(kubeconfig, context, namespace), name)
+    _watch(_jobs(options), name)
 
 
-def describe(
-    name: Name,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    debug: Debug = False,
-) -> None:
+@takes(ClusterOptions)
+def describe(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
     """Show all about a job in one screen: where it stands, why it failed, what to do."""
     from jobs.cli.output.kubernetes import description
 
-    jobs = _jobs(kubeconfig, context, namespace)
+    jobs = _jobs(options)
     job = jobs.get(name)
     for line in description(job, jobs.pods(name), jobs.events(name)):
         print(line)
 
 
+@takes(ClusterOptions)
 def logs(
+    options: ClusterOptions,
     name: Name,
     worker: Annotated[
         int | None,
@@ -125,13 +104,10 @@ def logs(
     lines: Annotated[
         int | None, typer.Option("--lines", min=1, metavar="N", help="Only the last N.", show_default=False)
     ] = None,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
     debug: Debug = False,
 ) -> None:
     """Print the log of a job's driver or of a worker; once its pods are gone, what the run directory has of it."""
-    jobs = _jobs(kubeconfig, context, namespace)
+    jobs = _jobs(options)
     found = jobs.pod_log(name, worker=worker, follow=follow, lines=lines)
     for line in _stored_log(jobs, name, worker=worker, lines=lines) if found is None else found:
         print(line, flush=follow)
@@ -153,52 +129,36 @@ def _stored_log(jobs: "JobsClient", name: str, *, worker: int | None, lines: int
     return read_log(status.run_uri, s3, process=process)[-lines if lines else 0 :]
 
 
+@takes(ClusterOptions)
 def scale(
+    options: ClusterOptions,
     name: Name,
     workers: Annotated[int, typer.Argument(metavar="N", min=1, help="Workers to train with.", show_default=False)],
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
     debug: Debug = False,
 ) -> None:
     """Train with another number of workers; the losses stay the same."""
-    _jobs(kubeconfig, context, namespace).scale(name, workers)
+    _jobs(options).scale(name, workers)
     print(f"{name}: {workers} workers wanted")
 
 
-def suspend(
-    name: Name,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    debug: Debug = False,
-) -> None:
+@takes(ClusterOptions)
+def suspend(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
     """Stop a job behind a checkpoint and free its pods."""
-    _jobs(kubeconfig, context, namespace).suspend(name)
+    _jobs(options).suspend(name)
     print(f"{name}: suspended; go on with `f2llm resume {name}`")
 
 
-def resume(
-    name: Name,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    debug: Debug = False,
-) -> None:
+@takes(ClusterOptions)
+def resume(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
     """Go on with a suspended job where it stopped."""
-    _jobs(kubeconfig, context, namespace).resume(name)
+    _jobs(options).resume(name)
     print(f"{name}: resumed")
 
 
-def delete(
-    name: Name,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
-    debug: Debug = False,
-) -> None:
+@takes(ClusterOptions)
+def delete(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
     """Delete a job and its pods; its run directory stays, and submitting it again goes on from there."""
-    jobs = _jobs(kubeconfig, context, namespace)
+    jobs = _jobs(options)
     uri = jobs.get(name).get("status", {}).get("runUri")
     jobs.delete(name)
     print(f"{name}: deleted" + (f"; its run stays in {uri}" if uri else ""))
@@ -257,42 +217,42 @@ def render(
     print("---\n".join(write_yaml(each) for each in objects), end="")
 
 
+@takes(ClusterOptions)
 def dashboard(
+    options: ClusterOptions,
     name: Name,
     port: Annotated[int, typer.Option("--port", min=1, help="Port of this machine.")] = 8265,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
     debug: Debug = False,
 ) -> None:
     """Open a way to Ray's dashboard of a job, until Ctrl-C. Needs kubectl."""
     from jobs.errors import ConfigError, KubernetesError
     from jobs.kube.status import status_of
 
-    jobs = _jobs(kubeconfig, context, namespace)
+    jobs = _jobs(options)
     cluster = status_of(jobs.get(name)).ray_cluster
     if not cluster:
         raise KubernetesError(f"{name} has no Ray cluster now", remedy=f"see `f2llm describe {name}`")
-    options = [f"--namespace={jobs.namespace}"]
-    options += [f"--context={context}"] if context else []
-    options += [f"--kubeconfig={kubeconfig}"] if kubeconfig else []
-    token = f"kubectl {' '.join(options)} get secret {cluster} -o jsonpath='{{.data.auth_token}}' | base64 -d"
+    where = [f"--namespace={jobs.namespace}"]
+    where += [f"--context={options.context}"] if options.context else []
+    where += [f"--kubeconfig={options.kubeconfig}"] if options.kubeconfig else []
+    token = f"kubectl {' '.join(where)} get secret {cluster} -o jsonpath='{{.data.auth_token}}' | base64 -d"
     say(f"http://127.0.0.1:{port}; it asks for a token, which this prints: {token}")
     head = f"service/{cluster}-head-svc"
     try:
-        subprocess.run(["kubectl", *options, "port-forward", head, f"{port}:8265"], check=False)
+        subprocess.run(["kubectl", *where, "port-forward", head, f"{port}:8265"], check=False)
     except FileNotFoundError:
         raise ConfigError("kubectl is not on PATH", remedy="install kubectl, or put its folder on PATH") from None
     except KeyboardInterrupt:
         say("closed")
 
 
-def _jobs(kubeconfig: str | None, context: str | None, namespace: str | None) -> "JobsClient":
+def _jobs(options: ClusterOptions, *, namespace: str | None = None) -> "JobsClient":
+    """`namespace` is the one to use when the options have none."""
     from jobs.kube.client import JobsClient
 
     with needs("cluster"):
         from jobs.kube.api import connect
-    return JobsClient(connect(kubeconfig, context, namespace))
+    return JobsClient(connect(options.kubeconfig, options.context, options.namespace or namespace))
 
 
 def _watch(jobs: "JobsClient", name: str) -> None:

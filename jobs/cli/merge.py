@@ -5,16 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.options import AllowHttp, Data, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
+from jobs.cli.options import Data, Debug, Json, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import Percent, aligned, say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
 
 if TYPE_CHECKING:
+    from data_io.config import S3Options
     from ray_app.export.merge import Merged
 
 
+@takes(s3_options)
 def merge(
+    s3: "S3Options",
     models: Annotated[
         list[str],
         typer.Argument(
@@ -57,9 +60,6 @@ def merge(
         ),
     ] = False,
     data: Data = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -78,7 +78,7 @@ def merge(
     if greedy and weights is not None:
         raise UsageError("--greedy and --weights are both given", remedy="leave one of them out")
     merged = merge_models(
-        models, out, s3_options(endpoint_url, region, allow_http),
+        models, out, s3,
         steps=None if checkpoints is None else [round(step) for step in _numbers("--checkpoints", checkpoints, int)],
         weights=None if weights is None else _numbers("--weights", weights, float),
         evaluate=evaluate, greedy=greedy, data=data, say=say_nothing if quiet else say,

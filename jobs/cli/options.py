@@ -1,6 +1,10 @@
 """Arguments and options that several commands share."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
@@ -8,6 +12,9 @@ from jobs.errors import UsageError
 
 if TYPE_CHECKING:
     from data_io.config import S3Options
+
+Value = TypeVar("Value")
+Own = ParamSpec("Own")
 
 
 def _complete_field(incomplete: str) -> list[str]:
@@ -112,46 +119,82 @@ Steps = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")]
-EndpointUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint-url",
-        metavar="URL",
-        help="S3 service; otherwise AWS_ENDPOINT_URL or AWS itself.",
-        show_default=False,
-    ),
-]
-Region = Annotated[
-    str | None,
-    typer.Option(
-        "--region",
-        metavar="NAME",
-        help="S3 region; otherwise AWS_REGION.",
-        show_default=False,
-    ),
-]
-AllowHttp = Annotated[bool, typer.Option("--allow-http", help="Allow an S3 service without TLS.")]
-Kubeconfig = Annotated[
-    str | None,
-    typer.Option(
-        "--kubeconfig", metavar="FILE", help="Otherwise $KUBECONFIG, ~/.kube/config or the pod's.", show_default=False
-    ),
-]
-Context = Annotated[
-    str | None,
-    typer.Option("--context", metavar="NAME", help="Context of the kubeconfig; otherwise its own.", show_default=False),
-]
-Namespace = Annotated[
-    str | None,
-    typer.Option("--namespace", "-n", metavar="NAME", help="Otherwise the context's.", show_default=False),
-]
 
 
-def s3_options(endpoint_url: str | None, region: str | None, allow_http: bool) -> "S3Options":
+def takes(
+    make: Callable[..., Value],
+) -> Callable[[Callable[Concatenate[Value, Own], None]], Callable[Own, None]]:
+    """Give a command the options that `make` has as parameters, and its result as the first argument.
+
+    `make` is a function or a dataclass. Its options come last in the command's --help.
+    """
+    shared = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in signature(make).parameters.values()]
+
+    def decorate(command: Callable[Concatenate[Value, Own], None]) -> Callable[Own, None]:
+        @wraps(command)
+        def call(*args: Own.args, **options: Own.kwargs) -> None:
+            value = make(**{each.name: options.pop(each.name) for each in shared})
+            command(value, *args, **options)
+
+        own = list(signature(command).parameters.values())[1:]
+        # typer reads both.
+        call.__signature__ = Signature([*own, *shared])  # type: ignore[attr-defined]
+        call.__annotations__ = {each.name: each.annotation for each in (*own, *shared)}
+        return call
+
+    return decorate
+
+
+def s3_options(
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint-url",
+            metavar="URL",
+            help="S3 service; otherwise AWS_ENDPOINT_URL or AWS itself.",
+            show_default=False,
+        ),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", metavar="NAME", help="S3 region; otherwise AWS_REGION.", show_default=False),
+    ] = None,
+    allow_http: Annotated[bool, typer.Option("--allow-http", help="Allow an S3 service without TLS.")] = False,
+) -> "S3Options":
     """The S3 options of commands that have no document to take them from."""
     from data_io.config import S3Options
 
     return S3Options(endpoint_url=endpoint_url, region=region, allow_http=allow_http)
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """The Kubernetes cluster to use, and the namespace."""
+
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", metavar="NAME", help="Otherwise the context's.", show_default=False),
+    ] = None
+    context: Annotated[
+        str | None,
+        typer.Option(
+            "--context", metavar="NAME", help="Context of the kubeconfig; otherwise its own.", show_default=False
+        ),
+    ] = None
+    kubeconfig: Annotated[
+        str | None,
+        typer.Option(
+            "--kubeconfig",
+            metavar="FILE",
+            help="Otherwise $KUBECONFIG, ~/.kube/config or the pod's.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def given(self) -> bool:
+        """Whether any of the options is given."""
+        return bool(self.namespace or self.context or self.kubeconfig)
 
 
 def refuse_both(prompt: str | None, instruction: str | None) -> None:

@@ -7,30 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.options import (
-    AllowHttp,
-    Context,
-    Data,
-    Debug,
-    EndpointUrl,
-    Json,
-    Kubeconfig,
-    Namespace,
-    Region,
-    RunUri,
-    print_json,
-    s3_options,
-)
+from jobs.cli.options import ClusterOptions, Data, Debug, Json, RunUri, print_json, s3_options, takes
 from jobs.cli.output import summary as failure_text
 from jobs.extras import needs
 from jobs.formatting import duration, numbers
 
 if TYPE_CHECKING:
+    from data_io.config import S3Options
     from jobs.kube.api import KubeApi
     from ray_app.run_directory.status import RunStatus
 
 
+@takes(s3_options)
+@takes(ClusterOptions)
 def status(
+    options: ClusterOptions,
+    s3: "S3Options",
     run: Annotated[
         str,
         typer.Argument(
@@ -39,12 +31,6 @@ def status(
             show_default=False,
         ),
     ],
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
-    namespace: Namespace = None,
-    context: Context = None,
-    kubeconfig: Kubeconfig = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -56,14 +42,13 @@ def status(
         try:
             with needs("cluster"):
                 from jobs.kube.api import connect
-            api = connect(kubeconfig, context, namespace)
+            api = connect(options.kubeconfig, options.context, options.namespace)
         except ConfigError:  # no cluster: then a run directory was meant
-            if kubeconfig or context or namespace:
+            if options.given:
                 raise
         else:
             _status_of_job(api, run, json=json)
             return
-    s3 = s3_options(endpoint_url, region, allow_http)
     with needs("data"):
         from jobs.workflows.runs import last_heartbeat, read_exit_record, read_status
     found, failure = read_status(run, s3), read_exit_record(run, s3)
@@ -82,7 +67,9 @@ def status(
         print(line)
 
 
+@takes(s3_options)
 def export(
+    s3: "S3Options",
     run: RunUri,
     out: Annotated[
         str | None,
@@ -94,9 +81,6 @@ def export(
         ),
     ] = None,
     data: Data = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     debug: Debug = False,
 ) -> None:
     """Write a model folder from a run's newest checkpoint.
@@ -106,21 +90,16 @@ def export(
     with needs("train"):
         from jobs.workflows.models import export_run
         from jobs.workflows.runs import document_of
-    job = document_of(run, data, s3_options(endpoint_url, region, allow_http))
+    job = document_of(run, data, s3)
     print(export_run(job, run, out=out))
 
 
-def report(
-    run: RunUri,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
-    debug: Debug = False,
-) -> None:
+@takes(s3_options)
+def report(s3: "S3Options", run: RunUri, debug: Debug = False) -> None:
     """Write report.html of a run again."""
     with needs("train"):
         from jobs.workflows.reports import report_run
-    print(report_run(run, s3_options(endpoint_url, region, allow_http)))
+    print(report_run(run, s3))
 
 
 def _status_of_job(api: "KubeApi", name: str, *, json: bool) -> None:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Json, Region, print_json, s3_options
+from jobs.cli.options import Debug, Json, print_json, s3_options, takes
 from jobs.cli.output.text import aligned
 from jobs.extras import needs
 
 if TYPE_CHECKING:
+    from data_io.config import S3Options
     from jobs.document.job import EmbeddingJob
     from ray_app.reporting.runs_table import RunFigures
 
@@ -18,7 +19,9 @@ _NAMED = 10
 """Runs that a message names."""
 
 
+@takes(s3_options)
 def runs(
+    s3: "S3Options",
     uri: Annotated[
         str, typer.Argument(metavar="URI", help="Folder or s3://bucket/prefix with runs below it.", show_default=False)
     ],
@@ -38,9 +41,6 @@ def runs(
         Path | None,
         typer.Option("--html", metavar="FILE", help="Also write a page with all of it and curves.", show_default=False),
     ] = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -51,7 +51,7 @@ def runs(
     price, price_text = (None, "") if prices is None else _price(prices, gpu)
     with needs("train"):
         from jobs.workflows.reports import runs_below, write_runs_page
-    found = runs_below(uri, s3_options(endpoint_url, region, allow_http), gpu_price=price)
+    found = runs_below(uri, s3, gpu_price=price)
     figures = [each for each, _ in found]
     documents = {each.name: record.document for each, record in found}
     if html is not None:

@@ -9,22 +9,20 @@ import typer
 
 from jobs.cli.embed import progress_lines
 from jobs.cli.options import (
-    AllowHttp,
     BatchTokens,
     Column,
     Debug,
     Dimensions,
-    EndpointUrl,
     Gpus,
     Json,
     Processes,
     Quiet,
-    Region,
     Texts,
     WithModel,
     print_json,
     refuse_both,
     s3_options,
+    takes,
 )
 from jobs.cli.output.text import one_line, say, say_nothing
 from jobs.errors import ConfigError, UsageError
@@ -33,13 +31,16 @@ from jobs.extras import needs
 if TYPE_CHECKING:
     from applications.index import Built
     from applications.search import Hit
+    from data_io.config import S3Options
 
 IndexUri = Annotated[
     str, typer.Argument(metavar="INDEX", help="The index: a folder or s3://bucket/prefix.", show_default=False)
 ]
 
 
+@takes(s3_options)
 def index(
+    s3: "S3Options",
     texts: Texts,
     out: IndexUri,
     model: WithModel,
@@ -58,9 +59,6 @@ def index(
     batch_tokens: BatchTokens = 16_384,
     workers: Processes = None,
     gpus: Gpus = 0,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -74,9 +72,8 @@ def index(
 
     tell = say_nothing if quiet else say
     built = applications.index(
-        texts, out, s3_options(endpoint_url, region, allow_http), model=model, column=column, id_column=id_column,
-        vectors=vectors, dimensions=dimensions, batch_tokens=batch_tokens, workers=workers, gpus=gpus, say=tell,
-        on_progress=progress_lines(tell),
+        texts, out, s3, model=model, column=column, id_column=id_column, vectors=vectors, dimensions=dimensions,
+        batch_tokens=batch_tokens, workers=workers, gpus=gpus, say=tell, on_progress=progress_lines(tell),
     )  # fmt: skip
     if json:
         print_json(built.index.model_dump(mode="json"))
@@ -85,7 +82,9 @@ def index(
             print(line)
 
 
+@takes(s3_options)
 def search(
+    s3: "S3Options",
     place: IndexUri,
     query: Annotated[
         str | None,
@@ -136,9 +135,6 @@ def search(
         ),
     ] = None,
     width: Annotated[int, typer.Option("--width", min=1, metavar="N", help="Characters of a text to show.")] = 110,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -150,7 +146,6 @@ def search(
     with needs("applications"):
         from jobs.workflows import applications
 
-    s3 = s3_options(endpoint_url, region, allow_http)
     refuse_both(prompt, instruction)
     given = [name for name, value in (("QUERY", query), ("--queries", queries), ("--like", like)) if value]
     if len(given) != 1:

@@ -1,17 +1,22 @@
 """`f2llm serve`: a model behind OpenAI's API."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.options import AllowHttp, Debug, EndpointUrl, Quiet, Region, s3_options
+from jobs.cli.options import Debug, Quiet, s3_options, takes
 from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
 
+if TYPE_CHECKING:
+    from data_io.config import S3Options
 
+
+@takes(s3_options)
 def serve(
+    s3: "S3Options",
     model: Annotated[
         str,
         typer.Argument(
@@ -60,9 +65,6 @@ def serve(
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time that a request may take.")
     ] = 60,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -86,7 +88,7 @@ def serve(
         cpus=max(1, len(os.sched_getaffinity(0)) // copies),
         gpus=1 if gpus else 0,
         batch_tokens=batch_tokens,
-        s3=s3_options(endpoint_url, region, allow_http),
+        s3=s3,
         limits=ServeLimits(
             max_inputs=max_inputs,
             max_body_bytes=max_body_mib * 2**20,

@@ -1,4 +1,4 @@
-"""The file that `f2llm data prepare` reads: which of a user's files make a data set, and what they are."""
+"""The file that `f2llm data prepare files` reads: which of a user's files make a data set, and what they are."""
 
 import json
 from typing import Annotated, Any, Literal, Self

@@ -118,11 +118,11 @@ def changed(*command: str, **spec: object) -> Prepare:
 
 
 def prepared(name: str, content: str | bytes, *options: str, kind: str = "retrieval") -> Prepare:
-    """`data prepare` of one file, into a folder where a whole data set is."""
+    """`data prepare files` of one file, into a folder where a whole data set is."""
 
     def prepare(place: Place) -> list[str]:
         place.data()
-        return ["data", "prepare", "data", "--source", f"faq:{kind}={place.write(name, content)}", *options]
+        return ["data", "prepare", "files", "data", "--source", f"faq:{kind}={place.write(name, content)}", *options]
 
     return prepare
 
@@ -130,7 +130,7 @@ def prepared(name: str, content: str | bytes, *options: str, kind: str = "retrie
 def sources_file(text: str) -> Prepare:
     def prepare(place: Place) -> list[str]:
         place.write("faq.jsonl", lines({"query": "a", "positive": "b"}))
-        return ["data", "prepare", "data", place.write("sources.yaml", text)]
+        return ["data", "prepare", "files", "data", place.write("sources.yaml", text)]
 
     return prepare
 
@@ -144,14 +144,14 @@ def parquet(**columns: object) -> bytes:
 def disagreeing_files(place: Place) -> list[str]:
     place.write("faq/1.jsonl", lines(PAIR))
     place.write("faq/2.jsonl", lines({"query": "a", "answer": "b"}))
-    return ["data", "prepare", "made", "--source", "faq:retrieval=faq"]
+    return ["data", "prepare", "files", "made", "--source", "faq:retrieval=faq"]
 
 
 def few_negatives(place: Place) -> list[str]:
     """The second row has none."""
     place.write("few.jsonl", lines({**PAIR, "negatives": ["a", "b"]}, PAIR | {"negatives": []}))
     text = "sources: [{name: faq, address: few.jsonl, kind: retrieval, negatives: 2}]\n"
-    return ["data", "prepare", "made", place.write("sources.yaml", text), "--quiet"]
+    return ["data", "prepare", "files", "made", place.write("sources.yaml", text), "--quiet"]
 
 
 def lines(*records: object) -> str:
@@ -357,7 +357,7 @@ BAD: dict[str, Bad] = {
         ("--set storage.s3=https://host: spec.storage.s3: found `https://host` (text), expected a mapping",),
     ),
     "credentials in --source": Bad(
-        lambda place: ["data", "prepare", "data", "--source", f"faq:ranking=s3://key:{SECRET}@bucket/faq.jsonl"],
+        lambda place: ["data", "prepare", "files", "data", f"--source=faq:ranking=s3://key:{SECRET}@bucket/faq.jsonl"],
         2,
         ("--source faq:ranking=s3://bucket/faq.jsonl: expected NAME:KIND=ADDRESS", "for example"),
     ),
@@ -587,7 +587,7 @@ BAD: dict[str, Bad] = {
         ("pairs.csv, line 2: 'score' is 'high', expected a finite number",),
     ),
     "no such file": Bad(
-        lambda place: ["data", "prepare", "data", "--source", "faq:retrieval=absent.jsonl"],
+        lambda place: ["data", "prepare", "files", "data", "--source", "faq:retrieval=absent.jsonl"],
         4,
         ("no data file at absent.jsonl", "give the path of a file"),
     ),

@@ -1,4 +1,4 @@
-"""`f2llm data prepare` killed at any moment and started again: the same data set, and nothing done twice."""
+"""`f2llm data prepare files` killed at any moment and started again: the same data set, and nothing done twice."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(files: Path, out: str) -> list[str]:
     sources = [f"--source={name}:retrieval={files / name}" for name in ("faq", "web")]
-    return [*F2LLM, "data", "prepare", out, *sources, "--workers=1", "--memory=1"]
+    return [*F2LLM, "data", "prepare", "files", out, *sources, "--workers=1", "--memory=1"]
 
 
 def inputs(files: Path) -> list[FileInput]:

@@ -37,7 +37,7 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
         (["runs", "--help"], HEAVY),
         (["serve", "--help"], HEAVY),
         (["doctor", "--help"], HEAVY),
-        (["data", "prepare", "--help"], HEAVY),
+        (["data", "prepare", "files", "--help"], HEAVY),
         (["data", "sources"], HEAVY),
     ],
 )

@@ -102,7 +102,7 @@ def document() -> str:
         f"first document, since they do not change what a step computes: {may_change}. Any other difference is "
         "refused, naming the field.",
         "## The sources file",
-        "What `f2llm data prepare DATA SOURCES.yaml` reads.",
+        "What `f2llm data prepare files DATA SOURCES.yaml` reads.",
         f"```yaml\n{_SOURCES_EXAMPLE}\n```",
         *_field_tables(SourcesFile),
         "## The study",

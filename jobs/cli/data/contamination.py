@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_io.inspection.contamination_report import PERMUTATIONS, SHINGLE, THRESHOLD
-from jobs.cli.options import AllowHttp, DataUri, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
+from jobs.cli.options import DataUri, Debug, Json, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import aligned, say, say_nothing
 from jobs.extras import needs
 
 if TYPE_CHECKING:
+    from data_io.config import S3Options
     from data_io.inspection.contamination_report import ContaminationReport, Match, Overlap
 
 _SHOWN_CHARACTERS = 150
 
 
+@takes(s3_options)
 def contamination(
+    s3: "S3Options",
     data: DataUri,
     task: Annotated[
         list[str] | None,
@@ -54,9 +57,6 @@ def contamination(
             show_default=False,
         ),
     ] = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -71,8 +71,8 @@ def contamination(
     with needs("data"):
         from jobs.workflows.data import find_contamination
     report = find_contamination(
-        data, s3_options(endpoint_url, region, allow_http), tasks=wanted, texts=texts or (), threshold=threshold,
-        shingle=shingle, permutations=permutations, rows_per_source=rows, say=say_nothing if quiet else say,
+        data, s3, tasks=wanted, texts=texts or (), threshold=threshold, shingle=shingle, permutations=permutations,
+        rows_per_source=rows, say=say_nothing if quiet else say,
     )  # fmt: skip
     if json:
         print_json(report.to_dict())

@@ -5,31 +5,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from jobs.cli.options import (
-    AllowHttp,
-    BatchTokens,
-    DataUri,
-    Debug,
-    EndpointUrl,
-    Json,
-    Quiet,
-    Region,
-    print_json,
-    s3_options,
-)
+from jobs.cli.options import BatchTokens, DataUri, Debug, Json, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import EveryFewSeconds, say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
 from jobs.formatting import duration
 
 if TYPE_CHECKING:
+    from data_io.config import S3Options
     from ray_app.mining.report import MiningReport, Sample, SourceReport
     from ray_app.mining.stage_runner import MiningProgress
 
 _SHOWN_CHARACTERS = 160
 
 
+@takes(s3_options)
 def mine(
+    s3: "S3Options",
     data: DataUri,
     out: Annotated[
         str,
@@ -91,9 +83,6 @@ def mine(
     gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Embed and search on N GPUs.")] = 0,
     samples: Annotated[int, typer.Option("--samples", min=0, max=20, metavar="N", help="Rows to read, a source.")] = 3,
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep embeddings and other work files.")] = False,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -109,7 +98,7 @@ def mine(
     report = mine_data(
         data,
         out,
-        s3_options(endpoint_url, region, allow_http),
+        s3,
         model=model,
         rule={
             "negatives": negatives,

@@ -1,25 +1,69 @@
-"""TODO."""
+"""`f2llm data prepare`: make a data set, in one of four ways with a command each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.data import sources
-from jobs.cli.options import AllowHttp, DataUri, Debug, EndpointUrl, Json, Quiet, Region, print_json, s3_options
+from jobs.cli.data.sources import LicenseRule
+from jobs.cli.options import Debug, Json, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
 
 if TYPE_CHECKING:
+    from data_io.config import S3Options
     from jobs.planning.estimate import DataSize
 
+app = typer.Typer(
+    help="Make a data set.",
+    epilog="A data set that was made the same way already is left as it is. One whose preparation was stopped is "
+    "finished.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
-def prepare(
-    data: DataUri,
+DataOut = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="Where the data set goes: a folder or s3://bucket/prefix.", show_default=False),
+]
+ExcludeBenchmark = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude-benchmark",
+        metavar="mteb|FILE|DATA",
+        help="Drop rows whose query or positive is one of these evaluation texts. May be repeated.",
+        show_default=False,
+    ),
+]
+MaxRows = Annotated[
+    int | None,
+    typer.Option("--max-rows", min=1, metavar="N", help="Keep the first N rows of each source.", show_default=False),
+]
+License = Annotated[LicenseRule, typer.Option("--license", help="Which sources are allowed by their licenses.")]
+SourceWorkers = Annotated[
+    int, typer.Option("--workers", min=1, metavar="N", help="Processes, each of which reads one source.")
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        "--memory", min=1, metavar="MIB", help="Texts per process, at most. Default: 256.", show_default=False
+    ),
+]
+
+
+@app.command("files", epilog="Example: f2llm data prepare files my-data --source faq:retrieval=faq.jsonl")
+@takes(s3_options)
+def prepare_files(
+    s3: "S3Options",
+    data: DataOut,
     sources_file: Annotated[
         str | None,
-        typer.Argument(metavar="SOURCES.yaml", help="Which files make the data set.", show_default=False),
+        typer.Argument(
+            metavar="SOURCES.yaml",
+            help="The files of each source, and what they hold: docs/data.md.",
+            show_default=False,
+        ),
     ] = None,
     source: Annotated[
         list[str] | None,
@@ -30,10 +74,6 @@ def prepare(
             show_default=False,
         ),
     ] = None,
-    documentation: Annotated[
-        bool,
-        typer.Option("--documentation", help="Instead of files: the documentation on this machine, as the demo does."),
-    ] = False,
     instruction: Annotated[
         str | None,
         typer.Option("--instruction", metavar="TEXT", help="Instruction of every --source.", show_default=False),
@@ -59,151 +99,189 @@ def prepare(
             "--tokenizer-vocabulary", min=300, metavar="N", help="Also train a tokenizer of N ids.", show_default=False
         ),
     ] = None,
-    recipe: sources.Recipe = None,
-    released: sources.Released = None,
-    folder: sources.From = None,
-    revision: sources.Revision = None,
-    max_rows: sources.MaxRows = None,
-    license: sources.Rule = "any",
-    exclude_benchmark: sources.Exclude = None,
+    exclude_benchmark: ExcludeBenchmark = None,
     workers: Annotated[
         int | None,
         typer.Option(
             "--workers",
             min=1,
             metavar="N",
-            help="Processes for large files; by default one a core.",
+            help="Processes for large files. Default: one per core.",
             show_default=False,
         ),
     ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            "--memory", min=1, metavar="MIB", help="Texts a process holds at most; by default 256.", show_default=False
-        ),
-    ] = None,
-    endpoint_url: EndpointUrl = None,
-    region: Region = None,
-    allow_http: AllowHttp = False,
+    memory: Memory = None,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make a data set, from files, the recipe's public sources or local documentation.
+    """Make a data set of your own files.
 
     Files hold pairs, triplets or lists of negatives. KIND is retrieval, clustering, classification, sts (scored pairs
     to evaluate on) or scored (scored pairs to train on). Columns are recognized by their usual names; SOURCES.yaml can
-    name them. A data set that was made the same way already is left as it is, and one that was being made when the
-    command was killed is finished.
+    name them.
     """
     from jobs.document.sources_file import SourcesFile, load_sources_file, parse_source
 
-    way = _way(
-        {
-            "SOURCES.yaml": sources_file is not None,
-            "--source": bool(source),
-            "--recipe": bool(recipe),
-            "--released": released is not None,
-            "--documentation": documentation,
-        }
-    )
-    _refuse_idle(
-        way,
-        {
-            "--instruction": instruction is not None,
-            "--source-license": bool(source_license),
-            "--min-score": min_score is not None,
-            "--mine-lexical": bool(mine_lexical),
-            "--tokenizer-vocabulary": tokenizer_vocabulary is not None,
-            "--from": folder is not None,
-            "--revision": bool(revision),
-            "--max-rows": max_rows is not None,
-            "--license": license != "any",
-            "--exclude-benchmark": bool(exclude_benchmark),
-            "--workers": workers is not None,
-            "--memory": memory is not None,
-        },
-    )
-    s3, tell = s3_options(endpoint_url, region, allow_http), say_nothing if quiet else say
-    if way == "--documentation":
-        with needs("data"):
-            from jobs.workflows.data import prepare_documentation
-        made = prepare_documentation(data, s3, say=tell)
-    elif way in ("--recipe", "--released"):
-        public = sources.PublicOptions(recipe, released, folder, revision, max_rows, license, exclude_benchmark)
-        made = public.prepare(data, s3, workers=workers, memory_mib=memory, say=tell)
+    if (sources_file is None) == (not source):
+        raise UsageError(
+            f"expected either SOURCES.yaml or --source, found {'both' if source else 'neither'}",
+            remedy="for example: f2llm data prepare files my-data --source faq:retrieval=faq.jsonl",
+        )
+    if sources_file is not None:
+        _refuse_beside_sources_file(
+            {
+                "--instruction": instruction is not None,
+                "--source-license": bool(source_license),
+                "--min-score": min_score is not None,
+                "--mine-lexical": bool(mine_lexical),
+            }
+        )
+        described = load_sources_file(sources_file)
     else:
-        if sources_file is not None:
-            files = load_sources_file(sources_file)
-        else:
-            files = SourcesFile(
-                sources=tuple(
-                    parse_source(
-                        text,
-                        instruction=instruction,
-                        license=source_license,
-                        mine_lexical=mine_lexical,
-                        min_score=min_score,
-                    )
-                    for text in source or ()
+        described = SourcesFile(
+            sources=tuple(
+                parse_source(
+                    text,
+                    instruction=instruction,
+                    license=source_license,
+                    mine_lexical=mine_lexical,
+                    min_score=min_score,
                 )
+                for text in source or ()
             )
-        if min_score is not None and not any(each.kind == "scored" for each in files.sources):
+        )
+        if min_score is not None and not any(each.kind == "scored" for each in described.sources):
             raise UsageError(
                 "--min-score needs a scored --source", remedy="add --source NAME:scored=ADDRESS, or leave it out"
             )
-        if tokenizer_vocabulary is not None:
-            files = files.model_copy(update={"tokenizer_vocabulary": tokenizer_vocabulary})
-        with needs("data"):
-            from jobs.workflows.data import prepare_files
-        made = prepare_files(
-            data, s3, files, exclude=exclude_benchmark or (), workers=workers, memory_mib=memory, say=tell
-        )
+    if tokenizer_vocabulary is not None:
+        described = described.model_copy(update={"tokenizer_vocabulary": tokenizer_vocabulary})
+    with needs("data"):
+        from jobs.workflows import data as workflows
+    made = workflows.prepare_files(
+        data, s3, described, exclude=exclude_benchmark or (), workers=workers, memory_mib=memory,
+        say=say_nothing if quiet else say,
+    )  # fmt: skip
     _print_contents(data, made, json=json)
 
 
-_FILES = ("SOURCES.yaml", "--source")
-_PUBLIC = ("--recipe", "--released")
-_ACTS_ON = {
-    "--instruction": ("--source",),
-    "--source-license": ("--source",),
-    "--min-score": ("--source",),
-    "--mine-lexical": ("--source",),
-    "--tokenizer-vocabulary": _FILES,
-    "--from": ("--recipe",),
-    "--revision": ("--recipe",),
-    "--max-rows": _PUBLIC,
-    "--license": _PUBLIC,
-    "--exclude-benchmark": _FILES + _PUBLIC,
-    "--workers": _FILES + _PUBLIC,
-    "--memory": _FILES + _PUBLIC,
-}
+@app.command("recipe", epilog="Example: f2llm data prepare recipe my-data squad,imdb --max-rows 10000")
+@takes(s3_options)
+def prepare_recipe(
+    s3: "S3Options",
+    data: DataOut,
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME[,NAME...]", help="Sources that `f2llm data sources` lists, or all.", show_default=False
+        ),
+    ],
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="Read the sources from copies in FOLDER/<source>/, not from the hub.",
+            show_default=False,
+        ),
+    ] = None,
+    revision: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--revision",
+            metavar="NAME=REVISION",
+            help="Load a source at this commit of the hub. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    max_rows: MaxRows = None,
+    license: License = "any",
+    exclude_benchmark: ExcludeBenchmark = None,
+    workers: SourceWorkers = 1,
+    memory: Memory = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a data set of the recipe's public sources, by name.
+
+    They are read from the Hugging Face hub, or from copies of yours.
+    """
+    with needs("data"):
+        from jobs.workflows import data as workflows
+    made = workflows.prepare_recipe(
+        data, s3, [name for text in names for name in text.replace(",", " ").split()],
+        folder=folder, revisions=_revisions(revision or ()), max_rows=max_rows, license=license,
+        exclude=exclude_benchmark or (), workers=workers, memory_mib=memory, say=say_nothing if quiet else say,
+    )  # fmt: skip
+    _print_contents(data, made, json=json)
 
 
-def _way(ways: Mapping[str, bool]) -> str:
-    """The one way of making a data set that is asked for."""
-    asked = [way for way, given in ways.items() if given]
-    if len(asked) != 1:
-        raise UsageError(
-            f"expected exactly one of SOURCES.yaml, --source, --recipe, --released and --documentation, "
-            f"found {' and '.join(asked) or 'none'}",
-            remedy="for example: f2llm data prepare my-data --source faq:retrieval=faq.jsonl",
-        )
-    return asked[0]
+@app.command("released", epilog="Example: f2llm data prepare released my-data released")
+@takes(s3_options)
+def prepare_released(
+    s3: "S3Options",
+    data: DataOut,
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Folder of files named <source>.parquet.", show_default=False)
+    ],
+    max_rows: MaxRows = None,
+    license: License = "any",
+    exclude_benchmark: ExcludeBenchmark = None,
+    workers: SourceWorkers = 1,
+    memory: Memory = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a data set of the recipe's published files.
+
+    They are Parquet, and have instructions and mined hard negatives.
+    """
+    with needs("data"):
+        from jobs.workflows import data as workflows
+    made = workflows.prepare_released(
+        data, s3, folder, max_rows=max_rows, license=license, exclude=exclude_benchmark or (), workers=workers,
+        memory_mib=memory, say=say_nothing if quiet else say,
+    )  # fmt: skip
+    _print_contents(data, made, json=json)
 
 
-def _refuse_idle(way: str, options: Mapping[str, bool]) -> None:
-    """An option that would change nothing is a misunderstanding: the data set would not be the one that was meant."""
-    for option, given in options.items():
-        if not given or way in _ACTS_ON[option]:
-            continue
-        remedy = f"leave {option} out"
-        if way == "SOURCES.yaml" and option in ("--instruction", "--source-license", "--min-score", "--mine-lexical"):
-            field = {"--source-license": "license"}.get(option, option.strip("-").replace("-", "_"))
-            remedy = f"write {field} beside the source in SOURCES.yaml"
-        if way in _FILES and option == "--license":
-            remedy = "give the license of a --source with --source-license, or leave --license out"
-        raise UsageError(f"{option} has no effect on {way}; it needs {' or '.join(_ACTS_ON[option])}", remedy=remedy)
+@app.command("demo", epilog="Example: f2llm data prepare demo my-data")
+@takes(s3_options)
+def prepare_demo(
+    s3: "S3Options", data: DataOut, quiet: Quiet = False, json: Json = False, debug: Debug = False
+) -> None:
+    """Make the demo's data set.
+
+    Its texts are the documentation that is installed on this machine.
+    """
+    with needs("data"):
+        from jobs.workflows import data as workflows
+    made = workflows.prepare_documentation(data, s3, say=say_nothing if quiet else say)
+    _print_contents(data, made, json=json)
+
+
+def _refuse_beside_sources_file(given: Mapping[str, bool]) -> None:
+    """Raises UsageError for an option that SOURCES.yaml has as a field of each source."""
+    for option, is_given in given.items():
+        if is_given:
+            field = option.removeprefix("--").removeprefix("source-").replace("-", "_")
+            raise UsageError(
+                f"{option} has no effect on SOURCES.yaml; it needs --source",
+                remedy=f"write {field} beside the source in SOURCES.yaml",
+            )
+
+
+def _revisions(given: Iterable[str]) -> dict[str, str]:
+    revisions = {}
+    for text in given:
+        name, equals, revision = text.partition("=")
+        if not (name and equals and revision):
+            raise UsageError(f"--revision {text}: expected NAME=REVISION", remedy="for example --revision imdb=3d86128")
+        revisions[name] = revision
+    return revisions
 
 
 def _print_contents(uri: str, data: "DataSize", *, json: bool) -> None:

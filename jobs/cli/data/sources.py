@@ -1,103 +1,16 @@
-"""`f2llm data sources`, and the options of `f2llm data prepare` for the recipe's public sources."""
+"""`f2llm data sources`: the recipe's public sources."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from jobs.cli.options import Debug, Json, print_json
-from jobs.errors import UsageError
-from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
     from data_io.sources.source import PublicSource
-    from jobs.planning.estimate import DataSize
 
 LicenseRule = Literal["any", "commercial", "commercial-or-unclear"]
-Recipe = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--recipe",
-        metavar="NAME[,NAME...]",
-        help="Instead of files: public sources by name, or all (see `f2llm data sources`). May be repeated.",
-        show_default=False,
-    ),
-]
-Released = Annotated[
-    str | None,
-    typer.Option(
-        "--released",
-        metavar="FOLDER",
-        help="Instead of files: the recipe's published Parquet, files named <source>.parquet.",
-        show_default=False,
-    ),
-]
-From = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="FOLDER",
-        help="Read --recipe from copies in FOLDER/<source>/, not from the hub.",
-        show_default=False,
-    ),
-]
-Revision = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--revision",
-        metavar="NAME=REVISION",
-        help="Load a --recipe source at this commit of the hub. May be repeated.",
-        show_default=False,
-    ),
-]
-MaxRows = Annotated[
-    int | None,
-    typer.Option(
-        "--max-rows", min=1, metavar="N", help="Keep the first N rows of each public source.", show_default=False
-    ),
-]
-Rule = Annotated[LicenseRule, typer.Option("--license", help="Which public sources are allowed by their licenses.")]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--exclude-benchmark",
-        metavar="mteb|FILE|DATA",
-        help="Drop rows whose query or positive is one of these evaluation texts. May be repeated.",
-        show_default=False,
-    ),
-]
-
-
-@dataclass(frozen=True)
-class PublicOptions:
-    """The options of `f2llm data prepare` that belong to public sources."""
-
-    recipe: list[str] | None
-    released: str | None
-    folder: str | None
-    revision: list[str] | None
-    max_rows: int | None
-    license: LicenseRule
-    exclude: list[str] | None
-
-    def prepare(
-        self, data: str, s3: "S3Options", *, workers: int | None, memory_mib: int | None, say: Callable[[str], None]
-    ) -> "DataSize":
-        """Make the data set."""
-        with needs("data"):
-            from jobs.workflows.data import prepare_recipe, prepare_released
-        if self.released is not None:
-            return prepare_released(
-                data, s3, self.released, max_rows=self.max_rows, license=self.license, exclude=self.exclude or (),
-                workers=workers, memory_mib=memory_mib, say=say,
-            )  # fmt: skip
-        names = [name for text in self.recipe or () for name in text.replace(",", " ").split()]
-        return prepare_recipe(
-            data, s3, names, folder=self.folder, revisions=_revisions(self.revision or ()), max_rows=self.max_rows,
-            license=self.license, exclude=self.exclude or (), workers=workers, memory_mib=memory_mib, say=say,
-        )  # fmt: skip
 
 
 def sources(
@@ -153,13 +66,3 @@ def describe(source: "PublicSource") -> Mapping[str, object]:
         "license_note": source.license.why,
         "license_checked": source.license.checked,
     }
-
-
-def _revisions(given: Iterable[str]) -> dict[str, str]:
-    revisions = {}
-    for text in given:
-        name, equals, revision = text.partition("=")
-        if not (name and equals and revision):
-            raise UsageError(f"--revision {text}: expected NAME=REVISION", remedy="for example --revision imdb=3d86128")
-        revisions[name] = revision
-    return revisions

@@ -13,12 +13,9 @@ import pytest
 import yaml
 
 from data_io.curation.tokenizer_training import save_tokenizer, train_tokenizer
-from data_io.dataset.manifest import SourceInfo
 from data_io.dataset.tokenizer import TOKENIZER_KEYS
-from data_io.dataset.writer import Row, write_dataset
 from data_io.errors import StorageError
 from data_io.storage.store import open_store
-from data_io.task import Kind
 from jobs.cli.options import print_json
 from jobs.document.demo import demo_document
 from jobs.document.job import load_document, parse_document
@@ -28,19 +25,11 @@ from ray_app.run_directory.directory import write_status
 from ray_app.run_directory.evaluation_curve import CURVE, MeasuredCheckpoint
 from ray_app.run_directory.exit_record import Failure, exit_record, write_exit_record
 from ray_app.run_directory.status import Phase, RunStatus
-from tests.support.calling import Run, caller
+from tests.support.calling import Run
 from tests.support.datasets import write_example
 from tests.support.documents import document
-from tests.support.small_training import write_small_dataset
 
 F2LLM = Path(sys.executable).parent / "f2llm"
-
-
-@pytest.fixture
-def f2llm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Calls the command line in an empty current folder; gives exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    return caller(capsys)
 
 
 @pytest.fixture
@@ -323,87 +312,10 @@ def test_a_run_without_a_model_says_how_to_write_it(f2llm: Run, job: str, tmp_pa
     assert "f2llm export run" in err
 
 
-def test_stats_print_what_a_data_set_holds(f2llm: Run, job: str) -> None:
-    open_store("data").delete(TOKENIZER_KEYS)  # lengths in tokens are another test's
-
-    code, out, err = f2llm("data", "stats", "data")
-    _, as_json, quiet = f2llm("data", "stats", "data", "--json", "--quiet")
-
-    assert code == 0
-    assert "questions (retrieval): 150 rows, 5 hard negatives each\n  instruction: Find the answer.\n" in out
-    assert "  query     21 (p50 21, p90 22, max 22)\n" in out
-    assert "held-out (retrieval): 2 queries, 3 documents" in out
-    assert "licenses: CC0-1.0" in out
-    assert " tokens\n" not in out
-    assert (err, quiet) == ("reading questions\nreading labels\n", "")
-    assert [source["rows"] for source in json.loads(as_json)["sources"]] == [150, 21]
-
-
-def test_stats_count_tokens_where_the_data_set_has_a_tokenizer(f2llm: Run, tmp_path: Path) -> None:
-    write_small_dataset(open_store(str(tmp_path / "data")))
-
-    _, out, _ = f2llm("data", "stats", "data")
-    _, as_json, _ = f2llm("data", "stats", "data", "--json")
-
-    assert out.count(" tokens\n") == 4
-    tokens = json.loads(as_json)["sources"][0]["tokens"]["query"]
-    assert 10 < tokens["p50"] <= tokens["max"] < 100
-
-
-def test_stats_of_a_sample_say_so(f2llm: Run, tmp_path: Path) -> None:
-    rows = [Row(f"query {i}", f"document {i}") for i in range(70)]
-    info = SourceInfo(name="many", kind=Kind.RETRIEVAL, negatives=0)
-    write_dataset(open_store(str(tmp_path / "data")), [(info, rows)], rows_per_group=1)
-
-    _, sample, _ = f2llm("data", "stats", "data")
-    _, everything, _ = f2llm("data", "stats", "data", "--all")
-
-    assert "70 rows, 0 hard negatives each, 64 of them measured (all: --all)" in sample
-    assert "70 rows, 0 hard negatives each\n" in everything
-
-
-def test_a_whole_data_set_is_valid_and_a_damaged_one_is_not(f2llm: Run, job: str, tmp_path: Path) -> None:
-    whole, out, _ = f2llm("data", "validate", "data", "--quiet")
-    shard = next((tmp_path / "data").rglob("*.parquet"))
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(bytes(content))
-    damaged, nothing, err = f2llm("data", "validate", "data", "--quiet")
-    _, as_json, _ = f2llm("data", "validate", "data", "--quiet", "--json")
-
-    assert (whole, damaged) == (0, 4)
-    assert "data: whole (2 sources" in out
-    assert nothing == ""
-    assert shard.name in err
-    assert json.loads(as_json)["ok"] is False
-
-
-def test_a_data_set_is_prepared_from_a_users_file(f2llm: Run, tmp_path: Path) -> None:
-    rows = [
-        {"query": f"what is {i}?", "positive": f"{i} is a number", "negatives": [f"{i} is a word"]} for i in range(99)
-    ]
-    (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    code, out, _ = f2llm(
-        "data", "prepare", "made", "--source", "faq:retrieval=faq.jsonl", "--source-license", "MIT", "--json"
-    )
-
-    assert code == 0
-    made = json.loads(out)
-    assert made["sources"][0]["name"] == "faq"
-    assert made["evaluations"] == ["faq_heldout"]
-    assert f2llm("data", "validate", "made")[0] == 0
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (
-            ["data", "prepare", "made"],
-            "exactly one of SOURCES.yaml, --source, --recipe, --released and --documentation",
-        ),
-        (["data", "prepare", "made", "--documentation", "--source", "a:sts=b"], "exactly one of"),
-        (["data", "prepare", "made", "--source", "faq.jsonl"], "expected NAME:KIND=ADDRESS"),
+        (["data", "prepare", "my-data"], "No such command 'my-data'"),
         (["run"], "Missing argument 'JOB.yaml'"),
         (["run", "job.yaml", "--workers", "0"], "Invalid value for '--workers'"),
         (["validat", "job.yaml"], "No such command 'validat'"),

@@ -7,15 +7,9 @@ import pytest
 
 from jobs.errors import UsageError
 from jobs.workflows.models import query_prefix
-from tests.support.calling import Run, caller
+from tests.support.calling import Run
 
 MODEL = SimpleNamespace(prompts=(("query", "Instruct: Find it.\nQuery: "), ("faq", "ask: ")))
-
-
-@pytest.fixture
-def f2llm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-    return caller(capsys)
 
 
 @pytest.mark.parametrize(

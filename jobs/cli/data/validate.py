@@ -1,0 +1,48 @@
+"""`f2llm data validate`: every byte and row of a data set checked."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from jobs.cli.options import DataUri, Debug, Json, Quiet, print_json, s3_options, takes
+from jobs.cli.output.text import Percent, say, size_text
+from jobs.extras import needs
+
+if TYPE_CHECKING:
+    from data_io.config import S3Options
+    from jobs.workflows.data import DataReport
+
+_SHOWN_PROBLEMS = 20
+
+
+@takes(s3_options)
+def validate(s3: "S3Options", data: DataUri, quiet: Quiet = False, json: Json = False, debug: Debug = False) -> None:
+    """Read a whole data set and check every byte and row.
+
+    Exit code 4 where anything is wrong; every problem is listed with its place.
+    """
+    on_bytes = (lambda done, total: None) if quiet else Percent("read")
+    with needs("data"):
+        from jobs.workflows.data import verify_data
+    report = verify_data(data, s3, on_bytes=on_bytes)
+    if json:
+        print_json({"ok": not report.problems, **asdict(report)})
+    else:
+        _print_report(data, report)
+    if report.problems:
+        raise typer.Exit(4)
+
+
+def _print_report(uri: str, report: "DataReport") -> None:
+    looked_at = f"{report.sources} sources, {report.shards} shards, {report.rows:,} rows, {size_text(report.bytes)}"
+    if not report.problems:
+        print(f"{uri}: whole ({looked_at}), version {report.version}")
+        return
+    for problem in report.problems[:_SHOWN_PROBLEMS]:
+        say(f"error: {problem}")
+    if len(report.problems) > _SHOWN_PROBLEMS:
+        say(f"... and {len(report.problems) - _SHOWN_PROBLEMS} more; --json lists all")
+    if report.version is not None:  # else there is no manifest, and nothing else was looked at
+        say(f"{uri}: {len(report.problems)} problem{'s' * (len(report.problems) > 1)} in {looked_at}")
+    say("  to mend it: prepare the data set again (`f2llm data prepare`), or copy these objects from a whole one")
