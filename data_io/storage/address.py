@@ -9,6 +9,10 @@ from data_io.errors import ConfigError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/")
 _SUPPORTED = "a local folder, file:///folder or s3://bucket/prefix"
+_BUCKET = re.compile(r"[\w.:-]+", re.ASCII)
+_REGION = re.compile(r"[\w.-]+", re.ASCII)
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # the last: obstore's own name for it
+_KEY_PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
@@ -23,6 +27,11 @@ def parse_uri(uri: str) -> tuple[str, str]:
             )
         if not bucket:
             raise ConfigError(f"{uri!r} names no bucket", remedy="write s3://bucket/prefix")
+        if not _BUCKET.fullmatch(bucket):
+            raise ConfigError(
+                f"{uri!r}: {bucket!r} is not the name of a bucket",
+                remedy="write s3://bucket/prefix, the bucket with letters, digits, '-', '.' and '_'",
+            )
         return f"s3://{bucket}", _clean_prefix(uri, prefix)
     if scheme == "memory":
         name, _, prefix = rest.partition("/")
@@ -57,7 +66,19 @@ def _clean_prefix(uri: str, prefix: str) -> str:
 
 def endpoint_of(s3: S3Options) -> str | None:
     """Address of the S3 service, None for AWS itself."""
-    return s3.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    return s3.endpoint_url or next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
+
+
+def region_of(s3: S3Options) -> str:
+    """Region that requests are signed for, and of AWS itself the one that is asked."""
+    return s3.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def service_of(s3: S3Options) -> str:
+    """Address that is asked: the endpoint, or AWS's own of the region."""
+    region = region_of(s3)
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    return endpoint_of(s3) or f"https://s3.{region}.{domain}"
 
 
 def allow_http(s3: S3Options) -> bool:
@@ -65,15 +86,24 @@ def allow_http(s3: S3Options) -> bool:
     return s3.allow_http or os.environ.get("AWS_ALLOW_HTTP", "").lower() in {"1", "true"}
 
 
+def check_region(s3: S3Options) -> None:
+    """Raises ConfigError where the region is not one: it becomes a part of AWS's address and of every signature."""
+    if not _REGION.fullmatch(region_of(s3)):
+        raise ConfigError(
+            f"{region_of(s3)!r} is not a region",
+            remedy="set storage.s3.region, --region or AWS_REGION to one, as in us-east-1",
+        )
+
+
 def check_endpoint(s3: S3Options) -> None:
-    """Raises ConfigError where the endpoint is no address, holds credentials, or has no TLS without leave."""
+    """Raises ConfigError where the endpoint is not an address, holds credentials, or has no TLS without leave."""
     endpoint = endpoint_of(s3)
     if endpoint is None:
         return
-    parts = urlsplit(endpoint)
     shown = without_credentials(endpoint)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if not _is_address(endpoint):
         raise ConfigError(f"endpoint_url {shown!r} is not an address", remedy="write https://host:port")
+    parts = urlsplit(endpoint)
     if parts.username or parts.password:
         raise ConfigError(
             f"endpoint_url {shown!r} has credentials in it",
@@ -84,6 +114,38 @@ def check_endpoint(s3: S3Options) -> None:
             f"endpoint_url {shown!r} has no TLS and allow_http is false",
             remedy="use https://, or allow it: storage.s3 with allow_http: true, --allow-http or AWS_ALLOW_HTTP=true",
         )
+
+
+def _is_address(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is not a number
+        return False
+    return has_host and parts.scheme in {"http", "https"} and not _has_space(endpoint)
+
+
+def check_credentials() -> None:
+    """Raises ConfigError for keys in the environment that no store takes: half of a pair, an empty one, or one with
+    white space in it, at which obstore panics.
+    """
+    for name in (*_KEY_PAIR, "AWS_SESSION_TOKEN"):
+        if _has_space(os.environ.get(name, "")):
+            raise ConfigError(
+                f"{name} has white space or a line break in it",
+                remedy="set it without; a line break often comes from `echo`, which `printf %s` does not add",
+            )
+    unset = [name for name in _KEY_PAIR if name not in os.environ]
+    empty = [name for name in _KEY_PAIR if os.environ.get(name) == ""]
+    if empty or len(unset) == 1:
+        raise ConfigError(
+            f"{empty[0]} is empty" if empty else f"{unset[0]} is not set, but its pair is",
+            remedy=f"set {' and '.join(_KEY_PAIR)}, or neither on a machine that has an identity of its own",
+        )
+
+
+def _has_space(text: str) -> bool:
+    return any(map(str.isspace, text))
 
 
 def without_credentials(url: str) -> str:

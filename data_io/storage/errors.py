@@ -4,7 +4,7 @@ import errno
 import os
 import re
 
-from data_io.errors import F2LLMError, NotFoundInStore, ObjectChanged, StorageError, StoreAccessError
+from data_io.errors import ConfigError, F2LLMError, NotFoundInStore, ObjectChanged, StorageError, StoreAccessError
 
 _ERRNO = re.compile(r"\(os error (\d+)\)")
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -12,6 +12,9 @@ _S3_CODE = re.compile(r"(?:<Code>|\(code: )(\w+)")  # the second: obstore, of a 
 _NODE_IDENTITY = ("169.254.169.254", "169.254.170.2", "169.254.170.23")
 _PASSING = {"RequestTimeout", "IncompleteBody", "OperationAborted", "SlowDown", "InternalError"}
 """What another try mends, though some come with the status of a refusal."""
+_TOKEN_SERVICE = "performing POST REDACTED"
+"""obstore prints no address of a request that holds a token: that of a pod to AWS's token service."""
+_PROFILES = 'eval "$(aws configure export-credentials --format env)"'
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, and what they may do in this bucket"
 _LOCAL = {
     errno.EACCES: ("permission denied", "change the folder's owner or mode, or use another folder"),
@@ -42,6 +45,16 @@ def translate(error: Exception, *, place: str, bucket: str | None, has_answered:
     if type(error).__name__ == "PreconditionError":
         return ObjectChanged(f"{place}: the object was overwritten; its ETag is not the one seen before")
     return _local(error, text, place) if bucket is None else _remote(error, text, place, bucket, has_answered)
+
+
+def unusable_settings(error: Exception, *, place: str) -> ConfigError:
+    """For what obstore says of settings in the environment that it alone reads, before it asks anything."""
+    empty = sorted(name for name, value in os.environ.items() if name.startswith("AWS_") and not value)
+    found = f"; empty are {', '.join(empty)}" if empty else ""
+    return ConfigError(
+        f"{place}: the environment has settings that cannot be used: {str(error).split(chr(10), 1)[0]}{found}",
+        remedy="correct or remove the AWS_ variables, SSL_CERT_FILE and SSL_CERT_DIR",
+    )
 
 
 def credentials_may_have_expired(error: Exception) -> bool:
@@ -86,7 +99,15 @@ def _remote(error: Exception, text: str, place: str, bucket: str, has_answered: 
             )
         return StoreAccessError(
             f"{place}: found no credentials in the environment, and this machine has no identity of its own",
-            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            remedy=f"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; a profile of ~/.aws is not read, but this sets "
+            f"them from one: {_PROFILES}",
+        )
+    if _TOKEN_SERVICE in text or "Failed to read token file" in text:
+        kind = StorageError if has_answered else StoreAccessError
+        return kind(
+            f"{place}: found no credentials, as AWS's token service gave none for the role in AWS_ROLE_ARN",
+            remedy="check AWS_ROLE_ARN, the role's trust policy, the file that AWS_WEB_IDENTITY_TOKEN_FILE names, and "
+            "that https://sts.<region>.amazonaws.com can be reached",
         )
     if _refused(status, code):
         reason = code or f"HTTP {status}"
@@ -103,7 +124,8 @@ def _remote(error: Exception, text: str, place: str, bucket: str, has_answered: 
     if "error sending request" in text:
         return StorageError(
             f"{place}: cannot connect",
-            remedy="check storage.s3.endpoint_url or AWS_ENDPOINT_URL, the network, and that the service is up",
+            remedy="check storage.s3.endpoint_url or AWS_ENDPOINT_URL, the region, the network, and that the service "
+            "is up",
         )
     return StorageError(f"{place}: the connection failed while data were transferred")
 

@@ -23,8 +23,25 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from data_io.config import S3Options
 from data_io.errors import F2LLMError, NotFoundInStore, StorageError
-from data_io.storage.address import allow_http, check_endpoint, endpoint_of, parse_uri, without_credentials
-from data_io.storage.errors import ObjectTooShort, credentials_may_have_expired, is_of_the_node, out_of_range, translate
+from data_io.storage.address import (
+    allow_http,
+    check_credentials,
+    check_endpoint,
+    check_region,
+    endpoint_of,
+    parse_uri,
+    region_of,
+    service_of,
+    without_credentials,
+)
+from data_io.storage.errors import (
+    ObjectTooShort,
+    credentials_may_have_expired,
+    is_of_the_node,
+    out_of_range,
+    translate,
+    unusable_settings,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -103,6 +120,10 @@ class Store:
     @property
     def is_local(self) -> bool:
         return "://" not in self.root
+
+    @property
+    def _is_s3(self) -> bool:
+        return self.root.startswith("s3://")
 
     def child(self, prefix: str) -> "Store":
         """The store whose keys begin with `prefix` here."""
@@ -208,7 +229,7 @@ class Store:
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; a key that does not exist is no error."""
         keys = list(keys)
-        if self.root.startswith("s3://") and keys:
+        if self._is_s3 and keys:
             for first in range(0, len(keys), _KEYS_A_DELETE):
                 self._delete_together([_join(self.prefix, key) for key in keys[first : first + _KEYS_A_DELETE]])
             return
@@ -278,8 +299,7 @@ class Store:
 
     def _place(self, key: str) -> str:
         place = f"{self.uri.rstrip('/')}/{key}" if key else self.uri
-        endpoint = endpoint_of(self.s3) if self.root.startswith("s3://") else None
-        return place if endpoint is None else f"{place} (endpoint {without_credentials(endpoint)})"
+        return f"{place} (endpoint {without_credentials(service_of(self.s3))})" if self._is_s3 else place
 
     def _too_short(self, key: str, needed: int, size: int) -> ObjectTooShort:
         return ObjectTooShort(f"{self._place(key)}: has {size} bytes, but {needed} were expected")
@@ -288,12 +308,13 @@ class Store:
 def open_store(uri: str, s3: S3Options | None = None) -> Store:
     """The store at a local path, file://, s3:// or (in tests) memory:// URI. Nothing is opened or created yet.
 
-    Raises ConfigError for another scheme, a missing bucket, or an endpoint that the options do not allow.
+    Raises ConfigError for another scheme, no bucket, or an endpoint or region that cannot be used.
     """
     s3 = S3Options() if s3 is None else s3
     root, prefix = parse_uri(uri)
     if root.startswith("s3://"):
         check_endpoint(s3)
+        check_region(s3)
     return Store(root, prefix, s3)
 
 
@@ -361,6 +382,7 @@ def _replace_client(store: Store, refused: _Client) -> _Client:
 
 def _open_client(store: Store, create: bool) -> _Client:
     if store.root.startswith("s3://"):
+        check_credentials()
         first, later = _s3_client(store, FIRST_ANSWER_SECONDS), _s3_client(store, OUTAGE_SECONDS)
         return _Client(first, later, _s3_client(store, 0.0, timeout_seconds=REQUEST_SECONDS), is_local=False)
     if store.root.startswith("memory://"):
@@ -395,9 +417,11 @@ def _s3_client(store: Store, patience_seconds: float, *, timeout_seconds: float 
             "base": 2,
         },
     }
-    region = store.s3.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    config: S3Config = {"region": region}
-    endpoint = endpoint_of(store.s3)
-    if endpoint is not None:  # obstore takes no None: without the setting it asks AWS itself
-        config["endpoint"] = endpoint
-    return S3Store(store._bucket, config=config, client_options=timeouts, retry_config=retries)
+    # Never without an endpoint: messages then name what is asked, and an empty AWS_ENDPOINT_URL makes obstore panic.
+    config: S3Config = {"region": region_of(store.s3), "endpoint": service_of(store.s3)}
+    if endpoint_of(store.s3) is None:
+        config["virtual_hosted_style_request"] = False  # AWS's own address has no bucket in it
+    try:
+        return S3Store(store._bucket, config=config, client_options=timeouts, retry_config=retries)
+    except BaseError as error:
+        raise unusable_settings(error, place=store._place("")) from error

@@ -4,7 +4,7 @@ import pytest
 
 from data_io.config import S3Options
 from data_io.errors import ConfigError
-from data_io.storage.address import without_credentials
+from data_io.storage.address import check_credentials, without_credentials
 from data_io.storage.store import open_store
 
 
@@ -90,3 +90,19 @@ def test_one_place_has_one_spelling(uri: str, printed: str) -> None:
 )
 def test_credentials_of_a_url_are_not_printed(url: str, printed: str) -> None:
     assert without_credentials(url) == printed
+
+
+def test_keys_are_taken_as_a_pair_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_credentials()  # a machine with an identity has none
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with pytest.raises(ConfigError, match="AWS_ACCESS_KEY_ID is not set") as caught:
+        check_credentials()
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["my bucket", "<bucket>", "my?bucket", "my#bucket", "my%20bucket"])
+def test_what_no_bucket_is_called_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="is not the name of a bucket"):
+        open_store(f"s3://{name}/x")
