@@ -4,30 +4,14 @@ trained. `f2llm evaluate RUN --task` measures the same way into the same place.
 mteb is an extra and takes seconds to import: only a run with tasks does.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
-from data_io.errors import ConfigError
 from data_io.execution import Say
 from data_io.storage.store import Store, open_store
 from ray_app.config import JobSpec
 from ray_app.inference.model_source import EmbeddingModel, find_exported, initial_model, open_encoder
 from ray_app.run_directory.directory import append_event
 from ray_app.run_directory.task_report import RESULTS, TaskReport, TaskScore
-
-
-def refuse_unknown_tasks(spec: JobSpec, data: Store) -> None:
-    """Raises ConfigError where a task could not be measured whatever happens, before hours are trained."""
-    if not spec.evaluation.measures_tasks:
-        return
-    if find_spec("mteb") is None:
-        raise ConfigError(
-            "evaluation.tasks are measured by mteb, which is not installed",
-            remedy="install it where the run's driver and workers are: pip install 'f2llm-ray[benchmark]'",
-        )
-    from ray_app.evaluation.tasks import find_tasks
-
-    find_tasks(spec.evaluation.tasks, data)
 
 
 def measure_before(name: str, spec: JobSpec, *, data: Store, run: Store, say: Say) -> None:

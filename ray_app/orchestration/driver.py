@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from time import sleep
 from typing import Any
 
@@ -19,11 +20,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from data_io.dataset.manifest import load_manifest
 from data_io.dataset.tokenizer import own_tokenizer
+from data_io.errors import ConfigError
 from data_io.storage.probe import probe_store
-from data_io.storage.store import open_store
+from data_io.storage.store import Store, open_store
 from ray_app.config import JobSpec
 from ray_app.data_order import make_order, select_sources
-from ray_app.evaluation.job_tasks import refuse_unknown_tasks
 from ray_app.orchestration.active_run import ActiveRun
 from ray_app.orchestration.checkpoint_evaluator import CheckpointEvaluator
 from ray_app.orchestration.monitor import Monitor
@@ -97,7 +98,7 @@ def run(
     run_store = open_store(spec.storage.uri, spec.storage.s3).child(name)
     manifest = load_manifest(data)
     plan = make_order(manifest, select_sources(manifest, spec), spec)
-    refuse_unknown_tasks(spec, data)
+    _refuse_unknown_tasks(spec, data)
     if spec.model.needs_tokenizer_of_data:
         own_tokenizer(data)  # it is asked for here so that nothing is begun without one
     with DriverLease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
@@ -117,6 +118,20 @@ def run(
         active = ActiveRun(name, spec, data, run_store, status, on_status, lease, label=label)
         evaluates = spec.evaluation.checkpoints and bool(manifest.evaluations)
         return _run(active, why, total_steps, stop_after_steps, evaluates_checkpoints=evaluates, console=console)
+
+
+def _refuse_unknown_tasks(spec: JobSpec, data: Store) -> None:
+    """Raises ConfigError where a task could not be measured whatever happens, before hours are trained."""
+    if not spec.evaluation.measures_tasks:
+        return
+    if find_spec("mteb") is None:
+        raise ConfigError(
+            "evaluation.tasks are measured by mteb, which is not installed",
+            remedy="install it where the run's driver and workers are: pip install 'f2llm-ray[benchmark]'",
+        )
+    from ray_app.evaluation.tasks import find_tasks
+
+    find_tasks(spec.evaluation.tasks, data)
 
 
 def _reason_to_start(before: RunStatus) -> Reason:

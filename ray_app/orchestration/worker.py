@@ -28,7 +28,7 @@ from ray_app.run_directory.status import RunStatus
 from ray_app.structured_log import error_fields, fields
 from ray_app.training.control import Directive, Start
 from ray_app.training.heartbeat import Heartbeat, Stage
-from ray_app.training.recorder import StartProfile
+from ray_app.training.start_profile import StartProfile
 
 Task = Literal["evaluate_before", "deliver"]
 

@@ -31,9 +31,10 @@ from ray_app.training.data import TrainingData
 from ray_app.training.engine import Engine
 from ray_app.training.heartbeat import Stage
 from ray_app.training.nan_guard import refuse_gradient, refuse_loss
-from ray_app.training.recorder import NullRecorder, Recorder, StartProfile, StepResult
+from ray_app.training.recorder import NullRecorder, Recorder, StepResult
 from ray_app.training.run_recorder import RunRecorder
 from ray_app.training.schedule import learning_rate
+from ray_app.training.start_profile import StartProfile
 from ray_app.training.teacher import Teacher
 
 

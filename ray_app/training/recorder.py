@@ -2,27 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
 from typing import Protocol
 
 from data_io.loading.loader import LoadedStep
 from data_io.storage.ranged_reads import ReadStats
 from ray_app.checkpointing.checkpoint import CheckpointSaver, Restored, SavedCheckpoint
 from ray_app.training.collectives import SharedStep
-
-
-class StartProfile:
-    """Seconds by phase, in order, from the beginning of a worker's train function to the end of its first step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = monotonic()
-
-    def mark(self, phase: str) -> None:
-        """`phase` ends now."""
-        now = monotonic()
-        self.seconds[phase] = round(now - self._last, 2)
-        self._last = now
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from ray_app.run_directory.metrics import Rates, StepMetrics, losses_by_source, 
 from ray_app.run_directory.status import Phase, RunStatus, WorkerGroup
 from ray_app.structured_log import fields
 from ray_app.training.control import Start
-from ray_app.training.recorder import StartProfile, StepResult
+from ray_app.training.recorder import StepResult
+from ray_app.training.start_profile import StartProfile
 from ray_app.training.stragglers import Stragglers
 
 _STATUS_SECONDS = 5.0

@@ -42,6 +42,19 @@ def test_a_checkpoint_is_read_without_deepspeed_and_ray(module: str) -> None:
     assert done.stdout == "set()\n"
 
 
+def test_the_driver_loads_no_more_than_ray_train_itself() -> None:
+    """Nor does Ray Train's controller, which imports the same modules: seconds of each start."""
+    program = (
+        "import sys, ray_app.orchestration.driver; "
+        "heavy = {'deepspeed', 'transformers', 'sentence_transformers', 'torch.distributed.checkpoint'}; "
+        "print(heavy & set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
+
+
 def test_what_uses_a_model_loads_neither_deepspeed_nor_ray() -> None:
     program = (
         "import sys, ray_app.inference.model_source, ray_app.inference.embed_files; "
