@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Run the tests: the quick ones side by side, then those that start Ray and use every core themselves. The second part runs
-# also where the first failed. Arguments are options for pytest.
+# Run the tests: unit and contract tests and those that start interpreters, two side by side; then those that start Ray,
+# three side by side, since much of a run waits. The second part runs also if the first one failed. Arguments are options
+# for pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=0
 
 part() {
-  python -m pytest -q "$@"
+  python -m pytest -q --durations=15 --durations-min=2 "$@"
   local result=$?
   # 5: no test at all. With a filter (-k ...) that is no failure of a part.
   if [ "$result" != 0 ] && ! { [ "$result" = 5 ] && [ "$filtered" = yes ]; }; then failed=1; fi
@@ -14,6 +15,6 @@ part() {
 
 filtered=no
 [ "$#" = 0 ] || filtered=yes
-part tests/unit tests/contract -n 2 "$@"
-part tests/integration --durations=10 "$@"
+part tests/unit tests/contract tests/process -n 2 "$@"
+part tests/integration -n 3 --dist loadfile "$@" # a file's tests share what they train
 exit "$failed"

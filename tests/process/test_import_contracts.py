@@ -32,7 +32,10 @@ PLANTED = {
     "jobs/document/wrong.py": ("import jobs.kube.names\n", "jobs.document is not allowed to import jobs.kube"),
     "jobs/manifests/wrong.py": ("import jobs.kube.api\n", "jobs.manifests.wrong -> jobs.kube.api"),
     "jobs/doctor/wrong.py": ("import jobs.workflows.data\n", "jobs.doctor.wrong -> jobs.workflows.data"),
-    "jobs/controller/wrong.py": ("import ray_app.ray_runtime.cluster\n", "jobs.controller.wrong -> ray_app.ray_runtime"),
+    "jobs/controller/wrong.py": (
+        "import ray_app.ray_runtime.cluster\n",
+        "jobs.controller.wrong -> ray_app.ray_runtime",
+    ),
     "data_io/stray.py": ("", "data_io.stray"),
     "ray_app/stray.py": ("", "ray_app.stray"),
     "jobs/stray.py": ("", "jobs.stray"),
