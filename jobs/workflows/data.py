@@ -131,10 +131,11 @@ def data_statistics(uri: str, s3: S3Options, *, everything: bool, say: Say) -> D
     Lengths are in tokens too where the data set has a tokenizer. Raises DataError or StorageError.
     """
     store = open_store(uri, s3)
+    manifest = load_manifest(store)
     tokenizer = read_tokenizer(store)
     return statistics.dataset_statistics(
         store,
-        load_manifest(store),
+        manifest,
         tokenizer=None if tokenizer is None else tokenizer.for_texts(LONGEST_MEASURED_TOKENS),
         row_groups_per_source=None if everything else ROW_GROUPS_PER_SOURCE,
         progress=say,
