@@ -15,7 +15,7 @@ from data_io.sources.source import FILE_FIELD, Placed, PublicSource, Table
 _ANSWER_SECONDS = 10
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 # Named and not imported: the classes belong to libraries that `datasets` brings or not.
-_NETWORK_LIBRARIES = ("httpx", "httpcore", "requests", "urllib3", "aiohttp", "fsspec")
+_NETWORK_LIBRARIES = ("httpx2", "httpcore2", "httpx", "httpcore", "requests", "urllib3", "aiohttp", "fsspec")
 
 
 def hub_records(source: PublicSource, table: Table, *, revision: str | None) -> Iterator[Placed]:

@@ -206,3 +206,22 @@ def test_an_environment_that_no_store_takes_is_the_users_to_correct(
 
     assert (ended.code, message in ended.stderr) == (code, True), ended.stderr
     assert "not meant to happen" not in ended.stderr
+
+
+def test_a_hub_that_cannot_be_reached_is_not_a_mistake_of_the_program(proxy: Proxy, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps({"query": f"q {n}", "positive": f"p {n}"}) + "\n" for n in range(40)))
+    data, mined = tmp_path / "data", tmp_path / "mined"
+    commands = (
+        f"data prepare files {data} --source pairs:retrieval={pairs} -q",
+        f"data prepare recipe {mined} squad --max-rows 10 -q",
+        f"data mine {data} {mined} --model nobody/nothing -q",
+        "serve nobody/nothing -q",
+    )
+
+    [[prepared, *ended]] = call_bare(commands, proxy.environment, home=tmp_path)
+
+    assert prepared.code == 0, prepared.stderr
+    assert [each.code for each in ended] == [5, 8, 8], ended
+    assert all("hub" in each.stderr and "not meant to happen" not in each.stderr for each in ended), ended
+    assert proxy.asked == {"huggingface.co:443"}
