@@ -26,11 +26,11 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
 from bench.support.report import machine, spread, table, write_result
-from data_io.config import HardNegatives, S3Options
+from data_io.data_spec import HardNegatives, S3Options
 from data_io.loading.fingerprint import Fingerprint
 from data_io.storage.store import Store, open_store
-from ray_app.config import ModelSpec, Qwen3Architecture, TrainSpec
-from ray_app.run_directory.checkpoints import TrainingProgress, list_checkpoints, read_manifest
+from ray_app.job_spec import ModelSpec, Qwen3Architecture, TrainSpec
+from ray_app.run_directory.checkpoint_manifest import TrainingProgress, list_checkpoints, read_manifest
 from tests.support.s3_server import find_server, run_s3_server
 
 SAVED_BY, RESTORED_BY = 2, 3

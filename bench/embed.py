@@ -113,10 +113,10 @@ def _export_models(folder: Path) -> None:
 
     from data_io.curation.tokenizer_training import EOS_TOKEN, train_tokenizer
     from data_io.dataset.tokenizer import LoadedTokenizer
-    from ray_app.config import JobSpec
     from ray_app.export.model_card import CardFacts
     from ray_app.export.model_folder import export_model
     from ray_app.inference.model_source import make_prompts
+    from ray_app.job_spec import JobSpec
     from ray_app.models.loading import build_backbone
 
     for name, (width, layers) in MODELS.items():

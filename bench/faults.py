@@ -17,7 +17,7 @@ from time import perf_counter
 import numpy as np
 
 from bench.support.report import machine, table, write_result
-from data_io.config import HardNegatives, S3Options
+from data_io.data_spec import HardNegatives, S3Options
 from data_io.dataset.manifest import load_manifest
 from data_io.dataset.reader import Reader
 from data_io.dataset.tokenizer import TokenTexts

@@ -5,7 +5,7 @@ from data_io.dataset.tokenizer import TextTokenizer
 from data_io.errors import ConfigError
 from data_io.loading.fingerprint import Fingerprint
 from data_io.loading.order import PLANNER_VERSION, DataOrder, SourceRows
-from ray_app.config import JobSpec
+from ray_app.job_spec import JobSpec
 
 
 def select_sources(manifest: Manifest, spec: JobSpec) -> tuple[SourceEntry, ...]:

@@ -79,7 +79,7 @@ class _NoTokenizer:
 
 def open_loader(place: Place) -> Any:
     """This project's loader as training uses it, but for the tokenizer. The one place that knows its constructors."""
-    from data_io.config import HardNegatives, S3Options
+    from data_io.data_spec import HardNegatives, S3Options
     from data_io.dataset.manifest import load_manifest
     from data_io.dataset.reader import Reader
     from data_io.loading.loader import Loader

@@ -28,7 +28,7 @@ from data_io.loading.loader import LoadedStep, MicroBatch, PartRows
 from data_io.loading.order import Part, Slot, Step
 from data_io.task import Kind, format_query
 from jobs.document.demo import demo_document
-from ray_app.config import ModelSpec, Qwen3Architecture, TrainSpec
+from ray_app.job_spec import ModelSpec, Qwen3Architecture, TrainSpec
 from ray_app.models.embedder import Embedder
 from ray_app.models.loading import build_backbone
 from ray_app.models.packing import PackedBatch, pack

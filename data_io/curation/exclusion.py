@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_io.config import S3Options
 from data_io.curation.held_out import SplitCounts
+from data_io.data_spec import S3Options
 from data_io.dataset.evaluation_sets import RetrievalSet, load_evaluation
 from data_io.dataset.manifest import MANIFEST_KEY, load_manifest
 from data_io.dataset.rows import Row

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_io.config import S3Options
 from data_io.curation.exclusion import benchmark_texts
+from data_io.data_spec import S3Options
 from data_io.dataset.evaluation_sets import RetrievalSet, StsSet, load_evaluation
 from data_io.dataset.manifest import Manifest
 from data_io.errors import DataError

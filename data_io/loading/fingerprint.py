@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
-from data_io.config import HardNegatives
+from data_io.data_spec import HardNegatives
 
 
 class Fingerprint(BaseModel):

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_io.config import HardNegatives
+from data_io.data_spec import HardNegatives
 from data_io.dataset.manifest import SourceEntry
 from data_io.dataset.schema import negative_columns
 from data_io.dataset.tokenizer import TextTokenizer, TokenTexts

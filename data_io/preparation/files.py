@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 
-from data_io.config import S3Options
 from data_io.curation.exclusion import ExcludedTexts, read_excluded, say_excluded, without_excluded
 from data_io.curation.held_out import HeldOut, SplitCounts, no_rows, retrieval_set, training_rows
 from data_io.curation.lexical_negatives import mine_negatives
 from data_io.curation.tokenizer_training import save_tokenizer, train_tokenizer
+from data_io.data_spec import S3Options
 from data_io.dataset.evaluation_sets import RetrievalSet, StsSet
 from data_io.dataset.manifest import Manifest, SourceInfo
 from data_io.dataset.provenance import remove_recorded_files
@@ -24,14 +24,7 @@ from data_io.dataset.writer import publish, write_dataset
 from data_io.errors import ConfigError, DataError
 from data_io.preparation.attempt import Attempt, Resources
 from data_io.preparation.external_sort import SourceParts, write_sources
-from data_io.preparation.inputs import (
-    FileInput,
-    OpenedSource,
-    check_inputs,
-    is_large,
-    open_source,
-    read_scored_set,
-)
+from data_io.preparation.inputs import FileInput, OpenedSource, check_inputs, is_large, open_source, read_scored_set
 from data_io.preparation.scan import ScannedSource, ScanTask, scan
 from data_io.storage.resumable import Work
 from data_io.storage.store import Store

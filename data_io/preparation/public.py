@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from data_io.config import S3Options
 from data_io.curation.exclusion import ExcludedTexts, read_excluded, say_excluded, without_excluded
 from data_io.curation.held_out import SplitCounts
+from data_io.data_spec import S3Options
 from data_io.dataset.manifest import Manifest, SourceInfo
 from data_io.dataset.provenance import remove_recorded_files
 from data_io.dataset.rows import Row

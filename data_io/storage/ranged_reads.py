@@ -1,6 +1,7 @@
 """Ranged GETs for a reader: so many at a time, repeated where they fail, asked twice where an answer is late.
 
-This is the only place where a read is repeated: the store's own retries are off for these requests. So each one is
+Retries of these requests are here alone: the store's own are off for them. (The store, `data_io/storage/store.py`,
+retries whole objects; `data_io/dataset/reader.py` reads a page with a wrong checksum once more.) So each one is
 counted, a request has one deadline (store.REQUEST_SECONDS) and all attempts at it one budget of time
 (`Store.patience_seconds`), with full jitter between them (Brooker, "Exponential backoff and jitter", AWS, 2015).
 

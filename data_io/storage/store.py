@@ -21,7 +21,7 @@ from obstore.exceptions import BaseError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.errors import F2LLMError, NotFoundInStore, StorageError
 from data_io.storage.address import (
     allow_http,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.document import costs_of, plan_of
 from jobs.cli.options import Debug, Json, Quiet, Set, print_json
 from jobs.cli.output.text import aligned, say, say_nothing
+from jobs.cli.plan import costs_of, plan_of
 from jobs.extras import needs
 from jobs.formatting import short_number
 

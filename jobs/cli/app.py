@@ -10,14 +10,29 @@ import typer
 from typer.core import TyperGroup
 
 from data_io.errors import F2LLMError
-from jobs.cli import ablate, classify, document, embed, evaluate, merge, run, search, serve
-from jobs.cli import cluster as text_clusters
-from jobs.cli import doctor as machine
-from jobs.cli import kubernetes as cluster
-from jobs.cli import run_directory as runs
-from jobs.cli import runs as overview
+from jobs.cli import (
+    ablate,
+    classify,
+    cluster,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    kubernetes,
+    merge,
+    plan,
+    report,
+    run,
+    runs,
+    schema,
+    search,
+    serve,
+    status,
+    validate,
+)
 from jobs.cli.data import app as data
-from jobs.cli.output.errors import report_error, stopped
+from jobs.cli.output.error_report import report_error, stopped
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -77,38 +92,38 @@ def _root(
     pass
 
 
-app.command("demo")(run.demo)
+app.command("demo")(demo.demo)
 app.command("run")(run.run)
-app.command("validate")(document.validate)
-app.command("plan")(document.plan)
-app.command("schema")(document.schema)
+app.command("validate")(validate.validate)
+app.command("plan")(plan.plan)
+app.command("schema")(schema.schema)
 app.add_typer(data.app, name="data")
-app.command("status")(runs.status)
+app.command("status")(status.status)
 app.command("evaluate")(evaluate.evaluate)
 app.command("embed")(embed.embed)
 app.command("ablate")(ablate.ablate)
 app.command("serve")(serve.serve)
 app.command("index")(search.index)
 app.command("search")(search.search)
-app.command("cluster")(text_clusters.cluster)
+app.command("cluster")(cluster.cluster)
 app.add_typer(classify.app, name="classify")
-app.command("export")(runs.export)
+app.command("export")(export.export)
 app.command("merge")(merge.merge)
-app.command("report")(runs.report)
-app.command("runs")(overview.runs)
-app.command("submit")(cluster.submit)
-app.command("list")(cluster.list_jobs)
-app.command("watch")(cluster.watch)
-app.command("describe")(cluster.describe)
-app.command("logs")(cluster.logs)
-app.command("scale")(cluster.scale)
-app.command("suspend")(cluster.suspend)
-app.command("resume")(cluster.resume)
-app.command("delete")(cluster.delete)
-app.command("render")(cluster.render)
-app.command("dashboard")(cluster.dashboard)
-app.command("doctor")(machine.doctor)
-app.command("version")(machine.version)
+app.command("report")(report.report)
+app.command("runs")(runs.runs)
+app.command("submit")(kubernetes.submit)
+app.command("list")(kubernetes.list_jobs)
+app.command("watch")(kubernetes.watch)
+app.command("describe")(kubernetes.describe)
+app.command("logs")(kubernetes.logs)
+app.command("scale")(kubernetes.scale)
+app.command("suspend")(kubernetes.suspend)
+app.command("resume")(kubernetes.resume)
+app.command("delete")(kubernetes.delete)
+app.command("render")(kubernetes.render)
+app.command("dashboard")(kubernetes.dashboard)
+app.command("doctor")(doctor.doctor)
+app.command("version")(doctor.version)
 
 
 def call(arguments: Sequence[str]) -> int:

@@ -29,7 +29,7 @@ from jobs.extras import needs
 
 if TYPE_CHECKING:
     from applications.classify import Predicted, ProbeManifest
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
 
 app = typer.Typer(
     help="Label texts, by a linear probe trained on labeled ones.", no_args_is_help=True, rich_markup_mode=None

@@ -29,7 +29,7 @@ from jobs.extras import needs
 
 if TYPE_CHECKING:
     from applications.cluster import Clusters
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
 
 
 @takes(s3_options)

@@ -9,7 +9,7 @@ from jobs.cli.options import ClusterOptions, Debug, Json, print_json, s3_options
 from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
     from jobs.doctor.check import Check
 
 _LIBRARIES = ("torch", "ray", "deepspeed", "transformers", "sentence-transformers", "pyarrow", "obstore", "flash-attn")

@@ -26,7 +26,7 @@ from jobs.formatting import duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
     from ray_app.inference.embed_files import Embedded, EmbeddingProgress
 
 

@@ -12,7 +12,7 @@ from jobs.extras import needs
 from jobs.formatting import duration
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
     from ray_app.evaluation.tasks import TaskProgress
     from ray_app.run_directory.evaluation_report import EvaluationReport
     from ray_app.run_directory.task_report import Category, TaskReport, TaskScore

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from jobs.cli.output.errors import stopped
+from jobs.cli.output.error_report import stopped
 
 READER_GONE = 128 + signal.SIGPIPE
 """The exit code of a command whose output nobody reads to its end, as of `f2llm schema | head -c 1`."""

@@ -11,7 +11,7 @@ import typer
 from jobs.errors import UsageError
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
 
 Value = TypeVar("Value")
 Own = ParamSpec("Own")
@@ -162,7 +162,7 @@ def s3_options(
     allow_http: Annotated[bool, typer.Option("--allow-http", help="Allow an S3 service without TLS.")] = False,
 ) -> "S3Options":
     """The S3 options of commands that have no document to take them from."""
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
 
     return S3Options(endpoint_url=endpoint_url, region=region, allow_http=allow_http)
 

@@ -1,20 +1,18 @@
-"""`f2llm run` and `f2llm demo`: train here, on an embedded Ray."""
+"""`f2llm run`: train here, on an embedded Ray or the cluster of RAY_ADDRESS."""
 
 import sys
 from contextlib import suppress
-from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from data_io.errors import F2LLMError, StorageError
-from jobs.cli.document import plan_of, print_plan
 from jobs.cli.options import Debug, JobPath, Json, Quiet, Set, Steps, Workers, print_json, workers_override
 from jobs.cli.output import summary as failure_text
 from jobs.cli.output.progress import progress
 from jobs.cli.output.summary import print_summary, summary, time_split
-from jobs.cli.output.text import say, say_nothing
+from jobs.cli.output.text import say
+from jobs.cli.plan import plan_of, print_plan
 from jobs.extras import needs
 from jobs.kube.driver_reporter import driver_reporting
 
@@ -55,46 +53,10 @@ def run(
             print_plan(answer)
             print("dry run: nothing was started")
         return
-    _train(document, stops=[steps], quiet=quiet, json=json, data_seconds=None)
+    train_document(document, stops=[steps], quiet=quiet, json=json, data_seconds=None)
 
 
-def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Folder for the run (demo) and its data set (data).")] = Path(
-        "runs"
-    ),
-    workers: Workers = None,
-    steps: Steps = None,
-    set_: Set = None,
-    quiet: Quiet = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Train a small model here, in minutes and offline.
-
-    It learns from the documentation on this machine and is measured beside BM25. Halfway the workers are ended and new
-    ones go on from the checkpoint. Leaves the run in DIR/demo, the data set in DIR/data, the document in
-    DIR/demo/job.yaml.
-    """
-    from jobs.document.demo import demo_job
-
-    with needs("data"):
-        from jobs.workflows.data import prepare_documentation
-    with needs("data"):
-        from jobs.workflows.runs import read_frozen_document
-    document = demo_job(directory, overrides=[*(set_ or ()), *workers_override(workers)])
-    started = monotonic()
-    tell = say_nothing if quiet else say
-    prepare_documentation(document.spec.data.uri, document.spec.storage.s3, say=tell)
-    data_seconds = monotonic() - started
-    stops = [steps]
-    if steps is None and not read_frozen_document(document.run_uri, document.spec.storage.s3):
-        total = plan_of(document).total_steps
-        stops = [total // 2, None]
-        tell(f"training to step {total // 2} of {total}, then with new workers from its checkpoint, as after a crash")
-    _train(document, stops=stops, quiet=quiet, json=json, data_seconds=data_seconds)
-
-
-def _train(
+def train_document(
     document: "EmbeddingJob", *, stops: list[int | None], quiet: bool, json: bool, data_seconds: float | None
 ) -> None:
     """Run to each stop in turn (None is the end), every time as a new start would."""

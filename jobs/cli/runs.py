@@ -11,7 +11,7 @@ from jobs.cli.output.text import aligned
 from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
     from jobs.document.job import EmbeddingJob
     from ray_app.reporting.runs_table import RunFigures
 

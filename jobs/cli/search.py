@@ -31,7 +31,7 @@ from jobs.extras import needs
 if TYPE_CHECKING:
     from applications.index import Built
     from applications.search import Hit
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
 
 IndexUri = Annotated[
     str, typer.Argument(metavar="INDEX", help="The index: a folder or s3://bucket/prefix.", show_default=False)

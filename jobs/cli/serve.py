@@ -11,7 +11,7 @@ from jobs.errors import UsageError
 from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
 
 
 @takes(s3_options)

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, RequestStop
-from jobs.controller.outcome import Outcome, Result, check_heartbeat, outcome_of
+from jobs.controller.driver_heartbeat import check_heartbeat
+from jobs.controller.outcome import Outcome, Result, outcome_of
 from jobs.controller.scaling import scale
 from jobs.controller.status import observe, sentence, time_of, time_text, with_conditions
 from jobs.document.job import EmbeddingJob

@@ -1,13 +1,9 @@
-"""How an attempt ended, and whether its driver is alive."""
+"""How an attempt ended."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import Enum
 
-from jobs.controller.status import time_of, time_text
 from jobs.kube.observed import Observed
-from jobs.kube.status import JobStatus
-from jobs.manifests.operator_config import OperatorConfig
 from ray_app.run_directory.status import Phase
 
 
@@ -94,26 +90,3 @@ def _from_kuberay(observed: Observed) -> Outcome:
 def _failed(reason: str, message: str) -> Outcome:
     remedy = "see `f2llm logs` and `kubectl get events`; the next attempt goes on from the last checkpoint"
     return Outcome(Result.FAILED, _INFRASTRUCTURE, reason, message, remedy, retryable=True)
-
-
-HEARTBEAT_GRACE = timedelta(minutes=1)
-"""Between a missed heartbeat and the end of the attempt. After an outage of the API server, the driver reports again
-within this time: it tries every ten seconds.
-"""
-
-
-def check_heartbeat(
-    status: JobStatus, observed: Observed, config: OperatorConfig, *, now: datetime
-) -> tuple[JobStatus, float | None]:
-    """`status` with `heartbeat_missed_since`, and the seconds until the next consequence of a missing heartbeat.
-
-    0 means that the driver is given up, None that it has not reported yet, or has no pod to report from.
-    """
-    if observed.driver_report is None or observed.waits_for_quota:
-        return status.model_copy(update={"heartbeat_missed_since": None}), None
-    left = observed.driver_report.reported_at + timedelta(seconds=config.driver_heartbeat_timeout_seconds) - now
-    if left > timedelta(0):
-        return status.model_copy(update={"heartbeat_missed_since": None}), left.total_seconds()
-    status = status.model_copy(update={"heartbeat_missed_since": status.heartbeat_missed_since or time_text(now)})
-    left = time_of(status.heartbeat_missed_since or "") + HEARTBEAT_GRACE - now
-    return status, max(0.0, left.total_seconds())

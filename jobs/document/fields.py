@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from jobs.document.cluster import MOUNT_PATTERN, NAME_PATTERN, QUANTITY_PATTERN
-from ray_app.config import EVERY_PATTERN
+from ray_app.job_spec import EVERY_PATTERN
 
 JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _PATTERN_WORDS = {

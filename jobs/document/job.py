@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from data_io.config import Section
+from data_io.data_spec import Section
 from data_io.storage.address import check_endpoint, parse_uri, without_credentials
 from jobs.document.cluster import NAME_PATTERN, ClusterSpec
 from jobs.document.fields import JOB_NAME_PATTERN, DocumentField, fields_of
@@ -21,7 +21,7 @@ from jobs.document.presets import PresetName, merged, preset_values
 from jobs.document.validation import close_names, raise_problems, translate
 from jobs.document.yaml12 import HOLDS, RawDocument, read_json, read_value, read_yaml, write_yaml
 from jobs.errors import ConfigError, UsageError
-from ray_app.config import JobSpec
+from ray_app.job_spec import JobSpec
 
 API_VERSION = "f2llm.dev/v1alpha1"
 MAX_NAME_LENGTH = 40

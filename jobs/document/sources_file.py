@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from data_io.config import Section
+from data_io.data_spec import Section
 from data_io.storage.address import without_credentials
 from data_io.task import Kind
 from jobs.document.fields import fields_of

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from data_io.config import S3Options, Section
+from data_io.data_spec import S3Options, Section
 from jobs.document.diff import compare, value_text
 from jobs.document.fields import JOB_NAME_PATTERN, DocumentField, fields_of
 from jobs.document.job import MAX_NAME_LENGTH, EmbeddingJob, apply_overrides, parse_document, read_document, set_field

@@ -25,7 +25,7 @@ from jobs.manifests.pods import (
     ray_cpus,
     worker_template,
 )
-from ray_app.config import EVALUATION_RESOURCE
+from ray_app.job_spec import EVALUATION_RESOURCE
 from ray_app.structured_log import LogFormat
 
 

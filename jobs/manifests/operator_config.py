@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from data_io.config import Section
+from data_io.data_spec import Section
 from jobs.document.cluster import ClusterSpec, PodSettings, Toleration
 from jobs.document.validation import first_problem
 from jobs.document.yaml12 import read_yaml

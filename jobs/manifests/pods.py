@@ -22,7 +22,7 @@ from jobs.kube.names import (
     progress_name,
 )
 from jobs.manifests.operator_config import OperatorConfig, Profile
-from ray_app.config import WorkersSpec
+from ray_app.job_spec import WorkersSpec
 from ray_app.structured_log import FORMAT_VARIABLE
 
 DOCUMENT_FOLDER = "/etc/f2llm"

@@ -10,7 +10,7 @@ from jobs.kube.names import NODE_TYPE_LABEL, SERVICE_LABEL
 from jobs.manifests.objects import METRICS_PORT, namespaced, network_policy, ray_cluster
 from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.pods import Pods, cpu_quantity, keep_from_kubernetes, pod_template, ray_cpus, worker_resources
-from ray_app.config import WorkersSpec
+from ray_app.job_spec import WorkersSpec
 from ray_app.serving.settings import PORT, ServeSettings
 
 

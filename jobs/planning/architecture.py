@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ray_app.config import ModelSpec
+from ray_app.job_spec import ModelSpec
 
 
 @dataclass(frozen=True)

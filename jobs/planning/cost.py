@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from data_io.config import Section
+from data_io.data_spec import Section
 from jobs.document.job import read_document
 from jobs.document.validation import first_problem
 from jobs.errors import ConfigError

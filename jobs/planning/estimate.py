@@ -12,7 +12,7 @@ from data_io.task import Kind
 from jobs.errors import ConfigError
 from jobs.planning.architecture import ASSUMED_VOCABULARY, Architecture
 from ray_app.checkpointing.interval import ASSUMED_SECONDS_BETWEEN_FAILURES, best_interval
-from ray_app.config import JobSpec, too_wide
+from ray_app.job_spec import JobSpec, too_wide
 
 GIB = 2**30
 # DeepSpeed's default reduce_bucket_size, in elements.

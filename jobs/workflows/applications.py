@@ -11,7 +11,7 @@ from applications.grouping import GroupMethod
 from applications.index import Built, build_index
 from applications.index_files import IndexManifest, VectorKind
 from applications.search import Hit, Method, open_index
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.execution import Executor, Say, in_process
 from data_io.storage.store import open_store
 from jobs.errors import ConfigError

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.dataset.manifest import Manifest, load_manifest
 from data_io.dataset.spill import MEMORY_BYTES
 from data_io.dataset.tokenizer import own_tokenizer, read_tokenizer

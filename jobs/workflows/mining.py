@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.storage.store import open_store
 from jobs.errors import ConfigError
 from ray_app.mining.job import MiningOptions, mine_dataset

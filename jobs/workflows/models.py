@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.errors import NotFoundInStore
 from data_io.execution import Say
 from data_io.storage.folder_copy import upload_folder
@@ -19,7 +19,6 @@ from jobs.errors import ConfigError, UsageError
 from jobs.workflows.processes import task_executor
 from jobs.workflows.runs import find_document
 from ray_app.checkpointing.weights import OnBytes
-from ray_app.config import EvaluationSpec, JobSpec
 from ray_app.evaluation import tasks as task_evaluation
 from ray_app.export import merge as merging
 from ray_app.export import run as exporting
@@ -28,6 +27,7 @@ from ray_app.inference.embed_files import Embedded, OnEmbedding, embed_texts
 from ray_app.inference.embed_shard import Precision
 from ray_app.inference.encoder import Cut
 from ray_app.inference.model_source import EmbeddingModel, find_exported, initial_model
+from ray_app.job_spec import EvaluationSpec, JobSpec
 from ray_app.orchestration import stages
 from ray_app.run_directory.evaluation_report import EvaluationReport
 from ray_app.run_directory.task_report import RESULTS, TaskReport

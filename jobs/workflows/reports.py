@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.errors import NotFoundInStore
 from data_io.inspection.statistics import DatasetStatistics
 from data_io.storage.store import open_store

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.errors import NotFoundInStore
 from data_io.storage.store import open_store
 from jobs.document.job import EmbeddingJob, apply_overrides, parse_document

@@ -36,7 +36,7 @@ from data_io.loading.fingerprint import Fingerprint
 from data_io.storage.store import Store
 from ray_app.checkpointing.dcp_storage import StoreReader, StoreWriter
 from ray_app.errors import CheckpointDamaged, CheckpointError
-from ray_app.run_directory.checkpoints import (
+from ray_app.run_directory.checkpoint_manifest import (
     FOLDER,
     MANIFEST_FILE,
     CheckpointManifest,

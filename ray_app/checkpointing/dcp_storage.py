@@ -30,7 +30,7 @@ from data_io.storage.errors import ObjectTooShort
 from data_io.storage.ranged_reads import split_runs
 from data_io.storage.store import Store
 from ray_app.errors import CheckpointDamaged, CheckpointError
-from ray_app.run_directory.checkpoints import CheckpointFile, CheckpointItem
+from ray_app.run_directory.checkpoint_manifest import CheckpointFile, CheckpointItem
 
 # torch's own checksums took as long as all the rest of a save, and the manifest has one of the same bytes.
 torch.serialization.set_crc32_options(compute_crc32=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 from time import monotonic
 
-from ray_app.config import CheckpointSpec
+from ray_app.job_spec import CheckpointSpec
 from ray_app.run_directory.status import Reason, RunStatus
 
 ASSUMED_SECONDS_BETWEEN_FAILURES = 86_400.0

@@ -18,7 +18,7 @@ from torch import Tensor
 from data_io.storage.store import Store
 from ray_app.checkpointing.checkpoint import StoredWeights
 from ray_app.errors import CheckpointError, ModelError
-from ray_app.run_directory.checkpoints import CheckpointName
+from ray_app.run_directory.checkpoint_manifest import CheckpointName
 
 Shapes = Mapping[str, tuple[int, ...]]
 # (bytes of fp32 that are done, of how many)

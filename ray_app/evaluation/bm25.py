@@ -1,4 +1,4 @@
-"""BM25: beside a model's figure in an evaluation, and beside its vectors in an index. The one door to bm25s."""
+"""BM25: the baseline of an evaluation, and the word search of an index."""
 
 import logging
 from collections.abc import Iterator, Sequence

@@ -16,10 +16,10 @@ from data_io.dataset.evaluation_sets import RetrievalSet, StsSet, load_evaluatio
 from data_io.dataset.manifest import Manifest
 from data_io.errors import DataError
 from data_io.storage.store import Store
-from ray_app.config import EvaluationSpec
 from ray_app.errors import ModelError
 from ray_app.evaluation.bm25 import bm25_rankings
 from ray_app.evaluation.ranking_metrics import ndcg_at_k, recall_at_k, spearman, top_k, trec_order
+from ray_app.job_spec import EvaluationSpec
 from ray_app.run_directory.evaluation_report import (
     EvaluationReport,
     QueryExample,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data_io.execution import Say
 from data_io.storage.store import Store, open_store
-from ray_app.config import JobSpec
 from ray_app.inference.model_source import EmbeddingModel, find_exported, initial_model, open_encoder
+from ray_app.job_spec import JobSpec
 from ray_app.run_directory.directory import append_event
 from ray_app.run_directory.task_report import RESULTS, TaskReport, TaskScore
 

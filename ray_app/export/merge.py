@@ -20,7 +20,6 @@ from data_io.errors import ConfigError
 from data_io.storage.folder_copy import local_copy, read_json, upload_folder
 from data_io.storage.store import Store
 from ray_app.checkpointing.weights import AveragedWeights, FolderWeights, OnBytes, WeightedModel
-from ray_app.config import EvaluationSpec, JobSpec
 from ray_app.errors import CheckpointError, ModelError
 from ray_app.evaluation.held_out import evaluate
 from ray_app.export.model_card import AveragedPart, CardFacts, render_merged_card
@@ -28,7 +27,8 @@ from ray_app.export.model_folder import rewrite_card, write_weights
 from ray_app.export.run import export_run, step_text
 from ray_app.inference.encoder import load_encoder
 from ray_app.inference.model_source import model_folder
-from ray_app.run_directory.checkpoints import CheckpointName, list_checkpoints
+from ray_app.job_spec import EvaluationSpec, JobSpec
+from ray_app.run_directory.checkpoint_manifest import CheckpointName, list_checkpoints
 from ray_app.run_directory.evaluation_report import EvaluationReport
 
 Say = Callable[[str], None]

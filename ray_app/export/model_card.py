@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_io.storage.folder_copy import read_json
 from data_io.task import Kind
-from ray_app.config import JobSpec, TrainSpec
+from ray_app.job_spec import JobSpec, TrainSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport, RetrievalResult, StsResult
 from ray_app.run_directory.task_report import TaskReport, TaskScore
 

@@ -9,14 +9,14 @@ import torch
 from data_io.dataset.manifest import Manifest, load_manifest
 from data_io.storage.store import Store
 from ray_app.checkpointing.weights import AveragedWeights, CheckpointWeights, OnBytes, WeightedModel
-from ray_app.config import JobSpec
 from ray_app.data_order import make_order, select_sources
 from ray_app.errors import CheckpointError
 from ray_app.export.model_card import AveragedPart, CardFacts, CardSource
 from ray_app.export.model_folder import export_model
 from ray_app.inference.model_source import model_prompts
+from ray_app.job_spec import JobSpec
 from ray_app.models.loading import DTYPES, load_tokenizer, outline_backbone
-from ray_app.run_directory.checkpoints import FOLDER, CheckpointName, list_checkpoints
+from ray_app.run_directory.checkpoint_manifest import FOLDER, CheckpointName, list_checkpoints
 from ray_app.run_directory.evaluation_report import read_evaluation
 
 

@@ -15,9 +15,9 @@ from data_io.dataset.tokenizer import TextTokenizer, TokenTexts
 from data_io.storage.folder_copy import read_json
 from data_io.storage.store import Store
 from data_io.task import format_query
-from ray_app.config import JobSpec
 from ray_app.errors import ModelError
 from ray_app.inference.sentence_transformer import SentenceModel, SentenceTokenizer
+from ray_app.job_spec import JobSpec
 from ray_app.models.attention import attention_of, best_attention
 from ray_app.models.embedder import Embedder
 from ray_app.models.loading import DTYPES, build_backbone, load_pretrained, load_tokenizer

@@ -14,11 +14,11 @@ from data_io.dataset.manifest import Manifest, load_manifest
 from data_io.storage.folder_copy import FILES_KEY, local_copy, uploaded_files
 from data_io.storage.store import Store
 from data_io.task import format_query
-from ray_app.config import JobSpec
 from ray_app.data_order import select_sources
 from ray_app.errors import ModelError
 from ray_app.inference.encoder import Cut, Encoder, initial_encoder, load_encoder
 from ray_app.inference.sentence_transformer import SentenceModel, is_of_ours
+from ray_app.job_spec import JobSpec
 from ray_app.models.loading import load_tokenizer
 
 _CONFIGURATION = "config_sentence_transformers.json"

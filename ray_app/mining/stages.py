@@ -11,15 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_io.dataset.schema import text_key
-from data_io.storage.chunk_files import (
-    Fetch,
-    Mark,
-    array_chunk,
-    read_tables,
-    table_chunks,
-    write_mark,
-    write_part,
-)
+from data_io.storage.chunk_files import Fetch, Mark, array_chunk, read_tables, table_chunks, write_mark, write_part
 from data_io.storage.store import Store
 from ray_app.inference.model_source import NamedModel, open_named
 from ray_app.mining.inputs import RowRange, SourceRow, merge_documents, merge_rows, scan

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from ray_app.config import ModelSpec
 from ray_app.errors import ModelError
+from ray_app.job_spec import ModelSpec
 from ray_app.models.packing import Layout, PackedBatch, block_causal_mask
 
 Attention = Literal["flash_attention_2", "varlen", "sdpa"]

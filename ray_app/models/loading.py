@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, Qwen3Config, Qwen
 
 from data_io.dataset.tokenizer import LoadedTokenizer, own_tokenizer
 from data_io.storage.store import Store
-from ray_app.config import ModelSpec
 from ray_app.errors import ModelError
+from ray_app.job_spec import ModelSpec
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 """The type of the weights under each train.precision."""

@@ -13,7 +13,7 @@ import ray
 
 from data_io.errors import F2LLMError, StorageError
 from data_io.storage.store import Store
-from ray_app.config import JobSpec
+from ray_app.job_spec import JobSpec
 from ray_app.ray_runtime.failures import classify_error
 from ray_app.reporting.run_report import write_report
 from ray_app.run_directory.directory import append_event, read_status, write_status

@@ -1,12 +1,9 @@
-"""Ray Train's hooks for the ends of workers: failures by rank, SIGTERM, and the end in order to regroup."""
+"""Ray Train's hooks for the ends of workers: failures by rank, and the end in order to regroup."""
 
-import signal
-import threading
-from types import FrameType
 from typing import Any
 
 from ray_app.ray_runtime.failures import classify_error
-from ray_app.ray_runtime.private_api import WorkerCallback, WorkerGroupCallback
+from ray_app.ray_runtime.private_api import WorkerGroupCallback
 from ray_app.run_directory.exit_record import Failure
 
 
@@ -36,26 +33,3 @@ class FailureWatch(WorkerGroupCallback):  # type: ignore[misc]
         }
         if failures:
             self._monitor.workers_failed.remote(failures)
-
-
-class PreemptionNotice(WorkerCallback):  # type: ignore[misc]
-    """Runs in every worker: one that is told to end, by SIGTERM, leaves behind a checkpoint and not within a step.
-
-    Ray itself would end the process at once; only a main thread may say otherwise. The signal is heard when that thread
-    next runs Python: Ray Train asks it for its state every second.
-    """
-
-    def after_init_train_context(self) -> None:
-        signal.signal(signal.SIGTERM, _hear)
-
-
-_told = threading.Event()
-
-
-def sigterm_received() -> bool:
-    """Whether this process has had a SIGTERM."""
-    return _told.is_set()
-
-
-def _hear(_: int, __: FrameType | None) -> None:
-    _told.set()

@@ -16,12 +16,12 @@ import torch
 from data_io.dataset.manifest import load_manifest
 from data_io.storage.folder_copy import upload_folder
 from data_io.storage.store import Store
-from ray_app.config import JobSpec
 from ray_app.evaluation.held_out import evaluate
 from ray_app.export.model_folder import end_replacing, put_in_place, rewrite_card
 from ray_app.export.run import export_run
 from ray_app.inference.encoder import load_encoder
-from ray_app.run_directory.checkpoints import CheckpointName, list_checkpoints
+from ray_app.job_spec import JobSpec
+from ray_app.run_directory.checkpoint_manifest import CheckpointName, list_checkpoints
 from ray_app.run_directory.directory import LineLog
 from ray_app.run_directory.evaluation_curve import CURVE, MeasuredCheckpoint, best_of, read_curve
 

@@ -15,7 +15,7 @@ from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - before Ray
 import ray
 
 from data_io.storage.store import Store
-from ray_app.config import EVALUATION_RESOURCE, JobSpec
+from ray_app.job_spec import EVALUATION_RESOURCE, JobSpec
 from ray_app.ray_runtime.failures import classify_error
 from ray_app.run_directory.directory import append_event
 from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve, scores_of

@@ -23,8 +23,8 @@ from data_io.dataset.tokenizer import own_tokenizer
 from data_io.errors import ConfigError
 from data_io.storage.probe import probe_store
 from data_io.storage.store import Store, open_store
-from ray_app.config import JobSpec
 from ray_app.data_order import make_order, select_sources
+from ray_app.job_spec import JobSpec
 from ray_app.orchestration.active_run import ActiveRun
 from ray_app.orchestration.checkpoint_evaluator import CheckpointEvaluator
 from ray_app.orchestration.monitor import Monitor
@@ -51,7 +51,7 @@ from ray_app.orchestration.worker import Task, WorkerConfig, run_task
 from ray_app.ray_runtime.environment import EMBEDDED, check_gpus
 from ray_app.ray_runtime.failures import classify_error
 from ray_app.reporting.run_record import save_data_facts
-from ray_app.run_directory.checkpoints import trained_steps
+from ray_app.run_directory.checkpoint_manifest import trained_steps
 from ray_app.run_directory.directory import BEFORE, claim, read_status
 from ray_app.run_directory.driver_lease import DriverLease
 from ray_app.run_directory.exit_record import EXIT

@@ -12,12 +12,12 @@ import torch
 from data_io.dataset.manifest import load_manifest
 from data_io.storage.folder_copy import local_copy, upload_folder
 from data_io.storage.store import Store
-from ray_app.config import JobSpec
 from ray_app.evaluation.held_out import evaluate
 from ray_app.evaluation.job_tasks import measure_before, measure_exported
 from ray_app.export.model_folder import rewrite_card
 from ray_app.export.run import export_run
 from ray_app.inference.encoder import Encoder, initial_encoder, load_encoder
+from ray_app.job_spec import JobSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport, Moment
 
 Say = Callable[[str], None]

@@ -8,8 +8,9 @@ import ray_app.ray_runtime.environment  # noqa: F401 # isort: skip - before Ray,
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from ray_app.config import JobSpec, WorkersSpec
-from ray_app.orchestration.callbacks import FailureWatch, PreemptionNotice
+from ray_app.job_spec import JobSpec, WorkersSpec
+from ray_app.orchestration.callbacks import FailureWatch
+from ray_app.orchestration.preemption import PreemptionNotice
 from ray_app.orchestration.prestart import MARK
 from ray_app.orchestration.resize import CheckpointBeforeResize, CountAvailableWorkers, useful_workers
 from ray_app.orchestration.worker import COLLECTIVE_TIMEOUT, WorkerConfig, train_worker

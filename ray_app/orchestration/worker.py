@@ -14,10 +14,11 @@ import ray.train
 import torch
 
 from data_io.storage.store import Store
-from ray_app.config import JobSpec
-from ray_app.orchestration.callbacks import Regrouping, sigterm_received
+from ray_app.job_spec import JobSpec
+from ray_app.orchestration.callbacks import Regrouping
 from ray_app.orchestration.hang_detector import Order
 from ray_app.orchestration.monitor import Welcome
+from ray_app.orchestration.preemption import sigterm_received
 from ray_app.orchestration.prestart import ask_for_spares, worker_environment
 from ray_app.ray_runtime.failures import classify_error
 from ray_app.ray_runtime.private_api import is_preempted

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from data_io.errors import NotFoundInStore
 from data_io.storage.store import Store
 from ray_app.errors import RunConflict
-from ray_app.run_directory.checkpoints import list_checkpoints
+from ray_app.run_directory.checkpoint_manifest import list_checkpoints
 from ray_app.run_directory.driver_lease import LEASE
 from ray_app.run_directory.status import RunStatus
 

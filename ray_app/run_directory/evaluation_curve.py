@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_io.storage.store import Store
-from ray_app.run_directory.checkpoints import CheckpointName
+from ray_app.run_directory.checkpoint_manifest import CheckpointName
 from ray_app.run_directory.directory import read_text
 
 CURVE = "evaluation/checkpoints.jsonl"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from data_io.config import S3Options, Section
+from data_io.data_spec import S3Options, Section
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PORT = 8000

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from data_io.loading.loader import LoadedStep, MicroBatch, PartRows
 from data_io.task import Kind
-from ray_app.config import TrainSpec
+from ray_app.job_spec import TrainSpec
 from ray_app.models.packing import PackedBatch, pack
 from ray_app.training.losses import (
     distillation_loss,

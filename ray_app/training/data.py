@@ -11,8 +11,8 @@ from data_io.loading.loader import Loader
 from data_io.loading.order import DataOrder
 from data_io.storage.node_cache import NodeCache
 from data_io.storage.store import Store
-from ray_app.config import JobSpec
 from ray_app.data_order import fingerprint_of, make_order, select_sources
+from ray_app.job_spec import JobSpec
 from ray_app.models.loading import load_tokenizer
 
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ray_app.checkpointing.checkpoint import STATES, Fragment
-from ray_app.config import TrainSpec
+from ray_app.job_spec import TrainSpec
 from ray_app.models.embedder import Embedder
 from ray_app.models.packing import PackedBatch
 

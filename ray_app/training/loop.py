@@ -17,12 +17,12 @@ import torch.distributed as dist
 from data_io.loading.loader import LoadedStep
 from data_io.storage.store import Store
 from ray_app.checkpointing.checkpoint import CheckpointSaver, Restored, restore
-from ray_app.config import JobSpec
+from ray_app.job_spec import JobSpec
 from ray_app.models.attention import attention_of
 from ray_app.models.embedder import Embedder
 from ray_app.models.loading import DTYPES, build_backbone
 from ray_app.run_directory.attempts import list_attempts
-from ray_app.run_directory.checkpoints import TrainingProgress, list_checkpoints
+from ray_app.run_directory.checkpoint_manifest import TrainingProgress, list_checkpoints
 from ray_app.run_directory.directory import read_status
 from ray_app.training.collectives import SharedStep, share_examples, share_reads, share_step
 from ray_app.training.contrastive import ContrastiveStep, PartLoss

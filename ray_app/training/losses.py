@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from ray_app.config import TrainSpec, too_wide
 from ray_app.errors import ModelError
+from ray_app.job_spec import TrainSpec, too_wide
 
 MatryoshkaTerms = tuple[tuple[int, float], ...]
 """(d, weight): the first d values of an embedding, and the weight of their losses."""

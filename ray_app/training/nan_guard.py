@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from data_io.loading.loader import LoadedStep
 from data_io.loading.order import Slot
-from ray_app.config import SkippedMicroBatch, TrainSpec
 from ray_app.errors import LossNotFinite
+from ray_app.job_spec import SkippedMicroBatch, TrainSpec
 from ray_app.run_directory.metrics import PartMetrics
 from ray_app.training.collectives import SharedStep
 

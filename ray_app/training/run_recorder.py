@@ -12,7 +12,7 @@ from data_io.storage.ranged_reads import ReadStats
 from data_io.storage.store import Store
 from ray_app.checkpointing.checkpoint import CheckpointSaver, Restored, SavedCheckpoint
 from ray_app.checkpointing.interval import CheckpointInterval
-from ray_app.config import JobSpec
+from ray_app.job_spec import JobSpec
 from ray_app.run_directory.attempts import begin_attempt, refuse_if_replaced
 from ray_app.run_directory.directory import EXAMPLES, METRICS, LineLog, append_event, read_status, write_status
 from ray_app.run_directory.metrics import Rates, StepMetrics, losses_by_source, losses_of, reads_of

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ray_app.config import TeacherSpec
 from ray_app.inference.sentence_transformer import SentenceModel
+from ray_app.job_spec import TeacherSpec
 
 _BATCH_TOKENS = 16384
 

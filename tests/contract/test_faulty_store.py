@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_io.config import HardNegatives, S3Options
+from data_io.data_spec import HardNegatives, S3Options
 from data_io.dataset.manifest import Manifest, load_manifest
 from data_io.dataset.reader import Reader
 from data_io.dataset.tokenizer import TextTokenizer

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.errors import StorageError, StoreAccessError
 from data_io.storage.store import Store, open_store
 from tests.support.s3_server import S3Server, free_port

@@ -19,8 +19,8 @@ import pytest
 
 from data_io.dataset.manifest import load_manifest
 from data_io.storage.store import open_store
-from ray_app.config import JobSpec
 from ray_app.data_order import make_order, select_sources
+from ray_app.job_spec import JobSpec
 from ray_app.run_directory.evaluation_curve import read_curve
 from tests.support.command import Running, f2llm
 from tests.support.plain_workers import train_in_processes

@@ -18,10 +18,10 @@ import torch
 from data_io.errors import StorageError, StoreAccessError
 from data_io.storage.store import Store, open_store
 from ray_app.checkpointing.dcp_storage import StoreReader
-from ray_app.config import JobSpec
 from ray_app.errors import CheckpointError
+from ray_app.job_spec import JobSpec
 from ray_app.run_directory.attempts import begin_attempt
-from ray_app.run_directory.checkpoints import FORMAT_VERSION, list_checkpoints
+from ray_app.run_directory.checkpoint_manifest import FORMAT_VERSION, list_checkpoints
 from ray_app.training.loop import Worker, train
 from tests.support.plain_workers import Unheard
 from tests.support.small_training import read_lines, small_document

@@ -13,15 +13,15 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from data_io.dataset.manifest import load_manifest
 from data_io.storage.store import Store, open_store
 from ray_app.checkpointing.checkpoint import StoredWeights
-from ray_app.config import EvaluationSpec, JobSpec
 from ray_app.data_order import make_order, select_sources
 from ray_app.errors import CheckpointError, LossNotFinite
 from ray_app.evaluation.held_out import evaluate
 from ray_app.export.merge import Measure, RunCheckpoints, find_checkpoints, merge
 from ray_app.export.run import export_run
 from ray_app.inference.encoder import load_encoder
+from ray_app.job_spec import EvaluationSpec, JobSpec
 from ray_app.orchestration.checkpoint_evaluation import measure_checkpoint, newest_unmeasured
-from ray_app.run_directory.checkpoints import CheckpointName, list_checkpoints, read_manifest
+from ray_app.run_directory.checkpoint_manifest import CheckpointName, list_checkpoints, read_manifest
 from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve
 from ray_app.run_directory.status import RunStatus
 from ray_app.training.control import Directive

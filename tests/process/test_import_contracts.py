@@ -19,7 +19,7 @@ PLANTED = {
         "import data_io.loading.loader\n",
         "data_io.user_files is not allowed to import data_io.loading",
     ),
-    "data_io/sources/wrong_below.py": ("import ray_app.config\n", "data_io is not allowed to import ray_app"),
+    "data_io/sources/wrong_below.py": ("import ray_app.job_spec\n", "data_io is not allowed to import ray_app"),
     "data_io/curation/wrong.py": ("import obstore\n", "data_io.curation.wrong -> obstore"),
     "ray_app/models/wrong.py": (
         "import ray_app.training.losses\n",

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ray_app.config import WorkersSpec
+from ray_app.job_spec import WorkersSpec
 from ray_app.orchestration.prestart import MARK
 from ray_app.orchestration.trainer import environment_of_workers
 

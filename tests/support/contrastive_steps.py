@@ -10,7 +10,7 @@ from data_io.dataset.tokenizer import TokenTexts
 from data_io.loading.loader import LoadedStep, MicroBatch, PartRows
 from data_io.loading.order import Part, Slot, Step, slots_of_worker
 from data_io.task import Kind
-from ray_app.config import ModelSpec, Qwen3Architecture, TrainSpec
+from ray_app.job_spec import ModelSpec, Qwen3Architecture, TrainSpec
 from ray_app.models.embedder import Embedder
 from ray_app.models.loading import build_backbone
 from ray_app.training.contrastive import ContrastiveStep

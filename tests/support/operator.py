@@ -17,7 +17,7 @@ from ray_app.run_directory.status import Phase, RunStatus
 from tests.support.kubectl import Kubectl
 from tests.support.waiting import wait_for
 
-_RULES = Path(__file__).parents[2] / "helm" / "f2llm-operator" / "files" / "rules.yaml"
+_RULES = Path(__file__).parents[2] / "helm" / "f2llm-operator" / "files" / "rbac.yaml"
 RULES: list[dict[str, Any]] = yaml.safe_load(_RULES.read_text(encoding="utf-8"))
 """What the chart lets the operator do."""
 LEASES = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}

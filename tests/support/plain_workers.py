@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.multiprocessing import start_processes
 
 from data_io.storage.store import open_store
-from ray_app.config import JobSpec
+from ray_app.job_spec import JobSpec
 from ray_app.run_directory.status import RunStatus
 from ray_app.training.control import Directive
 from ray_app.training.heartbeat import Stage

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from tests.support.control_plane import missing_programs
 from tests.support.helm import OPERATOR_CHART, run_program
 from tests.support.kubectl import Kubectl

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.storage.store import Store, open_store
 from tests.support.helm import PLATFORM_CHART, run_program
 from tests.support.kubectl import Kubectl

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 
 VERSION = "v1.8.0"
 """The same as in tools/s3-server.sh, which builds it."""

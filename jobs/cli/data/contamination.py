@@ -11,7 +11,7 @@ from jobs.cli.output.text import aligned, say, say_nothing
 from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
     from data_io.inspection.contamination_report import ContaminationReport, Match, Overlap
 
 _SHOWN_CHARACTERS = 150

@@ -12,7 +12,7 @@ from jobs.extras import needs
 from jobs.formatting import duration
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
     from ray_app.mining.report import MiningReport, Sample, SourceReport
     from ray_app.mining.stage_runner import MiningProgress
 

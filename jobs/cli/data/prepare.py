@@ -12,7 +12,7 @@ from jobs.errors import UsageError
 from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
     from jobs.planning.estimate import DataSize
 
 app = typer.Typer(

@@ -9,7 +9,7 @@ from jobs.cli.output.text import say, say_nothing
 from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
 
 
 @takes(s3_options)

@@ -10,7 +10,7 @@ from jobs.cli.output.text import Percent, say, size_text
 from jobs.extras import needs
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
     from jobs.workflows.data import DataReport
 
 _SHOWN_PROBLEMS = 20

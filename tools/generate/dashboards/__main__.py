@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tools.generate.dashboards.fleet import FLEET
+from tools.generate.dashboards.grafana_json import write
 from tools.generate.dashboards.job import JOB
-from tools.generate.dashboards.panels import write
 
 FOLDER = Path(__file__).parents[3] / "helm" / "f2llm-platform" / "files" / "dashboards"
 DASHBOARDS = {"fleet.json": FLEET, "job.json": JOB}

@@ -1,6 +1,6 @@
 """All jobs of a cluster: how many, on how many GPUs, how much of their time was of use, and what it costs."""
 
-from tools.generate.dashboards.panels import Choice, Dashboard, Panel, panel, row
+from tools.generate.dashboards.grafana_json import Choice, Dashboard, Panel, panel, row
 
 _MINE = '{namespace=~"$namespace"}'
 _EACH = "max by (namespace, job)"

@@ -1,7 +1,7 @@
 """One job: does it learn, how fast, what holds it up, and is its work safe."""
 
 from jobs.planning.cost import KNOWN_GPUS
-from tools.generate.dashboards.panels import Choice, Dashboard, Panel, panel, row
+from tools.generate.dashboards.grafana_json import Choice, Dashboard, Panel, panel, row
 
 _ONE = '{namespace="$namespace",job="$job"}'
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_io.config import HardNegatives
+from data_io.data_spec import HardNegatives
 from data_io.dataset.manifest import SourceInfo
 from data_io.dataset.reader import Reader
 from data_io.dataset.rows import Row

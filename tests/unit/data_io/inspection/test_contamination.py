@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.dataset.manifest import SourceInfo, load_manifest
 from data_io.dataset.writer import Row, write_dataset
 from data_io.errors import DataError

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_io.config import HardNegatives
+from data_io.data_spec import HardNegatives
 from data_io.dataset.manifest import Manifest, load_manifest
 from data_io.dataset.reader import Reader
 from data_io.dataset.schema import text_hash

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.errors import ConfigError
 from data_io.storage.address import check_credentials, without_credentials
 from data_io.storage.store import open_store

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from data_io.errors import F2LLMError, NotFoundInStore, StorageError, StoreAccessError
 from data_io.storage import store as storage
 from data_io.storage.errors import translate

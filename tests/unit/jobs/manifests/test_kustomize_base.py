@@ -23,7 +23,7 @@ def test_the_chart_and_the_kustomize_base_give_the_operator_the_same_rights() ->
         if each["kind"] == "ClusterRole"
     }
 
-    assert rules["f2llm-operator"] == documents(CHART / "files" / "rules.yaml")[0]
+    assert rules["f2llm-operator"] == documents(CHART / "files" / "rbac.yaml")[0]
 
 
 def test_the_kustomize_base_has_what_messages_and_monitors_name() -> None:

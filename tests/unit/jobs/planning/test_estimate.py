@@ -14,7 +14,7 @@ from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError
 from jobs.planning.architecture import KNOWN_MODELS, Architecture, architecture_of
 from jobs.planning.estimate import DataSize, Plan, SourceSize, estimate_job, memory_of
-from ray_app.config import JobSpec, ModelSpec
+from ray_app.job_spec import JobSpec, ModelSpec
 from tests.support.documents import document
 
 QUESTIONS = SourceSize("questions", Kind.RETRIEVAL, rows=10_000, negatives=24)

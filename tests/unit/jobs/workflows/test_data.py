@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_io.config import S3Options
 from data_io.curation.tokenizer_training import save_tokenizer, train_tokenizer
+from data_io.data_spec import S3Options
 from data_io.errors import ConfigError, DataError, NotFoundInStore, StorageError
 from data_io.storage.store import open_store
 from jobs.workflows.data import data_size, probe_store

@@ -10,7 +10,7 @@ from ray_app.checkpointing.interval import (
     best_interval,
     seconds_between_failures,
 )
-from ray_app.config import CheckpointSpec
+from ray_app.job_spec import CheckpointSpec
 from ray_app.run_directory.status import Reason, RunStatus
 
 STATUS = RunStatus(name="job")

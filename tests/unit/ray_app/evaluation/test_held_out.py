@@ -12,11 +12,11 @@ from data_io.dataset.manifest import Manifest
 from data_io.errors import DataError
 from data_io.storage.store import open_store
 from data_io.task import format_query
-from ray_app.config import EvaluationSpec
 from ray_app.errors import ModelError
 from ray_app.evaluation import held_out as module
 from ray_app.evaluation.held_out import Floats, evaluate, evaluate_sets
 from ray_app.evaluation.ranking_metrics import ndcg_at_k, recall_at_k
+from ray_app.job_spec import EvaluationSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport, RetrievalResult, StsResult
 from tests.support.datasets import example_evaluations
 

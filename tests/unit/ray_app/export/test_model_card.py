@@ -8,9 +8,9 @@ from huggingface_hub import ModelCard
 
 from data_io.dataset.manifest import SourceEntry
 from data_io.task import Kind
-from ray_app.config import JobSpec, TrainSpec
 from ray_app.export.model_card import CardFacts, render_card
 from ray_app.inference.model_source import make_prompts
+from ray_app.job_spec import JobSpec, TrainSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult, StsResult
 from ray_app.run_directory.task_report import TaskReport, TaskScore
 

@@ -19,11 +19,11 @@ from data_io.dataset.tokenizer import LoadedTokenizer, TextTokenizer
 from data_io.errors import StorageError
 from data_io.storage.folder_copy import upload_folder
 from data_io.storage.store import Store, open_store
-from ray_app.config import JobSpec, TrainSpec
 from ray_app.errors import ModelError
 from ray_app.export.model_card import CardFacts
 from ray_app.export.model_folder import end_replacing, export_model, put_in_place, rewrite_card
 from ray_app.inference.model_source import find_exported, make_prompts
+from ray_app.job_spec import JobSpec, TrainSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport
 
 # Loading is left to these libraries; what they deprecate among themselves is not ours.

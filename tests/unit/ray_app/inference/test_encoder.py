@@ -14,9 +14,9 @@ from torch import nn
 
 from data_io.curation.tokenizer_training import TokenizerFiles, train_tokenizer
 from data_io.dataset.tokenizer import TextTokenizer
-from ray_app.config import ModelSpec, Qwen3Architecture
 from ray_app.errors import ModelError
 from ray_app.inference.encoder import Encoder, group_lengths, load_encoder
+from ray_app.job_spec import ModelSpec, Qwen3Architecture
 from ray_app.models.attention import Attention
 from ray_app.models.embedder import Embedder
 from ray_app.models.loading import build_backbone

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
 from data_io.dataset.tokenizer import TokenTexts
-from ray_app.config import ModelSpec, Qwen3Architecture
 from ray_app.errors import ModelError
+from ray_app.job_spec import ModelSpec, Qwen3Architecture
 from ray_app.models.attention import Attention, attention_of, layout_of
 from ray_app.models.embedder import Embedder
 from ray_app.models.loading import build_backbone

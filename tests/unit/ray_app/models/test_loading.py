@@ -11,8 +11,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 from data_io.curation.tokenizer_training import EOS_TOKEN, TokenizerFiles, save_tokenizer, train_tokenizer
 from data_io.storage.store import open_store
-from ray_app.config import ModelSpec, Qwen3Architecture
 from ray_app.errors import ModelError
+from ray_app.job_spec import ModelSpec, Qwen3Architecture
 from ray_app.models.loading import build_backbone, load_tokenizer
 
 VOCABULARY = 300

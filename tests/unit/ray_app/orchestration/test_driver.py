@@ -13,8 +13,8 @@ import torch
 
 from data_io.errors import F2LLMError
 from data_io.storage.store import open_store
-from ray_app.config import JobSpec
 from ray_app.errors import CapacityError
+from ray_app.job_spec import JobSpec
 from ray_app.orchestration import driver
 from ray_app.orchestration.active_run import ActiveRun
 from ray_app.orchestration.monitor import RunState

@@ -11,8 +11,8 @@ import ray
 
 from data_io.errors import ConfigError, StorageError
 from data_io.storage.store import open_store
-from ray_app.config import JobSpec
 from ray_app.errors import RunConflict, WorkerLost
+from ray_app.job_spec import JobSpec
 from ray_app.orchestration.active_run import ActiveRun
 from ray_app.orchestration.monitor import View
 from ray_app.orchestration.watchers import (

@@ -16,7 +16,8 @@ from ray.train.v2._internal.execution.scaling_policy.elastic import ElasticScali
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus
 from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata, Worker
 
-from ray_app.orchestration.callbacks import FailureWatch, PreemptionNotice
+from ray_app.orchestration.callbacks import FailureWatch
+from ray_app.orchestration.preemption import PreemptionNotice
 from ray_app.orchestration.resize import CheckpointBeforeResize, CountAvailableWorkers
 from ray_app.ray_runtime import private_api
 

@@ -5,7 +5,7 @@ import pytest
 from data_io.storage.store import open_store
 from ray_app.errors import RunConflict
 from ray_app.run_directory.attempts import begin_attempt, is_fenced_off, list_attempts, refuse_if_replaced
-from ray_app.run_directory.checkpoints import MANIFEST_FILE, CheckpointName, list_checkpoints
+from ray_app.run_directory.checkpoint_manifest import MANIFEST_FILE, CheckpointName, list_checkpoints
 
 
 def test_a_checkpoint_beyond_the_start_of_a_later_attempt_is_not_the_runs() -> None:

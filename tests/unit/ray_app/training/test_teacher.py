@@ -13,8 +13,8 @@ from data_io.loading.loader import LoadedStep, MicroBatch, PartRows
 from data_io.loading.order import Part, Slot, Step
 from data_io.storage.ranged_reads import ReadStats
 from data_io.task import Kind
-from ray_app.config import TeacherSpec
 from ray_app.errors import ModelError
+from ray_app.job_spec import TeacherSpec
 from ray_app.run_directory.metrics import losses_of
 from ray_app.training.collectives import share_step
 from ray_app.training.contrastive import PartLoss

@@ -8,7 +8,7 @@ from jobs.document.yaml12 import read_yaml
 from tools.generate.chart_readme import CHART, leaves, readme
 
 ALERT = re.compile(r'"name" "(F2LLM\w+)"')
-RULES = (CHART / "templates" / "_rules.tpl").read_text()
+RULES = (CHART / "templates" / "_alert-rules.tpl").read_text()
 
 
 def test_the_readme_of_the_chart_is_up_to_date() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_io.config import S3Options
+from data_io.data_spec import S3Options
 from jobs.planning.estimate import DataSize
 from tests.support.calling import Run
 

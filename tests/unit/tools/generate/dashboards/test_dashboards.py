@@ -9,9 +9,9 @@ import pytest
 
 from jobs.controller.metrics import FAMILIES
 from tools.generate.dashboards.__main__ import DASHBOARDS, FOLDER
-from tools.generate.dashboards.panels import Dashboard, write
+from tools.generate.dashboards.grafana_json import Dashboard, write
 
-RULES = Path("helm/f2llm-platform/templates/_rules.tpl")
+RULES = Path("helm/f2llm-platform/templates/_alert-rules.tpl")
 METRIC = re.compile(r"\b(?:f2llm|ray)[_:][a-zA-Z0-9_:]+")
 BOARDS = pytest.mark.parametrize("board", DASHBOARDS.values(), ids=DASHBOARDS)
 

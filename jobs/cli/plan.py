@@ -1,4 +1,4 @@
-"""`f2llm validate`, `plan`, `schema`: what a document says and what it will take, without starting anything."""
+"""`f2llm plan`: what a document takes before anything starts."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,27 +15,6 @@ if TYPE_CHECKING:
     from jobs.document.job import EmbeddingJob
     from jobs.planning.cost import Cost
     from jobs.planning.estimate import DataSize, Plan
-
-
-def validate(
-    job: JobPath,
-    set_: Set = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="Print the effective document: preset and defaults filled in.")
-    ] = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Check a document; --show prints all that it means."""
-    from jobs.document.job import load_document
-
-    document = load_document(job, overrides=set_ or ())
-    if json:
-        print_json({"valid": True, "document": document.to_dict()})
-    elif show:
-        print(document.to_yaml(), end="")
-    else:
-        print(f"{job}: valid; its run directory is {document.run_uri}")
 
 
 def plan(
@@ -80,13 +59,6 @@ def plan(
         print(f"  hours: {mfu:.0%} of the GPU's peak in bf16, no restarts, no evaluation; {prices} has the prices")
         for line in _cost_lines(found):
             print(line)
-
-
-def schema(debug: Debug = False) -> None:
-    """Print the JSON Schema of the document, for editors."""
-    from jobs.document.job import EmbeddingJob
-
-    print_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **EmbeddingJob.model_json_schema()})
 
 
 def plan_of(document: "EmbeddingJob", *, rows: int | None = None) -> "Plan":

@@ -1,4 +1,4 @@
-"""`f2llm status`, `export`, `report`: commands on a run directory."""
+"""`f2llm status`: where a run, or a job on a cluster, stands."""
 
 import re
 from datetime import UTC, datetime
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.options import ClusterOptions, Data, Debug, Json, RunUri, print_json, s3_options, takes
+from jobs.cli.options import ClusterOptions, Debug, Json, print_json, s3_options, takes
 from jobs.cli.output import summary as failure_text
 from jobs.extras import needs
 from jobs.formatting import duration, numbers
 
 if TYPE_CHECKING:
-    from data_io.config import S3Options
+    from data_io.data_spec import S3Options
     from jobs.kube.api import KubeApi
     from ray_app.run_directory.status import RunStatus
 
@@ -65,41 +65,6 @@ def status(
         print(f"{label:<12}{text}")
     for line in failure_text.log_lines(failure) if failure else []:
         print(line)
-
-
-@takes(s3_options)
-def export(
-    s3: "S3Options",
-    run: RunUri,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            metavar="URI",
-            help="Empty folder, or earlier export, here or s3://, for the model; else RUN/model.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Data = None,
-    debug: Debug = False,
-) -> None:
-    """Write a model folder from a run's newest checkpoint.
-
-    sentence-transformers and transformers load it.
-    """
-    with needs("train"):
-        from jobs.workflows.models import export_run
-        from jobs.workflows.runs import document_of
-    job = document_of(run, data, s3)
-    print(export_run(job, run, out=out))
-
-
-@takes(s3_options)
-def report(s3: "S3Options", run: RunUri, debug: Debug = False) -> None:
-    """Write report.html of a run again."""
-    with needs("train"):
-        from jobs.workflows.reports import report_run
-    print(report_run(run, s3))
 
 
 def _status_of_job(api: "KubeApi", name: str, *, json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from data_io.config import DataSpec, S3Options, Section
+from data_io.data_spec import DataSpec, S3Options, Section
 from data_io.errors import ConfigError
 from data_io.evaluation.task import parse_task
 from data_io.storage.address import without_credentials

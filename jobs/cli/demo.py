@@ -1,0 +1,48 @@
+"""`f2llm demo`: the main job on this machine, in minutes and offline."""
+
+from pathlib import Path
+from time import monotonic
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import Debug, Json, Quiet, Set, Steps, Workers, workers_override
+from jobs.cli.output.text import say, say_nothing
+from jobs.cli.plan import plan_of
+from jobs.cli.run import train_document
+from jobs.extras import needs
+
+
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Folder for the run (demo) and its data set (data).")] = Path(
+        "runs"
+    ),
+    workers: Workers = None,
+    steps: Steps = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a small model here, in minutes and offline.
+
+    It learns from the documentation on this machine and is measured beside BM25. Halfway the workers are ended and new
+    ones go on from the checkpoint. Leaves the run in DIR/demo, the data set in DIR/data, the document in
+    DIR/demo/job.yaml.
+    """
+    from jobs.document.demo import demo_job
+
+    with needs("data"):
+        from jobs.workflows.data import prepare_documentation
+        from jobs.workflows.runs import read_frozen_document
+    document = demo_job(directory, overrides=[*(set_ or ()), *workers_override(workers)])
+    started = monotonic()
+    tell = say_nothing if quiet else say
+    prepare_documentation(document.spec.data.uri, document.spec.storage.s3, say=tell)
+    data_seconds = monotonic() - started
+    stops = [steps]
+    if steps is None and not read_frozen_document(document.run_uri, document.spec.storage.s3):
+        total = plan_of(document).total_steps
+        stops = [total // 2, None]
+        tell(f"training to step {total // 2} of {total}, then with new workers from its checkpoint, as after a crash")
+    train_document(document, stops=stops, quiet=quiet, json=json, data_seconds=data_seconds)

@@ -1,0 +1,38 @@
+"""`f2llm export`: a model folder of a run."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli.options import Data, Debug, RunUri, s3_options, takes
+from jobs.extras import needs
+
+if TYPE_CHECKING:
+    from data_io.data_spec import S3Options
+
+
+@takes(s3_options)
+def export(
+    s3: "S3Options",
+    run: RunUri,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="URI",
+            help="Empty folder, or earlier export, here or s3://, for the model; else RUN/model.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Data = None,
+    debug: Debug = False,
+) -> None:
+    """Write a model folder from a run's newest checkpoint.
+
+    sentence-transformers and transformers load it.
+    """
+    with needs("train"):
+        from jobs.workflows.models import export_run
+        from jobs.workflows.runs import document_of
+    job = document_of(run, data, s3)
+    print(export_run(job, run, out=out))

@@ -1,0 +1,28 @@
+"""`f2llm validate`: check a document without starting anything."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.cli.options import Debug, JobPath, Json, Set, print_json
+
+
+def validate(
+    job: JobPath,
+    set_: Set = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the effective document: preset and defaults filled in.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check a document; --show prints all that it means."""
+    from jobs.document.job import load_document
+
+    document = load_document(job, overrides=set_ or ())
+    if json:
+        print_json({"valid": True, "document": document.to_dict()})
+    elif show:
+        print(document.to_yaml(), end="")
+    else:
+        print(f"{job}: valid; its run directory is {document.run_uri}")
