@@ -37,7 +37,12 @@ def _translate(error: Exception, address: str) -> F2LLMError | None:
     name, library = type(error).__name__, type(error).__module__.partition(".")[0]
     if isinstance(error, FileNotFoundError):
         return DataError(f"no data file at {address}", remedy="check the path for a typing error")
-    if isinstance(error, PermissionError) or name in _NO_CREDENTIALS:
+    if name in _NO_CREDENTIALS:
+        return StoreAccessError(
+            f"reading {address}: found no credentials",
+            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile of ~/.aws",
+        )
+    if isinstance(error, PermissionError):
         return StoreAccessError(
             f"reading {address} was refused",
             remedy="check the credentials in the environment, or the file's permissions",

@@ -44,7 +44,7 @@ COMMANDS = {
     f"cluster s3://my-bucket/texts s3://my-bucket/map --model {RUN}": f"{RUN}/config_sentence_transformers.json",
     "classify predict s3://my-bucket/probe s3://my-bucket/texts s3://my-bucket/labels": "s3://my-bucket/probe/probe.json",
     "data validate s3://my-bucket/data": "s3://my-bucket/data/manifest.json",
-    "data stats s3://my-bucket/data": "s3://my-bucket/data/tokenizer/tokenizer.json",
+    "data stats s3://my-bucket/data": "s3://my-bucket/data/manifest.json",
     "data contamination s3://my-bucket/data": "s3://my-bucket/data/manifest.json",
 }
 
@@ -225,3 +225,19 @@ def test_a_hub_that_cannot_be_reached_is_not_a_mistake_of_the_program(proxy: Pro
     assert [each.code for each in ended] == [5, 8, 8], ended
     assert all("hub" in each.stderr and "not meant to happen" not in each.stderr for each in ended), ended
     assert proxy.asked == {"huggingface.co:443"}
+
+
+def test_files_in_a_bucket_are_read_with_credentials_or_it_is_said_that_there_are_none(
+    proxy: Proxy, tmp_path: Path
+) -> None:
+    environment = {**proxy.environment, "AWS_EC2_METADATA_DISABLED": "true"}
+
+    [[ended]] = call_bare(
+        [f"data prepare files {tmp_path}/data --source pairs:retrieval=s3://my-bucket/pairs.jsonl -q"],
+        environment,
+        home=tmp_path,
+    )
+
+    assert ended.code == 5
+    assert ended.stderr.startswith("error: reading s3://my-bucket/pairs.jsonl: found no credentials")
+    assert not proxy.asked
