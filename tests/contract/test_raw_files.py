@@ -65,5 +65,5 @@ def test_missing_credentials_are_said_to_be_missing(folder: str, monkeypatch: py
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
 
-    with pytest.raises(StoreAccessError, match="was refused"):
+    with pytest.raises(StoreAccessError, match="found no credentials"):
         open_rows(f"{folder}/a.jsonl")
