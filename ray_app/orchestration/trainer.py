@@ -1,6 +1,8 @@
 """Ray Train's trainer of a run: its workers, what they are called with, and the hooks around them."""
 
+import os
 import secrets
+import tempfile
 from typing import Any
 
 import ray_app.ray_runtime.environment  # noqa: F401 # isort: skip - before Ray, which reads what it sets
@@ -40,8 +42,10 @@ def make_trainer(spec: JobSpec, monitor: Any, config: WorkerConfig) -> TorchTrai
         torch_config=TorchConfig(
             backend="nccl" if workers.gpus else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
         ),
-        # Ray's own record of the run is not needed: our run directory is the truth about it.
+        # Ray's own record of the run is not needed: our run directory is the truth about it. Ray makes a folder for it
+        # even so, by default in the home, which a container's user may not have.
         run_config=RunConfig(
+            storage_path=os.path.join(tempfile.gettempdir(), f"ray_results_{os.getuid()}"),
             name=f"{config['name']}-{secrets.token_hex(4)}",
             worker_runtime_env={"env_vars": MARK},
             # It starts the workers again whatever ends them; when to give up is the monitor's decision.
