@@ -100,7 +100,9 @@ def evaluate(
             "--dimensions is given more than once, and tasks are measured with one of them at a time",
             remedy="call it once for each; results are kept apart",
         )
-    report = models.evaluate_tasks(
+    with needs("benchmark"):
+        from jobs.workflows import tasks
+    report = tasks.evaluate_tasks(
         model,
         s3,
         task,

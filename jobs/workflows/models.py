@@ -19,18 +19,16 @@ from jobs.errors import ConfigError, UsageError
 from jobs.workflows.processes import task_executor
 from jobs.workflows.runs import find_document
 from ray_app.checkpointing.weights import OnBytes
-from ray_app.evaluation import tasks as task_evaluation
 from ray_app.export import merge as merging
 from ray_app.export import run as exporting
 from ray_app.export.merge import Measure, Merged, RunCheckpoints, Source, find_checkpoints, open_models
 from ray_app.inference.embed_files import Embedded, OnEmbedding, embed_texts
 from ray_app.inference.embed_shard import Precision
 from ray_app.inference.encoder import Cut
-from ray_app.inference.model_source import EmbeddingModel, find_exported, initial_model
+from ray_app.inference.model_source import EmbeddingModel, find_exported
 from ray_app.job_spec import EvaluationSpec, JobSpec
 from ray_app.orchestration import stages
 from ray_app.run_directory.evaluation_report import EvaluationReport
-from ray_app.run_directory.task_report import RESULTS, TaskReport
 
 
 def evaluate_run(job: EmbeddingJob, run_uri: str, *, dims: Sequence[int], say: Say) -> EvaluationReport:
@@ -81,45 +79,6 @@ def _data_of(spec: JobSpec) -> Store:
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def evaluate_tasks(
-    place: str,
-    s3: S3Options,
-    tasks: Sequence[str],
-    *,
-    out: str | None,
-    data: str | None,
-    name: str | None,
-    before: bool,
-    dimensions: int | None,
-    instructions: Mapping[str, str],
-    overwrite: bool,
-    workers: int,
-    gpus: int,
-    on_progress: task_evaluation.OnTask,
-) -> TaskReport:
-    """Measure the model of a run, or of an exported folder, on tasks of mteb and of the user's own."""
-    document = find_document(place, data, s3)
-    if before and document is None:
-        raise UsageError(f"--before needs a run, and {place} has no job.yaml", remedy="give the run directory")
-    if out is None and document is None:
-        raise UsageError(
-            f"{place} is no run directory, which would keep the results", remedy="say where they go: --out FOLDER"
-        )
-    data_uri = document.spec.data.uri if document is not None else data
-    store = None if data_uri is None else open_store(data_uri, s3)
-    earlier = None
-    if document is not None and store is not None:
-        earlier = initial_model(f"{name or document.metadata.name}-before", document.job_spec, store)
-    model = earlier if before and earlier else find_exported(open_store(place, s3), name=name)
-    results = open_store(out, s3) if out is not None else open_store(place, s3).child(RESULTS)
-    with task_executor(workers, gpus=gpus) as executor:
-        return task_evaluation.evaluate_tasks(
-            model, tasks, results=results, data=store, instructions=instructions,
-            cut=Cut(dimensions), before=None if before else earlier, overwrite=overwrite,
-            on_progress=on_progress, executor=executor,
-        )  # fmt: skip
 
 
 def merge(

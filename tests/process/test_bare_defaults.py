@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 KEYS = {"AWS_ACCESS_KEY_ID": "key-of-nobody", "AWS_SECRET_ACCESS_KEY": "secret-of-nobody"}
 AWS = "s3.us-east-1.amazonaws.com:443"
 RUN = "s3://my-bucket/runs/my-embedder"
+# That of the extras benchmark, cluster and operator: tests have all extras, and a user the one that training needs.
+NOT_WITH_TRAIN = ("mteb", "kubernetes", "kopf")
 
 # The commands of README.md and docs/, each with the first place that it asks for.
 COMMANDS = {
@@ -92,9 +94,13 @@ def forgotten(proxy: Proxy) -> None:
 
 
 def call_bare(commands: Iterable[str], *environments: Mapping[str, str], home: Path) -> list[list[Ended]]:
-    """Each command in each environment with nothing else around it; all in one process, which loads torch once."""
+    """Each command in each environment with nothing else around it; all in one process, which loads torch once.
+
+    Libraries that the extra `train` does not bring cannot be imported.
+    """
     program = (
         "import contextlib, io, json, os, sys\n"
+        f"sys.modules.update(dict.fromkeys({NOT_WITH_TRAIN!r}))\n"
         "from data_io.storage import store\n"
         "from jobs.cli.app import call\n"
         "def said(command):\n"
