@@ -14,7 +14,7 @@ from bench.support.report import machine, table, write_result
 HEAVY = ("torch", "ray", "deepspeed", "transformers", "pyarrow", "numpy", "obstore", "kopf", "pydantic", "rich")
 _LOADED = (
     "import contextlib, io, sys\n"
-    "from jobs.cli import main\n"
+    "from jobs.cli.main import main\n"
     "sys.argv = ['f2llm', '--help']\n"
     "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
     "    main()\n"

@@ -26,7 +26,7 @@ from bench.support.report import machine, spread, table, write_result
 GOALS = {"padded together (released F2LLM)": 2.5, "per column (sentence-transformers)": 2.0}
 ALLOCATORS = {
     "default": {},
-    # As ray_app.orchestration.driver sets them for its workers.
+    # As ray_app.orchestration.trainer sets them for its workers.
     "keeping": {
         "MALLOC_MMAP_THRESHOLD_": str(2**30),
         "MALLOC_TRIM_THRESHOLD_": str(2**31),
