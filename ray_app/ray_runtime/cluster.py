@@ -1,6 +1,7 @@
 """Ray itself: join the cluster that RAY_ADDRESS names, or start an embedded one that ends with this process."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -8,9 +9,19 @@ from typing import Any
 from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - before Ray, which reads it
 
 import ray
-from tenacity import Retrying, retry_if_exception_message, stop_after_attempt
+from tenacity import (
+    Retrying,
+    retry_if_exception_message,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_fixed,
+)
 
 from ray_app.errors import CapacityError
+
+FIRST_ANSWER_SECONDS = 15.0
+"""How long a cluster may take to answer at all: a wrong address should not cost minutes."""
 
 
 @contextmanager
@@ -42,6 +53,8 @@ def cluster(
         cores = max(os.cpu_count() or 1, int(cpus) + 1)
         # "local", or Ray would join whatever cluster somebody has started on this machine.
         options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
+    else:
+        _check_answers(os.environ["RAY_ADDRESS"])
     try:
         _start_again_if_late(ray.init, **options)
     except Exception as error:  # Ray raises some failures as plain exceptions
@@ -53,6 +66,26 @@ def cluster(
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raises CapacityError where nothing listens at `host:port`: Ray would ask it for minutes. Other addresses pass."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto"
+        return
+    again = Retrying(
+        retry=retry_if_exception_type(OSError),
+        stop=stop_after_delay(FIRST_ANSWER_SECONDS),
+        wait=wait_fixed(1),
+        reraise=True,
+    )
+    try:
+        again(socket.create_connection, (host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise CapacityError(
+            f"no Ray cluster answers at {address}, which RAY_ADDRESS names: {error.strerror or error}",
+            remedy="correct RAY_ADDRESS, start the cluster, or unset RAY_ADDRESS to start an embedded one",
+        ) from error
 
 
 # Ray gives its node 30 s to start, too little for a busy laptop; no setting changes that.

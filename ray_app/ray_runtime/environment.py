@@ -10,7 +10,7 @@ import secrets
 
 from ray_app.errors import CapacityError
 
-EMBEDDED = "RAY_ADDRESS" not in os.environ
+EMBEDDED = not os.environ.get("RAY_ADDRESS")
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"

@@ -1,10 +1,16 @@
 """Starting Ray: what is only late is started again, what is wrong is said at once."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import ray
 
 from ray_app.errors import CapacityError
+from ray_app.ray_runtime import cluster as cluster_module
 from ray_app.ray_runtime.cluster import cluster
+from tests.support.s3_server import free_port
 
 
 class Starts:
@@ -46,3 +52,33 @@ def test_the_cause_that_ray_hides_in_its_text_is_said(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ray, "init", Starts(REFUSED))
     with pytest.raises(CapacityError, match=r"Failed to start GCS\. AuthenticationError: no token\n"), cluster(cpus=1):
         pass
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_does_not_answer_is_told_soon(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"{scheme}127.0.0.1:{free_port()}"
+    starts = Starts()
+    monkeypatch.setattr(ray, "init", starts)
+    monkeypatch.setattr(cluster_module, "EMBEDDED", False)
+    monkeypatch.setattr(cluster_module, "FIRST_ANSWER_SECONDS", 0.0)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+
+    with pytest.raises(CapacityError, match=f"no Ray cluster answers at {address}.*refused"), cluster(cpus=1):
+        pass
+
+    assert starts.tries == 0
+
+
+@pytest.mark.parametrize(("address", "embedded"), [("", True), ("127.0.0.1:6379", False)])
+def test_an_empty_address_is_none(address: str, embedded: bool) -> None:
+    program = "from ray_app.ray_runtime.environment import EMBEDDED; print(EMBEDDED)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == f"{embedded}\n"
