@@ -19,8 +19,8 @@ from data_io.keyed_hash import mix
 from data_io.task import Kind
 
 _HASHES = 2**64
-_QUERY_SEED, _SPARE_SEED = 0x5E1D_0071, 0x5E1D_0072
-SPARES = 1024
+_QUERY_SEED, _SUBSTITUTE_SEED = 0x5E1D_0071, 0x5E1D_0072
+SUBSTITUTES = 1024
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class HeldOutChoice:
         return HeldOut(held, frozenset(text_key(text) for row in held for text in (row.query, row.positive)))
 
 
-class SpareTexts:
+class SubstituteTexts:
     """The texts with the smallest hashes: wrong answers that may take the place of a held-out one, whatever the order
-    of the input. Memory: `SPARES` texts.
+    of the input. Memory: `SUBSTITUTES` texts.
     """
 
     def __init__(self) -> None:
@@ -102,15 +102,15 @@ class SpareTexts:
         self._largest: list[int] = []
 
     def add(self, text: str) -> None:
-        order = mix(_SPARE_SEED, text_key(text))
-        if len(self._kept) == SPARES and order > -self._largest[0]:
+        order = mix(_SUBSTITUTE_SEED, text_key(text))
+        if len(self._kept) == SUBSTITUTES and order > -self._largest[0]:
             return
         if order in self._kept:  # texts that differ in case and white space only: the same one in any order
             self._kept[order] = min(self._kept[order], text)
             return
         self._kept[order] = text
         heappush(self._largest, -order)
-        if len(self._kept) > SPARES:
+        if len(self._kept) > SUBSTITUTES:
             del self._kept[-heappop(self._largest)]
 
     def result(self) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ def training_rows(
     *,
     negatives: int,
     kind: Kind = Kind.RETRIEVAL,
-    spares: Sequence[str] = (),
+    substitutes: Sequence[str] = (),
     counts: SplitCounts | None = None,
 ) -> Iterator[Row]:
     """The rows that training may see: none of their texts is a held-out query or a held-out document.
@@ -143,12 +143,12 @@ def training_rows(
     A classification's positives and negatives are the words of its labels, which may recur: of it the query counts.
 
     A row whose query or positive is held out is left out. A held-out negative is left out too; where fewer than
-    `negatives` are left, `spares` take their place (positives of other rows: wrong answers in retrieval, but elsewhere
-    they may carry the same label), and the row is dropped where there are not enough. What becomes of a row depends on
-    no other row.
+    `negatives` are left, `substitutes` take their place (positives of other rows: wrong answers in retrieval, but
+    elsewhere they may carry the same label), and the row is dropped where there are not enough. What becomes of a row
+    depends on no other row.
     """
     counts = counts if counts is not None else SplitCounts()
-    clean_spares = [(key, text) for text in spares if (key := text_key(text)) not in held_out.texts]
+    clean_substitutes = [(key, text) for text in substitutes if (key := text_key(text)) not in held_out.texts]
     for row in rows:
         query, positive = text_key(row.query), text_key(row.positive)
         if query in held_out.texts or (kind is not Kind.CLASSIFICATION and positive in held_out.texts):
@@ -162,7 +162,7 @@ def training_rows(
         if len(clean) < negatives <= len(row.negatives):
             missing = negatives - len(clean)
             used = {query, positive, *map(text_key, clean)}
-            found = _draw(clean_spares, used, missing, mix(query, positive))
+            found = _draw(clean_substitutes, used, missing, mix(query, positive))
             if len(found) < missing:
                 counts.dropped += 1
                 continue
@@ -209,13 +209,13 @@ def retrieval_set(
     )  # fmt: skip
 
 
-def _draw(spares: Sequence[tuple[int, str]], used: set[int], count: int, key: int) -> list[str]:
+def _draw(substitutes: Sequence[tuple[int, str]], used: set[int], count: int, key: int) -> list[str]:
     found: list[str] = []
-    for i in range(len(spares)):
+    for i in range(len(substitutes)):
         if len(found) == count:
             break
-        spare_key, text = spares[(key + i) % len(spares)]
-        if spare_key not in used:
-            used.add(spare_key)
+        substitute_key, text = substitutes[(key + i) % len(substitutes)]
+        if substitute_key not in used:
+            used.add(substitute_key)
             found.append(text)
     return found

@@ -164,7 +164,7 @@ class _Preparation:
                 heldout_fraction=self.options.heldout_fraction if source.kind is Kind.RETRIEVAL else 0.0,
                 max_heldout_queries=self.options.max_heldout_queries,
                 # Elsewhere another row's positive may carry the same label.
-                keeps_spares=source.kind is Kind.RETRIEVAL,
+                keeps_substitutes=source.kind is Kind.RETRIEVAL,
             )
             for index, source in enumerate(opened)
             for number, (rows, part_bytes) in enumerate(source.parts)
@@ -195,7 +195,7 @@ class _Preparation:
         parts = SourceParts(
             info=info,
             parts=tuple(
-                _TrainingRows(rows, kind, own, info.negatives, hidden, scanned.spares, tuple(excluded))
+                _TrainingRows(rows, kind, own, info.negatives, hidden, scanned.substitutes, tuple(excluded))
                 for rows, _ in opened.parts
             ),
             part_bytes=tuple(part_bytes for _, part_bytes in opened.parts),
@@ -275,14 +275,14 @@ class _TrainingRows:
     own_negatives: int
     negatives: int
     held_out: frozenset[int]
-    spares: tuple[str, ...]
+    substitutes: tuple[str, ...]
     excluded: tuple[ExcludedTexts, ...]
 
     def __call__(self, counts: SplitCounts) -> Iterator[Row]:
         held_out = HeldOut((), self.held_out)
         allowed = without_excluded(self.rows, self.kind, self.excluded, counts)
         rows = training_rows(
-            allowed, held_out, negatives=self.own_negatives, kind=self.kind, spares=self.spares, counts=counts
+            allowed, held_out, negatives=self.own_negatives, kind=self.kind, substitutes=self.substitutes, counts=counts
         )
         return rows if self.negatives == self.own_negatives else _with_lexical_negatives(list(rows), self.negatives)
 

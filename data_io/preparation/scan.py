@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from data_io.curation.held_out import HeldOut, HeldOutChoice, SpareTexts
+from data_io.curation.held_out import HeldOut, HeldOutChoice, SubstituteTexts
 from data_io.dataset.rows import Row, check_row
 from data_io.execution import ProgressLine
 from data_io.preparation.attempt import Resources
@@ -28,21 +28,21 @@ class ScanTask:
     """Hard negatives that every row must have; None takes as many as it has."""
     heldout_fraction: float
     max_heldout_queries: int
-    keeps_spares: bool
+    keeps_substitutes: bool
 
 
 @dataclass(frozen=True)
 class Scanned:
     """A part of a source: its rows, the bytes of their texts, and the fewest negatives that a row has.
 
-    `held_out` has the queries and positives that may be held out, `spares` positives that may replace negatives.
+    `held_out` has the queries and positives that may be held out, `substitutes` positives that may replace negatives.
     """
 
     rows: int
     text_bytes: int
     fewest_negatives: int
     held_out: tuple[tuple[str, str], ...]
-    spares: tuple[str, ...]
+    substitutes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ScannedSource:
     text_bytes: int
     fewest_negatives: int
     held_out: HeldOut
-    spares: tuple[str, ...]
+    substitutes: tuple[str, ...]
 
 
 def scan(tasks: Sequence[ScanTask], resources: Resources) -> list[ScannedSource]:
@@ -70,7 +70,7 @@ def scan_part(task: ScanTask) -> Scanned:
     key = f"scan/{task.name}/{task.number:05d}.json"
     if task.work is not None and (done := task.work.load(key)) is not None:
         held_out = tuple((query, positive) for query, positive in done["held_out"])
-        return Scanned(done["rows"], done["text_bytes"], done["fewest_negatives"], held_out, tuple(done["spares"]))
+        return Scanned(done["rows"], done["text_bytes"], done["fewest_negatives"], held_out, tuple(done["substitutes"]))
     found = _scan_rows(task.rows, task)
     if task.work is not None:
         task.work.save(
@@ -80,7 +80,7 @@ def scan_part(task: ScanTask) -> Scanned:
                 "text_bytes": found.text_bytes,
                 "fewest_negatives": found.fewest_negatives,
                 "held_out": [list(pair) for pair in found.held_out],
-                "spares": list(found.spares),
+                "substitutes": list(found.substitutes),
             },
         )
     return found
@@ -88,18 +88,18 @@ def scan_part(task: ScanTask) -> Scanned:
 
 def _scan_rows(rows: Iterable[Row], task: ScanTask) -> Scanned:
     choice = HeldOutChoice(fraction=task.heldout_fraction, max_queries=task.max_heldout_queries)
-    spares = SpareTexts()
+    substitutes = SubstituteTexts()
     count = text_bytes = 0
     fewest: int | None = None
     for row in rows:
         text_bytes += check_row(row, len(row.negatives) if task.negatives is None else task.negatives, row.place)
         fewest = len(row.negatives) if fewest is None else min(fewest, len(row.negatives))
         choice.add(row, count)
-        if task.keeps_spares:
-            spares.add(row.positive)
+        if task.keeps_substitutes:
+            substitutes.add(row.positive)
         count += 1
     held_out = tuple((row.query, row.positive) for row in choice.result().rows)
-    return Scanned(count, text_bytes, fewest or 0, held_out, spares.result())
+    return Scanned(count, text_bytes, fewest or 0, held_out, substitutes.result())
 
 
 class _Merged:
@@ -107,19 +107,19 @@ class _Merged:
 
     def __init__(self, first: ScanTask) -> None:
         self._choice = HeldOutChoice(fraction=first.heldout_fraction, max_queries=first.max_heldout_queries)
-        self._spares = SpareTexts()
+        self._substitutes = SubstituteTexts()
         self._text_bytes = 0
         self._fewest: list[int] = []
 
     def add(self, number: int, found: Scanned) -> None:
         for n, (query, positive) in enumerate(found.held_out):
             self._choice.add(Row(query, positive), number, n)
-        for text in found.spares:
-            self._spares.add(text)
+        for text in found.substitutes:
+            self._substitutes.add(text)
         self._text_bytes += found.text_bytes
         if found.rows:
             self._fewest.append(found.fewest_negatives)
 
     def result(self) -> ScannedSource:
         fewest = min(self._fewest, default=0)
-        return ScannedSource(self._text_bytes, fewest, self._choice.result(), self._spares.result())
+        return ScannedSource(self._text_bytes, fewest, self._choice.result(), self._substitutes.result())

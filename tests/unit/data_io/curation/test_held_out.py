@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_io.curation.held_out import (
-    SPARES,
+    SUBSTITUTES,
     HeldOut,
     HeldOutChoice,
-    SpareTexts,
     SplitCounts,
+    SubstituteTexts,
     choose_held_out,
     retrieval_set,
     training_rows,
@@ -31,8 +31,8 @@ def many_rows(count: int, *, negatives: int = 0) -> list[Row]:
 
 
 def kept_clean(rows: Sequence[Row], held_out: HeldOut, *, negatives: int, replace: bool) -> list[Row]:
-    spares = [row.positive for row in rows] if replace else []
-    return list(training_rows(rows, held_out, negatives=negatives, spares=spares))
+    substitutes = [row.positive for row in rows] if replace else []
+    return list(training_rows(rows, held_out, negatives=negatives, substitutes=substitutes))
 
 
 @settings(max_examples=50)
@@ -164,8 +164,8 @@ def test_a_held_out_negative_is_replaced_by_the_answer_to_another_question() -> 
     rows = [*many_rows(50, negatives=2), Row("q", "p", ("n", "secret"), "rows.jsonl, line 51")]
     counts = SplitCounts()
 
-    spares = ["secret", *(row.positive for row in rows[:50])]
-    *_, last = training_rows(rows, held_out, negatives=2, spares=spares, counts=counts)
+    substitutes = ["secret", *(row.positive for row in rows[:50])]
+    *_, last = training_rows(rows, held_out, negatives=2, substitutes=substitutes, counts=counts)
 
     assert (last.query, last.positive, last.place) == ("q", "p", "rows.jsonl, line 51")
     assert last.negatives[0] == "n"
@@ -191,7 +191,7 @@ def test_parts_of_the_input_choose_together_what_the_whole_does(
 
 def test_spare_texts_depend_on_no_order_and_are_limited() -> None:
     texts = [f"text {i % 3000}" for i in range(4000)]
-    one, other = SpareTexts(), SpareTexts()
+    one, other = SubstituteTexts(), SubstituteTexts()
 
     for text in texts:
         one.add(text)
@@ -199,7 +199,7 @@ def test_spare_texts_depend_on_no_order_and_are_limited() -> None:
         other.add(text)
 
     assert one.result() == other.result()
-    assert len(set(one.result())) == SPARES
+    assert len(set(one.result())) == SUBSTITUTES
 
 
 def test_a_retrieval_set_asks_some_queries_of_all_held_out_documents() -> None:
