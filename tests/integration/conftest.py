@@ -10,6 +10,9 @@ import torch.distributed as dist
 from data_io.storage.store import Store, open_store
 from tests.support.small_training import write_small_dataset
 
+# Ray runs its workers at nice 15: beside another test, which is at 0, they would get a thirtieth of a core.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 
 @pytest.fixture(scope="session")
 def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -13,7 +13,7 @@ from tests.support.runs import events, losses, saved_step
 from tests.support.small_training import small_document, write_document, write_small_dataset
 from tests.support.waiting import wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 RUNS = ["base-seed-0", "off-seed-0"]
 
@@ -58,14 +58,14 @@ def test_a_study_that_was_killed_ends_as_an_undisturbed_one_and_trains_no_run_tw
     for folder in (straight, disturbed):
         folder.mkdir()
     runs = disturbed / "runs" / "study" / "runs"
-    done = f2llm("ablate", write_study(straight, data), timeout=900)
+    done = f2llm("ablate", write_study(straight, data), "--parallel", "2", timeout=900)
     assert done.returncode == 0, done.stderr
 
     study = write_study(disturbed, data)
-    job = Running("ablate", study, log=tmp_path / "log")
-    job.wait_until(lambda: (runs.parent / "results.json").exists() and saved_step(runs / RUNS[1]))
-    job.send(signal.SIGKILL)
-    job.wait()
+    with Running("ablate", study, log=tmp_path / "log") as job:
+        job.wait_until(lambda: (runs.parent / "results.json").exists() and saved_step(runs / RUNS[1]))
+        job.send(signal.SIGKILL)
+        job.wait()
     wait_for(lambda: not drivers(runs), "the runs end with their study")
     finished = [name for name, found in measures(disturbed).items() if found]
     begun = [name for name in RUNS if name not in finished and saved_step(runs / name)]

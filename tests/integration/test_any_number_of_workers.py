@@ -28,7 +28,7 @@ from tests.support.runs import finished_steps, losses, saved_step
 from tests.support.s3_server import S3Server
 from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 STEPS = 40
 ROWS = 60 + 21 + 33 + 17
@@ -132,11 +132,11 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
     moments = random.Random(3)  # the seed keeps a failure repeatable
 
     for workers, kill_at in ((1, moments.randint(8, 14)), (2, moments.randint(22, 28))):
-        running = Running("run", document, "--workers", str(workers), log=tmp_path / f"{workers}.log")
-        running.wait_until(
-            lambda step=kill_at: max(finished_steps(run), saved_step(run)) >= step and saved_step(run) > 0
-        )
-        running.kill_all()
+        with Running("run", document, "--workers", str(workers), log=tmp_path / f"{workers}.log") as running:
+            running.wait_until(
+                lambda step=kill_at: max(finished_steps(run), saved_step(run)) >= step and saved_step(run) > 0
+            )
+            running.kill_all()
     done = f2llm("run", document, "--workers", "1", "--quiet")
 
     assert done.returncode == 0, done.stderr
@@ -161,11 +161,10 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
 
 def test_a_killed_worker_costs_a_restart_and_not_the_run(undisturbed: Path, data: str, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "small"
-    running = Running("run", _document(tmp_path, data), "--workers", "2", log=tmp_path / "run.log")
-
-    running.wait_until(lambda: finished_steps(run) >= 10 and saved_step(run) > 0)
-    running.kill_one("RayTrainWorker")
-    code = running.wait()
+    with Running("run", _document(tmp_path, data), "--workers", "2", log=tmp_path / "run.log") as running:
+        running.wait_until(lambda: finished_steps(run) >= 10 and saved_step(run) > 0)
+        running.kill_one("RayTrainWorker")
+        code = running.wait()
 
     assert code == 0, running.output()
     events = read_lines(run / "events.jsonl")
@@ -197,9 +196,10 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
         document = small_document("data", "runs", epochs=200)  # the end is not reached
         document["spec"]["model"]["tokenizer"] = "tokenizer"
         document["spec"]["evaluation"] = {"enabled": False}
-        running = Running("run", write_document(Path("job.yaml"), document), "--workers", "2", log=folder / "run.log")
-        running.wait_until(lambda: finished_steps(folder / "runs" / "small") >= 3)
-        return folder, running.terminate(), running.output()
+        job = write_document(Path("job.yaml"), document)
+        with Running("run", job, "--workers", "2", log=folder / "run.log") as running:
+            running.wait_until(lambda: finished_steps(folder / "runs" / "small") >= 3)
+            return folder, running.terminate(), running.output()
 
 
 def test_sigterm_ends_with_a_checkpoint_of_the_last_step_and_code_143(stopped: tuple[Path, int, str]) -> None:

@@ -78,9 +78,9 @@ def test_a_job_that_is_killed_three_times_leaves_the_bytes_of_one_that_was_not(
         return sorted(out.glob("part-*.parquet"))
 
     for number, moment in enumerate(moments):
-        job = Running(*command, log=tmp_path / f"log-{number}")
-        job.wait_until(lambda moment=moment: len(parts()) >= moment)  # type: ignore[misc]
-        job.kill_all()
+        with Running(*command, log=tmp_path / f"log-{number}") as job:
+            job.wait_until(lambda moment=moment: len(parts()) >= moment)  # type: ignore[misc]
+            job.kill_all()
     kept = {path: path.stat().st_mtime_ns for path in parts()}
     done = f2llm(*command)
 

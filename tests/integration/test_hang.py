@@ -11,7 +11,7 @@ from tests.support.plain_workers import train_in_processes
 from tests.support.runs import finished_steps, losses, saved_step
 from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 STEPS = 40
 

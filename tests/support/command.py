@@ -12,7 +12,7 @@ from pathlib import Path
 F2LLM = (sys.executable, "-m", "jobs.cli")
 
 
-def f2llm(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+def f2llm(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run([*F2LLM, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False)
 
@@ -47,7 +47,7 @@ class Running:
         if self._process.poll() is None:
             self.kill_all()
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float = 300) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 600) -> None:
         """Wait for a condition; fails with what the command said where it ends before, or where it takes too long."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -75,11 +75,11 @@ class Running:
         """A signal to the command alone."""
         self._process.send_signal(number)
 
-    def wait(self, timeout: float = 400) -> int:
+    def wait(self, timeout: float = 600) -> int:
         """Its exit code, once it has ended."""
         return self._process.wait(timeout)
 
-    def terminate(self, timeout: float = 200) -> int:
+    def terminate(self, timeout: float = 400) -> int:
         """SIGTERM to the command alone; returns its exit code."""
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout)
