@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run the tests: unit and contract tests and those that start interpreters, two side by side; then those that start Ray,
-# three side by side, since much of a run waits. The second part runs also if the first one failed. Arguments are options
+# Run the tests: unit and contract tests and those that start interpreters, then those that start Ray, two side by side
+# since much of a run waits. The second part runs also if the first one failed. Arguments are options
 # for pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -16,5 +16,5 @@ part() {
 filtered=no
 [ "$#" = 0 ] || filtered=yes
 part tests/unit tests/contract tests/process -n 2 "$@"
-part tests/integration -n 3 --dist loadfile --no-loadscope-reorder "$@" # a file's tests share what they train
+part tests/integration -n 2 --dist loadfile --no-loadscope-reorder "$@" # a file's tests share what they train
 exit "$failed"
