@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Run the tests: unit and contract tests and those that start interpreters, then those that start Ray, two side by side
-# since much of a run waits. The second part runs also if the first one failed. Arguments are options
-# for pytest.
+# Run the tests, two side by side: unit and contract tests and those that start interpreters, then those that start Ray,
+# since much of a run waits. The second part runs also if the first one failed. Arguments are options for pytest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=0
