@@ -70,11 +70,15 @@ class _Texts:
     """Stands where token ids would be: tokenizing is off, and the texts themselves are what is handed on."""
 
     texts: list[str]
+    lengths: Any
+    """A 1 for each text: the loader adds up tokens."""
 
 
 class _NoTokenizer:
     def encode(self, texts: Sequence[str]) -> Any:
-        return _Texts(list(texts))
+        import numpy as np
+
+        return _Texts(list(texts), np.ones(len(texts), dtype=np.int64))
 
 
 def open_loader(place: Place) -> Any:
@@ -114,7 +118,8 @@ def _ours(place: Place) -> MicroBatches:
     for step in open_loader(place):
         for batch in step.micro_batches:
             texts = np.array(batch.texts.texts, dtype=object)
-            yield [texts[index].tolist() for index in (batch.query_B, batch.positive_B, *batch.negatives_BH.T)]
+            for part in batch.parts:
+                yield [texts[index].tolist() for index in (part.query_B, part.positive_B, *part.negatives_BH.T)]
 
 
 # --- the limit: obstore and pyarrow alone ---------------------------------------------------------------------------
