@@ -17,7 +17,7 @@ from data_io.dataset.writer import Row, write_source
 from data_io.storage.store import Store
 from data_io.task import Kind
 
-VERSION = 3
+VERSION = 4
 """Raised when other rows are generated."""
 SOURCES = {"large": 0.6, "middle": 0.3, "small": 0.1}
 NEGATIVES = 24
