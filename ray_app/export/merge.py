@@ -17,6 +17,7 @@ import torch
 
 from data_io.dataset.manifest import load_manifest
 from data_io.errors import ConfigError
+from data_io.execution import Say
 from data_io.storage.folder_copy import local_copy, read_json, upload_folder
 from data_io.storage.store import Store
 from ray_app.checkpointing.weights import AveragedWeights, FolderWeights, OnBytes, WeightedModel
@@ -31,7 +32,6 @@ from ray_app.job_spec import EvaluationSpec, JobSpec
 from ray_app.run_directory.checkpoint_manifest import CheckpointName, list_checkpoints
 from ray_app.run_directory.evaluation_report import EvaluationReport
 
-Say = Callable[[str], None]
 Shares = Mapping[str, float]
 
 # What may differ between models of one architecture: how they are stored, and by what they were written.

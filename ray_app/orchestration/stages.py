@@ -3,13 +3,14 @@ directory alone, in whatever process; none needs Ray.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from data_io.dataset.manifest import load_manifest
+from data_io.execution import Say
 from data_io.storage.folder_copy import local_copy, upload_folder
 from data_io.storage.store import Store
 from ray_app.evaluation.held_out import evaluate
@@ -19,8 +20,6 @@ from ray_app.export.run import export_run
 from ray_app.inference.encoder import Encoder, initial_encoder, load_encoder
 from ray_app.job_spec import JobSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport, Moment
-
-Say = Callable[[str], None]
 
 
 def evaluate_initial(name: str, spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> None:
