@@ -31,6 +31,8 @@ class LeaderLease:
         self._observed: Any = None
         self._seen_at = 0.0
         self._leads_until = 0.0
+        self._released = threading.Event()
+        self._threads: list[threading.Thread] = []
 
     def wait(self) -> None:
         """Return once this candidate leads."""
@@ -71,11 +73,18 @@ class LeaderLease:
         return True
 
     def release(self) -> None:
-        """Let the next candidate in at once."""
+        """Stop renewing, then let the next candidate lead at once."""
+        self.stop()
         lease = self._api.get("Lease", self._name, namespace=self._namespace)
         if lease is not None and lease.get("spec", {}).get("holderIdentity") == self._identity:
             self._api.replace({**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
             _log.info("lease released", extra=self._fields())
+
+    def stop(self) -> None:
+        """End the threads of `keep`; without this, a renewal under way could take a released lease again."""
+        self._released.set()
+        for thread in self._threads:
+            thread.join(2 * (self._api.answer_seconds or RENEW_SECONDS))  # two requests of a renewal
 
     def keep(self, lost: Callable[[], None]) -> None:
         """Renew in a thread of its own; call `lost` where that has not worked for the lease's length, even if an answer
@@ -85,7 +94,8 @@ class LeaderLease:
         def renew() -> None:
             renewed = True
             while time.monotonic() < self._leads_until:
-                time.sleep(RENEW_SECONDS if renewed else RENEW_SECONDS / 5)
+                if self._released.wait(RENEW_SECONDS if renewed else RENEW_SECONDS / 5):
+                    return
                 try:
                     renewed = self.try_once()
                 except F2LLMError as error:
@@ -94,12 +104,15 @@ class LeaderLease:
 
         def watch() -> None:
             while (left := self._leads_until - time.monotonic()) > 0:
-                time.sleep(left)
+                if self._released.wait(left):
+                    return
             _log.error("lease lost", extra=self._fields())
             lost()
 
         for work in (renew, watch):
-            threading.Thread(target=work, name=f"lease-{work.__name__}", daemon=True).start()
+            thread = threading.Thread(target=work, name=f"lease-{work.__name__}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _is_over(self, spec: Mapping[str, Any]) -> bool:
         record = (spec.get("holderIdentity"), spec.get("renewTime"))

@@ -8,7 +8,7 @@ import base64
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from time import monotonic, time
+from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
@@ -48,7 +48,6 @@ class EmbeddingServer:
         """`expose` gives the text of /metrics. With `api_key` requests of /v1 need it as their bearer token."""
         self._engine, self._served, self._limits, self._metrics = engine, served, limits, metrics
         self._expose, self._api_key = expose, api_key
-        self._began = int(time())
         self.stopping = False
         self.in_flight = 0
         self.app = Starlette(
@@ -131,7 +130,7 @@ class EmbeddingServer:
         return {
             "id": self._served.name,
             "object": "model",
-            "created": self._began,
+            "created": self._served.created,
             "owned_by": "f2llm-ray",
             "max_model_len": self._served.max_tokens,
             "dimensions": self._served.dimensions,

@@ -23,8 +23,8 @@ def find_served(settings: ServeSettings) -> ExportedModel:
     return find_exported(open_store(place, settings.s3), name=name, batch_tokens=settings.tokens_at_once)
 
 
-def open_served(model: ExportedModel, settings: ServeSettings) -> tuple[Encoder, Served]:
-    """The model in this process, warm, and what it takes."""
+def open_served(model: ExportedModel, settings: ServeSettings, *, created: int) -> tuple[Encoder, Served]:
+    """The model in this process, warm, and what it takes. `created`: Unix time, for /v1/models."""
     if not settings.gpus:
         torch.set_num_threads(settings.cpus)
     encoder = open_encoder(model, Cut())
@@ -35,6 +35,7 @@ def open_served(model: ExportedModel, settings: ServeSettings) -> tuple[Encoder,
         max_tokens=encoder.max_tokens,
         max_inputs=settings.limits.max_inputs,
         prompts=dict(model.prompts),
+        created=created,
     )
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
+from time import time
 from typing import Any
 
 from ray_app.ray_runtime.cluster import cluster  # isort: skip - before anything that imports Ray
@@ -31,9 +32,9 @@ _QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
 
 @serve.ingress()
 class _Replica:
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], created: int) -> None:
         checked = ServeSettings.model_validate(settings)
-        self._copy = Copy(find_served(checked), checked, expose=_expose)
+        self._copy = Copy(find_served(checked), checked, created=created, expose=_expose)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self._copy.app
@@ -74,7 +75,7 @@ def build(arguments: Mapping[str, Any]) -> serve.Application:
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": settings.gpus},
         logging_config=_QUIET,
     )
-    return deployment.bind(settings.model_dump())
+    return deployment.bind(settings.model_dump(), int(time()))
 
 
 def serve_on_ray(settings: ServeSettings, *, host: str, port: int, say: Callable[[str], None], ready: str) -> int:

@@ -24,10 +24,13 @@ class Copy:
         model: ExportedModel,
         settings: ServeSettings,
         *,
+        created: int,
         expose: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
-        """`expose` gives the text of /metrics where there are other copies as well."""
-        encoder, served = open_served(model, settings)
+        """`created`: Unix time at which the service began. `expose` gives the text of /metrics if there are other
+        replicas.
+        """
+        encoder, served = open_served(model, settings, created=created)
         limits = settings.limits
         self._metrics = ServeMetrics()
         self._engine = Engine(

@@ -34,6 +34,8 @@ class Served:
     max_tokens: int
     max_inputs: int
     prompts: Mapping[str, str]
+    created: int
+    """Unix time at which the service began; the same for all its replicas."""
 
 
 @dataclass(frozen=True)

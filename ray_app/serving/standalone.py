@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from time import sleep
+from time import sleep, time
 
 import uvicorn
 from starlette.applications import Starlette
@@ -31,7 +31,7 @@ def serve_alone(
     """
     if not settings.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as Ray does for what has asked for none
-    copy = Copy(model, settings)
+    copy = Copy(model, settings, created=int(time()))
     with stop_signals() as stop, _listening(copy.app, host, port, stop):
         say(ready)
         return stop.wait(copy.refuse_new, seconds=settings.limits.timeout_seconds, say=say)

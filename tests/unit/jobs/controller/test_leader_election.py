@@ -69,7 +69,10 @@ def leader(server: OneLease, monkeypatch: pytest.MonkeyPatch) -> Iterator[Leader
     monkeypatch.setattr(lease, "RENEW_SECONDS", 1.0)
     configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_address[1]}")
     with closing(KubeApi(client.ApiClient(configuration), "default")) as api:
-        yield LeaderLease(api, name="operator", namespace="default", identity="one")
+        candidate = LeaderLease(api, name="operator", namespace="default", identity="one")
+        yield candidate
+        server.over.set()
+        candidate.stop()
 
 
 def test_a_leader_that_gets_no_answer_leads_no_longer_than_its_lease(leader: LeaderLease, server: OneLease) -> None:
@@ -99,4 +102,17 @@ def test_a_leader_that_is_answered_goes_on(
 
     wait_for(lambda: told() > 3, "it is renewed")
     assert not lost.is_set()
-    leader._leads_until = 0  # its threads end
+
+
+def test_a_lease_that_is_released_is_not_taken_again(
+    leader: LeaderLease, server: OneLease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.001)
+    leader.wait()
+    leader.keep(lost=lambda: None)
+
+    leader.release()
+
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("lease-")] == []
+    assert server.stored is not None
+    assert server.stored["spec"]["holderIdentity"] == ""

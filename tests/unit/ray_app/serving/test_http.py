@@ -17,7 +17,7 @@ from ray_app.serving.request import EmbeddingRequest, Served
 from ray_app.serving.settings import ServeLimits
 from tests.support.letters import Letters
 
-SERVED = Served(name="demo", dimensions=2, max_tokens=10, max_inputs=8, prompts={"document": ""})
+SERVED = Served(name="demo", dimensions=2, max_tokens=10, max_inputs=8, prompts={"document": ""}, created=1)
 ONE = b'{"model": "demo", "input": "abc"}'
 
 

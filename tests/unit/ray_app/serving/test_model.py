@@ -43,7 +43,7 @@ def test_a_run_an_exported_folder_and_a_repository_of_the_hub_are_the_same_model
 def test_an_opened_model_says_what_it_takes(run: Path) -> None:
     settings = ServeSettings(model=str(run), limits=ServeLimits(max_inputs=7))
 
-    encoder, served = open_served(find_served(settings), settings)
+    encoder, served = open_served(find_served(settings), settings, created=1)
 
     assert (served.name, served.dimensions, served.max_tokens, served.max_inputs) == ("my-run", 48, 48, 7)
     assert served.prompts["query"] == f"Instruct: {INSTRUCTION}\nQuery: "

@@ -16,6 +16,7 @@ SERVED = Served(
     max_tokens=512,
     max_inputs=3,
     prompts={"query": "Instruct: Find it.\nQuery: ", "document": ""},
+    created=1,
 )
 
 
