@@ -27,7 +27,7 @@ from data_io.storage.store import open_store
 from tests.support.plain_workers import train_in_processes
 from tests.support.ray_nodes import ray_nodes
 from tests.support.s3_server import S3Server, find_server, run_s3_server
-from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
+from tests.support.small_training import read_lines, small_job_spec, write_job_spec, write_small_dataset
 
 FAILED = Path("build/chaos")
 TOLERANCE = 1e-4
@@ -62,14 +62,14 @@ def main() -> None:
             write_result(arguments.name, _page(arguments.name, read_lines(record)))
 
 
-def _document(data: str, runs: str) -> dict[str, Any]:
-    document = small_document(data, runs, epochs=1000, global_batch_size=64, learning_rate=1e-5, min_learning_rate=1e-6)
-    document["spec"] |= {
+def _job_spec(data: str, runs: str) -> dict[str, Any]:
+    job_spec = small_job_spec(data, runs, epochs=1000, global_batch_size=64, learning_rate=1e-5, min_learning_rate=1e-6)
+    job_spec["spec"] |= {
         "evaluation": {"enabled": False},
         "checkpoint": {"every": "15 steps", "keep": 3},
         "workers": {"replicas": 1, "min": 1, "max": 3, "resize_interval_seconds": 10},
     }
-    return document
+    return job_spec
 
 
 class _Undisturbed:
@@ -84,7 +84,7 @@ class _Undisturbed:
         path = self.folder / "metrics.jsonl"
         if not path.exists() or len(read_lines(path)) < steps:
             (self.folder / "group").unlink(missing_ok=True)
-            train_in_processes(self._data, self.folder, 1, _document(self._data, "unused"), steps=steps)
+            train_in_processes(self._data, self.folder, 1, _job_spec(self._data, "unused"), steps=steps)
         return read_lines(path)[:steps]
 
 
@@ -94,9 +94,9 @@ def _run(
     chance = random.Random(seed)
     bucket = server.make_bucket()
     write_small_dataset(open_store(f"s3://{bucket}/data", server.options), scale=SCALE)
-    document = _document(f"s3://{bucket}/data", f"s3://{bucket}/runs")
-    document["spec"]["storage"]["s3"] = server.options.model_dump()
-    job = write_document(folder / f"job-{seed}.yaml", document)
+    job_spec = _job_spec(f"s3://{bucket}/data", f"s3://{bucket}/runs")
+    job_spec["spec"]["storage"]["s3"] = server.options.model_dump()
+    job = write_job_spec(folder / f"job-{seed}.yaml", job_spec)
     with ray_nodes() as nodes:
         run = Disturbed(
             job, server.folder / bucket / "runs" / "small", nodes, server, chance, log=folder / f"log-{seed}"

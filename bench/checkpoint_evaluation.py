@@ -16,10 +16,10 @@ from statistics import fmean, median
 
 from bench.support.report import machine, spread, table, write_result
 from data_io.storage.store import open_store
-from jobs.document.demo import demo_document
+from jobs.spec.demo import demo_job_spec
 from ray_app.run_directory.evaluation_curve import read_curve
 from tests.support.command import f2llm
-from tests.support.small_training import read_lines, write_document
+from tests.support.small_training import read_lines, write_job_spec
 
 FOLDER = Path("build/checkpoint-evaluation")
 WARM_UP = 5
@@ -55,14 +55,14 @@ def main() -> None:
 def _train(arguments: argparse.Namespace, workers: int, *, beside: bool) -> Measured:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    document = demo_document(FOLDER / "runs")
-    spec = document["spec"]
+    job_spec = demo_job_spec(FOLDER / "runs")
+    spec = job_spec["spec"]
     spec["data"]["uri"] = str(arguments.data)
     spec["evaluation"] = {"enabled": False, "checkpoints": beside}
     spec["checkpoint"] = {"every": f"{arguments.every} steps", "keep": 2}
-    job = write_document(FOLDER / "job.yaml", document)
+    job = write_job_spec(FOLDER / "job.yaml", job_spec)
     _do("run", str(job), "--workers", str(workers), "--steps", str(arguments.steps), "--quiet")
-    run = FOLDER / "runs" / document["metadata"]["name"]
+    run = FOLDER / "runs" / job_spec["metadata"]["name"]
     steps = [line["seconds"] for line in read_lines(run / "metrics.jsonl")]
     return Measured(steps[WARM_UP:], [each.seconds for each in read_curve(open_store(str(run)))])
 

@@ -27,7 +27,7 @@ from jobs.kube.status import JobPhase, status_of
 from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import KUBERAY_TYPES, install_kuberay_types, install_our_type
-from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.job_specs import ON_A_CLUSTER, job_spec
 from tests.support.kubectl import Kubectl
 from tests.support.operator import LEASES, RULES, KubeRay, leads, run_operator, token_of_account
 from tests.support.waiting import wait_for
@@ -89,7 +89,7 @@ class _Fleet:
         return time.monotonic() - begun
 
     def _start(self, name: str) -> None:
-        self._api.create(document(ON_A_CLUSTER, metadata={"name": name}))
+        self._api.create(job_spec(ON_A_CLUSTER, metadata={"name": name}))
         kuberay = KubeRay(self._api, name, 1)
         kuberay.starts()
         kuberay.says(Phase.TRAINING, step=1, total_steps=100_000, workers=2)

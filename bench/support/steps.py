@@ -27,14 +27,14 @@ from data_io.dataset.tokenizer import TextTokenizer
 from data_io.loading.loader import LoadedStep, MicroBatch, PartRows
 from data_io.loading.order import Part, Slot, Step
 from data_io.task import Kind, format_query
-from jobs.document.demo import demo_document
+from jobs.spec.demo import demo_job_spec
 from ray_app.job_spec import ModelSpec, Qwen3Architecture, TrainSpec
 from ray_app.models.embedder import Embedder
 from ray_app.models.loading import build_backbone
 from ray_app.models.packing import PackedBatch, pack
 from ray_app.training.contrastive import ContrastiveStep
 
-DEMO = demo_document(Path("runs"))["spec"]["model"]["architecture"]
+DEMO = demo_job_spec(Path("runs"))["spec"]["model"]["architecture"]
 
 TRAIN = TrainSpec(global_batch_size=16, micro_batch_size=16, learning_rate=1e-4)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -13,9 +13,9 @@ from jobs.extras import needs
 from jobs.formatting import short_number
 
 if TYPE_CHECKING:
-    from jobs.document.job import EmbeddingJob
-    from jobs.document.study import Study
     from jobs.planning.estimate import Plan
+    from jobs.spec.job import EmbeddingJob
+    from jobs.spec.study import Study
     from ray_app.reporting.study_report import StudyResults, VariantResult
 
 
@@ -53,8 +53,8 @@ def ablate(
     changes the base. Results: results.json and study.html below the base's storage.uri, in a folder of the study's
     name. A run that fails is named and the others go on; the exit code is then that of the first one that failed.
     """
-    from jobs.document.study import load_study
     from jobs.errors import UsageError
+    from jobs.spec.study import load_study
 
     if prices is not None and not dry_run:
         raise UsageError("--prices has no effect without --dry-run", remedy="add --dry-run, or leave it out")

@@ -9,7 +9,7 @@ import typer
 from jobs.cli.options import Debug, Json, Quiet, Set, Steps, Workers, workers_override
 from jobs.cli.output.text import say, say_nothing
 from jobs.cli.plan import plan_of
-from jobs.cli.run import train_document
+from jobs.cli.run import train_job_spec
 from jobs.extras import needs
 
 
@@ -30,19 +30,19 @@ def demo(
     ones go on from the checkpoint. Leaves the run in DIR/demo, the data set in DIR/data, the document in
     DIR/demo/job.yaml.
     """
-    from jobs.document.demo import demo_job
+    from jobs.spec.demo import demo_job
 
     with needs("data"):
         from jobs.workflows.data import prepare_documentation
-        from jobs.workflows.runs import read_frozen_document
-    document = demo_job(directory, overrides=[*(set_ or ()), *workers_override(workers)])
+        from jobs.workflows.runs import read_stored_job_spec
+    job_spec = demo_job(directory, overrides=[*(set_ or ()), *workers_override(workers)])
     started = monotonic()
     tell = say_nothing if quiet else say
-    prepare_documentation(document.spec.data.uri, document.spec.storage.s3, say=tell)
+    prepare_documentation(job_spec.spec.data.uri, job_spec.spec.storage.s3, say=tell)
     data_seconds = monotonic() - started
     stops = [steps]
-    if steps is None and not read_frozen_document(document.run_uri, document.spec.storage.s3):
-        total = plan_of(document).total_steps
+    if steps is None and not read_stored_job_spec(job_spec.run_uri, job_spec.spec.storage.s3):
+        total = plan_of(job_spec).total_steps
         stops = [total // 2, None]
         tell(f"training to step {total // 2} of {total}, then with new workers from its checkpoint, as after a crash")
-    train_document(document, stops=stops, quiet=quiet, json=json, data_seconds=data_seconds)
+    train_job_spec(job_spec, stops=stops, quiet=quiet, json=json, data_seconds=data_seconds)

@@ -83,12 +83,12 @@ def evaluate(
     """
     with needs("train"):
         from jobs.workflows import models
-        from jobs.workflows.runs import document_of
+        from jobs.workflows.runs import job_spec_of
 
     tell = say_nothing if quiet else say
     if not task:
         _refuse_without_task(instruction=instruction, before=before, out=out, name=name, overwrite=overwrite)
-        found = models.evaluate_run(document_of(model, data, s3), model, dims=dimensions or (), say=tell)
+        found = models.evaluate_run(job_spec_of(model, data, s3), model, dims=dimensions or (), say=tell)
         if json:
             print_json(found.model_dump(mode="json"))
         else:

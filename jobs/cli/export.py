@@ -33,6 +33,6 @@ def export(
     """
     with needs("train"):
         from jobs.workflows.models import export_run
-        from jobs.workflows.runs import document_of
-    job = document_of(run, data, s3)
+        from jobs.workflows.runs import job_spec_of
+    job = job_spec_of(run, data, s3)
     print(export_run(job, run, out=out))

@@ -40,15 +40,15 @@ def submit(
     debug: Debug = False,
 ) -> None:
     """Train a document on a cluster, or change the job that has its name."""
-    from jobs.document.job import load_document
+    from jobs.spec.job import load_job_spec
 
-    document = load_document(job, overrides=[*(set_ or ()), *workers_override(workers)])
-    name = document.metadata.name
+    job_spec = load_job_spec(job, overrides=[*(set_ or ()), *workers_override(workers)])
+    name = job_spec.metadata.name
     if dry_run is DryRun.CLIENT:
         print(f"{name}: a valid document; nothing was sent to a cluster")
         return
-    jobs = _jobs(options, namespace=document.metadata.namespace)
-    jobs.submit(document, dry_run=dry_run is DryRun.SERVER)
+    jobs = _jobs(options, namespace=job_spec.metadata.namespace)
+    jobs.submit(job_spec, dry_run=dry_run is DryRun.SERVER)
     if dry_run is DryRun.SERVER:
         print(f"{name}: the API server would take it; nothing was started")
     elif watch_:
@@ -116,7 +116,7 @@ def logs(
 def _stored_log(jobs: "JobsClient", name: str, *, worker: int | None, lines: int | None) -> list[str]:
     """What the run directory has, for which this process needs access to it."""
     from jobs.errors import KubernetesError
-    from jobs.kube.resource import document_of
+    from jobs.kube.resource import job_spec_of
     from jobs.kube.status import status_of
 
     with needs("data"):
@@ -125,7 +125,7 @@ def _stored_log(jobs: "JobsClient", name: str, *, worker: int | None, lines: int
     status = status_of(job)
     if not status.run_uri:
         raise KubernetesError(f"{name} has not run yet; it is {status.phase}", remedy=f"see `f2llm describe {name}`")
-    s3, process = document_of(job).spec.storage.s3, "driver" if worker is None else f"worker-{worker}"
+    s3, process = job_spec_of(job).spec.storage.s3, "driver" if worker is None else f"worker-{worker}"
     return read_log(status.run_uri, s3, process=process)[-lines if lines else 0 :]
 
 
@@ -199,21 +199,21 @@ def render(
     With --serve: a service that answers requests for embeddings, to be applied with kubectl. Image, Secrets, GPUs,
     cores and nodes of its pods are those that the document's cluster and workers say, or --set.
     """
-    from jobs.document.job import load_document
-    from jobs.document.yaml12 import write_yaml
     from jobs.errors import UsageError
     from jobs.manifests.job import render as objects_of
     from jobs.manifests.operator_config import load_operator_config
-    from jobs.manifests.serving import document_for, render_service
+    from jobs.manifests.serving import job_spec_for, render_service
+    from jobs.spec.job import load_job_spec
+    from jobs.spec.yaml12 import write_yaml
 
     settings = load_operator_config(config)
     if serve is not None:
-        document = load_document(job, overrides=set_ or ()) if job else document_for(name, set_ or ())
-        objects = render_service(serve, document, settings, name=name or document.metadata.name, replicas=replicas)
+        job_spec = load_job_spec(job, overrides=set_ or ()) if job else job_spec_for(name, set_ or ())
+        objects = render_service(serve, job_spec, settings, name=name or job_spec.metadata.name, replicas=replicas)
     elif job is None:
         raise UsageError("there is no document", remedy="give JOB.yaml, or a model: --serve MODEL")
     else:
-        objects = objects_of(load_document(job, overrides=set_ or ()), settings)
+        objects = objects_of(load_job_spec(job, overrides=set_ or ()), settings)
     print("---\n".join(write_yaml(each) for each in objects), end="")
 
 

@@ -18,9 +18,9 @@ Own = ParamSpec("Own")
 
 
 def _complete_field(incomplete: str) -> list[str]:
-    from jobs.document.job import DOCUMENT_FIELDS
+    from jobs.spec.job import SPEC_FIELDS
 
-    names = (name.removeprefix("spec.") for name, field in DOCUMENT_FIELDS.items() if field.section is None)
+    names = (name.removeprefix("spec.") for name, field in SPEC_FIELDS.items() if field.section is None)
     return [f"{name}=" for name in names if name.startswith(incomplete)]
 
 

@@ -12,9 +12,9 @@ from jobs.extras import needs
 from jobs.formatting import duration, short_number
 
 if TYPE_CHECKING:
-    from jobs.document.job import EmbeddingJob
     from jobs.planning.cost import Cost
     from jobs.planning.estimate import DataSize, Plan
+    from jobs.spec.job import EmbeddingJob
 
 
 def plan(
@@ -46,11 +46,11 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Work out steps, tokens, memory, sizes and, with --prices, hours and cost in advance."""
-    from jobs.document.job import load_document
+    from jobs.spec.job import load_job_spec
 
-    document = load_document(job, overrides=set_ or ())
-    answer = plan_of(document, rows=rows)
-    found = None if prices is None else costs_of(document, answer, prices, mfu)
+    job_spec = load_job_spec(job, overrides=set_ or ())
+    answer = plan_of(job_spec, rows=rows)
+    found = None if prices is None else costs_of(job_spec, answer, prices, mfu)
     if json:
         print_json({**answer.to_dict(), **({} if found is None else {"costs": [each.to_dict() for each in found]})})
         return
@@ -61,12 +61,12 @@ def plan(
             print(line)
 
 
-def plan_of(document: "EmbeddingJob", *, rows: int | None = None) -> "Plan":
+def plan_of(job_spec: "EmbeddingJob", *, rows: int | None = None) -> "Plan":
     """The plan of a document, from its data set's manifest or for an assumed number of rows."""
     from jobs.planning.architecture import architecture_of
     from jobs.planning.estimate import estimate_job
 
-    spec = document.job_spec
+    spec = job_spec.worker_spec
     if rows is None:
         with needs("data"):
             from jobs.workflows.data import data_size
@@ -116,13 +116,13 @@ def _plan_lines(answer: "Plan") -> list[tuple[str, str]]:
     ]
 
 
-def costs_of(document: "EmbeddingJob", answer: "Plan", prices: Path, mfu: float) -> list["Cost"]:
+def costs_of(job_spec: "EmbeddingJob", answer: "Plan", prices: Path, mfu: float) -> list["Cost"]:
     """Hours and cost on each GPU of a table of prices. Raises ConfigError where the model's shape is not known."""
     from jobs.errors import ConfigError
     from jobs.planning.architecture import architecture_of
     from jobs.planning.cost import costs, load_prices, operations
 
-    table, spec = load_prices(str(prices)), document.job_spec
+    table, spec = load_prices(str(prices)), job_spec.worker_spec
     architecture = architecture_of(spec.model)
     if architecture is None:
         raise ConfigError(

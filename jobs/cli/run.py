@@ -17,7 +17,7 @@ from jobs.extras import needs
 from jobs.kube.driver_reporter import driver_reporting
 
 if TYPE_CHECKING:
-    from jobs.document.job import EmbeddingJob
+    from jobs.spec.job import EmbeddingJob
     from ray_app.run_directory.status import RunStatus
 
 
@@ -38,33 +38,33 @@ def run(
 
     Ctrl-C or SIGTERM writes a checkpoint first and ends with exit code 130 or 143.
     """
-    from jobs.document.job import load_document
+    from jobs.spec.job import load_job_spec
 
-    document = load_document(job, overrides=[*(set_ or ()), *workers_override(workers)])
+    job_spec = load_job_spec(job, overrides=[*(set_ or ()), *workers_override(workers)])
     if dry_run:
-        answer = plan_of(document)
+        answer = plan_of(job_spec)
         with needs("data"):
             from jobs.workflows.data import check_tokenizer
-        check_tokenizer(document)
-        _refuse_another_documents_run(document)
+        check_tokenizer(job_spec)
+        _refuse_run_of_another_job_spec(job_spec)
         if json:
-            print_json({"document": document.to_dict(), "plan": answer.to_dict()})
+            print_json({"job_spec": job_spec.to_dict(), "plan": answer.to_dict()})
         else:
             print_plan(answer)
             print("dry run: nothing was started")
         return
-    train_document(document, stops=[steps], quiet=quiet, json=json, data_seconds=None)
+    train_job_spec(job_spec, stops=[steps], quiet=quiet, json=json, data_seconds=None)
 
 
-def train_document(
-    document: "EmbeddingJob", *, stops: list[int | None], quiet: bool, json: bool, data_seconds: float | None
+def train_job_spec(
+    job_spec: "EmbeddingJob", *, stops: list[int | None], quiet: bool, json: bool, data_seconds: float | None
 ) -> None:
     """Run to each stop in turn (None is the end), every time as a new start would."""
     with needs("data"):
         from jobs.workflows.runs import read_evaluation, read_task_report
     with needs("train", quiet=False):
         from jobs.workflows.training import run_job
-    s3 = document.spec.storage.s3
+    s3 = job_spec.spec.storage.s3
     for stop in stops:
         try:
             with progress(sys.stderr, quiet=quiet) as show, driver_reporting() as publish:
@@ -73,18 +73,18 @@ def train_document(
                     show(status)
                     publish(status)
 
-                result = run_job(document, stop_after_steps=stop, on_status=on_status)
+                result = run_job(job_spec, stop_after_steps=stop, on_status=on_status)
         except F2LLMError as error:
-            _explain(error, document)
+            _explain(error, job_spec)
             raise
         if result.signal is not None:
             break
     facts = summary(
         result.status,
-        run_uri=document.run_uri,
-        before=read_evaluation(document.run_uri, s3, moment="before"),
-        after=read_evaluation(document.run_uri, s3, moment="after"),
-        tasks=read_task_report(document.run_uri, s3) if document.job_spec.evaluation.measures_tasks else None,
+        run_uri=job_spec.run_uri,
+        before=read_evaluation(job_spec.run_uri, s3, moment="before"),
+        after=read_evaluation(job_spec.run_uri, s3, moment="after"),
+        tasks=read_task_report(job_spec.run_uri, s3) if job_spec.worker_spec.evaluation.measures_tasks else None,
         split=time_split(result.status.seconds, data_seconds=data_seconds),
     )
     if json:
@@ -95,24 +95,24 @@ def train_document(
         raise typer.Exit(128 + result.signal)
 
 
-def _explain(error: F2LLMError, document: "EmbeddingJob") -> None:
+def _explain(error: F2LLMError, job_spec: "EmbeddingJob") -> None:
     """Say what the run directory knows of this error beside its message."""
     with needs("data"):
         from jobs.workflows.runs import read_exit_record
     record = None
     with suppress(StorageError):
-        record = read_exit_record(document.run_uri, document.spec.storage.s3)
+        record = read_exit_record(job_spec.run_uri, job_spec.spec.storage.s3)
     if record is not None and record.message == error.message:
         logs = [] if error.error_class in ("user", "data") else failure_text.log_lines(record)
         for line in [*logs, f"failed: {failure_text.place_of(record)}"]:
             say(line)
 
 
-def _refuse_another_documents_run(document: "EmbeddingJob") -> None:
-    from jobs.document.diff import refuse_differences
+def _refuse_run_of_another_job_spec(job_spec: "EmbeddingJob") -> None:
+    from jobs.spec.diff import refuse_differences
 
     with needs("data"):
-        from jobs.workflows.runs import read_frozen_document
-    frozen = read_frozen_document(document.run_uri, document.spec.storage.s3)
+        from jobs.workflows.runs import read_stored_job_spec
+    frozen = read_stored_job_spec(job_spec.run_uri, job_spec.spec.storage.s3)
     if frozen:
-        refuse_differences(frozen, document, run_uri=document.run_uri)
+        refuse_differences(frozen, job_spec, run_uri=job_spec.run_uri)

@@ -12,7 +12,7 @@ from jobs.extras import needs
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options
-    from jobs.document.job import EmbeddingJob
+    from jobs.spec.job import EmbeddingJob
     from ray_app.reporting.runs_table import RunFigures
 
 _NAMED = 10
@@ -53,7 +53,7 @@ def runs(
         from jobs.workflows.reports import runs_below, write_runs_page
     found = runs_below(uri, s3, gpu_price=price)
     figures = [each for each, _ in found]
-    documents = {each.name: record.document for each, record in found}
+    documents = {each.name: record.job_spec for each, record in found}
     if html is not None:
         write_runs_page(uri, found, _differences(documents), str(html), price=price_text)
     pair = None if compare is None else _compared(uri, documents, compare)
@@ -110,7 +110,7 @@ def _row(run: "RunFigures") -> list[str]:
 
 
 def _difference_lines(pair: Iterable[tuple[str, Sequence[Any]]]) -> Iterator[str]:
-    from jobs.document.diff import Difference
+    from jobs.spec.diff import Difference
 
     lines = [str(Difference(path, *values)).replace(" there, ", " -> ").removesuffix(" here") for path, values in pair]
     yield from lines or ["their documents say the same"]
@@ -118,9 +118,9 @@ def _difference_lines(pair: Iterable[tuple[str, Sequence[Any]]]) -> Iterator[str
 
 def _compared(uri: str, documents: dict[str, str], names: tuple[str, str]) -> list[tuple[str, list[Any]]]:
     """What differs between two runs. Raises UsageError for a name that is none, ConfigError for a damaged document."""
-    from jobs.document.diff import compare
-    from jobs.document.validation import close_names
     from jobs.errors import UsageError
+    from jobs.spec.diff import compare
+    from jobs.spec.validation import close_names
 
     for name in names:
         if name not in documents:
@@ -136,8 +136,8 @@ def _listed(names: Sequence[str]) -> str:
 
 def _differences(documents: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
     """Fields in which the documents are not all the same; one that cannot be read is left out."""
-    from jobs.document.diff import compare, value_text
     from jobs.errors import ConfigError
+    from jobs.spec.diff import compare, value_text
 
     parsed = {}
     for name, text in documents.items():
@@ -152,10 +152,10 @@ def _differences(documents: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
 
 
 def _parsed(name: str, text: str) -> "EmbeddingJob":
-    from jobs.document.job import parse_document
-    from jobs.document.yaml12 import read_yaml
+    from jobs.spec.job import parse_job_spec
+    from jobs.spec.yaml12 import read_yaml
 
-    return parse_document(read_yaml(text, f"{name}/job.yaml"))
+    return parse_job_spec(read_yaml(text, f"{name}/job.yaml"))
 
 
 def _price(path: Path, gpu: str | None) -> tuple[float, str]:

@@ -35,8 +35,8 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Print where a run, or a job on a cluster, stands."""
-    from jobs.document.fields import JOB_NAME_PATTERN
     from jobs.errors import ConfigError
+    from jobs.spec.fields import JOB_NAME_PATTERN
 
     if re.fullmatch(JOB_NAME_PATTERN, run) and not Path(run).exists():
         try:

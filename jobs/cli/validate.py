@@ -17,12 +17,12 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Check a document; --show prints all that it means."""
-    from jobs.document.job import load_document
+    from jobs.spec.job import load_job_spec
 
-    document = load_document(job, overrides=set_ or ())
+    job_spec = load_job_spec(job, overrides=set_ or ())
     if json:
-        print_json({"valid": True, "document": document.to_dict()})
+        print_json({"valid": True, "job_spec": job_spec.to_dict()})
     elif show:
-        print(document.to_yaml(), end="")
+        print(job_spec.to_yaml(), end="")
     else:
-        print(f"{job}: valid; its run directory is {document.run_uri}")
+        print(f"{job}: valid; its run directory is {job_spec.run_uri}")

@@ -8,7 +8,7 @@ from jobs.kube.names import attempt_id, attempt_name, progress_name
 from jobs.kube.observed import Observed
 from jobs.kube.resource import key_of
 from jobs.kube.status import JobStatus, status_of
-from jobs.manifests.pods import DOCUMENT_FILE
+from jobs.manifests.pods import JOB_SPEC_FILE
 from ray_app.run_directory.status import RunStatus
 
 Key = tuple[str, str]
@@ -59,14 +59,14 @@ class Cache:
             ray_job = None  # of a job that had this name before
         cluster = (ray_job or {}).get("status", {}).get("rayClusterName") or ""
         config_map = self._progress(resource)
-        document = self._first(self._config_maps, (namespace, attempt_name(name, status.attempt)))
+        job_spec = self._first(self._config_maps, (namespace, attempt_name(name, status.attempt)))
         return Observed(
             ray_job=ray_job,
             ray_cluster=self._first(self._ray_clusters, (namespace, cluster)),
             pods=tuple(sorted(self._at(self._pods, (namespace, name)), key=lambda pod: pod.name)),
             driver_report=driver_report_in(config_map, attempt=attempt_id(uid, status.attempt)),
             stop_request=((config_map or {}).get("data") or {}).get(STOP_KEY, ""),
-            document=((document or {}).get("data") or {}).get(DOCUMENT_FILE, ""),
+            job_spec=((job_spec or {}).get("data") or {}).get(JOB_SPEC_FILE, ""),
         )
 
     def run_of(self, resource: Mapping[str, Any]) -> RunStatus | None:

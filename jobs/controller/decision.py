@@ -15,15 +15,15 @@ from jobs.controller.driver_heartbeat import check_heartbeat
 from jobs.controller.outcome import Outcome, Result, outcome_of
 from jobs.controller.scaling import scale
 from jobs.controller.status import observe, sentence, time_of, time_text, with_conditions
-from jobs.document.job import EmbeddingJob
-from jobs.document.yaml12 import read_yaml
 from jobs.errors import ConfigError
 from jobs.kube.names import attempt_id, attempt_name
 from jobs.kube.observed import Observed
-from jobs.kube.resource import document_of
+from jobs.kube.resource import job_spec_of
 from jobs.kube.status import JobFailure, JobPhase, JobStatus
 from jobs.manifests.job import attempt_objects, standing_objects
 from jobs.manifests.operator_config import OperatorConfig
+from jobs.spec.job import EmbeddingJob
+from jobs.spec.yaml12 import read_yaml
 
 _FROM_THE_START: Mapping[str, Any] = {"message": "", "next_attempt_time": None, "fruitless_attempts": 0}
 
@@ -42,7 +42,7 @@ def decide(
 ) -> Decision:
     """Decide what a job needs. `status` is the one that `resource` carries."""
     generation, observed = resource["metadata"]["generation"], observed.since_begun()
-    job, refusal = _document(resource, config, observed)
+    job, refusal = _job_spec(resource, config, observed)
     # What is wrong may have been put right, in the document or, where that was refused, in the operator's settings.
     if status.phase is JobPhase.FAILED and (generation != status.observed_generation or status.last_failure is None):
         status = status.model_copy(update={"phase": JobPhase.PENDING, **_FROM_THE_START})
@@ -58,7 +58,7 @@ def decide(
     return Decision(status, decision.actions, decision.seconds)
 
 
-def _document(
+def _job_spec(
     resource: Mapping[str, Any], config: OperatorConfig, observed: Observed
 ) -> tuple[EmbeddingJob | None, str]:
     """What to go by, and why no attempt can be made of it, empty where one can.
@@ -67,7 +67,7 @@ def _document(
     """
     job = None
     try:
-        job = document_of(resource)
+        job = job_spec_of(resource)
         config.profiles_of(job.spec.cluster)
     except ConfigError as error:
         return job or _begun_with(resource, observed), sentence(error.message, error.remedy)
@@ -76,11 +76,11 @@ def _document(
 
 def _begun_with(resource: Mapping[str, Any], observed: Observed) -> EmbeddingJob | None:
     """The document of the newest attempt, with the current `suspend`."""
-    if not observed.document:
+    if not observed.job_spec:
         return None
     try:
-        spec = read_yaml(observed.document, "the attempt's document").value["spec"]
-        return document_of({**resource, "spec": {**spec, "suspend": resource["spec"].get("suspend", False)}})
+        spec = read_yaml(observed.job_spec, "the attempt's document").value["spec"]
+        return job_spec_of({**resource, "spec": {**spec, "suspend": resource["spec"].get("suspend", False)}})
     except ConfigError:
         return None  # of an operator with other rules
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from jobs.controller.status import time_of
-from jobs.document.job import EmbeddingJob
 from jobs.kube.status import JobStatus
+from jobs.spec.job import EmbeddingJob
 from ray_app.run_directory.status import Reason, RunStatus
 
 Samples = Iterable[tuple[Mapping[str, str], float | None]]
@@ -42,8 +42,8 @@ class JobGauge:
     labels: tuple[str, ...] = ()
 
 
-def workers_of(document: EmbeddingJob) -> Workers:
-    workers = document.spec.workers
+def workers_of(job_spec: EmbeddingJob) -> Workers:
+    workers = job_spec.spec.workers
     return Workers(workers.replicas, workers.min or 1, workers.gpus)
 
 

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from jobs.controller.job_metrics import JOB_GAUGES, ObservedJob, Workers, workers_of
 from jobs.errors import ConfigError
-from jobs.kube.resource import document_of
+from jobs.kube.resource import job_spec_of
 from jobs.kube.status import JobPhase, JobStatus, status_of
 from ray_app.run_directory.status import RunStatus
 
@@ -57,7 +57,7 @@ class JobsCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         resources = self._jobs()
-        self._read_documents(resources)
+        self._read_job_specs(resources)
         observed = [(each["metadata"], self._observed(each)) for each in resources]
         yield GaugeMetricFamily(_QUEUE_LENGTH.name, _QUEUE_LENGTH.description, value=self._queue_length())
         yield _phases(job.status for _, job in observed)
@@ -73,7 +73,7 @@ class JobsCollector(Collector):
     def _observed(self, resource: Resource) -> ObservedJob:
         return ObservedJob(status_of(resource), self._workers[_version(resource)], self._run_of(resource))
 
-    def _read_documents(self, resources: Iterable[Resource]) -> None:
+    def _read_job_specs(self, resources: Iterable[Resource]) -> None:
         """Each version of a document once: a thousand of them at every scrape would take the operator's time."""
         known = self._workers
         self._workers = {
@@ -87,7 +87,7 @@ def _version(resource: Resource) -> tuple[str, int]:
 
 def _workers(resource: Resource) -> Workers | None:
     try:
-        return workers_of(document_of(resource))
+        return workers_of(job_spec_of(resource))
     except ConfigError:
         return None
 

@@ -10,7 +10,6 @@ from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, EmitEve
 from jobs.controller.decision import Decision, decide
 from jobs.controller.events import events
 from jobs.controller.log import decision_line
-from jobs.document.job import API_VERSION
 from jobs.errors import NotFoundInKubernetes, StaleObject
 from jobs.kube.api import KubeApi, micro_time
 from jobs.kube.driver_report import STOP_KEY
@@ -19,6 +18,7 @@ from jobs.kube.observed import Observed
 from jobs.kube.resource import key_of
 from jobs.kube.status import JobStatus, status_of
 from jobs.manifests.operator_config import OperatorConfig
+from jobs.spec.job import API_VERSION
 from ray_app.structured_log import fields
 
 _log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.controller.actions import Scale
-from jobs.document.job import EmbeddingJob
 from jobs.kube.observed import Observed, Pod
+from jobs.spec.job import EmbeddingJob
 
 
 def scale(job: EmbeddingJob, observed: Observed, *, attempt: int, waited_too_long: bool) -> Scale | None:

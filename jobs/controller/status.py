@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.document.job import EmbeddingJob
 from jobs.formatting import duration
 from jobs.kube.names import worker_selector
 from jobs.kube.observed import Observed
 from jobs.kube.status import Condition, ConditionType, JobPhase, JobStatus
+from jobs.spec.job import EmbeddingJob
 from ray_app.run_directory.status import Phase, RunStatus
 
 _PHASES: Mapping[Phase, JobPhase] = {

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobs.document.job import EmbeddingJob
 from jobs.errors import ConfigError, KubernetesError, RefusedByKubernetes
 from jobs.kube.names import QUEUE_LABEL
+from jobs.spec.job import EmbeddingJob
 
 if TYPE_CHECKING:
     from jobs.kube.api import KubeApi

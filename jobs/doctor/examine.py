@@ -3,11 +3,11 @@
 from jobs.doctor.check import Check
 from jobs.doctor.cluster import judge_cluster
 from jobs.doctor.cluster_inventory import read_cluster
-from jobs.doctor.document import judge_document
-from jobs.document.job import load_document
+from jobs.doctor.job_spec import check_job_spec_on
 from jobs.errors import KubernetesError
 from jobs.extras import needs
 from jobs.kube.crd import schema
+from jobs.spec.job import load_job_spec
 
 
 def examine_cluster(
@@ -19,11 +19,11 @@ def examine_cluster(
     """
     with needs("cluster"):
         from jobs.kube.api import connect
-    job = None if path is None else load_document(path)
+    job = None if path is None else load_job_spec(path)
     api = connect(kubeconfig, context, namespace or (None if job is None else job.metadata.namespace))
     try:
         inventory = read_cluster(api, job)
     except KubernetesError as error:
         return [Check("API server", "missing", error.message, error.remedy)]
     checks = judge_cluster(inventory, schema()["properties"]["spec"])
-    return checks if job is None else [*checks, *judge_document(job, inventory)]
+    return checks if job is None else [*checks, *check_job_spec_on(job, inventory)]

@@ -2,10 +2,10 @@
 
 from jobs.kube.client import JobsClient
 from jobs.kube.api import connect
-from jobs.document.job import load_document
+from jobs.spec.job import load_job_spec
 
 jobs = JobsClient(connect())
-jobs.submit(load_document("job.yaml"))
+jobs.submit(load_job_spec("job.yaml"))
 for job in jobs.watch("my-run"):
     print(status_of(job).progress)
 """
@@ -13,12 +13,12 @@ for job in jobs.watch("my-run"):
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from jobs.document.job import EmbeddingJob
-from jobs.document.validation import close_names
 from jobs.errors import ConfigError, NotFoundInKubernetes, StaleObject
 from jobs.kube.names import JOB_LABEL
 from jobs.kube.observed import Pod, pod_of
 from jobs.kube.status import status_of
+from jobs.spec.job import EmbeddingJob
+from jobs.spec.validation import close_names
 
 if TYPE_CHECKING:
     from jobs.kube.api import KubeApi

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.document.job import API_VERSION, EmbeddingJobSpec
-from jobs.document.presets import PRESETS
-from jobs.document.yaml12 import write_yaml
 from jobs.kube.crd_rules import rules
 from jobs.kube.status import JobStatus
+from jobs.spec.job import API_VERSION, EmbeddingJobSpec
+from jobs.spec.presets import PRESETS
+from jobs.spec.yaml12 import write_yaml
 
 ROOT = Path(__file__).parents[2]
 FILES = (ROOT / "k8s" / "base" / "crd.yaml", ROOT / "helm" / "f2llm-operator" / "files" / "crd.yaml")

@@ -7,10 +7,10 @@ field that is left out may come from a preset, so that a rule holds of what is w
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jobs.document.cluster import OUR_FOLDERS, OUR_VOLUMES
-from jobs.document.diff import may_change
-from jobs.document.fields import JOB_NAME_PATTERN
-from jobs.document.job import DOCUMENT_FIELDS, MAX_NAME_LENGTH
+from jobs.spec.cluster import OUR_FOLDERS, OUR_VOLUMES
+from jobs.spec.diff import may_change
+from jobs.spec.fields import JOB_NAME_PATTERN
+from jobs.spec.job import MAX_NAME_LENGTH, SPEC_FIELDS
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ _SECTIONS = (
 
 
 def _recipe_is_fixed() -> Iterator[Rule]:
-    """A started job trains what it began with; fields that change no step may change (jobs.document.diff)."""
+    """A started job trains what it began with; fields that change no step may change (jobs.spec.diff)."""
     started = "oldSelf.?status.?attempt.orValue(0) > 0"
     for path in _fixed_paths():
         # Written out and not with optional values, of whose text the API server would expect the worst.
@@ -185,8 +185,8 @@ def _perhaps_missing(path: tuple[str, ...]) -> Iterator[int]:
 
 def _fixed_paths() -> Iterator[tuple[str, ...]]:
     """Fields of the spec that a started job must keep; a section that may be missing, or is a list, counts as one."""
-    whole = {each.path for each in DOCUMENT_FIELDS.values() if each.section and each.expected != "a mapping"}
-    for field in DOCUMENT_FIELDS.values():
+    whole = {each.path for each in SPEC_FIELDS.values() if each.section and each.expected != "a mapping"}
+    for field in SPEC_FIELDS.values():
         inside = any(field.path[:depth] in whole for depth in range(1, len(field.path)))
         leaf = field.section is None or field.path in whole
         if field.path[0] == "spec" and leaf and not inside and not may_change(".".join(field.path[1:])):

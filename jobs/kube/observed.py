@@ -42,7 +42,7 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     driver_report: DriverReport | None = None
     stop_request: str = ""
-    document: str = ""
+    job_spec: str = ""
 
     def workers(self, attempt: int) -> list[Pod]:
         """Worker pods of an attempt that are meant to stay."""

@@ -3,24 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.document.job import EmbeddingJob, parse_document
-from jobs.document.yaml12 import RawDocument
+from jobs.spec.job import EmbeddingJob, parse_job_spec
+from jobs.spec.yaml12 import RawSpec
 
-_OF_THE_DOCUMENT = ("name", "namespace", "labels", "annotations")
+_OF_THE_JOB_SPEC = ("name", "namespace", "labels", "annotations")
 _OF_KUBECTL = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-def document_of(resource: Mapping[str, Any]) -> EmbeddingJob:
+def job_spec_of(resource: Mapping[str, Any]) -> EmbeddingJob:
     """The document of a stored job, its preset filled in. Raises ConfigError where the API server took a bad one."""
-    metadata = {key: value for key, value in resource["metadata"].items() if key in _OF_THE_DOCUMENT}
+    metadata = {key: value for key, value in resource["metadata"].items() if key in _OF_THE_JOB_SPEC}
     annotations = {key: value for key, value in metadata.get("annotations", {}).items() if key != _OF_KUBECTL}
-    document = {
+    job_spec = {
         "apiVersion": resource["apiVersion"],
         "kind": resource["kind"],
         "metadata": {**metadata, "annotations": annotations},
         "spec": resource["spec"],
     }
-    return parse_document(RawDocument(f"EmbeddingJob {metadata['name']}", document))
+    return parse_job_spec(RawSpec(f"EmbeddingJob {metadata['name']}", job_spec))
 
 
 def key_of(resource: Mapping[str, Any]) -> tuple[str, str]:

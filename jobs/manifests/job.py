@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from jobs.document.cluster import ClusterSpec
-from jobs.document.job import API_VERSION, EmbeddingJob
 from jobs.kube.names import (
     EVALUATION_GROUP,
     JOB_LABEL,
@@ -17,14 +15,16 @@ from jobs.kube.names import (
 from jobs.manifests.objects import METRICS_PORT, namespaced, network_policy, ray_cluster, worker_group
 from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.pods import (
-    DOCUMENT_FILE,
-    DOCUMENT_FOLDER,
+    JOB_SPEC_DIR,
+    JOB_SPEC_FILE,
     POD_LOG,
     Attempt,
     head_template,
     ray_cpus,
     worker_template,
 )
+from jobs.spec.cluster import ClusterSpec
+from jobs.spec.job import API_VERSION, EmbeddingJob
 from ray_app.job_spec import EVALUATION_RESOURCE
 from ray_app.structured_log import LogFormat
 
@@ -83,8 +83,8 @@ def attempt_objects(job: EmbeddingJob, config: OperatorConfig, *, attempt: int, 
     this = Attempt(job, config, attempt, uid)
     name = attempt_name(job.metadata.name, attempt)
     quiet = "--quiet " if config.log_format is LogFormat.JSON else ""  # progress lines are not JSON
-    document = _object(
-        job, uid, "v1", "ConfigMap", name, data={DOCUMENT_FILE: attempt_document(job).to_yaml()}, immutable=True
+    job_spec = _object(
+        job, uid, "v1", "ConfigMap", name, data={JOB_SPEC_FILE: attempt_job_spec(job).to_yaml()}, immutable=True
     )
     ray_job = _object(
         job,
@@ -95,7 +95,7 @@ def attempt_objects(job: EmbeddingJob, config: OperatorConfig, *, attempt: int, 
         spec={
             # What the driver says is the head pod's log as well, where `kubectl logs` finds it.
             # Both are told to end together; the one that passes words on ends with the other's last.
-            "entrypoint": f"bash -c 'exec f2llm run {quiet}{DOCUMENT_FOLDER}/{DOCUMENT_FILE} "
+            "entrypoint": f"bash -c 'exec f2llm run {quiet}{JOB_SPEC_DIR}/{JOB_SPEC_FILE} "
             f"""> >(trap "" TERM; exec tee ${POD_LOG}) 2>&1'""",
             # No pod beside the cluster's, and a lost head is followed by the same job again.
             "submissionMode": "HTTPMode",
@@ -110,12 +110,12 @@ def attempt_objects(job: EmbeddingJob, config: OperatorConfig, *, attempt: int, 
         ray_job["metadata"].setdefault(part, {}).update(
             {key: value for key, value in kept.items() if key.startswith(KUEUE_PREFIX)}
         )
-    for each in (document, ray_job):
+    for each in (job_spec, ray_job):
         each["metadata"]["labels"] |= this.labels
-    return [document, ray_job]
+    return [job_spec, ray_job]
 
 
-def attempt_document(job: EmbeddingJob) -> EmbeddingJob:
+def attempt_job_spec(job: EmbeddingJob) -> EmbeddingJob:
     """The document that the driver runs: it trains with whatever workers Kubernetes gives it.
 
     The number of pods is what `kubectl scale` turns while the driver runs, so that its own bounds are wide: from the
@@ -137,7 +137,7 @@ def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
         cpus=workers.cpus,
         replicas=workers.replicas,
         least=0,
-        most=attempt_document(attempt.job).spec.workers.highest,
+        most=attempt_job_spec(attempt.job).spec.workers.highest,
         others=[_evaluation_group(attempt)] if attempt.job.spec.evaluation.checkpoints else [],
     )
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from data_io.data_spec import Section
-from jobs.document.cluster import ClusterSpec, PodSettings, Toleration
-from jobs.document.validation import first_problem
-from jobs.document.yaml12 import read_yaml
 from jobs.errors import ConfigError
+from jobs.spec.cluster import ClusterSpec, PodSettings, Toleration
+from jobs.spec.validation import first_problem
+from jobs.spec.yaml12 import read_yaml
 from ray_app.structured_log import LogFormat
 
 

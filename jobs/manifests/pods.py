@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from jobs.document.cluster import ClusterSpec, PodSettings, VolumeMount
-from jobs.document.job import EmbeddingJob
 from jobs.kube.names import (
     ATTEMPT_LABEL,
     JOB_LABEL,
@@ -22,11 +20,13 @@ from jobs.kube.names import (
     progress_name,
 )
 from jobs.manifests.operator_config import OperatorConfig, Profile
+from jobs.spec.cluster import ClusterSpec, PodSettings, VolumeMount
+from jobs.spec.job import EmbeddingJob
 from ray_app.job_spec import WorkersSpec
 from ray_app.structured_log import FORMAT_VARIABLE
 
-DOCUMENT_FOLDER = "/etc/f2llm"
-DOCUMENT_FILE = "job.yaml"
+JOB_SPEC_DIR = "/etc/f2llm"
+JOB_SPEC_FILE = "job.yaml"
 POD_LOG = "F2LLM_POD_LOG"
 """Variable in a head that holds where its container's output goes, which Ray keeps from a driver."""
 _DRAIN_SHARE = 0.75
@@ -82,7 +82,7 @@ def head_template(attempt: Attempt) -> dict[str, Any]:
     """The pod with Ray's control plane and the driver."""
     job, cluster = attempt.job, attempt.job.spec.cluster
     name = job.metadata.name
-    document = {"name": "document", "configMap": {"name": attempt_name(name, attempt.number)}}
+    job_spec = {"name": "job-spec", "configMap": {"name": attempt_name(name, attempt.number)}}
     template = pod_template(
         attempt.pods,
         "ray-head",
@@ -99,8 +99,8 @@ def head_template(attempt: Attempt) -> dict[str, Any]:
             # A driver that is asked to end writes a checkpoint first.
             "RAY_JOB_STOP_WAIT_TIME_S": str(attempt.pods.drain_seconds),
         },
-        volumes=[document],
-        mounts=[{"name": "document", "mountPath": DOCUMENT_FOLDER, "readOnly": True}],
+        volumes=[job_spec],
+        mounts=[{"name": "job-spec", "mountPath": JOB_SPEC_DIR, "readOnly": True}],
     )
     # KubeRay runs it before `ray start`, in the same shell and so in the same process. That is not process 1.
     template["spec"]["containers"][0]["command"] = [f"export {POD_LOG}=/proc/$BASHPID/fd/1"]

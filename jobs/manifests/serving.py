@@ -3,18 +3,18 @@
 from collections.abc import Iterable
 from typing import Any
 
-from jobs.document.cluster import ClusterSpec
-from jobs.document.job import API_VERSION, EmbeddingJob, apply_overrides, parse_document
-from jobs.document.yaml12 import Block, RawDocument, write_yaml
 from jobs.kube.names import NODE_TYPE_LABEL, SERVICE_LABEL
 from jobs.manifests.objects import METRICS_PORT, namespaced, network_policy, ray_cluster
 from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.pods import Pods, cpu_quantity, keep_from_kubernetes, pod_template, ray_cpus, worker_resources
+from jobs.spec.cluster import ClusterSpec
+from jobs.spec.job import API_VERSION, EmbeddingJob, apply_overrides, parse_job_spec
+from jobs.spec.yaml12 import Block, RawSpec, write_yaml
 from ray_app.job_spec import WorkersSpec
 from ray_app.serving.settings import PORT, ServeSettings
 
 
-def document_for(name: str | None, overrides: Iterable[str]) -> EmbeddingJob:
+def job_spec_for(name: str | None, overrides: Iterable[str]) -> EmbeddingJob:
     """A document that says nothing of pods but what `overrides` say, for a model that comes without one."""
     nowhere = {"uri": "s3://none/none"}
     value = {
@@ -23,17 +23,17 @@ def document_for(name: str | None, overrides: Iterable[str]) -> EmbeddingJob:
         "metadata": {"name": name or "f2llm-serve"},
         "spec": {"model": {"architecture": {}}, "data": nowhere, "storage": nowhere},
     }
-    return parse_document(apply_overrides(RawDocument("--set", value), overrides))
+    return parse_job_spec(apply_overrides(RawSpec("--set", value), overrides))
 
 
 def render_service(
-    model: str, document: EmbeddingJob, config: OperatorConfig, *, name: str, replicas: int
+    model: str, job_spec: EmbeddingJob, config: OperatorConfig, *, name: str, replicas: int
 ) -> list[dict[str, Any]]:
     """The RayService `name` and what guards its pods. Of the document it takes `cluster`, `workers` and `storage.s3`.
 
     Raises ConfigError for a profile that is not known.
     """
-    cluster, workers = document.spec.cluster, document.spec.workers
+    cluster, workers = job_spec.spec.cluster, job_spec.spec.workers
     pods = Pods(cluster, config, _labels(name), {})
     settings = ServeSettings(
         model=model,
@@ -41,22 +41,22 @@ def render_service(
         replicas=replicas,
         cpus=int(ray_cpus(workers.cpus)),
         gpus=workers.gpus,
-        s3=document.spec.storage.s3,
+        s3=job_spec.spec.storage.s3,
     )
     selector = {"matchLabels": {SERVICE_LABEL: name, NODE_TYPE_LABEL: "worker"}}
     # Nodes are emptied one pod after the other; of a single one that could never be done.
     guard = {"minAvailable": replicas - 1, "selector": selector}
     return [
-        *([_object(document, "policy/v1", "PodDisruptionBudget", name, spec=guard)] if replicas > 1 else []),
+        *([_object(job_spec, "policy/v1", "PodDisruptionBudget", name, spec=guard)] if replicas > 1 else []),
         _object(
-            document,
+            job_spec,
             "networking.k8s.io/v1",
             "NetworkPolicy",
             name,
             spec=network_policy(_labels(name), ports=[PORT, METRICS_PORT]),
         ),
         _object(
-            document,
+            job_spec,
             "ray.io/v1",
             "RayService",
             name,
@@ -117,5 +117,5 @@ def _labels(name: str) -> dict[str, str]:
     return {SERVICE_LABEL: name}
 
 
-def _object(document: EmbeddingJob, api_version: str, kind: str, name: str, **content: Any) -> dict[str, Any]:
-    return namespaced(document.metadata.namespace, _labels(name), api_version, kind, name, **content)
+def _object(job_spec: EmbeddingJob, api_version: str, kind: str, name: str, **content: Any) -> dict[str, Any]:
+    return namespaced(job_spec.metadata.namespace, _labels(name), api_version, kind, name, **content)

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from data_io.data_spec import Section
-from jobs.document.job import read_document
-from jobs.document.validation import first_problem
 from jobs.errors import ConfigError
 from jobs.planning.architecture import Architecture
 from jobs.planning.estimate import Plan
+from jobs.spec.job import read_job_spec
+from jobs.spec.validation import first_problem
 
 
 class GpuPrice(Section):
@@ -86,7 +86,7 @@ def load_prices(path: str) -> dict[str, GpuPrice]:
 
     Raises ConfigError with the entry that is wrong.
     """
-    table = read_document(path, holds="prices of GPUs, such as `H100: 2.5`", what="a table of GPU prices").value
+    table = read_job_spec(path, holds="prices of GPUs, such as `H100: 2.5`", what="a table of GPU prices").value
     return {str(name): _price(path, str(name), value) for name, value in table.items()}
 
 

@@ -196,10 +196,10 @@ def _tokens(spec: JobSpec, sources: Iterable[SourceSize]) -> tuple[int, int, boo
     for source in sources:
         counted = counted and source.query_tokens is not None and source.document_tokens is not None
         query = min(longest, source.query_tokens or longest)
-        document = min(longest, source.document_tokens or longest)
+        job_spec = min(longest, source.document_tokens or longest)
         per_row = _texts_per_row(spec, source)
         texts += source.rows * per_row
-        tokens += source.rows * (query + (per_row - 1) * document)
+        tokens += source.rows * (query + (per_row - 1) * job_spec)
     return texts, round(tokens * (1 - spec.train.token_deletion)), counted
 
 

@@ -22,9 +22,9 @@ from data_io.sources.catalogue import LicenseRule
 from data_io.storage import probe
 from data_io.storage.store import Store, open_store
 from data_io.user_files.columns import Columns
-from jobs.document.job import EmbeddingJob
-from jobs.document.sources_file import SourcesFile
 from jobs.planning.estimate import DataSize, SourceSize
+from jobs.spec.job import EmbeddingJob
+from jobs.spec.sources_file import SourcesFile
 from jobs.workflows.processes import task_executor
 from ray_app.reporting.study_report import GIVEN_BY
 
@@ -40,7 +40,7 @@ def data_size(uri: str, s3: S3Options) -> DataSize:
 
 def check_tokenizer(job: EmbeddingJob) -> None:
     """Raises DataError where a run would be refused because its data set has no tokenizer."""
-    if job.job_spec.model.needs_tokenizer_of_data:
+    if job.worker_spec.model.needs_tokenizer_of_data:
         own_tokenizer(open_store(job.spec.data.uri, job.spec.storage.s3))
 
 

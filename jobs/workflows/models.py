@@ -14,10 +14,10 @@ from data_io.storage.folder_copy import upload_folder
 from data_io.storage.store import Store, open_store
 from data_io.task import format_query
 from data_io.task import instruction_of as instruction_in
-from jobs.document.job import EmbeddingJob
 from jobs.errors import ConfigError, UsageError
+from jobs.spec.job import EmbeddingJob
 from jobs.workflows.processes import task_executor
-from jobs.workflows.runs import find_document
+from jobs.workflows.runs import find_job_spec
 from ray_app.checkpointing.weights import OnBytes
 from ray_app.export import merge as merging
 from ray_app.export import run as exporting
@@ -35,7 +35,7 @@ def evaluate_run(job: EmbeddingJob, run_uri: str, *, dims: Sequence[int], say: S
     """Measure model/ of a run again, into evaluation/after.json. `job` is the run's document; `dims` are numbers of
     first values of the embeddings to measure with too.
     """
-    spec = job.job_spec
+    spec = job.worker_spec
     run = open_store(run_uri, spec.storage.s3)
     if not run.exists("model/config.json"):
         raise NotFoundInStore(f"{run_uri} has no model", remedy=f"write it first: `f2llm export {run_uri}`")
@@ -47,7 +47,7 @@ def export_run(job: EmbeddingJob, run_uri: str, *, out: str | None) -> str:
 
     Raises ConfigError if `out` holds something that is not a model.
     """
-    spec, name = job.job_spec, job.metadata.name
+    spec, name = job.worker_spec, job.metadata.name
     run = open_store(run_uri, spec.storage.s3)
     target = run.child("model") if out is None else open_store(out, spec.storage.s3)
     if out is not None:
@@ -95,15 +95,15 @@ def merge(
     on_bytes: OnBytes,
 ) -> Merged:
     """Average checkpoints of the run at one place, or the exported models at several."""
-    document = find_document(places[0], data, s3)
-    data_uri = document.spec.data.uri if document is not None else data
+    job_spec = find_job_spec(places[0], data, s3)
+    data_uri = job_spec.spec.data.uri if job_spec is not None else data
     measure = None
     if evaluate or greedy:
         if data_uri is None:
             raise UsageError(
                 f"{places[0]} is no run, whose document names the data set to measure on", remedy="name it: --data URI"
             )
-        job = document.job_spec if document is not None else None
+        job = job_spec.worker_spec if job_spec is not None else None
         measure = Measure(
             open_store(data_uri, s3),
             job.evaluation if job else EvaluationSpec(),
@@ -113,7 +113,7 @@ def merge(
     with ExitStack() as stack:
         if len(places) > 1:
             source = stack.enter_context(open_models({place: open_store(place, s3) for place in places}))
-        elif document is None:
+        elif job_spec is None:
             raise UsageError(
                 f"{places[0]} is no run directory, whose checkpoints could be averaged",
                 remedy="give a run, or several exported models",
@@ -121,7 +121,7 @@ def merge(
         else:
             run = open_store(places[0], s3)
             source = RunCheckpoints(
-                document.metadata.name, document.job_spec, open_store(document.spec.data.uri, s3), run,
+                job_spec.metadata.name, job_spec.worker_spec, open_store(job_spec.spec.data.uri, s3), run,
                 find_checkpoints(run, steps),
             )  # fmt: skip
         if weights is not None and len(weights) != len(source.names):

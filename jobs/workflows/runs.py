@@ -5,8 +5,8 @@ from datetime import datetime
 from data_io.data_spec import S3Options
 from data_io.errors import NotFoundInStore
 from data_io.storage.store import open_store
-from jobs.document.job import EmbeddingJob, apply_overrides, parse_document
-from jobs.document.yaml12 import read_yaml
+from jobs.spec.job import EmbeddingJob, apply_overrides, parse_job_spec
+from jobs.spec.yaml12 import read_yaml
 from ray_app.run_directory import directory, driver_lease, exit_record
 from ray_app.run_directory.directory import read_text
 from ray_app.run_directory.evaluation_curve import read_scores
@@ -58,28 +58,28 @@ def read_log(run_uri: str, s3: S3Options, *, process: str) -> list[str]:
     return run.get(newest).decode("utf-8", "replace").splitlines()
 
 
-def read_frozen_document(run_uri: str, s3: S3Options) -> str:
+def read_stored_job_spec(run_uri: str, s3: S3Options) -> str:
     """job.yaml of a run directory; empty if there is no run."""
     return read_text(open_store(run_uri, s3), "job.yaml")
 
 
-def document_of(run_uri: str, data: str | None, s3: S3Options) -> EmbeddingJob:
+def job_spec_of(run_uri: str, data: str | None, s3: S3Options) -> EmbeddingJob:
     """The document of a run, with `data` as the place of its data set. Raises NotFoundInStore if there is no run."""
-    found = find_document(run_uri, data, s3)
+    found = find_job_spec(run_uri, data, s3)
     if found is None:
         raise NotFoundInStore(f"no run at {run_uri}: it has no job.yaml", remedy=RUN_HINT)
     return found
 
 
-def find_document(run_uri: str, data: str | None, s3: S3Options) -> EmbeddingJob | None:
-    """As `document_of`, but None if there is no run."""
-    frozen = read_frozen_document(run_uri, s3)
+def find_job_spec(run_uri: str, data: str | None, s3: S3Options) -> EmbeddingJob | None:
+    """As `job_spec_of`, but None if there is no run."""
+    frozen = read_stored_job_spec(run_uri, s3)
     if not frozen:
         return None
     moved = [f"data.uri={data}"] if data else []
     given = {name: value for name, value in s3.model_dump().items() if value}
     reached = [f"storage.s3.{name}={value}" for name, value in given.items()]
-    return parse_document(apply_overrides(read_yaml(frozen, f"{run_uri}/job.yaml"), [*moved, *reached]))
+    return parse_job_spec(apply_overrides(read_yaml(frozen, f"{run_uri}/job.yaml"), [*moved, *reached]))
 
 
 def read_evaluation(run_uri: str, s3: S3Options, *, moment: Moment) -> EvaluationReport | None:

@@ -15,11 +15,11 @@ from time import monotonic
 
 from data_io.errors import StorageError
 from data_io.storage.store import Store, open_store
-from jobs.document.diff import all_differences_from, may_change
-from jobs.document.study import RUNS, Study, StudyRun
 from jobs.errors import ConfigError
 from jobs.formatting import PHASE_WORDS, duration
 from jobs.planning.estimate import DataSize
+from jobs.spec.diff import all_differences_from, may_change
+from jobs.spec.study import RUNS, Study, StudyRun
 from jobs.workflows.child_processes import Command, Ended, run_commands
 from jobs.workflows.data import data_size
 from ray_app.errors import RunConflict
@@ -99,7 +99,7 @@ class StudyRecords:
             remedy = f"give the study another metadata.name, or remove {record.uri}"
             found = [
                 str(each)
-                for each in all_differences_from(record.document, run.job)
+                for each in all_differences_from(record.job_spec, run.job)
                 if not may_change(each.path) or each.path in _MEASURED_BY
             ]
             if record.data is not None and record.data.version != data.version:

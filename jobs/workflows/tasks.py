@@ -6,7 +6,7 @@ from data_io.data_spec import S3Options
 from data_io.storage.store import open_store
 from jobs.errors import UsageError
 from jobs.workflows.processes import task_executor
-from jobs.workflows.runs import find_document
+from jobs.workflows.runs import find_job_spec
 from ray_app.evaluation import tasks as task_evaluation
 from ray_app.inference.encoder import Cut
 from ray_app.inference.model_source import find_exported, initial_model
@@ -30,18 +30,18 @@ def evaluate_tasks(
     on_progress: task_evaluation.OnTask,
 ) -> TaskReport:
     """Measure the model of a run, or of an exported folder, on tasks of mteb and of the user's own."""
-    document = find_document(place, data, s3)
-    if before and document is None:
+    job_spec = find_job_spec(place, data, s3)
+    if before and job_spec is None:
         raise UsageError(f"--before needs a run, and {place} has no job.yaml", remedy="give the run directory")
-    if out is None and document is None:
+    if out is None and job_spec is None:
         raise UsageError(
             f"{place} is no run directory, which would keep the results", remedy="say where they go: --out FOLDER"
         )
-    data_uri = document.spec.data.uri if document is not None else data
+    data_uri = job_spec.spec.data.uri if job_spec is not None else data
     store = None if data_uri is None else open_store(data_uri, s3)
     earlier = None
-    if document is not None and store is not None:
-        earlier = initial_model(f"{name or document.metadata.name}-before", document.job_spec, store)
+    if job_spec is not None and store is not None:
+        earlier = initial_model(f"{name or job_spec.metadata.name}-before", job_spec.worker_spec, store)
     model = earlier if before and earlier else find_exported(open_store(place, s3), name=name)
     results = open_store(out, s3) if out is not None else open_store(place, s3).child(RESULTS)
     with task_executor(workers, gpus=gpus) as executor:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from jobs.document.diff import changes_from, differences_from
-from jobs.document.job import EmbeddingJob
+from jobs.spec.diff import changes_from, differences_from
+from jobs.spec.job import EmbeddingJob
 from ray_app.orchestration.driver import RunResult, run
 from ray_app.run_directory.status import RunStatus
 
@@ -12,8 +12,8 @@ def run_job(job: EmbeddingJob, *, stop_after_steps: int | None, on_status: Calla
     """Train a document, or resume its run. Raises an F2LLMError; the run directory says so too."""
     return run(
         job.metadata.name,
-        job.job_spec,
-        document_yaml=job.to_yaml(),
+        job.worker_spec,
+        job_spec_yaml=job.to_yaml(),
         differences=lambda frozen: [str(found) for found in differences_from(frozen, job)],
         changes=lambda frozen: [str(found) for found in changes_from(frozen, job)],
         stop_after_steps=stop_after_steps,

@@ -78,7 +78,7 @@ def run(
     name: str,
     spec: JobSpec,
     *,
-    document_yaml: str,
+    job_spec_yaml: str,
     differences: Callable[[str], list[str]],
     changes: Callable[[str], list[str]],
     stop_after_steps: int | None = None,
@@ -102,7 +102,7 @@ def run(
     if spec.model.needs_tokenizer_of_data:
         own_tokenizer(data)  # it is asked for here so that nothing is begun without one
     with DriverLease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
-        claim(run_store, document_yaml, differences, changes)
+        claim(run_store, job_spec_yaml, differences, changes)
         save_data_facts(run_store, manifest)
         status = read_status(run_store) or RunStatus(name=name)
         if status.phase == Phase.SUCCEEDED:

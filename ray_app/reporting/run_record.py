@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from data_io.dataset.manifest import Manifest
 from data_io.storage.store import Store
 from ray_app.export.model_card import CardSource
-from ray_app.run_directory.directory import BEFORE, DOCUMENT, EVENTS, METRICS, STATUS, read_text
+from ray_app.run_directory.directory import BEFORE, EVENTS, JOB_SPEC, METRICS, STATUS, read_text
 from ray_app.run_directory.driver_lease import last_heard
 from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve
 from ray_app.run_directory.evaluation_report import EvaluationReport
@@ -55,7 +55,7 @@ class RunRecord:
     """
 
     uri: str
-    document: str = ""
+    job_spec: str = ""
     job: dict[str, Any] = field(default_factory=dict)
     status: RunStatus | None = None
     heard: datetime | None = None
@@ -106,11 +106,11 @@ def read_run(run: Store) -> RunRecord:
             notes.append(f"{key} is damaged and was left out.")
             return None
 
-    job = parsed(DOCUMENT, yaml.safe_load)
+    job = parsed(JOB_SPEC, yaml.safe_load)
     steps = _steps(run, notes)
     return RunRecord(
         uri=run.uri,
-        document=read_text(run, DOCUMENT),
+        job_spec=read_text(run, JOB_SPEC),
         job=job if isinstance(job, dict) else {},
         status=parsed(STATUS, RunStatus.model_validate_json),
         heard=last_heard(run),

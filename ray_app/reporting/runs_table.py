@@ -11,7 +11,7 @@ from data_io.errors import F2LLMError
 from data_io.storage.store import Store
 from ray_app.reporting.run_record import RunRecord, read_run
 from ray_app.reporting.worker_history import groups_of, workers_over_time
-from ray_app.run_directory.directory import DOCUMENT, STATUS
+from ray_app.run_directory.directory import JOB_SPEC, STATUS
 
 _AT_ONCE = 16
 """Runs that are read beside each other."""
@@ -98,7 +98,7 @@ def _find(place: Store, pool: ThreadPoolExecutor) -> list[str]:
     for _ in range(_DEEPEST + 1):
         deeper: list[str] = []
         for folder, inside in zip(level, pool.map(place.list_level, level), strict=True):
-            if {key.rpartition("/")[2] for key in inside.keys} & {DOCUMENT, STATUS}:
+            if {key.rpartition("/")[2] for key in inside.keys} & {JOB_SPEC, STATUS}:
                 found.append(folder)
             else:
                 deeper += [each for each in inside.folders if not each.rpartition("/")[2].startswith(".")]

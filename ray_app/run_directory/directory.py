@@ -18,7 +18,7 @@ from ray_app.run_directory.checkpoint_manifest import list_checkpoints
 from ray_app.run_directory.driver_lease import LEASE
 from ray_app.run_directory.status import RunStatus
 
-DOCUMENT = "job.yaml"
+JOB_SPEC = "job.yaml"
 STATUS = "status.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
@@ -128,7 +128,7 @@ def read_text(run: Store, key: str) -> str:
 
 def claim(
     run: Store,
-    document_yaml: str,
+    job_spec_yaml: str,
     differences: Callable[[str], list[str]],
     changes: Callable[[str], list[str]],
 ) -> bool:
@@ -138,7 +138,7 @@ def claim(
     fields that differ and may not, `changes(frozen_yaml)` those that may: they become an event of the run. Raises
     RunConflict with the former, or where the directory holds something else than a run.
     """
-    frozen = read_text(run, DOCUMENT)
+    frozen = read_text(run, JOB_SPEC)
     if frozen:
         different = differences(frozen)
         if different and not read_text(run, METRICS) and not list_checkpoints(run):
@@ -149,17 +149,17 @@ def claim(
                 f"{run.uri} is the run of another document:\n  " + "\n  ".join(different),
                 remedy="give this document another metadata.name, or put the fields back to what the run began with",
             )
-        run.put(DOCUMENT, document_yaml.encode())
+        run.put(JOB_SPEC, job_spec_yaml.encode())
         if changed := changes(frozen):
             append_event(run, "DocumentChanged", changes=changed)
         return True
     strangers = [info.key for info in run.list() if not info.key.startswith("logs/") and info.key != LEASE]
     if strangers:
         raise RunConflict(
-            f"{run.uri} is not empty and has no {DOCUMENT}: {', '.join(strangers[:3])}",
+            f"{run.uri} is not empty and has no {JOB_SPEC}: {', '.join(strangers[:3])}",
             remedy="choose another metadata.name or storage.uri, or remove what is there",
         )
-    run.put(DOCUMENT, document_yaml.encode())
+    run.put(JOB_SPEC, job_spec_yaml.encode())
     return False
 
 

@@ -15,8 +15,8 @@ from jobs.manifests.operator_config import parse_operator_config
 from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import install_kuberay_types, wait_until_served
-from tests.support.documents import ON_A_CLUSTER, document
 from tests.support.helm import OPERATOR_CHART, Program, program
+from tests.support.job_specs import ON_A_CLUSTER, job_spec
 from tests.support.kubectl import Kubectl
 from tests.support.operator import KubeRay, run_operator
 from tests.support.waiting import wait_for
@@ -160,7 +160,7 @@ def test_a_job_under_way_is_not_touched_by_an_upgrade_and_stays_when_the_chart_g
         return bare_api.get("EmbeddingJob", "job") or {}
 
     with run_operator(bare.kubeconfig, tmp_path / "before.log"):
-        bare_api.create(document(ON_A_CLUSTER))
+        bare_api.create(job_spec(ON_A_CLUSTER))
         kuberay = KubeRay(bare_api, "job", 1)
         kuberay.starts()
         kuberay.says(Phase.TRAINING, step=5, total_steps=20)

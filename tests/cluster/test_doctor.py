@@ -12,14 +12,14 @@ from jobs.kube.crd import custom_resource_definition
 from tests.support.calling import Run, caller
 from tests.support.control_plane import ControlPlane, missing_programs, run_control_plane
 from tests.support.custom_resources import KUBERAY_TYPES, install_kuberay_types, install_our_type, wait_until_served
-from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.job_specs import ON_A_CLUSTER, job_spec
 from tests.support.kubectl import Kubectl
 from tests.support.operator import token_of_account
 from tests.support.waiting import wait_for
 
 Findings = dict[str, dict[str, Any]]
 Doctor = Callable[..., tuple[int, Findings]]
-NEEDY = document(
+NEEDY = job_spec(
     {
         **ON_A_CLUSTER,
         "workers": {"replicas": 2, "cpus": 4, "gpus": 1},
@@ -164,7 +164,7 @@ def test_an_old_kuberay_is_told_by_its_types_and_by_its_image(doctor: Doctor, ku
     assert "v1.5.1" in findings["KubeRay operator"]["found"]
 
 
-def test_a_good_cluster_lacks_nothing_and_a_document_what_it_names(doctor: Doctor, kubectl: Kubectl, job: str) -> None:
+def test_a_good_cluster_lacks_nothing_and_a_job_spec_what_it_names(doctor: Doctor, kubectl: Kubectl, job: str) -> None:
     install_kuberay_types(kubectl)
     deploy(kubectl, "kuberay-operator", "kuberay-system", "kuberay/operator:v1.6.2", KUBERAY)
     kubectl("label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
@@ -187,7 +187,7 @@ def test_a_good_cluster_lacks_nothing_and_a_document_what_it_names(doctor: Docto
     assert lacking(between) == {"storage", "head", "workers"}
     assert "no AWS_SECRET_ACCESS_KEY in store-keys" in between["storage"]["found"]
     assert {check["status"] for check in after.values()} == {"ok", "absent"}
-    assert after["document"]["found"] == "needy: the API server would take it"
+    assert after["job-spec"]["found"] == "needy: the API server would take it"
     assert "very-secret" not in json.dumps(after)
 
 

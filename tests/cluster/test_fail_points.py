@@ -9,7 +9,7 @@ from jobs.kube.api import KubeApi
 from jobs.kube.status import JobPhase, JobStatus, status_of
 from jobs.manifests.operator_config import OperatorConfig
 from ray_app.run_directory.status import Phase
-from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.job_specs import ON_A_CLUSTER, job_spec
 from tests.support.kubernetes_objects import failure
 from tests.support.mortal import Died, MortalApi, look_once
 from tests.support.operator import KubeRay
@@ -31,7 +31,7 @@ class Life:
         self.died = False
 
     def run(self) -> JobStatus:
-        self.api.create(document(ON_A_CLUSTER, metadata={"name": self.name}))
+        self.api.create(job_spec(ON_A_CLUSTER, metadata={"name": self.name}))
         first = self.attempt(1)
         self.change({"workers": {"replicas": 1}}, until=lambda: first.replicas() == 1)
         first.fill_up()

@@ -11,7 +11,7 @@ from tests.support.kubectl import Kubectl
 from tests.support.real_cluster import KUBECONFIG, SYSTEM, RealCluster, install_operator
 from tests.support.real_jobs import say
 from tests.support.real_platform import CLAIM, TEAM, install_platform, team_store, uninstall, volume
-from tests.support.small_training import write_document, write_small_dataset
+from tests.support.small_training import write_job_spec, write_small_dataset
 
 pytestmark = pytest.mark.timeout(1200)
 PASSING = {"events", "events.events.k8s.io", "endpoints", "endpointslices.discovery.k8s.io", "pods", "replicasets.apps"}
@@ -42,12 +42,12 @@ def test_both_charts_train_the_demos_job_and_leave_data_and_nothing_else(
     bare: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     team = Kubectl(KUBECONFIG, TEAM)
-    document = sample("demo-cpu")
-    spec = document["spec"]
+    job_spec = sample("demo-cpu")
+    spec = job_spec["spec"]
     spec["data"]["uri"], spec["storage"] = f"s3://{TEAM}/data", {"uri": f"s3://{TEAM}/runs"}
     spec["workers"]["cpus"] = 0.5
     spec["cluster"] = {"secrets": ["f2llm-store"], "head": {"cpus": 0.1}}
-    path = write_document(tmp_path / "job.yaml", document)
+    path = write_job_spec(tmp_path / "job.yaml", job_spec)
     install_operator()
     install_platform()
     write_small_dataset(team_store(monkeypatch, "data"), scale=4)

@@ -88,13 +88,13 @@ def team(cluster: RealCluster, prometheus: Prometheus, tmp_path_factory: pytest.
         install_platform(**VALUES)
         write_small_dataset(team_store(environment, "data"), scale=4)
         kubectl = Kubectl(KUBECONFIG, TEAM)
-        document = job(cluster, "watched", epochs=3000)
-        spec = document["spec"]
+        job_spec = job(cluster, "watched", epochs=3000)
+        spec = job_spec["spec"]
         spec["data"]["uri"], spec["storage"] = f"s3://{TEAM}/data", {"uri": f"s3://{TEAM}/runs"}
         spec["cluster"]["secrets"] = ["f2llm-store"]
         spec["checkpoint"] = {"every": "10 steps"}
         spec["workers"]["hang_timeout_seconds"] = 1800
-        kubectl.apply(document)
+        kubectl.apply(job_spec)
         trains(kubectl, steps=20)
         yield kubectl
         kubectl("delete", "ej", "watched")

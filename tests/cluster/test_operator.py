@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from jobs.document.presets import merged
 from jobs.kube.api import KubeApi
 from jobs.kube.status import JobPhase, JobStatus, status_of
+from jobs.spec.presets import merged
 from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane
-from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.job_specs import ON_A_CLUSTER, job_spec
 from tests.support.kubectl import Kubectl
 from tests.support.kubernetes_objects import failure
 from tests.support.operator import KubeRay, run_operator
@@ -45,7 +45,7 @@ def submit(api: KubeApi, request: pytest.FixtureRequest) -> Callable[..., str]:
     name = request.node.name.replace("_", "-").removeprefix("test-")[:34].strip("-")
 
     def make(spec: dict[str, Any] | None = None) -> str:
-        api.create(document(merged(ON_A_CLUSTER, spec or {}), metadata={"name": name}))
+        api.create(job_spec(merged(ON_A_CLUSTER, spec or {}), metadata={"name": name}))
         request.addfinalizer(lambda: api.delete("EmbeddingJob", name))
         return name
 

@@ -13,7 +13,7 @@ from jobs.kube.api import KubeApi
 from jobs.kube.status import JobPhase, status_of
 from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane
-from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.job_specs import ON_A_CLUSTER, job_spec
 from tests.support.kubectl import Kubectl
 from tests.support.operator import LEASES, RULES, KubeRay, run_operator, token_of_account
 from tests.support.waiting import wait_for
@@ -59,7 +59,7 @@ def found_taken(plane: ControlPlane, resource: str, name: str) -> bool:
 
 def live(plane: ControlPlane, api: KubeApi, kubectl: Kubectl, name: str) -> None:
     """All that the operator does for a job: start, scale, stop, start again beside what has its name already."""
-    api.create(document(ON_A_CLUSTER, metadata={"name": name}))
+    api.create(job_spec(ON_A_CLUSTER, metadata={"name": name}))
     kuberay = KubeRay(api, name, 1)
     kuberay.starts()
     kuberay.says(Phase.TRAINING, step=5, total_steps=20)

@@ -60,10 +60,10 @@ def queue(cluster: RealCluster) -> Iterator[str]:
 
 
 def queued(cluster: RealCluster, queue: str, name: str, *, priority: str = "", **train: Any) -> dict[str, Any]:
-    document = job(cluster, name, workers=1, **train)
+    job_spec = job(cluster, name, workers=1, **train)
     labels = {f"{KUEUE}/queue-name": queue, **({f"{KUEUE}/priority-class": priority} if priority else {})}
-    document["metadata"]["labels"] = labels
-    return document
+    job_spec["metadata"]["labels"] = labels
+    return job_spec
 
 
 def test_a_job_waits_for_quota_and_one_that_gives_way_goes_on_as_if_nothing_had_been(

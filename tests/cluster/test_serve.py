@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from jobs.manifests.operator_config import OperatorConfig
-from jobs.manifests.serving import document_for, render_service
+from jobs.manifests.serving import job_spec_for, render_service
 from tests.support.control_plane import ControlPlane
 from tests.support.kubectl import Kubectl, Refused
 from tests.support.waiting import wait_for
@@ -29,7 +29,7 @@ def test_pods_of_a_service_fit_a_namespace_that_enforces_the_restricted_standard
     wait_for(lambda: "default" in kubectl("get", "serviceaccounts", "-o", "name"), "the default account")
     (service,) = [
         each
-        for each in render_service("s3://b/m", document_for("s", []), OperatorConfig(), name="s", replicas=1)
+        for each in render_service("s3://b/m", job_spec_for("s", []), OperatorConfig(), name="s", replicas=1)
         if each["kind"] == "RayService"
     ]
     cluster = service["spec"]["rayClusterConfig"]

@@ -21,7 +21,7 @@ from tests.support.exported import export_small_model
 from tests.support.real_cluster import IMAGE, SECRETS, RealCluster
 from tests.support.real_jobs import MINUTES, job, say
 from tests.support.serving import Site
-from tests.support.small_training import sentence, write_document
+from tests.support.small_training import sentence, write_job_spec
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
@@ -35,10 +35,10 @@ def test_two_pods_serve_a_model_and_then_another_without_a_request_that_is_lost(
     kubectl = cluster.kubectl
     first, second = (_model(cluster, tmp_path, name, width=width) for name, width in (("first", 48), ("second", 32)))
     kubectl("create", "secret", "generic", "api-key", f"--from-literal=F2LLM_API_KEY={KEY}")
-    document = job(cluster, "search")
-    document["spec"]["cluster"]["secrets"] = ["s3", "api-key"]
-    path = write_document(tmp_path / "job.yaml", document)
-    write_document(tmp_path / "config.yaml", {"image": IMAGE, "image_pull_policy": "Never"})
+    job_spec = job(cluster, "search")
+    job_spec["spec"]["cluster"]["secrets"] = ["s3", "api-key"]
+    path = write_job_spec(tmp_path / "job.yaml", job_spec)
+    write_job_spec(tmp_path / "config.yaml", {"image": IMAGE, "image_pull_policy": "Never"})
 
     began = time.monotonic()
     _apply(cluster, path, "first")
@@ -75,10 +75,10 @@ def _model(cluster: RealCluster, folder: Path, name: str, *, width: int) -> Any:
     return SentenceTransformer(str(exported), device="cpu").encode(TEXTS)
 
 
-def _apply(cluster: RealCluster, document: Path, model: str) -> None:
+def _apply(cluster: RealCluster, job_spec: Path, model: str) -> None:
     address = f"s3://bucket/models/{model}"
-    how = ("--name", "search", "--replicas", "2", "--config", document.with_name("config.yaml"))
-    printed = f2llm("render", "--serve", address, document, *how)
+    how = ("--name", "search", "--replicas", "2", "--config", job_spec.with_name("config.yaml"))
+    printed = f2llm("render", "--serve", address, job_spec, *how)
     assert printed.returncode == 0, printed.stderr
     for each in yaml.safe_load_all(printed.stdout):
         cluster.kubectl.apply(each)

@@ -56,12 +56,12 @@ def teams(cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with policies_enforced(folder), volume(folder), pytest.MonkeyPatch.context() as environment:
         install_platform(**values, **members)
         write_small_dataset(team_store(environment, "data", team=B), scale=4)
-        document = job(cluster, "secret-plan", workers=1, epochs=3000)
-        spec = document["spec"]
+        job_spec = job(cluster, "secret-plan", workers=1, epochs=3000)
+        spec = job_spec["spec"]
         spec["data"]["uri"], spec["storage"] = f"s3://{B}/data", {"uri": f"s3://{B}/runs"}
         spec["cluster"]["secrets"] = ["f2llm-store"]
         theirs = Kubectl(KUBECONFIG, B)
-        theirs.apply(document)
+        theirs.apply(job_spec)
         Kubectl(KUBECONFIG, A).apply(visitor())
         wait_for(lambda: state(theirs).step >= 5, "team B's job trains behind its policies", seconds=10 * MINUTES)
         Kubectl(KUBECONFIG, A)("wait", "--for=condition=Ready", "pod/visitor", "--timeout=60s")

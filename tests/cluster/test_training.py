@@ -19,7 +19,7 @@ from tests.support.kubectl import Refused
 from tests.support.real_cluster import NAMESPACE, SECRETS, RealCluster, install_operator
 from tests.support.real_jobs import MINUTES, assert_as_undisturbed, delete, job, reaches, say, state, suspend
 from tests.support.runs import finished_steps
-from tests.support.small_training import read_lines, sentence, write_document
+from tests.support.small_training import read_lines, sentence, write_job_spec
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.pods, pytest.mark.timeout(1800)]
@@ -29,8 +29,8 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     kubectl = cluster.kubectl
-    document = job(cluster, "life", workers=1, epochs=500, global_batch_size=64)  # of which 3 workers have a use
-    kubectl.apply(document)
+    job_spec = job(cluster, "life", workers=1, epochs=500, global_batch_size=64)  # of which 3 workers have a use
+    kubectl.apply(job_spec)
 
     submitted = time.monotonic()
     reaches(cluster, "life", JobPhase.TRAINING, step=1)
@@ -56,15 +56,15 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
     run = cluster.bucket / "runs" / "life"
     assert finished_steps(run) >= suspended.step
     assert {line["workers"] for line in read_lines(run / "metrics.jsonl")} >= {1, 2, 3}
-    assert_as_undisturbed(cluster, document, tmp_path / "alone")
+    assert_as_undisturbed(cluster, job_spec, tmp_path / "alone")
 
 
 def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     kubectl, name = cluster.kubectl, "robbed"
-    document = job(cluster, name, epochs=100)
-    kubectl.apply(document)
+    job_spec = job(cluster, name, epochs=100)
+    kubectl.apply(job_spec)
     reaches(cluster, name, JobPhase.TRAINING, step=20)
 
     def pod(kind: str) -> str:
@@ -103,20 +103,20 @@ def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again
     assert (after.attempt, after.restarts, names_of_pods()) == (before.attempt, before.restarts, pods)
     delete(cluster, name)
     left = finished_steps(cluster.bucket / "runs" / name)
-    kubectl.apply(document)
+    kubectl.apply(job_spec)
     reaches(cluster, name, JobPhase.TRAINING, step=left + 1)
     delete(cluster, name)
 
-    assert_as_undisturbed(cluster, document, tmp_path / "alone")
+    assert_as_undisturbed(cluster, job_spec, tmp_path / "alone")
 
 
 def test_it_succeeds_the_model_loads_and_another_recipe_under_its_name_is_refused(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     kubectl, name = cluster.kubectl, "whole"
-    document = job(cluster, name, epochs=2)
-    document["spec"].setdefault("evaluation", {})["checkpoints"] = True
-    path = write_document(tmp_path / "job.yaml", document)
+    job_spec = job(cluster, name, epochs=2)
+    job_spec["spec"].setdefault("evaluation", {})["checkpoints"] = True
+    path = write_job_spec(tmp_path / "job.yaml", job_spec)
     run = cluster.bucket / "runs" / name
     shown = f2llm("submit", path, "--watch", "--namespace", NAMESPACE, "--kubeconfig", kubectl.kubeconfig, timeout=600)
     say(shown.stdout, kubectl("get", "ej", name))
@@ -124,10 +124,10 @@ def test_it_succeeds_the_model_loads_and_another_recipe_under_its_name_is_refuse
     said = f2llm("logs", name, "--namespace", NAMESPACE, "--kubeconfig", kubectl.kubeconfig).stdout
     objects = kubectl("get", "ej,rayjobs,rayclusters,pods,configmaps,events,services", "-o", "json")
     written = b"".join(each.read_bytes() for each in run.rglob("*") if each.is_file())
-    document["spec"]["train"]["learning_rate"] = 5e-4
+    job_spec["spec"]["train"]["learning_rate"] = 5e-4
 
     with pytest.raises(Refused, match="learning_rate"):
-        kubectl.apply(document)
+        kubectl.apply(job_spec)
 
     assert shown.returncode == 0, shown.stderr
     for text in (shown.stdout, said, objects, written.decode("latin-1")):
@@ -161,13 +161,13 @@ FAILURES: dict[str, tuple[dict[str, Any], JobPhase, str]] = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_what_is_wrong_is_said_by_kubectl_and_by_f2llm(cluster: RealCluster, name: str) -> None:
     change, phase, says = FAILURES[name]
-    kubectl, document = cluster.kubectl, job(cluster, name)
+    kubectl, job_spec = cluster.kubectl, job(cluster, name)
     for section, values in change.items():
-        document["spec"][section] = {**document["spec"][section], **values}
+        job_spec["spec"][section] = {**job_spec["spec"][section], **values}
     if name == "no-quota":
         kubectl("create", "quota", "small", "--hard=pods=1")
     try:
-        kubectl.apply(document)
+        kubectl.apply(job_spec)
         wait_for(
             lambda: (seen := state(cluster, name)).phase is phase and says in seen.message,
             f"{phase} with {says} in its message",

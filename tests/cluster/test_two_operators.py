@@ -10,7 +10,7 @@ from jobs.kube.api import KubeApi
 from jobs.kube.status import JobPhase, status_of
 from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane
-from tests.support.documents import ON_A_CLUSTER, document
+from tests.support.job_specs import ON_A_CLUSTER, job_spec
 from tests.support.operator import KubeRay, leads, run_operator
 from tests.support.waiting import wait_for
 
@@ -29,7 +29,7 @@ def test_when_the_one_that_acts_is_gone_the_other_goes_on_with_the_same_attempt(
     with run_operator(kuberay_types.kubeconfig, first_log) as first:
         wait_for(lambda: leads(first_log), "the first leads")
         with run_operator(kuberay_types.kubeconfig, second_log) as second:
-            api.create(document(ON_A_CLUSTER, metadata={"name": name}))
+            api.create(job_spec(ON_A_CLUSTER, metadata={"name": name}))
             kuberay = KubeRay(api, name, 1)
             kuberay.starts()
             before = kuberay.ray_job()["metadata"]["uid"]

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.document.presets import merged
+from jobs.spec.presets import merged
 from tests.support.calling import Run, caller
 from tests.support.control_plane import ControlPlane
-from tests.support.documents import document
+from tests.support.job_specs import job_spec
 from tests.support.kubectl import Kubectl
 
-GOOD = document(
+GOOD = job_spec(
     {"storage": {"uri": "s3://bucket/runs"}, "data": {"uri": "s3://bucket/data"}}, metadata={"name": "verbs"}
 )
 

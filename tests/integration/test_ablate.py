@@ -10,7 +10,7 @@ import pytest
 from data_io.storage.store import open_store
 from tests.support.command import Running, f2llm
 from tests.support.runs import events, losses, saved_step
-from tests.support.small_training import small_document, write_document, write_small_dataset
+from tests.support.small_training import small_job_spec, write_job_spec, write_small_dataset
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def write_study(folder: Path, data: str) -> Path:
-    base = small_document(data, str(folder / "runs"), epochs=20)  # a killed driver's worker goes on for seconds
+    base = small_job_spec(data, str(folder / "runs"), epochs=20)  # a killed driver's worker goes on for seconds
     base["spec"] |= {"evaluation": {"before": False}, "checkpoint": {"every": "2 steps"}}
     study = {
         "apiVersion": "f2llm.dev/v1alpha1",
@@ -38,7 +38,7 @@ def write_study(folder: Path, data: str) -> Path:
             "seeds": [0],
         },
     }
-    return write_document(folder / "study.yaml", study)
+    return write_job_spec(folder / "study.yaml", study)
 
 
 def measures(folder: Path) -> dict[str, dict[str, float]]:

@@ -26,7 +26,7 @@ from tests.support.command import Running, f2llm
 from tests.support.plain_workers import train_in_processes
 from tests.support.runs import finished_steps, losses, saved_step
 from tests.support.s3_server import S3Server
-from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
+from tests.support.small_training import read_lines, small_job_spec, write_job_spec, write_small_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -41,26 +41,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return store.uri
 
 
-def _document(folder: Path, data: str) -> Path:
-    document = small_document(data, str(folder / "runs"))
-    document["spec"]["evaluation"] = {"enabled": False}  # a process of its own that says nothing of the losses
-    return write_document(folder / "job.yaml", document)
+def _job_spec(folder: Path, data: str) -> Path:
+    job_spec = small_job_spec(data, str(folder / "runs"))
+    job_spec["spec"]["evaluation"] = {"enabled": False}  # a process of its own that says nothing of the losses
+    return write_job_spec(folder / "job.yaml", job_spec)
 
 
-def _document_in_a_bucket(folder: Path, s3: S3Server) -> tuple[Path, Path]:
+def _job_spec_in_a_bucket(folder: Path, s3: S3Server) -> tuple[Path, Path]:
     """The same document with its data set and its run on the S3 server, and where the run's objects lie."""
     bucket = s3.make_bucket()
     write_small_dataset(open_store(f"s3://{bucket}/data", s3.options))
-    document = small_document(f"s3://{bucket}/data", f"s3://{bucket}/runs")
-    document["spec"]["evaluation"] = {"enabled": False, "checkpoints": True}
-    document["spec"]["storage"]["s3"] = s3.options.model_dump()
-    return write_document(folder / "job.yaml", document), s3.folder / bucket / "runs" / "small"
+    job_spec = small_job_spec(f"s3://{bucket}/data", f"s3://{bucket}/runs")
+    job_spec["spec"]["evaluation"] = {"enabled": False, "checkpoints": True}
+    job_spec["spec"]["storage"]["s3"] = s3.options.model_dump()
+    return write_job_spec(folder / "job.yaml", job_spec), s3.folder / bucket / "runs" / "small"
 
 
 def _planned(data: str) -> list[list[dict[str, Any]]]:
     """What the record of the whole run must be, from the plan and the plain Parquet files alone."""
     store = open_store(data)
-    spec = JobSpec.model_validate(small_document(data, "unused")["spec"])
+    spec = JobSpec.model_validate(small_job_spec(data, "unused")["spec"])
     manifest = load_manifest(store)
     sources = select_sources(manifest, spec)
     plan = make_order(manifest, sources, spec)
@@ -106,7 +106,7 @@ def _assert_whole(run: Path) -> None:
 def undisturbed(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One worker, never stopped."""
     folder = tmp_path_factory.mktemp("one")
-    done = f2llm("run", _document(folder, data), "--workers", "1", "--quiet")
+    done = f2llm("run", _job_spec(folder, data), "--workers", "1", "--quiet")
     assert done.returncode == 0, done.stderr
     return folder / "runs" / "small"
 
@@ -128,16 +128,16 @@ def test_losses_do_not_depend_on_the_number_of_workers(
 def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_nothing_had_been(
     undisturbed: Path, data: str, tmp_path: Path, s3: S3Server
 ) -> None:
-    document, run = _document_in_a_bucket(tmp_path, s3)
+    job_spec, run = _job_spec_in_a_bucket(tmp_path, s3)
     moments = random.Random(3)  # the seed keeps a failure repeatable
 
     for workers, kill_at in ((1, moments.randint(8, 14)), (2, moments.randint(22, 28))):
-        with Running("run", document, "--workers", str(workers), log=tmp_path / f"{workers}.log") as running:
+        with Running("run", job_spec, "--workers", str(workers), log=tmp_path / f"{workers}.log") as running:
             running.wait_until(
                 lambda step=kill_at: max(finished_steps(run), saved_step(run)) >= step and saved_step(run) > 0
             )
             running.kill_all()
-    done = f2llm("run", document, "--workers", "1", "--quiet")
+    done = f2llm("run", job_spec, "--workers", "1", "--quiet")
 
     assert done.returncode == 0, done.stderr
     lines: list[dict[str, Any]] = read_lines(run / "metrics.jsonl")
@@ -161,7 +161,7 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
 
 def test_a_killed_worker_costs_a_restart_and_not_the_run(undisturbed: Path, data: str, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "small"
-    with Running("run", _document(tmp_path, data), "--workers", "2", log=tmp_path / "run.log") as running:
+    with Running("run", _job_spec(tmp_path, data), "--workers", "2", log=tmp_path / "run.log") as running:
         running.wait_until(lambda: finished_steps(run) >= 10 and saved_step(run) > 0)
         running.kill_one("RayTrainWorker")
         code = running.wait()
@@ -193,10 +193,10 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
     with contextlib.chdir(folder):
         write_small_dataset(open_store("data"))
         shutil.move("data/tokenizer", "tokenizer")  # so that there is no other
-        document = small_document("data", "runs", epochs=200)  # the end is not reached
-        document["spec"]["model"]["tokenizer"] = "tokenizer"
-        document["spec"]["evaluation"] = {"enabled": False}
-        job = write_document(Path("job.yaml"), document)
+        job_spec = small_job_spec("data", "runs", epochs=200)  # the end is not reached
+        job_spec["spec"]["model"]["tokenizer"] = "tokenizer"
+        job_spec["spec"]["evaluation"] = {"enabled": False}
+        job = write_job_spec(Path("job.yaml"), job_spec)
         with Running("run", job, "--workers", "2", log=folder / "run.log") as running:
             running.wait_until(lambda: finished_steps(folder / "runs" / "small") >= 3)
             return folder, running.terminate(), running.output()

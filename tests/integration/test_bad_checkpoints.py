@@ -24,7 +24,7 @@ from ray_app.run_directory.attempts import begin_attempt
 from ray_app.run_directory.checkpoint_manifest import FORMAT_VERSION, list_checkpoints
 from ray_app.training.loop import Worker, train
 from tests.support.plain_workers import Unheard
-from tests.support.small_training import read_lines, small_document
+from tests.support.small_training import read_lines, small_job_spec
 
 pytestmark = [
     pytest.mark.integration,
@@ -50,7 +50,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def _train(data: Store, run: Path, *, stop_after_steps: int, **overrides: dict[str, Any]) -> None:
-    spec = small_document(data.uri, "unused", epochs=2, record_examples=False)["spec"]
+    spec = small_job_spec(data.uri, "unused", epochs=2, record_examples=False)["spec"]
     spec["checkpoint"] = {"every": "2 steps", "keep": 3}
     for section, fields in overrides.items():
         spec[section] |= fields

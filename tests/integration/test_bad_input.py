@@ -27,13 +27,13 @@ from data_io.dataset.writer import Row, write_dataset
 from data_io.storage.store import open_store
 from data_io.task import Kind
 from jobs.cli.app import call
-from jobs.document.job import load_document
-from jobs.document.presets import merged
+from jobs.spec.job import load_job_spec
+from jobs.spec.presets import merged
 from ray_app.training.loop import Worker, train
 from tests.support.command import f2llm
 from tests.support.plain_workers import Unheard
 from tests.support.s3_server import S3Server, free_port
-from tests.support.small_training import small_document, write_document, write_small_dataset
+from tests.support.small_training import small_job_spec, write_job_spec, write_small_dataset
 
 pytestmark = [
     pytest.mark.integration,
@@ -62,8 +62,8 @@ class Place:
 
     def job(self, changes: dict[str, object] | None = None) -> str:
         """job.yaml: valid but for `changes` below its spec, its data set in data, its run in runs/small."""
-        document = merged(small_document("data", "runs"), {"spec": changes or {}})
-        write_document(self.folder / "job.yaml", document)
+        job_spec = merged(small_job_spec("data", "runs"), {"spec": changes or {}})
+        write_job_spec(self.folder / "job.yaml", job_spec)
         return "job.yaml"
 
     def data(self) -> Path:
@@ -245,17 +245,17 @@ def without_tokenizer(place: Place) -> list[str]:
 def without_files_of_a_tokenizer(place: Place) -> list[str]:
     run = place.run()
     place.write("empty/readme.txt", "")
-    document = yaml.safe_load((run / "job.yaml").read_text())
-    document["spec"]["model"]["tokenizer"] = "empty"
-    write_document(run / "job.yaml", document)
+    job_spec = yaml.safe_load((run / "job.yaml").read_text())
+    job_spec["spec"]["model"]["tokenizer"] = "empty"
+    write_job_spec(run / "job.yaml", job_spec)
     return ["export", "runs/small"]
 
 
 def with_hub_model(place: Place) -> list[str]:
     run = place.run()
-    document = yaml.safe_load((run / "job.yaml").read_text())
-    document["spec"]["model"] |= {"architecture": None, "name_or_path": "Qwen/Qwen3-0.6B"}
-    write_document(run / "job.yaml", document)
+    job_spec = yaml.safe_load((run / "job.yaml").read_text())
+    job_spec["spec"]["model"] |= {"architecture": None, "name_or_path": "Qwen/Qwen3-0.6B"}
+    write_job_spec(run / "job.yaml", job_spec)
     place.monkeypatch.setenv("HF_HOME", str(place.folder / "hub"))
     return ["export", "runs/small"]
 
@@ -272,7 +272,7 @@ def stranger_in_run_directory(place: Place) -> list[str]:
     return ["run", place.job()]
 
 
-def other_document(*options: str) -> Prepare:
+def other_job_spec(*options: str) -> Prepare:
     def prepare(place: Place) -> list[str]:
         place.run()
         return ["run", place.job({"train": {"learning_rate": 0.5, "epochs": 1}}), *options]
@@ -307,7 +307,7 @@ def no_bucket(place: Place) -> list[str]:
     return ["run", place.job({"storage": {"uri": "s3://no-such-bucket/runs"}})]
 
 
-VALID = yaml.safe_dump(small_document("data", "runs"), sort_keys=False)
+VALID = yaml.safe_dump(small_job_spec("data", "runs"), sort_keys=False)
 PAIR = {"query": "what is a lamp?", "positive": "a source of light"}
 
 BAD: dict[str, Bad] = {
@@ -613,12 +613,12 @@ BAD: dict[str, Bad] = {
     ),
     # The run directory.
     "run directory of another document": Bad(
-        other_document(),
+        other_job_spec(),
         6,
         ("runs/small is the run of another document", "spec.train.learning_rate: 0.001 there, 0.5 here", "to mend it"),
     ),
     "run directory of another document, dry run": Bad(
-        other_document("--dry-run"), 6, ("spec.train.learning_rate: 0.001 there, 0.5 here", "another metadata.name")
+        other_job_spec("--dry-run"), 6, ("spec.train.learning_rate: 0.001 there, 0.5 here", "another metadata.name")
     ),
     "run directory that is no run": Bad(
         stranger_in_run_directory,
@@ -725,12 +725,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(process_group: None, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that was stopped after two steps, with a checkpoint of each."""
     folder = tmp_path_factory.mktemp("trained")
-    document = merged(small_document("data", "runs"), {"spec": {"checkpoint": {"every": "1 steps"}}})
-    job = load_document(str(write_document(folder / "document.yaml", document)))
+    job_spec = merged(small_job_spec("data", "runs"), {"spec": {"checkpoint": {"every": "1 steps"}}})
+    job = load_job_spec(str(write_job_spec(folder / "document.yaml", job_spec)))
     run = open_store(str(folder / "run"))
     worker = Worker(rank=0, world_size=1, device=torch.device("cpu"))
     store = open_store(str(dataset))
-    train("small", job.job_spec, data=store, run=run, worker=worker, control=Unheard(), stop_after_steps=2)
+    train("small", job.worker_spec, data=store, run=run, worker=worker, control=Unheard(), stop_after_steps=2)
     run.put("job.yaml", job.to_yaml().encode())
     return folder / "run"
 

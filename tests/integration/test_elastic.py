@@ -15,7 +15,7 @@ from tests.support.command import Running
 from tests.support.plain_workers import train_in_processes
 from tests.support.ray_nodes import RayNodes, ray_nodes
 from tests.support.runs import events, finished_steps, lines_so_far, losses
-from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
+from tests.support.small_training import read_lines, small_job_spec, write_job_spec, write_small_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -33,10 +33,10 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
     write_small_dataset(open_store(data), scale=4)
     # Eight micro-batches a step, which 3 workers do not divide. At a higher rate the last digits of sums,
     # which depend on the order of summing, grow to any size within a hundred steps.
-    document = small_document(
+    job_spec = small_job_spec(
         data, str(tmp_path / "runs"), epochs=500, global_batch_size=64, learning_rate=1e-4, min_learning_rate=1e-6
     )
-    document["spec"] |= {
+    job_spec["spec"] |= {
         "evaluation": {"enabled": False},
         "checkpoint": {"every": "1000 steps"},
         "workers": {"replicas": 1, "min": 1, "max": 3, "resize_interval_seconds": 5},
@@ -46,7 +46,7 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
         return [size for size, _ in groupby(line["workers"] for line in lines_so_far(run / "metrics.jsonl"))]
 
     nodes.add()
-    job = write_document(tmp_path / "job.yaml", document)
+    job = write_job_spec(tmp_path / "job.yaml", job_spec)
     with Running("run", job, log=tmp_path / "run.log", environment=nodes.environment()) as running:
         running.wait_until(lambda: finished_steps(run) >= 3)
         nodes.add()
@@ -69,7 +69,7 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
     assert [event["reason"] for event in resumed][-3:] == ["Preemption"] * 3
     assert {event["steps_lost"] for event in resumed} == {0}
     alone.mkdir()
-    train_in_processes(data, alone, 1, document, steps=finished_steps(run))
+    train_in_processes(data, alone, 1, job_spec, steps=finished_steps(run))
     assert losses(run) == pytest.approx(losses(alone), rel=1e-4)
     assert read_lines(run / "examples.jsonl") == read_lines(alone / "examples.jsonl")
 
@@ -77,9 +77,9 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
 def test_a_run_that_finds_no_room_says_so_and_ends_when_it_is_told_to(nodes: RayNodes, tmp_path: Path) -> None:
     data, run = tmp_path / "data", tmp_path / "runs" / "small"
     write_small_dataset(open_store(str(data)))
-    document = small_document(str(data), str(tmp_path / "runs"))
-    document["spec"] |= {"evaluation": {"enabled": False}, "workers": {"replicas": 3, "min": 2}}
-    job = write_document(tmp_path / "job.yaml", document)
+    job_spec = small_job_spec(str(data), str(tmp_path / "runs"))
+    job_spec["spec"] |= {"evaluation": {"enabled": False}, "workers": {"replicas": 3, "min": 2}}
+    job = write_job_spec(tmp_path / "job.yaml", job_spec)
 
     nodes.add()
     with Running("run", job, log=tmp_path / "run.log", environment=nodes.environment()) as running:

@@ -21,7 +21,7 @@ from ray_app.run_directory.task_report import TaskReport
 from tests.support.command import Running, f2llm
 from tests.support.exported import export_small_model
 from tests.support.own_tasks import write_tasks
-from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
+from tests.support.small_training import read_lines, small_job_spec, write_job_spec, write_small_dataset
 
 pytestmark = [
     pytest.mark.integration,
@@ -101,17 +101,17 @@ def plain_scores(model: Path, names: list[str], instructions: dict[str, str]) ->
         yield task.name, float(result.get_score())
 
 
-def test_tasks_that_the_document_names_are_measured_before_and_after_training(
+def test_tasks_that_the_job_spec_names_are_measured_before_and_after_training(
     folder: Path, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one that needs a network: the run ends all the same, and says what it lacks."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     data, runs = tmp_path / "data", tmp_path / "runs"
     write_small_dataset(open_store(str(data)))
-    document = small_document(str(data), str(runs), epochs=1)
-    document["spec"]["evaluation"] = {"tasks": [names[0], "STS12", "held-out"]}
+    job_spec = small_job_spec(str(data), str(runs), epochs=1)
+    job_spec["spec"]["evaluation"] = {"tasks": [names[0], "STS12", "held-out"]}
 
-    done = f2llm("run", write_document(tmp_path / "job.yaml", document), "--quiet")
+    done = f2llm("run", write_job_spec(tmp_path / "job.yaml", job_spec), "--quiet")
 
     assert done.returncode == 0, done.stderr
     assert "tasks: 3 of 4 measured, mean " in done.stdout
@@ -137,10 +137,10 @@ def test_tasks_that_the_document_names_are_measured_before_and_after_training(
 def test_a_task_that_does_not_exist_ends_a_run_before_it_begins(names: list[str], tmp_path: Path) -> None:
     data, runs = tmp_path / "data", tmp_path / "runs"
     write_small_dataset(open_store(str(data)))
-    document = small_document(str(data), str(runs))
-    document["spec"]["evaluation"] = {"tasks": [names[0], "NoSuchTask"]}
+    job_spec = small_job_spec(str(data), str(runs))
+    job_spec["spec"]["evaluation"] = {"tasks": [names[0], "NoSuchTask"]}
 
-    done = f2llm("run", write_document(tmp_path / "job.yaml", document))
+    done = f2llm("run", write_job_spec(tmp_path / "job.yaml", job_spec))
 
     assert done.returncode == 3
     assert "NoSuchTask" in done.stderr

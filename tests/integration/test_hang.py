@@ -9,7 +9,7 @@ from data_io.storage.store import open_store
 from tests.support.command import Running
 from tests.support.plain_workers import train_in_processes
 from tests.support.runs import finished_steps, losses, saved_step
-from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
+from tests.support.small_training import read_lines, small_job_spec, write_job_spec, write_small_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -20,10 +20,10 @@ def test_a_worker_that_hangs_is_found_and_started_again_and_the_losses_stay_the_
     data, run, undisturbed = str(tmp_path / "data"), tmp_path / "runs" / "small", tmp_path / "undisturbed"
     write_small_dataset(open_store(data))
     undisturbed.mkdir()
-    document = small_document(data, str(tmp_path / "runs"))
-    document["spec"] |= {"evaluation": {"enabled": False}, "workers": {"replicas": 2, "hang_timeout_seconds": 8}}
+    job_spec = small_job_spec(data, str(tmp_path / "runs"))
+    job_spec["spec"] |= {"evaluation": {"enabled": False}, "workers": {"replicas": 2, "hang_timeout_seconds": 8}}
 
-    with Running("run", write_document(tmp_path / "job.yaml", document), log=tmp_path / "run.log") as running:
+    with Running("run", write_job_spec(tmp_path / "job.yaml", job_spec), log=tmp_path / "run.log") as running:
         running.wait_until(lambda: finished_steps(run) >= 10 and saved_step(run) > 0)
         running.kill_one("RayTrainWorker", signal.SIGSTOP)
         code = running.wait()

@@ -29,7 +29,7 @@ from ray_app.training.heartbeat import Stage
 from ray_app.training.loop import Outcome, Worker, train
 from tests.support.exported import export_small_model
 from tests.support.s3_server import S3Server
-from tests.support.small_training import read_lines, sentence, small_document, write_small_dataset
+from tests.support.small_training import read_lines, sentence, small_job_spec, write_small_dataset
 
 pytestmark = [
     pytest.mark.integration,
@@ -65,9 +65,9 @@ def finished(process_group: None, data: Store, tmp_path_factory: pytest.TempPath
 
 
 def _spec(data: Store, **train_fields: Any) -> JobSpec:
-    document = small_document(data.uri, "unused", **{"epochs": 2, **train_fields})
-    document["spec"]["checkpoint"] = {"every": "4 steps", "keep": 3}
-    return JobSpec.model_validate(document["spec"])
+    job_spec = small_job_spec(data.uri, "unused", **{"epochs": 2, **train_fields})
+    job_spec["spec"]["checkpoint"] = {"every": "4 steps", "keep": 3}
+    return JobSpec.model_validate(job_spec["spec"])
 
 
 def _train(

@@ -11,7 +11,7 @@ from data_io.storage.store import open_store
 from ray_app.run_directory.driver_lease import read_driver
 from tests.support.command import Running, f2llm
 from tests.support.runs import events, finished_steps
-from tests.support.small_training import read_lines, small_document, write_document, write_small_dataset
+from tests.support.small_training import read_lines, small_job_spec, write_job_spec, write_small_dataset
 
 pytestmark = pytest.mark.integration
 
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.integration
 def test_a_run_has_one_driver_whatever_happens_to_it(tmp_path: Path) -> None:
     data, run = tmp_path / "data", tmp_path / "runs" / "small"
     write_small_dataset(open_store(str(data)))
-    document = small_document(str(data), str(tmp_path / "runs"), epochs=2000)
-    document["spec"] |= {"evaluation": {"enabled": False}, "checkpoint": {"every": "20 steps", "keep": 2}}
-    job = write_document(tmp_path / "job.yaml", document)
+    job_spec = small_job_spec(str(data), str(tmp_path / "runs"), epochs=2000)
+    job_spec["spec"] |= {"evaluation": {"enabled": False}, "checkpoint": {"every": "20 steps", "keep": 2}}
+    job = write_job_spec(tmp_path / "job.yaml", job_spec)
 
     with Running("run", job, "--workers", "1", log=tmp_path / "first.log") as first:
         first.wait_until(lambda: finished_steps(run) > 25)

@@ -47,11 +47,11 @@ def test_help_and_lists_load_nothing_heavy(arguments: list[str], not_loaded: tup
     assert loaded.isdisjoint(not_loaded)
 
 
-def test_a_document_is_validated_without_anything_heavy() -> None:
+def test_a_job_spec_is_validated_without_anything_heavy() -> None:
     code = (
-        "from jobs.document.demo import demo_document; from pathlib import Path; import json, tempfile;"
+        "from jobs.spec.demo import demo_job_spec; from pathlib import Path; import json, tempfile;"
         "from jobs.cli.app import call; folder = Path(tempfile.mkdtemp()); file = folder / 'job.json';"
-        "file.write_text(json.dumps(demo_document(folder)));"
+        "file.write_text(json.dumps(demo_job_spec(folder)));"
         "assert call(['validate', str(file)]) == 0; file.unlink(); folder.rmdir()"
     )
 

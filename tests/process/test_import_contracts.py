@@ -29,7 +29,7 @@ PLANTED = {
     "ray_app/evaluation/wrong.py": ("import ray\n", "ray_app.evaluation.wrong -> ray"),
     "ray_app/run_directory/wrong.py": ("import torch\n", "ray_app.run_directory.wrong -> torch"),
     "applications/wrong.py": ("import jobs.errors\n", "applications is not allowed to import jobs"),
-    "jobs/document/wrong.py": ("import jobs.kube.names\n", "jobs.document is not allowed to import jobs.kube"),
+    "jobs/spec/wrong.py": ("import jobs.kube.names\n", "jobs.spec is not allowed to import jobs.kube"),
     "jobs/manifests/wrong.py": ("import jobs.kube.api\n", "jobs.manifests.wrong -> jobs.kube.api"),
     "jobs/doctor/wrong.py": ("import jobs.workflows.data\n", "jobs.doctor.wrong -> jobs.workflows.data"),
     "jobs/controller/wrong.py": (

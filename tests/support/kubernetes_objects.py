@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.document.presets import merged
 from jobs.kube.driver_report import DriverReport, ReportedFailure
 from jobs.kube.names import attempt_id
 from jobs.kube.observed import Pod
 from jobs.kube.status import JobStatus
+from jobs.spec.presets import merged
 from ray_app.run_directory.status import Phase, RunStatus
-from tests.support.documents import document
+from tests.support.job_specs import job_spec
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 UID = "11111111-2222-3333-4444-555555555555"
@@ -18,7 +18,7 @@ UID = "11111111-2222-3333-4444-555555555555"
 def resource(spec: dict[str, Any] | None = None, *, generation: int = 1) -> dict[str, Any]:
     """A stored job."""
     metadata = {"name": "job", "namespace": "team", "uid": UID, "generation": generation}
-    stored = document(merged({"storage": {"uri": "s3://bucket/runs"}}, spec or {}), metadata=metadata)
+    stored = job_spec(merged({"storage": {"uri": "s3://bucket/runs"}}, spec or {}), metadata=metadata)
     return {**stored, "spec": merged({"workers": {"replicas": 2}}, stored["spec"])}
 
 

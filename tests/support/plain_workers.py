@@ -13,7 +13,7 @@ from ray_app.job_spec import JobSpec
 from ray_app.run_directory.status import RunStatus
 from ray_app.training.control import Directive
 from ray_app.training.heartbeat import Stage
-from tests.support.small_training import small_document
+from tests.support.small_training import small_job_spec
 
 
 class Unheard:
@@ -30,12 +30,12 @@ class Unheard:
 
 
 def train_in_processes(
-    data: str, run: Path, workers: int, document: dict[str, Any] | None = None, *, steps: int | None = None
+    data: str, run: Path, workers: int, job_spec: dict[str, Any] | None = None, *, steps: int | None = None
 ) -> None:
     """Train a document, or the small one, with so many ranks, to its end or for so many steps; `run` is the run
     directory. Raises what a rank raises.
     """
-    spec = (document or small_document(data, "unused"))["spec"]
+    spec = (job_spec or small_job_spec(data, "unused"))["spec"]
     start_processes(_rank, (workers, spec, data, str(run), steps), nprocs=workers, start_method="spawn")
 
 

@@ -11,7 +11,7 @@ from jobs.kube.status import JobPhase, JobStatus, status_of
 from tests.support.plain_workers import train_in_processes
 from tests.support.real_cluster import RealCluster
 from tests.support.runs import finished_steps, losses, saved_step
-from tests.support.small_training import read_lines, small_document
+from tests.support.small_training import read_lines, small_job_spec
 from tests.support.waiting import wait_for
 
 MINUTES = 60.0
@@ -26,7 +26,7 @@ def say(*lines: str) -> None:
 def job(cluster: RealCluster, name: str, *, workers: int = 2, **train: Any) -> dict[str, Any]:
     # At a higher rate the last digits of sums, which depend on the order of summing, grow within a hundred steps.
     slow = {"learning_rate": 3e-5, "min_learning_rate": 1e-6}
-    value = small_document("s3://bucket/data", "s3://bucket/runs", name=name, **{**slow, **train})
+    value = small_job_spec("s3://bucket/data", "s3://bucket/runs", name=name, **{**slow, **train})
     spec = value["spec"]
     spec["storage"]["s3"] = cluster.s3.model_dump()
     spec["workers"] = {"replicas": workers, "min": 1, "max": 4, "cpus": 0.5, "resize_interval_seconds": 5}
@@ -57,13 +57,13 @@ def delete(cluster: RealCluster, name: str) -> None:
     wait_for(lambda: cluster.kubectl("get", "pods", "-o", "name") == "", f"pods of {name} go", seconds=3 * MINUTES)
 
 
-def assert_as_undisturbed(cluster: RealCluster, document: dict[str, Any], alone: Path) -> None:
+def assert_as_undisturbed(cluster: RealCluster, job_spec: dict[str, Any], alone: Path) -> None:
     """A job that was deleted while it trained has the losses and examples of one worker that nobody disturbed, without
     Ray and without Kubernetes; its run goes into `alone`.
     """
-    run = cluster.bucket / "runs" / document["metadata"]["name"]
+    run = cluster.bucket / "runs" / job_spec["metadata"]["name"]
     alone.mkdir()
-    spec = {key: value for key, value in document["spec"].items() if key != "cluster"}
+    spec = {key: value for key, value in job_spec["spec"].items() if key != "cluster"}
     train_in_processes(str(cluster.bucket / "data"), alone, 1, {"spec": spec}, steps=finished_steps(run))
     assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
     # Not all that was used since the last checkpoint is stored when a job is deleted, of each of the two files.

@@ -101,7 +101,7 @@ def _write_tokenizer(store: Store, texts: list[str]) -> None:
     store.put("tokenizer/tokenizer_config.json", json.dumps(settings).encode())
 
 
-def small_document(data_uri: str, runs_uri: str, *, name: str = "small", **train: Any) -> dict[str, Any]:
+def small_job_spec(data_uri: str, runs_uri: str, *, name: str = "small", **train: Any) -> dict[str, Any]:
     """A document that trains on it: G = 4 micro-batches of 8, which 3 workers do not divide."""
     return {
         "apiVersion": "f2llm.dev/v1alpha1",
@@ -130,8 +130,8 @@ def small_document(data_uri: str, runs_uri: str, *, name: str = "small", **train
     }
 
 
-def write_document(path: Path, document: dict[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+def write_job_spec(path: Path, job_spec: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(job_spec, sort_keys=False), encoding="utf-8")
     return path
 
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from data_io.storage.store import Store
-from jobs.document.job import parse_document
-from jobs.document.yaml12 import RawDocument
-from ray_app.run_directory.directory import DOCUMENT, EVENTS, METRICS, LineLog, write_status
+from jobs.spec.job import parse_job_spec
+from jobs.spec.yaml12 import RawSpec
+from ray_app.run_directory.directory import EVENTS, JOB_SPEC, METRICS, LineLog, write_status
 from ray_app.run_directory.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult
 from ray_app.run_directory.metrics import SourceMetrics, StepMetrics
 from ray_app.run_directory.status import Phase, RunStatus
-from tests.support.documents import document
+from tests.support.job_specs import job_spec
 
 
 def write_run(
@@ -28,8 +28,8 @@ def write_run(
 ) -> None:
     """A run of so many steps; its workers were at work for `hours`."""
     name = run.uri.rpartition("/")[2]
-    job = parse_document(RawDocument("job.yaml", document(spec, metadata={"name": name})))
-    run.put(DOCUMENT, job.to_yaml().encode())
+    job = parse_job_spec(RawSpec("job.yaml", job_spec(spec, metadata={"name": name})))
+    run.put(JOB_SPEC, job.to_yaml().encode())
     lines = LineLog(run, METRICS)
     for number in range(1, steps + 1):
         lines.append(_step(number, first_loss, workers).model_dump(mode="json"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.document.yaml12 import read_yaml
+from jobs.spec.yaml12 import read_yaml
 
 CHART = Path(__file__).parents[2] / "helm" / "f2llm-platform"
 _HEAD = """\

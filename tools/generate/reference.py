@@ -15,13 +15,13 @@ from typer.main import get_command
 
 from data_io.errors import F2LLMError
 from jobs.cli.app import app
-from jobs.document.diff import MAY_CHANGE
-from jobs.document.fields import DocumentField, fields_of
-from jobs.document.job import EmbeddingJob
-from jobs.document.presets import PRESETS
-from jobs.document.sources_file import SourcesFile
-from jobs.document.study import StudySpec
-from jobs.document.validation import shown_plain
+from jobs.spec.diff import MAY_CHANGE
+from jobs.spec.fields import SpecField, fields_of
+from jobs.spec.job import EmbeddingJob
+from jobs.spec.presets import PRESETS
+from jobs.spec.sources_file import SourcesFile
+from jobs.spec.study import StudySpec
+from jobs.spec.validation import shown_plain
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 _SOURCES_EXAMPLE = """\
@@ -42,7 +42,7 @@ def pages() -> dict[str, str]:
     """Every generated page by its file name."""
     return {
         "exit-codes.md": exit_codes(),
-        "document.md": document(),
+        "job-spec.md": job_spec(),
         "command-line.md": command_line(),
         "metrics.md": metrics(),
     }
@@ -78,7 +78,7 @@ def exit_codes() -> str:
     )
 
 
-def document() -> str:
+def job_spec() -> str:
     """Every field of the document, of a sources file and of a study."""
     may_change = ", ".join(f"`{path}`" for path in sorted(MAY_CHANGE))
     example = (
@@ -158,7 +158,7 @@ def _error_classes() -> Iterator[type[F2LLMError]]:
 
 def _field_tables(model: type[BaseModel]) -> Iterator[str]:
     """A heading and a table for the model's own fields, then for those of each section inside it."""
-    sections: dict[tuple[str, ...], list[DocumentField]] = {}
+    sections: dict[tuple[str, ...], list[SpecField]] = {}
     descriptions: dict[tuple[str, ...], str] = {(): ""}
     for field in fields_of(model):
         if field.section is not None:
@@ -173,7 +173,7 @@ def _field_tables(model: type[BaseModel]) -> Iterator[str]:
             yield _table(leaves)
 
 
-def _table(fields: Iterable[DocumentField]) -> str:
+def _table(fields: Iterable[SpecField]) -> str:
     rows = [(f"`{field.path[-1]}`", field.expected, _default(field), field.description) for field in fields]
     return _rows(("field", "takes", "default", "what it is"), rows)
 
@@ -183,7 +183,7 @@ def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def _default(field: DocumentField) -> str:
+def _default(field: SpecField) -> str:
     if field.required:
         return "required"
     return "empty" if field.default in ({}, "") else f"`{shown_plain(field.default)}`"

@@ -121,7 +121,7 @@ def prepare_files(
     to evaluate on) or scored (scored pairs to train on). Columns are recognized by their usual names; SOURCES.yaml can
     name them.
     """
-    from jobs.document.sources_file import SourcesFile, load_sources_file, parse_source
+    from jobs.spec.sources_file import SourcesFile, load_sources_file, parse_source
 
     if (sources_file is None) == (not source):
         raise UsageError(

@@ -258,7 +258,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_document_ends_with_its_place_its_mend_and_its_exit_code(
+def test_a_bad_job_spec_ends_with_its_place_its_mend_and_its_exit_code(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, file = BAD[name], tmp_path / "job.yaml"
@@ -288,7 +288,7 @@ def test_a_bad_document_ends_with_its_place_its_mend_and_its_exit_code(
         ("deep.json", lambda path: path.write_text("[" * 100_000), "nested too deeply"),
     ],
 )
-def test_a_file_that_is_no_document_is_named(name, make, says, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_is_no_job_spec_is_named(name, make, says, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
     make(tmp_path / name)
 
     code = call(["validate", str(tmp_path / name)])

@@ -17,17 +17,17 @@ from data_io.dataset.tokenizer import TOKENIZER_KEYS
 from data_io.errors import StorageError
 from data_io.storage.store import open_store
 from jobs.cli.options import print_json
-from jobs.document.demo import demo_document
-from jobs.document.job import load_document, parse_document
-from jobs.document.presets import PRESET_NAMES
-from jobs.document.yaml12 import RawDocument
+from jobs.spec.demo import demo_job_spec
+from jobs.spec.job import load_job_spec, parse_job_spec
+from jobs.spec.presets import PRESET_NAMES
+from jobs.spec.yaml12 import RawSpec
 from ray_app.run_directory.directory import write_status
 from ray_app.run_directory.evaluation_curve import CURVE, MeasuredCheckpoint
 from ray_app.run_directory.exit_record import Failure, exit_record, write_exit_record
 from ray_app.run_directory.status import Phase, RunStatus
 from tests.support.calling import Run
 from tests.support.datasets import write_example
-from tests.support.documents import document
+from tests.support.job_specs import job_spec
 
 F2LLM = Path(sys.executable).parent / "f2llm"
 
@@ -38,7 +38,7 @@ def job(tmp_path: Path) -> str:
     data = open_store(str(tmp_path / "data"))
     write_example(data)
     save_tokenizer(data, train_tokenizer(["what a text may say"], vocabulary_size=300))
-    value = document(
+    value = job_spec(
         {
             "model": {"name_or_path": None, "architecture": {"hidden_size": 64}, "max_seq_length": 64},
             "train": {"global_batch_size": 16, "micro_batch_size": 4, "epochs": 1, "warmup_steps": 2},
@@ -58,25 +58,25 @@ def test_validate_names_the_run_directory(f2llm: Run, job: str, tmp_path: Path) 
     assert out == f"{job}: valid; its run directory is {tmp_path}/runs/job\n"
 
 
-def test_validate_show_prints_a_document_that_means_the_same(f2llm: Run, job: str, tmp_path: Path) -> None:
+def test_validate_show_prints_a_job_spec_that_means_the_same(f2llm: Run, job: str, tmp_path: Path) -> None:
     code, out, _ = f2llm("validate", job, "--show", "--set", "train.seed=7")
     (tmp_path / "effective.yaml").write_text(out)
 
     assert code == 0
-    assert load_document("effective.yaml") == load_document(job, overrides=["train.seed=7"])
+    assert load_job_spec("effective.yaml") == load_job_spec(job, overrides=["train.seed=7"])
 
 
-def test_validate_json_is_the_effective_document(f2llm: Run, job: str) -> None:
+def test_validate_json_is_the_effective_job_spec(f2llm: Run, job: str) -> None:
     code, out, _ = f2llm("validate", job, "--json")
 
     assert code == 0
-    assert json.loads(out) == {"valid": True, "document": load_document(job).to_dict()}
+    assert json.loads(out) == {"valid": True, "job_spec": load_job_spec(job).to_dict()}
 
 
-def test_a_document_may_come_from_standard_input(f2llm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_spec_may_come_from_standard_input(f2llm: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import io
 
-    monkeypatch.setattr("sys.stdin", io.StringIO(yaml.safe_dump(document({"train": {"epochs": 0}}))))
+    monkeypatch.setattr("sys.stdin", io.StringIO(yaml.safe_dump(job_spec({"train": {"epochs": 0}}))))
 
     code, _, err = f2llm("validate", "-")
 
@@ -108,7 +108,7 @@ def test_plan_json_has_the_same_numbers_and_every_assumption(f2llm: Run, job: st
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_plan_needs_no_data_set_where_the_rows_are_given(f2llm: Run, tmp_path: Path, preset: str) -> None:
-    value = {**document(), "spec": {"preset": preset, "data": {"uri": "s3://nowhere/data"}}}
+    value = {**job_spec(), "spec": {"preset": preset, "data": {"uri": "s3://nowhere/data"}}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(value))
 
     code, out, _ = f2llm("plan", "job.yaml", "--rows", "6000000", "--json")
@@ -118,7 +118,7 @@ def test_plan_needs_no_data_set_where_the_rows_are_given(f2llm: Run, tmp_path: P
 
 
 def test_plan_without_its_data_set_is_a_data_error(f2llm: Run, tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(document({"data": {"uri": "nowhere"}})))
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job_spec({"data": {"uri": "nowhere"}})))
 
     code, _, err = f2llm("plan", "job.yaml")
 
@@ -161,10 +161,10 @@ def test_a_dry_run_finds_a_source_that_is_not_there(f2llm: Run, job: str) -> Non
     assert "did you mean `questions`?" in err
 
 
-def test_a_dry_run_finds_the_run_of_another_document(f2llm: Run, job: str, tmp_path: Path) -> None:
+def test_a_dry_run_finds_the_run_of_another_job_spec(f2llm: Run, job: str, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "job"
     run.mkdir(parents=True)
-    (run / "job.yaml").write_text(load_document(job).to_yaml())
+    (run / "job.yaml").write_text(load_job_spec(job).to_yaml())
 
     same, _, _ = f2llm("run", job, "--dry-run", "--workers", "2")
     other, _, err = f2llm("run", job, "--dry-run", "--set", "train.seed=1")
@@ -173,11 +173,11 @@ def test_a_dry_run_finds_the_run_of_another_document(f2llm: Run, job: str, tmp_p
     assert "spec.train.seed: 0 there, 1 here" in err
 
 
-def test_workers_is_a_field_of_the_document(f2llm: Run, job: str) -> None:
+def test_workers_is_a_field_of_the_job_spec(f2llm: Run, job: str) -> None:
     code, out, _ = f2llm("run", job, "--dry-run", "--workers", "3", "--json")
 
     assert code == 0
-    assert json.loads(out)["document"]["spec"]["workers"]["replicas"] == 3
+    assert json.loads(out)["job_spec"]["spec"]["workers"]["replicas"] == 3
 
 
 def test_gpus_that_have_no_work_are_refused(f2llm: Run, job: str) -> None:
@@ -195,17 +195,17 @@ def test_the_schema_takes_what_the_program_takes_and_refuses_what_it_refuses(f2l
     check = jsonschema.Draft202012Validator(schema)
     assert code == 0
     good: list[dict[str, Any]] = [
-        document(),
-        demo_document(Path("runs")),
-        {**document(), "spec": {"preset": "f2llm-0.6b", "data": {"uri": "data"}}},
-        parse_document(RawDocument("job", document())).to_dict(),
+        job_spec(),
+        demo_job_spec(Path("runs")),
+        {**job_spec(), "spec": {"preset": "f2llm-0.6b", "data": {"uri": "data"}}},
+        parse_job_spec(RawSpec("job", job_spec())).to_dict(),
     ]
     bad: list[dict[str, Any]] = [
-        document({"train": {"microbatch_size": 1}}),
-        document({"train": {"epochs": 0}}),
-        {**document(), "spec": {"data": {"uri": "data"}}},
-        {**document(), "spec": {"preset": "f2llm-0.6b"}},
-        {**document(), "metadata": {"name": "Upper"}},
+        job_spec({"train": {"microbatch_size": 1}}),
+        job_spec({"train": {"epochs": 0}}),
+        {**job_spec(), "spec": {"data": {"uri": "data"}}},
+        {**job_spec(), "spec": {"preset": "f2llm-0.6b"}},
+        {**job_spec(), "metadata": {"name": "Upper"}},
     ]
     assert [check.is_valid(value) for value in good] == [True] * len(good)
     assert [check.is_valid(value) for value in bad] == [False] * len(bad)
@@ -304,7 +304,7 @@ def test_a_folder_that_is_no_run_is_said_to_be_none(f2llm: Run, command: str) ->
 
 def test_a_run_without_a_model_says_how_to_write_it(f2llm: Run, job: str, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "job.yaml").write_text(load_document(job).to_yaml())
+    (tmp_path / "run" / "job.yaml").write_text(load_job_spec(job).to_yaml())
 
     code, _, err = f2llm("evaluate", "run")
 

@@ -69,7 +69,7 @@ def test_json_has_the_same_figures_for_programs(f2llm: Run, uri: str, tmp_path: 
     assert answer["compare"]["differences"] == {"train.seed": [0, 7], "workers.replicas": [2, 4]}
 
 
-def test_two_runs_are_compared_by_what_their_documents_say(f2llm: Run, uri: str) -> None:
+def test_two_runs_are_compared_by_what_their_job_specs_say(f2llm: Run, uri: str) -> None:
     code, out, _ = f2llm("runs", uri, "--compare", "base", "other")
 
     assert code == 0
@@ -77,7 +77,7 @@ def test_two_runs_are_compared_by_what_their_documents_say(f2llm: Run, uri: str)
     assert out.splitlines()[-2:] == ["spec.train.seed: 0 -> 7", "spec.workers.replicas: 2 -> 4"]
 
 
-def test_a_run_that_is_not_there_or_has_no_document_cannot_be_compared(f2llm: Run, uri: str) -> None:
+def test_a_run_that_is_not_there_or_has_no_job_spec_cannot_be_compared(f2llm: Run, uri: str) -> None:
     code, _, err = f2llm("runs", uri, "--compare", "base", "othr")
     damaged, _, _ = f2llm("runs", uri, "--compare", "base", "broken")
 
@@ -119,7 +119,7 @@ def test_a_table_of_several_gpus_asks_which_one_was_used(f2llm: Run, uri: str, t
     assert json.loads(out)["runs"][0]["cost"] == pytest.approx(3.0)
 
 
-def test_the_page_holds_what_differs_between_the_documents_that_can_be_read(
+def test_the_page_holds_what_differs_between_the_job_specs_that_can_be_read(
     f2llm: Run, uri: str, tmp_path: Path
 ) -> None:
     page = tmp_path / "runs.html"

@@ -2,7 +2,7 @@
 
 from jobs.controller.cache import Cache, Index
 from jobs.kube.driver_report import STOP_KEY
-from jobs.kube.resource import document_of, key_of
+from jobs.kube.resource import job_spec_of, key_of
 from jobs.manifests.job import attempt_objects
 from jobs.manifests.operator_config import OperatorConfig
 from tests.support.kubernetes_objects import UID, pods, ray_cluster, ray_job, resource, under_way
@@ -13,16 +13,16 @@ def sights_of(**indices: Index) -> Cache:
     return Cache(**{**nothing, **indices})
 
 
-def test_the_document_that_an_attempt_began_with_is_seen_while_the_job_has_another() -> None:
+def test_the_job_spec_that_an_attempt_began_with_is_seen_while_the_job_has_another() -> None:
     began, _ = attempt_objects(
-        document_of(resource({"workers": {"replicas": 3}})), OperatorConfig(), attempt=1, uid=UID
+        job_spec_of(resource({"workers": {"replicas": 3}})), OperatorConfig(), attempt=1, uid=UID
     )
     cache = sights_of(config_maps={key_of(began): [("a", began)]})
 
     observed = cache.of(resource({"workers": {"replicas": 4}}), under_way())
 
-    assert "replicas: 3" in observed.document
-    assert not cache.of(resource(), under_way(attempt=2)).document
+    assert "replicas: 3" in observed.job_spec
+    assert not cache.of(resource(), under_way(attempt=2)).job_spec
 
 
 def test_what_vanished_unseen_is_neither_a_job_nor_a_part_of_one_once_it_is_missed() -> None:

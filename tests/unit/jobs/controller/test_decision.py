@@ -14,14 +14,14 @@ from jobs.controller.decision import Decision
 from jobs.controller.decision import decide as decide_about
 from jobs.controller.events import events
 from jobs.controller.status import time_of, time_text
-from jobs.document.yaml12 import write_yaml
 from jobs.kube.driver_report import DriverReport
 from jobs.kube.names import attempt_id
 from jobs.kube.observed import Observed, Pod
-from jobs.kube.resource import document_of
+from jobs.kube.resource import job_spec_of
 from jobs.kube.status import ConditionType, JobPhase, JobStatus
-from jobs.manifests.job import attempt_document
+from jobs.manifests.job import attempt_job_spec
 from jobs.manifests.operator_config import OperatorConfig, Profile
+from jobs.spec.yaml12 import write_yaml
 from ray_app.run_directory.status import Phase
 from tests.support.kubernetes_objects import NOW, UID, failure, pods, ray_cluster, ray_job, resource, said, under_way
 
@@ -170,7 +170,7 @@ def test_an_attempt_that_wrote_a_checkpoint_starts_the_count_of_failures_again()
     assert decision.status.fruitless_attempts == 1
 
 
-def test_a_failed_job_is_tried_again_once_its_document_changes() -> None:
+def test_a_failed_job_is_tried_again_once_its_job_spec_changes() -> None:
     over = decide(under_way(), failed(retryable=False)).status
 
     same, changed = decide(over, Observed()), decide(over, Observed(), generation=2)
@@ -283,7 +283,7 @@ def test_a_start_that_lacks_room_begins_with_the_pods_that_fit_and_grows_once_it
     assert trains.actions == (Scale("job-1-abcde", 3, 4, ()),)
 
 
-def test_a_start_waits_for_all_workers_where_the_document_has_no_min() -> None:
+def test_a_start_waits_for_all_workers_where_the_job_spec_has_no_min() -> None:
     waits = Observed(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
 
     assert not decide(under_way(), waits, {"workers": {"replicas": 4}}, seconds=10_000).actions
@@ -375,7 +375,7 @@ def test_pods_have_their_time_to_come_up_from_when_kueue_lets_them() -> None:
     ("spec", "says"),
     [({"cluster": {"profiles": ["nowhere"]}}, "nowhere"), ({"train": {"micro_batch_size": 500}}, "micro_batch_size")],
 )
-def test_a_document_that_cannot_be_is_refused_with_the_reason_and_starts_nothing(
+def test_a_job_spec_that_cannot_be_is_refused_with_the_reason_and_starts_nothing(
     spec: dict[str, Any], says: str
 ) -> None:
     decision = decide(JobStatus(), Observed(), spec)
@@ -444,11 +444,11 @@ def test_a_job_that_should_go_on_and_cannot_says_why_and_goes_on_once_it_can() -
 
 
 @pytest.mark.parametrize("bad", [POOL, {"train": {"micro_batch_size": 500}}], ids=["profile", "document"])
-def test_an_attempt_under_way_is_seen_stopped_and_judged_whatever_the_document_says(bad: dict[str, Any]) -> None:
-    begun_with = write_yaml(attempt_document(document_of(resource())).to_dict())
+def test_an_attempt_under_way_is_seen_stopped_and_judged_whatever_the_job_spec_says(bad: dict[str, Any]) -> None:
+    begun_with = write_yaml(attempt_job_spec(job_spec_of(resource())).to_dict())
 
     def under(observed: Observed, **spec: Any) -> Decision:
-        return decide(under_way(), replace(observed, document=begun_with), {**bad, **spec}, generation=2)
+        return decide(under_way(), replace(observed, job_spec=begun_with), {**bad, **spec}, generation=2)
 
     trains, stops, ends, fails = under(TRAINS), under(TRAINS, suspend=True), under(ENDED), under(failed(retryable=True))
 

@@ -37,7 +37,7 @@ def value(registry: CollectorRegistry, name: str, labels: Mapping[str, str] = LA
     return registry.get_sample_value(name, dict(labels))
 
 
-def test_the_document_says_how_many_gpus_are_wanted_and_the_pods_how_many_there_are() -> None:
+def test_the_job_spec_says_how_many_gpus_are_wanted_and_the_pods_how_many_there_are() -> None:
     spec = {"workers": {"replicas": 4, "min": 2, "gpus": 1}}
 
     found = collected(under_way(ready_replicas=3), spec=spec)
@@ -75,7 +75,7 @@ def test_a_failure_carries_its_class_and_its_time() -> None:
     assert value(found, "f2llm_job_phase", LABELS | {"phase": "Retrying"}) == 1
 
 
-def test_a_document_that_makes_no_sense_hides_no_other_metric() -> None:
+def test_a_job_spec_that_makes_no_sense_hides_no_other_metric() -> None:
     found = collected(under_way(step=5), spec={"workers": {"replicas": 2, "min": 3}})
 
     assert value(found, "f2llm_job_workers_wanted") is None
@@ -92,7 +92,7 @@ class CountedReads(dict[str, Any]):
         return super().__getitem__(key)
 
 
-def test_each_version_of_a_document_is_read_once() -> None:
+def test_each_version_of_a_job_spec_is_read_once() -> None:
     stored = CountedReads(resource())
     collector = JobsCollector(lambda: [stored], lambda job: None, lambda: 0)
 

@@ -10,11 +10,11 @@ from jobs.doctor.capacity import amount, pods_that_fit
 from jobs.doctor.check import Check
 from jobs.doctor.cluster import check_kuberay, check_operator, judge_cluster
 from jobs.doctor.cluster_inventory import HIDDEN, JOB_RIGHTS, POD_RIGHTS, ClusterInventory
-from jobs.doctor.document import judge_document
-from jobs.document.job import EmbeddingJob, parse_document
-from jobs.document.yaml12 import RawDocument
+from jobs.doctor.job_spec import check_job_spec_on
 from jobs.kube.crd import schema
-from tests.support.documents import ON_A_CLUSTER, document
+from jobs.spec.job import EmbeddingJob, parse_job_spec
+from jobs.spec.yaml12 import RawSpec
+from tests.support.job_specs import ON_A_CLUSTER, job_spec
 
 OURS = schema()["properties"]["spec"]
 NEW_RAY = {"properties": {"spec": {"properties": {"authOptions": {"properties": {"secretName": {"type": "string"}}}}}}}
@@ -51,17 +51,17 @@ GOOD = ClusterInventory(
 
 
 def job(spec: Mapping[str, Any] | None = None, **top: Any) -> EmbeddingJob:
-    return parse_document(RawDocument("job.yaml", document({**ON_A_CLUSTER, **(spec or {})}, **top)))
+    return parse_job_spec(RawSpec("job.yaml", job_spec({**ON_A_CLUSTER, **(spec or {})}, **top)))
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
     return {check.name: check for check in checks}
 
 
-def of_document(
+def of_job_spec(
     inventory: ClusterInventory = GOOD, spec: Mapping[str, Any] | None = None, **top: Any
 ) -> dict[str, Check]:
-    return by_name(judge_document(job(spec, **top), inventory))
+    return by_name(check_job_spec_on(job(spec, **top), inventory))
 
 
 def test_of_a_good_cluster_nothing_is_missing_or_worth_a_warning() -> None:
@@ -124,7 +124,7 @@ def test_what_a_user_may_not_see_is_unknown_and_no_obstacle() -> None:
         autoscaler=HIDDEN,
     )
 
-    checks = [*judge_cluster(hidden, OURS), *judge_document(job({"cluster": {"profiles": ["ours"]}}), hidden)]
+    checks = [*judge_cluster(hidden, OURS), *check_job_spec_on(job({"cluster": {"profiles": ["ours"]}}), hidden)]
 
     assert "missing" not in {check.status for check in checks}
     unknown = {check.name for check in checks if check.status == "unknown"}
@@ -144,14 +144,14 @@ def test_a_profile_that_the_operator_does_not_know_is_missing_and_one_of_its_own
     text = "image: registry.example/f2llm:1\nprofiles: {pool: {worker: {node_selector: {pool: gpu}}}}"
     inventory = replace(GOOD, settings={**SETTINGS, "data": {"operator.yaml": text}})
 
-    assert of_document(inventory, {"cluster": {"profiles": ["pool"]}})["profiles"].status == "ok"
-    assert of_document(inventory, {"cluster": {"profiles": ["poool"]}})["profiles"].status == "missing"
+    assert of_job_spec(inventory, {"cluster": {"profiles": ["pool"]}})["profiles"].status == "ok"
+    assert of_job_spec(inventory, {"cluster": {"profiles": ["poool"]}})["profiles"].status == "missing"
 
 
 def test_an_image_without_a_registry_must_be_on_the_nodes_already() -> None:
-    assert of_document(GOOD)["image"].status == "ok"
-    assert of_document(GOOD, {"cluster": {"image": "f2llm-ray:0.1.0"}})["image"].status == "warn"
-    assert of_document(GOOD, {"cluster": {"image": "localhost/f2llm-ray:0.1.0"}})["image"].status == "ok"
+    assert of_job_spec(GOOD)["image"].status == "ok"
+    assert of_job_spec(GOOD, {"cluster": {"image": "f2llm-ray:0.1.0"}})["image"].status == "warn"
+    assert of_job_spec(GOOD, {"cluster": {"image": "localhost/f2llm-ray:0.1.0"}})["image"].status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_an_image_without_a_registry_must_be_on_the_nodes_already() -> None:
     ],
 )
 def test_the_stores_keys_must_both_be_in_the_secrets(named: Any, status: str) -> None:
-    checks = of_document(replace(GOOD, named=named), {"cluster": {"secrets": ["keys"]}})
+    checks = of_job_spec(replace(GOOD, named=named), {"cluster": {"secrets": ["keys"]}})
 
     assert checks["storage"].status == status
 
@@ -175,7 +175,7 @@ def test_an_account_with_a_clouds_identity_needs_no_secret() -> None:
     spec = {"cluster": {"service_account": "team-a"}}
 
     checks = [
-        of_document(replace(GOOD, named={("ServiceAccount", "team-a"): each}), spec)
+        of_job_spec(replace(GOOD, named={("ServiceAccount", "team-a"): each}), spec)
         for each in (plain, with_role, None)
     ]
 
@@ -188,7 +188,7 @@ def test_workers_that_fit_nowhere_are_missing_unless_nodes_come_at_need() -> Non
     karpenter = replace(GOOD, nodes=(), groups=GOOD.groups | {"karpenter.sh"})
 
     statuses = [
-        of_document(inventory, wants)["workers"].status
+        of_job_spec(inventory, wants)["workers"].status
         for inventory in (GOOD, replace(GOOD, nodes=(node(gpus="3"),)), replace(GOOD, nodes=()), karpenter)
     ]
 

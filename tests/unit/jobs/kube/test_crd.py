@@ -7,12 +7,12 @@ from typing import Any
 
 from hypothesis import given
 
-from jobs.document.job import DOCUMENT_FIELDS, parse_document
-from jobs.document.presets import PRESETS
-from jobs.document.yaml12 import RawDocument
 from jobs.kube.crd import FILES, custom_resource_definition, schema, text
 from jobs.kube.crd_rules import rules
-from tests.support.documents import document, specs
+from jobs.spec.job import SPEC_FIELDS, parse_job_spec
+from jobs.spec.presets import PRESETS
+from jobs.spec.yaml12 import RawSpec
+from tests.support.job_specs import job_spec, specs
 
 SCHEMA = schema()
 
@@ -69,10 +69,10 @@ def test_every_text_list_and_mapping_has_a_bound() -> None:
             assert "maxProperties" in node, path
 
 
-def test_the_schema_has_every_field_of_the_document() -> None:
+def test_the_schema_has_every_field_of_the_job_spec() -> None:
     found = {path.replace(".[]", "") for path, _ in nodes(SCHEMA["properties"]["spec"], "spec")}
 
-    assert {name for name in DOCUMENT_FIELDS if name.startswith("spec.")} <= found
+    assert {name for name in SPEC_FIELDS if name.startswith("spec.")} <= found
 
 
 def test_no_default_overrules_a_preset() -> None:
@@ -88,11 +88,11 @@ def paths(values: Any, above: str = "") -> Iterator[str]:
 
 
 @given(specs())
-def test_defaults_of_the_api_server_change_nothing_of_what_a_document_means(spec: dict[str, Any]) -> None:
-    written = document({"storage": {"uri": "s3://bucket/runs"}, **spec})
+def test_defaults_of_the_api_server_change_nothing_of_what_a_job_spec_means(spec: dict[str, Any]) -> None:
+    written = job_spec({"storage": {"uri": "s3://bucket/runs"}, **spec})
     stored = {**written, "spec": defaulted(SCHEMA["properties"]["spec"], written["spec"])}
 
-    assert parse_document(RawDocument("stored", stored)) == parse_document(RawDocument("written", written))
+    assert parse_job_spec(RawSpec("stored", stored)) == parse_job_spec(RawSpec("written", written))
 
 
 def test_every_rule_says_what_to_write() -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from jobs.document.job import EmbeddingJob, load_document, parse_document
-from jobs.document.yaml12 import RawDocument, read_yaml, write_yaml
 from jobs.errors import ConfigError
-from jobs.manifests.job import attempt_document, render
+from jobs.manifests.job import attempt_job_spec, render
 from jobs.manifests.operator_config import PROFILES, OperatorConfig, Profile
+from jobs.spec.job import EmbeddingJob, load_job_spec, parse_job_spec
+from jobs.spec.yaml12 import RawSpec, read_yaml, write_yaml
 from ray_app.structured_log import LogFormat
-from tests.support.documents import document, specs
+from tests.support.job_specs import job_spec, specs
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[4]
@@ -28,7 +28,7 @@ UID = "11111111-2222-3333-4444-555555555555"
 
 
 def job(spec: dict[str, Any] | None = None, **top: Any) -> EmbeddingJob:
-    return parse_document(RawDocument("job.yaml", document(spec, **top)))
+    return parse_job_spec(RawSpec("job.yaml", job_spec(spec, **top)))
 
 
 def objects(spec: dict[str, Any] | None = None, *, attempt: int = 1, **top: Any) -> dict[str, dict[str, Any]]:
@@ -50,7 +50,7 @@ def worker(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_samples_render_as_they_did(path: Path, request: pytest.FixtureRequest) -> None:
-    made = "---\n".join(write_yaml(each) for each in render(load_document(str(path)), OperatorConfig(), uid=UID))
+    made = "---\n".join(write_yaml(each) for each in render(load_job_spec(str(path)), OperatorConfig(), uid=UID))
 
     golden = GOLDEN / path.name
     assert made == golden.read_text(), f"if this is meant: f2llm render {path} and look at what changed"
@@ -80,7 +80,7 @@ def test_every_object_belongs_to_the_job_and_says_whose_it_is(spec: dict[str, An
 
 
 @given(specs())
-def test_all_pods_fit_the_restricted_standard_whatever_the_document_says(spec: dict[str, Any]) -> None:
+def test_all_pods_fit_the_restricted_standard_whatever_the_job_spec_says(spec: dict[str, Any]) -> None:
     for template in templates(objects(spec)):
         pod = template["spec"]
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -99,10 +99,10 @@ def test_the_driver_runs_the_job_with_any_number_of_workers_kubernetes_may_give(
     rendered = objects(spec)
     text = rendered["ConfigMap"]["data"]["job.yaml"]
 
-    ran = parse_document(read_yaml(text, "job.yaml"))
+    ran = parse_job_spec(read_yaml(text, "job.yaml"))
 
     group = rendered["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
-    assert ran == attempt_document(given_job)
+    assert ran == attempt_job_spec(given_job)
     assert ran.spec.train == given_job.spec.train
     assert ran.spec.workers.lowest <= (given_job.spec.workers.min or 1)
     assert ran.spec.workers.highest >= given_job.spec.workers.highest
@@ -112,7 +112,7 @@ def test_the_driver_runs_the_job_with_any_number_of_workers_kubernetes_may_give(
 @pytest.mark.parametrize("cpus", [0.25, 1, 7.5, 8])
 def test_a_pod_has_room_for_one_worker_and_no_more(cpus: float) -> None:
     rendered = objects({"workers": {"cpus": cpus}})
-    ran = attempt_document(job({"workers": {"cpus": cpus}}))
+    ran = attempt_job_spec(job({"workers": {"cpus": cpus}}))
 
     group = rendered["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
     assert float(group["rayStartParams"]["num-cpus"]) == ran.spec.workers.cpus
@@ -196,7 +196,7 @@ def test_only_the_head_may_speak_to_kubernetes_and_only_about_one_config_map() -
     ]
 
 
-def test_the_documents_settings_reach_the_pods() -> None:
+def test_the_job_specs_settings_reach_the_pods() -> None:
     cluster = {
         "image": "registry/f2llm:1",
         "env": {"HF_HUB_OFFLINE": "1"},
@@ -220,7 +220,7 @@ def test_the_documents_settings_reach_the_pods() -> None:
     assert pod["nodeSelector"] == {"pool": "gpu"}
 
 
-def test_no_volume_of_a_document_is_in_the_way_of_one_that_pods_have_by_themselves() -> None:
+def test_no_volume_of_a_job_spec_is_in_the_way_of_one_that_pods_have_by_themselves() -> None:
     for template in templates(objects()):
         (container,) = template["spec"]["containers"]
         for each in container["volumeMounts"]:
@@ -229,7 +229,7 @@ def test_no_volume_of_a_document_is_in_the_way_of_one_that_pods_have_by_themselv
                     objects({"cluster": {"volumes": [{"name": name, "mount_path": path, "claim": "c"}]}})
 
 
-def test_a_document_wins_over_its_profiles_and_a_later_profile_over_an_earlier_one() -> None:
+def test_a_job_spec_wins_over_its_profiles_and_a_later_profile_over_an_earlier_one() -> None:
     cluster = {
         "profiles": ["spot-karpenter", "spot-gke"],
         "worker": {"node_selector": {"karpenter.sh/capacity-type": "on-demand"}},
@@ -242,7 +242,7 @@ def test_a_document_wins_over_its_profiles_and_a_later_profile_over_an_earlier_o
     assert pod["terminationGracePeriodSeconds"] == 25
 
 
-def test_a_profile_or_document_brings_grafana_into_rays_dashboard() -> None:
+def test_a_profile_or_job_spec_brings_grafana_into_rays_dashboard() -> None:
     def grafana(cluster: dict[str, Any]) -> str:
         config = OperatorConfig(profiles={"grafana": Profile(env={"RAY_GRAFANA_HOST": "http://grafana"})})
         rendered = {each["kind"]: each for each in render(job({"cluster": cluster}), config, uid=UID)}
@@ -308,7 +308,7 @@ def test_a_job_takes_no_object_over_that_a_namespace_has_by_itself() -> None:
     assert rendered["RoleBinding"]["subjects"][0]["name"] == names["ServiceAccount"]
 
 
-def test_a_service_account_of_the_documents_is_used_and_none_is_made() -> None:
+def test_a_service_account_of_the_job_specs_is_used_and_none_is_made() -> None:
     rendered = objects({"cluster": {"service_account": "trainer"}})
 
     assert "ServiceAccount" not in rendered

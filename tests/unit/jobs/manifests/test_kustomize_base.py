@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from jobs.document.cluster import ClusterSpec
 from jobs.manifests.operator_config import OperatorConfig, load_operator_config
+from jobs.spec.cluster import ClusterSpec
 
 ROOT = Path(__file__).parents[4]
 CHART = ROOT / "helm" / "f2llm-operator"

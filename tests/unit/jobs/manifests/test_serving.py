@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.document.job import load_document
-from jobs.document.yaml12 import write_yaml
 from jobs.errors import ConfigError
 from jobs.manifests.operator_config import OperatorConfig
-from jobs.manifests.serving import document_for, render_service
+from jobs.manifests.serving import job_spec_for, render_service
+from jobs.spec.job import load_job_spec
+from jobs.spec.yaml12 import write_yaml
 from ray_app.serving.settings import ServeSettings
 from tests.support.calling import Run, caller
 
@@ -27,8 +27,8 @@ def f2llm(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def objects(*overrides: str, replicas: int = 2) -> dict[str, dict[str, Any]]:
-    document = document_for("search", overrides)
-    rendered = render_service(MODEL, document, OperatorConfig(), name="search", replicas=replicas)
+    job_spec = job_spec_for("search", overrides)
+    rendered = render_service(MODEL, job_spec, OperatorConfig(), name="search", replicas=replicas)
     return {each["kind"]: each for each in rendered}
 
 
@@ -45,7 +45,7 @@ def test_a_service_renders_as_it_did(f2llm: Run) -> None:
     assert out == GOLDEN.read_text(), f"if this is meant: f2llm render {SAMPLE} {' '.join(OPTIONS)} and look at it"
 
 
-def test_the_documents_image_secrets_gpus_and_nodes_are_those_of_the_pods_that_serve() -> None:
+def test_the_job_specs_image_secrets_gpus_and_nodes_are_those_of_the_pods_that_serve() -> None:
     head, worker = pods(
         objects(
             "cluster.image=registry/f2llm:1", "cluster.secrets=[s3-keys]", "cluster.image_pull_secrets=[registry]",
@@ -130,7 +130,7 @@ def test_a_profile_that_is_not_known_is_refused_with_those_that_are() -> None:
         objects("cluster.profiles=[nowhere]")
 
 
-def test_without_document_and_model_the_command_says_what_it_needs(f2llm: Run) -> None:
+def test_without_job_spec_and_model_the_command_says_what_it_needs(f2llm: Run) -> None:
     code, _, err = f2llm("render")
 
     assert code == 2
@@ -138,7 +138,7 @@ def test_without_document_and_model_the_command_says_what_it_needs(f2llm: Run) -
 
 
 def test_what_is_edited_is_shown_line_by_line() -> None:
-    document = load_document(str(SAMPLE))
-    text = write_yaml(render_service(MODEL, document, OperatorConfig(), name="search", replicas=1)[-1])
+    job_spec = load_job_spec(str(SAMPLE))
+    text = write_yaml(render_service(MODEL, job_spec, OperatorConfig(), name="search", replicas=1)[-1])
 
     assert "  serveConfigV2: |\n    proxy_location: EveryNode\n" in text

@@ -6,13 +6,13 @@ import pytest
 import yaml
 
 from data_io.task import Kind
-from jobs.document.job import parse_document
-from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError
 from jobs.planning.architecture import KNOWN_MODELS
 from jobs.planning.cost import GpuPrice, costs, load_prices, operations
 from jobs.planning.estimate import DataSize, Plan, SourceSize, estimate_job
-from tests.support.documents import document
+from jobs.spec.job import parse_job_spec
+from jobs.spec.yaml12 import RawSpec
+from tests.support.job_specs import job_spec
 
 SMALL = KNOWN_MODELS["Qwen/Qwen3-0.6B"]
 H100 = GpuPrice(price=2.0, teraflops=1000, gigabytes=80)
@@ -20,7 +20,7 @@ H100 = GpuPrice(price=2.0, teraflops=1000, gigabytes=80)
 
 def plan(workers: int = 4) -> Plan:
     source = SourceSize("all", Kind.RETRIEVAL, rows=1_000_000, negatives=7, query_tokens=20, document_tokens=100)
-    spec = parse_document(RawDocument("job.yaml", document({"workers": {"replicas": workers, "gpus": 1}}))).job_spec
+    spec = parse_job_spec(RawSpec("job.yaml", job_spec({"workers": {"replicas": workers, "gpus": 1}}))).worker_spec
     return estimate_job(spec, DataSize((source,)), SMALL)
 
 

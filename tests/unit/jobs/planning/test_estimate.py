@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from data_io.loading.order import DataOrder, SourceRows
 from data_io.task import Kind
-from jobs.document.job import EmbeddingJob, apply_overrides, parse_document
-from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError
 from jobs.planning.architecture import KNOWN_MODELS, Architecture, architecture_of
 from jobs.planning.estimate import DataSize, Plan, SourceSize, estimate_job, memory_of
+from jobs.spec.job import EmbeddingJob, apply_overrides, parse_job_spec
+from jobs.spec.yaml12 import RawSpec
 from ray_app.job_spec import JobSpec, ModelSpec
-from tests.support.documents import document
+from tests.support.job_specs import job_spec
 
 QUESTIONS = SourceSize("questions", Kind.RETRIEVAL, rows=10_000, negatives=24)
 TOPICS = SourceSize("topics", Kind.CLUSTERING, rows=1_000, negatives=24)
@@ -24,8 +24,8 @@ DATA = DataSize((QUESTIONS, TOPICS, SENTIMENT), version="any")
 
 
 def spec(*overrides: str, **sections: Any) -> JobSpec:
-    job: EmbeddingJob = parse_document(apply_overrides(RawDocument("job.yaml", document(sections)), overrides))
-    return job.job_spec
+    job: EmbeddingJob = parse_job_spec(apply_overrides(RawSpec("job.yaml", job_spec(sections)), overrides))
+    return job.worker_spec
 
 
 @given(
@@ -190,7 +190,7 @@ def test_what_will_surprise_is_said_before_it_starts(overrides: list[str], words
         (DataSize(()), "null", "has no source to train on", "f2llm data prepare"),
     ],
 )
-def test_a_document_that_the_data_set_cannot_serve_is_refused(
+def test_a_job_spec_that_the_data_set_cannot_serve_is_refused(
     data: DataSize, sources: str, words: str, mend: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:

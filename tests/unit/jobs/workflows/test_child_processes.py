@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.workflows.child_processes import Command, Ended, run_commands
-from tests.support.documents import document
+from tests.support.job_specs import job_spec
 from tests.support.waiting import wait_for
 
 # A pipe that nobody writes into is a document that is never read to its end.
@@ -61,7 +61,7 @@ def starter(pipe: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_every_command_is_run_and_what_it_said_is_told_with_no_more_at_once_than_asked_for() -> None:
-    good = Command("good", ("validate", "-"), str(document()).replace("'", '"'))
+    good = Command("good", ("validate", "-"), str(job_spec()).replace("'", '"'))
     bad = Command("bad", ("validate", "-"), "kind: EmbeddingJob")
     ended: list[Ended] = []
     seen: list[list[str]] = []

@@ -11,8 +11,8 @@ from data_io.dataset.manifest import SourceInfo
 from data_io.dataset.writer import Row, write_dataset
 from data_io.storage.store import Store, open_store
 from data_io.task import Kind
-from jobs.document.study import Study, load_study
 from jobs.errors import ConfigError
+from jobs.spec.study import Study, load_study
 from jobs.workflows.study import StudyRecords, run_study, study_data
 from ray_app.errors import RunConflict
 from ray_app.reporting.run_record import DataFacts
@@ -20,7 +20,7 @@ from ray_app.run_directory.directory import write_status
 from ray_app.run_directory.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult
 from ray_app.run_directory.status import Phase, RunStatus
 from tests.support.calling import Run, caller
-from tests.support.small_training import small_document, write_document, write_small_dataset
+from tests.support.small_training import small_job_spec, write_job_spec, write_small_dataset
 
 
 @pytest.fixture
@@ -32,24 +32,24 @@ def f2llm(capsys: pytest.CaptureFixture[str]) -> Run:
 def path(tmp_path: Path) -> Path:
     """A study of a base and a variant with two seeds, on a small data set."""
     write_small_dataset(open_store(str(tmp_path / "data")))
-    document = {
+    job_spec = {
         "apiVersion": "f2llm.dev/v1alpha1",
         "kind": "Study",
         "metadata": {"name": "study"},
         "spec": {
-            "base": small_document(str(tmp_path / "data"), str(tmp_path / "runs")),
+            "base": small_job_spec(str(tmp_path / "data"), str(tmp_path / "runs")),
             "variants": [{"name": "off", "set": {"train.in_batch": "off"}}],
             "seeds": [0, 1],
         },
     }
-    return write_document(tmp_path / "study.yaml", document)
+    return write_job_spec(tmp_path / "study.yaml", job_spec)
 
 
 def change(path: Path, **spec: object) -> None:
     """Set fields of the study in the file."""
-    document = yaml.safe_load(path.read_text())
-    document["spec"] |= spec
-    write_document(path, document)
+    job_spec = yaml.safe_load(path.read_text())
+    job_spec["spec"] |= spec
+    write_job_spec(path, job_spec)
 
 
 def loaded(path: Path, *overrides: str) -> Study:
@@ -105,10 +105,10 @@ def test_prices_of_all_runs_together_are_told_before_anything_is_started(
 
 
 def job_of(path: Path, folder: Path) -> Path:
-    return write_document(folder / "job.yaml", yaml.safe_load(path.read_text())["spec"]["base"])
+    return write_job_spec(folder / "job.yaml", yaml.safe_load(path.read_text())["spec"]["base"])
 
 
-def test_a_run_of_another_document_or_other_data_is_refused_naming_what_differs(path: Path) -> None:
+def test_a_run_of_another_job_spec_or_other_data_is_refused_naming_what_differs(path: Path) -> None:
     study = loaded(path)
     place = write_run(study, 0, ndcg=0.5)
     StudyRecords(study).refuse_others(study_data(study))

@@ -137,7 +137,7 @@ def test_what_was_not_measured_is_a_dash() -> None:
     assert "This run was not evaluated." in card(facts())
 
 
-def test_the_recipe_is_the_documents() -> None:
+def test_the_recipe_is_the_job_specs() -> None:
     job = JobSpec.model_validate(
         {
             "model": {"architecture": {}, "max_seq_length": 300},

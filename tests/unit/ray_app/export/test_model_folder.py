@@ -132,10 +132,10 @@ def test_encode_query_uses_the_query_prompt_and_encode_document_none(
     loaded: SentenceTransformer, reference: Reference
 ) -> None:
     query = loaded.encode_query("join paths")
-    document = loaded.encode_document("join paths")
+    job_spec = loaded.encode_document("join paths")
 
     np.testing.assert_allclose(query, reference("Instruct: Answer the question.\nQuery: join paths"), atol=1e-5)
-    np.testing.assert_allclose(document, reference("join paths"), atol=1e-5)
+    np.testing.assert_allclose(job_spec, reference("join paths"), atol=1e-5)
 
 
 def test_the_tokenizer_gives_training_ids_and_masks_padding_although_it_is_the_eos(

@@ -264,7 +264,7 @@ def test_checkpointing_computes_each_layer_once_more(gradient_checkpointing: boo
     ("wanted", "device", "attention"),
     [("auto", "cpu", "sdpa"), ("sdpa", "cpu", "sdpa"), ("sdpa", "cuda", "sdpa"), ("varlen", "cuda", "varlen")],
 )
-def test_the_document_chooses_the_attention(wanted: Any, device: str, attention: Attention) -> None:
+def test_the_job_spec_chooses_the_attention(wanted: Any, device: str, attention: Attention) -> None:
     spec = SPEC.model_copy(update={"attn_implementation": wanted})
 
     assert attention_of(spec, torch.device(device), torch.bfloat16) == attention

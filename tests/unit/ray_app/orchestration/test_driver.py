@@ -21,13 +21,13 @@ from ray_app.orchestration.monitor import RunState
 from ray_app.ray_runtime import environment as ray_environment
 from ray_app.run_directory.status import RunStatus
 from ray_app.signals import Interruption
-from tests.support.small_training import small_document, write_small_dataset
+from tests.support.small_training import small_job_spec, write_small_dataset
 
 
 def _spec(folder: Path, **workers: Any) -> JobSpec:
-    document = small_document(str(folder / "data"), str(folder / "runs"))
-    document["spec"]["workers"] = workers
-    return JobSpec.model_validate(document["spec"])
+    job_spec = small_job_spec(str(folder / "data"), str(folder / "runs"))
+    job_spec["spec"]["workers"] = workers
+    return JobSpec.model_validate(job_spec["spec"])
 
 
 @pytest.mark.parametrize(("there", "refused"), [(0, True), (1, True), (2, False)])
@@ -47,7 +47,7 @@ def test_an_embedded_run_is_refused_where_the_machine_has_fewer_gpus_than_its_fe
     spec = _spec(tmp_path, gpus=1, replicas=3, min=2)
 
     with pytest.raises(CapacityError if refused else Started) as raised:
-        driver.run("small", spec, document_yaml="", differences=lambda _: [], changes=lambda _: [])
+        driver.run("small", spec, job_spec_yaml="", differences=lambda _: [], changes=lambda _: [])
 
     if refused:
         assert f"2 GPUs are asked for, and this machine has {there}" in str(raised.value)

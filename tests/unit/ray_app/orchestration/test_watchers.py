@@ -31,7 +31,7 @@ from ray_app.orchestration.watchers import (
 from ray_app.run_directory.exit_record import Failure
 from ray_app.run_directory.status import Reason, RunStatus, WorkerGroup
 from ray_app.signals import Interruption
-from tests.support.small_training import small_document
+from tests.support.small_training import small_job_spec
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
@@ -57,9 +57,9 @@ def said() -> list[str]:
 
 @pytest.fixture
 def run(tmp_path: Path, lease: Any, said: list[str]) -> ActiveRun:
-    document = small_document(str(tmp_path / "data"), str(tmp_path / "runs"))
-    document["spec"]["workers"] = {"replicas": 3, "min": 2}
-    spec, store = JobSpec.model_validate(document["spec"]), open_store(str(tmp_path / "runs"))
+    job_spec = small_job_spec(str(tmp_path / "data"), str(tmp_path / "runs"))
+    job_spec["spec"]["workers"] = {"replicas": 3, "min": 2}
+    spec, store = JobSpec.model_validate(job_spec["spec"]), open_store(str(tmp_path / "runs"))
     return ActiveRun("small", spec, store, store, status(), lambda status: said.append(status.message), lease)
 
 

@@ -47,7 +47,7 @@ def test_texts_are_embedded_as_they_are_in_their_order(tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_texts_are_cut_where_the_document_says(tmp_path: Path) -> None:
+def test_texts_are_cut_where_the_job_spec_says(tmp_path: Path) -> None:
     folder = str(export_small_model(tmp_path / "teacher", TEXTS))
 
     found = Teacher(TeacherSpec(name_or_path=folder, max_seq_length=8), torch.device("cpu")).embed(TEXTS)

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from jobs.document.yaml12 import read_yaml
+from jobs.spec.yaml12 import read_yaml
 from tools.generate.chart_readme import CHART, leaves, readme
 
 ALERT = re.compile(r'"name" "(F2LLM\w+)"')

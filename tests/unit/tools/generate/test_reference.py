@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.document.job import DOCUMENT_FIELDS, parse_document
-from jobs.document.sources_file import load_sources_file
-from jobs.document.yaml12 import read_yaml
+from jobs.spec.job import SPEC_FIELDS, parse_job_spec
+from jobs.spec.sources_file import load_sources_file
+from jobs.spec.yaml12 import read_yaml
 from tools.generate.reference import pages
 
 
@@ -18,15 +18,15 @@ def test_a_reference_page_is_up_to_date(name: str, project_root: Path) -> None:
     assert written == pages()[name], "run `make generate`"
 
 
-def test_every_field_of_the_document_is_described() -> None:
-    undescribed = [name for name, field in DOCUMENT_FIELDS.items() if not field.description]
+def test_every_field_of_the_job_spec_is_described() -> None:
+    undescribed = [name for name, field in SPEC_FIELDS.items() if not field.description]
 
     assert undescribed == [f"spec.data.hard_negatives.{kind}" for kind in ("retrieval", "clustering", "classification")]
 
 
 def test_the_examples_of_the_pages_are_valid(tmp_path: Path) -> None:
-    job, sources = re.findall(r"```yaml\n(.*?)\n```", pages()["document.md"], re.DOTALL)
+    job, sources = re.findall(r"```yaml\n(.*?)\n```", pages()["job-spec.md"], re.DOTALL)
     (tmp_path / "sources.yaml").write_text(sources)
 
-    assert parse_document(read_yaml(job, "job")).spec.preset == "f2llm-0.6b"
+    assert parse_job_spec(read_yaml(job, "job")).spec.preset == "f2llm-0.6b"
     assert [source.name for source in load_sources_file(str(tmp_path / "sources.yaml")).sources] == ["faq", "topics"]

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.cli.app import call
 from jobs.cli.output.summary import print_summary, summary, time_split
-from jobs.document.demo import demo_job
+from jobs.spec.demo import demo_job
 from ray_app.run_directory.evaluation_report import EvaluationReport, RankingMetrics, RetrievalResult
 from ray_app.run_directory.status import Phase, RunStatus
 from ray_app.run_directory.task_report import TaskReport, TaskScore
@@ -122,7 +122,7 @@ def test_a_run_that_a_signal_stopped_exits_as_the_shell_expects(
     facts = json.loads(capsys.readouterr().out)
     assert found == code
     assert (started["name"], started["workers"], started["stop_after_steps"]) == ("demo", 3, 7)
-    assert started["document_yaml"] == demo_job(tmp_path, overrides=["workers.replicas=3"]).to_yaml()
+    assert started["job_spec_yaml"] == demo_job(tmp_path, overrides=["workers.replicas=3"]).to_yaml()
     assert started["differences"](demo_job(tmp_path, overrides=["train.seed=1"]).to_yaml()) == [
         "spec.train.seed: 1 there, 0 here"
     ]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cli.app import call
-from jobs.document.job import load_document
-from jobs.document.presets import PRESET_NAMES
+from jobs.spec.job import load_job_spec
+from jobs.spec.presets import PRESET_NAMES
 
 FOLDER = Path(__file__).parents[4] / "k8s" / "samples"
 SAMPLES = sorted(FOLDER.glob("*.yaml"))
@@ -32,8 +32,8 @@ def test_a_sample_can_be_planned(path: Path, capsys: pytest.CaptureFixture[str])
 def test_a_preset_has_a_sample_that_trains_as_published(name: str) -> None:
     path = str(FOLDER / f"{name}.yaml")
 
-    written = load_document(path).spec
-    published = load_document(path, overrides=["train={}", "model={}"]).spec
+    written = load_job_spec(path).spec
+    published = load_job_spec(path, overrides=["train={}", "model={}"]).spec
 
     assert written.preset == name
     assert (written.train, written.model) == (published.train, published.model)

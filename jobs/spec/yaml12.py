@@ -35,7 +35,7 @@ HOLDS = "apiVersion, kind, metadata and spec"
 
 
 @dataclass(frozen=True)
-class RawDocument:
+class RawSpec:
     """A document before validation: plain values, and where each of them was written.
 
     `places` maps a path such as ("spec", "train", "epochs") to text such as "job.yaml:12:5".
@@ -52,7 +52,7 @@ class RawDocument:
                 return found
         return self.name
 
-    def with_value(self, value: dict[str, Any], *, changed: Path, place: str) -> "RawDocument":
+    def with_value(self, value: dict[str, Any], *, changed: Path, place: str) -> "RawSpec":
         """The document with another value; what lies at and below `changed` now comes from `place`."""
         kept = {path: text for path, text in self.places.items() if path[: len(changed)] != changed}
         return replace(self, value=value, places=kept | {changed: place})
@@ -118,7 +118,7 @@ for _tag, _pattern, _first_letters in _CORE_SCHEMA:
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _pattern, _first_letters)
 
 
-def read_yaml(text: str, name: str, *, holds: str = HOLDS) -> RawDocument:
+def read_yaml(text: str, name: str, *, holds: str = HOLDS) -> RawSpec:
     """Parse one document. Raises ConfigError with `name:line:column` for anything that is not one YAML mapping."""
     loader = _loader(text, name)
     try:
@@ -129,7 +129,7 @@ def read_yaml(text: str, name: str, *, holds: str = HOLDS) -> RawDocument:
         raise _syntax_error(error, name) from None
     finally:
         loader.dispose()
-    return RawDocument(name, _mapping(value, name, holds), places)
+    return RawSpec(name, _mapping(value, name, holds), places)
 
 
 def read_value(text: str) -> Any:
@@ -143,7 +143,7 @@ def read_value(text: str) -> Any:
         loader.dispose()
 
 
-def read_json(text: str, name: str, *, holds: str = HOLDS) -> RawDocument:
+def read_json(text: str, name: str, *, holds: str = HOLDS) -> RawSpec:
     """Parse one JSON object. Raises ConfigError with the place of a syntax error, or the name of a duplicate key."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def read_json(text: str, name: str, *, holds: str = HOLDS) -> RawDocument:
         ) from None
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply", remedy="write the document flat") from None
-    return RawDocument(name, _mapping(value, name, holds))
+    return RawSpec(name, _mapping(value, name, holds))
 
 
 def write_yaml(value: Any) -> str:
@@ -182,7 +182,7 @@ def _mapping(value: Any, name: str, holds: str) -> dict[str, Any]:
         return value
     found = "nothing" if value is None else f"a {type(value).__name__}"
     raise ConfigError(
-        f"{name}: found {found}, expected a mapping with {holds}", remedy="see docs/reference/document.md"
+        f"{name}: found {found}, expected a mapping with {holds}", remedy="see docs/reference/job-spec.md"
     )
 
 

@@ -1,6 +1,6 @@
 """The document: one `EmbeddingJob`, a YAML file here, a custom resource on Kubernetes.
 
-A document goes through four steps: read (`jobs.document.yaml12`), changed by `--set`, filled up from its preset,
+A document goes through four steps: read (`jobs.spec.yaml12`), changed by `--set`, filled up from its preset,
 validated.
 The result is complete: what `validate --show` prints and the run directory keeps says every value.
 """
@@ -15,12 +15,12 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from data_io.data_spec import Section
 from data_io.storage.address import check_endpoint, parse_uri, without_credentials
-from jobs.document.cluster import NAME_PATTERN, ClusterSpec
-from jobs.document.fields import JOB_NAME_PATTERN, DocumentField, fields_of
-from jobs.document.presets import PresetName, merged, preset_values
-from jobs.document.validation import close_names, raise_problems, translate
-from jobs.document.yaml12 import HOLDS, RawDocument, read_json, read_value, read_yaml, write_yaml
 from jobs.errors import ConfigError, UsageError
+from jobs.spec.cluster import NAME_PATTERN, ClusterSpec
+from jobs.spec.fields import JOB_NAME_PATTERN, SpecField, fields_of
+from jobs.spec.presets import PresetName, merged, preset_values
+from jobs.spec.validation import close_names, raise_problems, translate
+from jobs.spec.yaml12 import HOLDS, RawSpec, read_json, read_value, read_yaml, write_yaml
 from ray_app.job_spec import JobSpec
 
 API_VERSION = "f2llm.dev/v1alpha1"
@@ -83,7 +83,7 @@ class EmbeddingJob(Section):
     spec: EmbeddingJobSpec
 
     @property
-    def job_spec(self) -> JobSpec:
+    def worker_spec(self) -> JobSpec:
         """What the workers receive: the spec without the preset's name, whose values it already holds, and without
         what only Kubernetes reads.
         """
@@ -109,19 +109,19 @@ class EmbeddingJob(Section):
         return write_yaml(self.to_dict())
 
 
-DOCUMENT_FIELDS: dict[str, DocumentField] = {field.name: field for field in fields_of(EmbeddingJob)}
+SPEC_FIELDS: dict[str, SpecField] = {field.name: field for field in fields_of(EmbeddingJob)}
 
 
-def load_document(path: str, *, overrides: Sequence[str] = ()) -> EmbeddingJob:
+def load_job_spec(path: str, *, overrides: Sequence[str] = ()) -> EmbeddingJob:
     """Read, override and validate a document.
 
     `path` is a YAML or .json file, or `-` for standard input; `overrides` are the texts of `--set`. Raises ConfigError
     with every problem of the document, UsageError for an override that names no field.
     """
-    return parse_document(apply_overrides(read_document(path), overrides))
+    return parse_job_spec(apply_overrides(read_job_spec(path), overrides))
 
 
-def read_document(path: str, *, holds: str = HOLDS, what: str = "a document") -> RawDocument:
+def read_job_spec(path: str, *, holds: str = HOLDS, what: str = "a document") -> RawSpec:
     """The document as written, not yet validated. Raises ConfigError if it cannot be read or is no mapping.
 
     `what` says in messages what kind of file is read, `holds` what such a file consists of.
@@ -143,7 +143,7 @@ def read_document(path: str, *, holds: str = HOLDS, what: str = "a document") ->
     return (read_json if path.endswith(".json") else read_yaml)(text, path, holds=holds)
 
 
-def parse_document(raw: RawDocument) -> EmbeddingJob:
+def parse_job_spec(raw: RawSpec) -> EmbeddingJob:
     """Merge the preset in and validate. Raises ConfigError that lists every problem, one a line."""
     spec = raw.value.get("spec")
     effective = raw.value
@@ -153,10 +153,10 @@ def parse_document(raw: RawDocument) -> EmbeddingJob:
         # Through JSON, so that strict types know tuples and a quoted "2" is text here as it is on Kubernetes.
         return EmbeddingJob.model_validate_json(json.dumps(effective), strict=True)
     except ValidationError as error:
-        raise_problems(raw.name, translate(error, raw, DOCUMENT_FIELDS))
+        raise_problems(raw.name, translate(error, raw, SPEC_FIELDS))
 
 
-def apply_overrides(raw: RawDocument, assignments: Iterable[str]) -> RawDocument:
+def apply_overrides(raw: RawSpec, assignments: Iterable[str]) -> RawSpec:
     """The document with each `path=value` put in; the value is YAML and the `spec.` prefix may be left out.
 
     An empty value is null. Raises UsageError for text without `=` or a path that is no field, ConfigError for a value
@@ -167,7 +167,7 @@ def apply_overrides(raw: RawDocument, assignments: Iterable[str]) -> RawDocument
     return raw
 
 
-def set_field(raw: RawDocument, name: str, value: Any, *, place: str) -> RawDocument:
+def set_field(raw: RawSpec, name: str, value: Any, *, place: str) -> RawSpec:
     """The document with a value put in at `name`, a path in which `spec.` may be left out; `place` is who says so.
 
     Raises UsageError for a path that is no field, ConfigError where what is above it is no mapping.
@@ -189,7 +189,7 @@ def set_field(raw: RawDocument, name: str, value: Any, *, place: str) -> RawDocu
     return raw.with_value(changed, changed=path, place=place)
 
 
-def _apply(raw: RawDocument, assignment: str) -> RawDocument:
+def _apply(raw: RawSpec, assignment: str) -> RawSpec:
     name, equals, text = assignment.partition("=")
     shown = without_credentials(assignment)
     if not equals:
@@ -204,10 +204,10 @@ def _apply(raw: RawDocument, assignment: str) -> RawDocument:
 
 def _field_path(name: str, place: str) -> tuple[str, ...]:
     for candidate in (name, f"spec.{name}"):
-        if candidate in DOCUMENT_FIELDS:
-            return DOCUMENT_FIELDS[candidate].path
+        if candidate in SPEC_FIELDS:
+            return SPEC_FIELDS[candidate].path
         parent, _, key = candidate.rpartition(".")
-        if key and parent in DOCUMENT_FIELDS and DOCUMENT_FIELDS[parent].open_mapping:
-            return (*DOCUMENT_FIELDS[parent].path, key)
-    known = [field.removeprefix("spec.") for field in DOCUMENT_FIELDS]
+        if key and parent in SPEC_FIELDS and SPEC_FIELDS[parent].open_mapping:
+            return (*SPEC_FIELDS[parent].path, key)
+    known = [field.removeprefix("spec.") for field in SPEC_FIELDS]
     raise UsageError(f"{place}: the document has no such field", remedy=close_names(name.removeprefix("spec."), known))

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from jobs.document.diff import MAY_CHANGE, changes_from, differences, differences_from, refuse_differences
-from jobs.document.job import DOCUMENT_FIELDS, EmbeddingJob, apply_overrides, parse_document
-from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError
+from jobs.spec.diff import MAY_CHANGE, changes_from, differences, differences_from, refuse_differences
+from jobs.spec.job import SPEC_FIELDS, EmbeddingJob, apply_overrides, parse_job_spec
+from jobs.spec.yaml12 import RawSpec
 from ray_app.errors import RunConflict
-from tests.support.documents import document, is_in_a_list
+from tests.support.job_specs import is_in_a_list, job_spec
 
 
 def parse(value: dict[str, Any], *overrides: str) -> EmbeddingJob:
-    return parse_document(apply_overrides(RawDocument("job.yaml", value), overrides))
+    return parse_job_spec(apply_overrides(RawSpec("job.yaml", value), overrides))
 
 
 # A change of each field of the spec that stands alone, and whether a run goes on with it.
@@ -98,7 +98,7 @@ CHANGES = {
 
 @pytest.mark.parametrize(("change", "goes_on"), CHANGES.items())
 def test_a_run_goes_on_with_another_value_only_where_no_step_changes(change: str, goes_on: bool) -> None:
-    frozen, new = parse(document()), parse(document(), change)
+    frozen, new = parse(job_spec()), parse(job_spec(), change)
 
     found = differences(frozen, new)
 
@@ -108,7 +108,7 @@ def test_a_run_goes_on_with_another_value_only_where_no_step_changes(change: str
 def test_the_changes_above_are_all_fields_of_the_spec() -> None:
     leaves = {
         name.removeprefix("spec.")
-        for name, field in DOCUMENT_FIELDS.items()
+        for name, field in SPEC_FIELDS.items()
         if name.startswith("spec.")
         and (field.section is None or field.expected.startswith("a list of mappings"))
         and ".architecture." not in name
@@ -122,18 +122,18 @@ def test_the_changes_above_are_all_fields_of_the_spec() -> None:
 
 def test_every_pattern_of_may_change_names_a_field() -> None:
     for pattern in MAY_CHANGE:
-        assert f"spec.{pattern.removesuffix('.*')}" in DOCUMENT_FIELDS
+        assert f"spec.{pattern.removesuffix('.*')}" in SPEC_FIELDS
 
 
 def test_what_changes_and_may_is_told_with_both_values() -> None:
-    frozen = parse(document()).to_yaml()
-    new = parse(document(), "workers.replicas=3", "train.seed=9")
+    frozen = parse(job_spec()).to_yaml()
+    new = parse(job_spec(), "workers.replicas=3", "train.seed=9")
 
     assert [str(change) for change in changes_from(frozen, new)] == ["spec.workers.replicas: 1 there, 3 here"]
 
 
-def test_a_preset_and_its_values_written_out_are_the_same_document() -> None:
-    by_name = parse({**document(), "spec": {"preset": "f2llm-4b", "data": {"uri": "data"}}})
+def test_a_preset_and_its_values_written_out_are_the_same_job_spec() -> None:
+    by_name = parse({**job_spec(), "spec": {"preset": "f2llm-4b", "data": {"uri": "data"}}})
     written_out = by_name.to_dict()
     written_out["spec"]["preset"] = None
 
@@ -141,14 +141,14 @@ def test_a_preset_and_its_values_written_out_are_the_same_document() -> None:
 
 
 def test_metadata_does_not_count() -> None:
-    frozen, new = parse(document()), parse(document(), "metadata.name=other", "metadata.labels.team=search")
+    frozen, new = parse(job_spec()), parse(job_spec(), "metadata.name=other", "metadata.labels.team=search")
 
     assert differences(frozen, new) == []
 
 
 def test_an_architecture_differs_by_its_fields() -> None:
     model = {"model": {"name_or_path": None, "architecture": {"hidden_size": 64}}}
-    frozen, new = parse(document(model)), parse(document(model), "model.architecture.hidden_size=128")
+    frozen, new = parse(job_spec(model)), parse(job_spec(model), "model.architecture.hidden_size=128")
 
     assert [str(difference) for difference in differences(frozen, new)] == [
         "spec.model.architecture.hidden_size: 64 there, 128 here"
@@ -156,7 +156,7 @@ def test_an_architecture_differs_by_its_fields() -> None:
 
 
 def test_a_refusal_names_every_field_with_both_values() -> None:
-    frozen, new = parse(document()).to_yaml(), parse(document(), "train.seed=1", "train.precision=fp32")
+    frozen, new = parse(job_spec()).to_yaml(), parse(job_spec(), "train.seed=1", "train.precision=fp32")
 
     with pytest.raises(RunConflict) as caught:
         refuse_differences(frozen, new, run_uri="runs/job")
@@ -167,6 +167,6 @@ def test_a_refusal_names_every_field_with_both_values() -> None:
     assert caught.value.exit_code == 6
 
 
-def test_a_frozen_document_that_is_none_is_refused_by_name() -> None:
+def test_a_frozen_job_spec_that_is_none_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"job\.yaml of the run directory"):
-        differences_from("half a docu", parse(document()))
+        differences_from("half a docu", parse(job_spec()))

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from data_io.storage.address import without_credentials
-from jobs.document.fields import DocumentField
-from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError
+from jobs.spec.fields import SpecField
+from jobs.spec.yaml12 import RawSpec
 
 # Names that other trainers use for what is here called something else.
 _KNOWN_ELSEWHERE = {
@@ -33,7 +33,7 @@ _KNOWN_ELSEWHERE = {
     "model_name_or_path": "spec.model.name_or_path",
 }
 
-_EVERY_FIELD = "docs/reference/document.md lists every field (of a sources file: docs/data.md)"
+_EVERY_FIELD = "docs/reference/job-spec.md lists every field (of a sources file: docs/data.md)"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def raise_problems(name: str, problems: Sequence[Problem]) -> NoReturn:
     )
 
 
-def translate(error: ValidationError, raw: RawDocument, fields: Mapping[str, DocumentField]) -> list[Problem]:
+def translate(error: ValidationError, raw: RawSpec, fields: Mapping[str, SpecField]) -> list[Problem]:
     """The problems of a document in the order they were found."""
     found = error.errors(include_url=False)
     wrong = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
@@ -103,7 +103,7 @@ def shown_plain(value: Any) -> str:
     return json.dumps(value) if isinstance(value, bool | list | tuple | dict) or value is None else str(value)
 
 
-def _problem(details: ErrorDetails, raw: RawDocument, fields: Mapping[str, DocumentField]) -> Problem:
+def _problem(details: ErrorDetails, raw: RawSpec, fields: Mapping[str, SpecField]) -> Problem:
     path = tuple(details["loc"])
     place = raw.place(path)
     name = ".".join(str(part) for part in path) or "the document"
@@ -124,13 +124,13 @@ def _problem(details: ErrorDetails, raw: RawDocument, fields: Mapping[str, Docum
             return Problem(place, name, f"found {shown(details['input'])}, expected {expected}", mend)
 
 
-def _field(path: tuple[int | str, ...], fields: Mapping[str, DocumentField]) -> DocumentField | None:
+def _field(path: tuple[int | str, ...], fields: Mapping[str, SpecField]) -> SpecField | None:
     keys = [part for part in path if isinstance(part, str)]
     # An item of a list has no field of its own.
     return fields.get(".".join(keys))
 
 
-def _give(path: tuple[int | str, ...], field: DocumentField | None) -> str:
+def _give(path: tuple[int | str, ...], field: SpecField | None) -> str:
     name = path[-1]
     examples = {
         ("spec", "data", "uri"): "runs/data",
@@ -147,7 +147,7 @@ def _give(path: tuple[int | str, ...], field: DocumentField | None) -> str:
     return f"add `{name}:`" + (f" ({field.description})" if field and field.description else "")
 
 
-def _unknown(path: tuple[int | str, ...], fields: Mapping[str, DocumentField]) -> str:
+def _unknown(path: tuple[int | str, ...], fields: Mapping[str, SpecField]) -> str:
     name, parent = str(path[-1]), ".".join(part for part in path[:-1] if isinstance(part, str))
     siblings = [field.path[-1] for field in fields.values() if ".".join(field.path[:-1]) == parent]
     if close := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
@@ -159,7 +159,7 @@ def _unknown(path: tuple[int | str, ...], fields: Mapping[str, DocumentField]) -
     return f"remove it; {parent or 'the document'} may hold {', '.join(siblings)}"
 
 
-def _mend(details: ErrorDetails, name: str, field: DocumentField | None) -> str:
+def _mend(details: ErrorDetails, name: str, field: SpecField | None) -> str:
     value = details["input"]
     if name == "metadata.name" and isinstance(value, str):
         slug = re.sub(r"[^a-z0-9]+", "-", value.lower()).lstrip("-0123456789")[:40].strip("-")

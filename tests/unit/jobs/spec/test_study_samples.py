@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.document.job import EmbeddingJob
-from jobs.document.study import load_study
+from jobs.spec.job import EmbeddingJob
+from jobs.spec.study import load_study
 
 FOLDER = Path(__file__).parents[4] / "docs" / "studies"
 

@@ -7,10 +7,10 @@ from jobs.doctor.capacity import pods_that_fit
 from jobs.doctor.check import Check
 from jobs.doctor.cluster import makes_nodes
 from jobs.doctor.cluster_inventory import HIDDEN, ClusterInventory, names_of
-from jobs.document.job import EmbeddingJob
 from jobs.errors import ConfigError
 from jobs.manifests.operator_config import OperatorConfig, parse_operator_config
 from jobs.manifests.pods import Attempt, head_template, worker_template
+from jobs.spec.job import EmbeddingJob
 
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _LITERALS = " ".join(f"--from-literal={key}=..." for key in _KEYS)
@@ -18,7 +18,7 @@ _IDENTITIES = ("eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account", "
 """Annotations by which a cloud gives a ServiceAccount an identity of its own."""
 
 
-def judge_document(job: EmbeddingJob, inventory: ClusterInventory) -> list[Check]:
+def check_job_spec_on(job: EmbeddingJob, inventory: ClusterInventory) -> list[Check]:
     """Every finding about a document on this cluster."""
     settings = _settings(inventory)
     try:
@@ -42,19 +42,19 @@ def judge_document(job: EmbeddingJob, inventory: ClusterInventory) -> list[Check
 
 
 def _without_pods(job: EmbeddingJob, inventory: ClusterInventory) -> Iterator[Check]:
-    yield check_document(job, inventory)
+    yield check_job_spec(job, inventory)
     yield from check_names(job, inventory)
     yield check_credentials(job, inventory)
 
 
-def check_document(job: EmbeddingJob, inventory: ClusterInventory) -> Check:
+def check_job_spec(job: EmbeddingJob, inventory: ClusterInventory) -> Check:
     """What the API server says of it."""
     name = job.metadata.name
     if "EmbeddingJob" not in inventory.types or inventory.namespace_object is None:
-        return Check("document", "unknown", f"{name}: the API server cannot be asked yet")
+        return Check("job-spec", "unknown", f"{name}: the API server cannot be asked yet")
     if inventory.refusal is not None:
-        return Check("document", "missing", f"{name}: {inventory.refusal}", "correct the document as the message says")
-    return Check("document", "ok", f"{name}: the API server would take it")
+        return Check("job-spec", "missing", f"{name}: {inventory.refusal}", "correct the document as the message says")
+    return Check("job-spec", "ok", f"{name}: the API server would take it")
 
 
 def check_names(job: EmbeddingJob, inventory: ClusterInventory) -> Iterator[Check]:

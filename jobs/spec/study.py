@@ -17,12 +17,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from data_io.data_spec import S3Options, Section
-from jobs.document.diff import compare, value_text
-from jobs.document.fields import JOB_NAME_PATTERN, DocumentField, fields_of
-from jobs.document.job import MAX_NAME_LENGTH, EmbeddingJob, apply_overrides, parse_document, read_document, set_field
-from jobs.document.validation import raise_problems, translate
-from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError, UsageError
+from jobs.spec.diff import compare, value_text
+from jobs.spec.fields import JOB_NAME_PATTERN, SpecField, fields_of
+from jobs.spec.job import MAX_NAME_LENGTH, EmbeddingJob, apply_overrides, parse_job_spec, read_job_spec, set_field
+from jobs.spec.validation import raise_problems, translate
+from jobs.spec.yaml12 import RawSpec
 
 BASE = "base"
 RUNS = "runs"
@@ -83,7 +83,7 @@ class StudySpec(Section):
         return self
 
 
-class StudyDocument(Section):
+class StudyFile(Section):
     """A study as it is written."""
 
     api_version: Literal["f2llm.dev/v1alpha1"] = Field(alias="apiVersion", description="Version of this format.")
@@ -92,7 +92,7 @@ class StudyDocument(Section):
     spec: StudySpec
 
 
-STUDY_FIELDS: dict[str, DocumentField] = {field.name: field for field in fields_of(StudyDocument)}
+STUDY_FIELDS: dict[str, SpecField] = {field.name: field for field in fields_of(StudyFile)}
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class StudyVariant:
 
     name: str
     job: EmbeddingJob
-    raw: RawDocument
+    raw: RawSpec
     changes: tuple[tuple[str, Any, Any], ...] = ()
 
 
@@ -147,14 +147,14 @@ def load_study(
     `sources_of` gives the sources that a document trains on; it is asked where a variant leaves some out. Raises
     ConfigError with the place of what is wrong.
     """
-    raw = read_document(path, holds=_HOLDS, what="a study")
+    raw = read_job_spec(path, holds=_HOLDS, what="a study")
     try:
-        document = StudyDocument.model_validate_json(json.dumps(raw.value), strict=True)
+        job_spec = StudyFile.model_validate_json(json.dumps(raw.value), strict=True)
     except ValidationError as error:
         raise_problems(raw.name, translate(error, raw, STUDY_FIELDS))
-    name, spec = document.metadata.name, document.spec
+    name, spec = job_spec.metadata.name, job_spec.spec
     base = apply_overrides(_base(raw, spec.base), overrides)
-    storage = parse_document(base).spec.storage
+    storage = parse_job_spec(base).spec.storage
     uri = f"{storage.uri.rstrip('/')}/{name}"
     base = set_field(base, "storage.uri", f"{uri}/{RUNS}", place=raw.name)
     variants = _variants(raw, spec, base, sources_of)
@@ -166,23 +166,23 @@ def load_study(
         seeds=spec.seeds,
         variants=tuple(variants),
         runs=tuple(
-            StudyRun(each.name, seed, _run_document(raw, each, seed)) for seed in spec.seeds for each in variants
+            StudyRun(each.name, seed, _run_job_spec(raw, each, seed)) for seed in spec.seeds for each in variants
         ),
     )
 
 
-def _base(study: RawDocument, base: str | dict[str, Any]) -> RawDocument:
+def _base(study: RawSpec, base: str | dict[str, Any]) -> RawSpec:
     if isinstance(base, str):
-        return read_document(base)
+        return read_job_spec(base)
     below = ("spec", "base")
     places = {path[2:]: text for path, text in study.places.items() if path[:2] == below}
-    return RawDocument(study.place(below), base, places)
+    return RawSpec(study.place(below), base, places)
 
 
 def _variants(
-    study: RawDocument, spec: StudySpec, base: RawDocument, sources_of: Callable[[EmbeddingJob], Sequence[str]]
+    study: RawSpec, spec: StudySpec, base: RawSpec, sources_of: Callable[[EmbeddingJob], Sequence[str]]
 ) -> list[StudyVariant]:
-    first = parse_document(base)
+    first = parse_job_spec(base)
     if not first.spec.evaluation.enabled:
         raise ConfigError(
             f"{base.place(('spec', 'evaluation', 'enabled'))}: evaluation.enabled is false, so there is nothing to "
@@ -240,7 +240,7 @@ def _rest(place: str, variant: Variant, known: Sequence[str]) -> list[str]:
 
 
 def _changed(
-    name: str, base: RawDocument, first: EmbeddingJob, values: Mapping[str, Any], places: Mapping[str, str]
+    name: str, base: RawSpec, first: EmbeddingJob, values: Mapping[str, Any], places: Mapping[str, str]
 ) -> StudyVariant:
     raw = base
     for field, value in values.items():
@@ -250,7 +250,7 @@ def _changed(
             raise ConfigError(f"{places[field]}: {field}: unknown field", remedy=error.remedy) from None
         if field.partition(".")[0] in ("metadata", "apiVersion", "kind"):
             raise _fixed(places[field], field)
-    job = parse_document(raw)
+    job = parse_job_spec(raw)
     changes = tuple((path, before, after) for path, (before, after) in compare((first, job)))
     for path, *_ in changes:
         if any(fnmatchcase(path, pattern) for pattern in _OF_THE_STUDY):
@@ -291,7 +291,7 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _run_document(study: RawDocument, variant: StudyVariant, seed: int) -> EmbeddingJob:
+def _run_job_spec(study: RawSpec, variant: StudyVariant, seed: int) -> EmbeddingJob:
     name = f"{variant.name}-seed-{seed}"
     if len(name) > MAX_NAME_LENGTH:
         raise ConfigError(
@@ -300,4 +300,4 @@ def _run_document(study: RawDocument, variant: StudyVariant, seed: int) -> Embed
             remedy="write the variant under `variants`, with a short name",
         )
     raw = set_field(variant.raw, "metadata.name", name, place=study.name)
-    return parse_document(set_field(raw, "train.seed", seed, place=study.name))
+    return parse_job_spec(set_field(raw, "train.seed", seed, place=study.name))

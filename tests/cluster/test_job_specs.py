@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from jobs.cli.app import call
-from jobs.document.job import parse_document
-from jobs.document.presets import merged
-from jobs.document.yaml12 import RawDocument
 from jobs.errors import ConfigError
-from tests.support.documents import document
+from jobs.spec.job import parse_job_spec
+from jobs.spec.presets import merged
+from jobs.spec.yaml12 import RawSpec
+from tests.support.job_specs import job_spec
 from tests.support.kubectl import Kubectl, Refused
 
 SAMPLES = sorted((Path(__file__).parents[2] / "k8s" / "samples").glob("*.yaml"))
-GOOD = document({"storage": {"uri": "s3://bucket/runs"}, "data": {"uri": "s3://bucket/data"}})
+GOOD = job_spec({"storage": {"uri": "s3://bucket/runs"}, "data": {"uri": "s3://bucket/data"}})
 
 
 def volumes(*names_and_paths: tuple[str, str]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def without_nulls(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("change", "says", "only_there"), BAD, ids=lambda value: json.dumps(value)[:60])
-def test_a_bad_document_is_refused_with_what_to_write(
+def test_a_bad_job_spec_is_refused_with_what_to_write(
     kubectl: Kubectl, change: dict[str, Any], says: str, only_there: bool
 ) -> None:
     bad = without_nulls(merged(GOOD, change))
@@ -112,7 +112,7 @@ def test_a_bad_document_is_refused_with_what_to_write(
     assert says in str(caught.value)
     if not only_there:
         with pytest.raises(ConfigError):
-            parse_document(RawDocument("job.yaml", bad))
+            parse_job_spec(RawSpec("job.yaml", bad))
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
@@ -126,15 +126,15 @@ def test_a_sample_is_accepted_and_means_the_same(kubectl: Kubectl, path: Path) -
 
 def spec_of(value: dict[str, Any]) -> Any:
     metadata = {"name": value["metadata"]["name"]}
-    return parse_document(RawDocument("job", {**value, "metadata": metadata})).spec
+    return parse_job_spec(RawSpec("job", {**value, "metadata": metadata})).spec
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
-def test_the_effective_document_is_accepted_as_it_is(
+def test_the_effective_job_spec_is_accepted_as_it_is(
     kubectl: Kubectl, capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
     call(["validate", str(path), "--json"])
-    effective = json.loads(capsys.readouterr().out)["document"]
+    effective = json.loads(capsys.readouterr().out)["job_spec"]
 
     stored = kubectl.apply(effective, "--dry-run=server")
 

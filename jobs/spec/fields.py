@@ -9,7 +9,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobs.document.cluster import MOUNT_PATTERN, NAME_PATTERN, QUANTITY_PATTERN
+from jobs.spec.cluster import MOUNT_PATTERN, NAME_PATTERN, QUANTITY_PATTERN
 from ray_app.job_spec import EVERY_PATTERN
 
 JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -23,7 +23,7 @@ _PATTERN_WORDS = {
 
 
 @dataclass(frozen=True)
-class DocumentField:
+class SpecField:
     """One field of the document.
 
     `default` is meaningless where `required`; `section` is the model of a field that holds further fields.
@@ -42,12 +42,12 @@ class DocumentField:
         return ".".join(self.path)
 
 
-def fields_of(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[DocumentField]:
+def fields_of(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[SpecField]:
     """Every field of the model and of the models inside it, a section before its fields."""
     for name, info in model.model_fields.items():
         path = (*prefix, info.alias or name)
         section = section_of(info.annotation)
-        yield DocumentField(
+        yield SpecField(
             path=path,
             expected=expected(info),
             required=info.is_required(),

@@ -8,10 +8,10 @@ from pydantic import Field, ValidationError, model_validator
 from data_io.data_spec import Section
 from data_io.storage.address import without_credentials
 from data_io.task import Kind
-from jobs.document.fields import fields_of
-from jobs.document.job import read_document
-from jobs.document.validation import raise_problems, translate
 from jobs.errors import UsageError
+from jobs.spec.fields import fields_of
+from jobs.spec.job import read_job_spec
+from jobs.spec.validation import raise_problems, translate
 
 SourceKind = Literal["retrieval", "clustering", "classification", "sts", "scored"]
 _KINDS = (*(kind.value for kind in Kind), "sts", "scored")
@@ -91,7 +91,7 @@ def _as_values(source: SourceInput) -> dict[str, Any]:
 
 def load_sources_file(path: str) -> SourcesFile:
     """Read a YAML or .json file, or `-` for standard input. Raises ConfigError with every problem."""
-    raw = read_document(path, holds="sources", what="a sources file (docs/data.md)")
+    raw = read_job_spec(path, holds="sources", what="a sources file (docs/data.md)")
     fields = {field.name: field for field in fields_of(SourcesFile)}
     try:
         return SourcesFile.model_validate_json(json.dumps(raw.value), strict=True)

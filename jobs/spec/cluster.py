@@ -14,7 +14,7 @@ from data_io.data_spec import Section
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 MOUNT_PATTERN = r"^(/[^/]+)+$"
-OUR_VOLUMES = ("scratch", "shared-memory", "document")
+OUR_VOLUMES = ("scratch", "shared-memory", "job-spec")
 OUR_FOLDERS = r"^(/tmp|/dev/shm|/etc/f2llm(/.*)?)$"
 """What every pod has by itself (jobs/manifests/pods.py). Folders may be mounted into the first two."""
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN)]

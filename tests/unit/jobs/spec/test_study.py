@@ -5,21 +5,21 @@ from typing import Any
 
 import pytest
 
-from jobs.document.job import EmbeddingJob
-from jobs.document.study import Study, load_study
-from jobs.document.yaml12 import write_yaml
 from jobs.errors import ConfigError
-from tests.support.documents import document
+from jobs.spec.job import EmbeddingJob
+from jobs.spec.study import Study, load_study
+from jobs.spec.yaml12 import write_yaml
+from tests.support.job_specs import job_spec
 
 SOURCES = ("answers", "groups", "parity")
 
 
-def study_document(**spec: Any) -> dict[str, Any]:
+def study_spec(**spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "f2llm.dev/v1alpha1",
         "kind": "Study",
         "metadata": {"name": "study"},
-        "spec": {"base": document({"storage": {"uri": "s3://bucket/runs"}}), "seeds": [0, 1], **spec},
+        "spec": {"base": job_spec({"storage": {"uri": "s3://bucket/runs"}}), "seeds": [0, 1], **spec},
     }
 
 
@@ -29,7 +29,7 @@ def sources_of(job: EmbeddingJob) -> tuple[str, ...]:
 
 def load(folder: Path, *overrides: str, **spec: Any) -> Study:
     path = folder / "study.yaml"
-    path.write_text(write_yaml(study_document(**spec)), encoding="utf-8")
+    path.write_text(write_yaml(study_spec(**spec)), encoding="utf-8")
     return load_study(str(path), overrides=overrides, sources_of=sources_of)
 
 
@@ -70,7 +70,7 @@ def test_a_variant_without_a_source_trains_on_the_others(tmp_path: Path) -> None
 
 
 def test_the_base_may_be_a_file_and_is_what_overrides_change(tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_text(write_yaml(document()), encoding="utf-8")
+    (tmp_path / "job.yaml").write_text(write_yaml(job_spec()), encoding="utf-8")
 
     study = load(tmp_path, "train.epochs=5", base=str(tmp_path / "job.yaml"), grid={"train.temperature": [1]})
 
@@ -98,7 +98,7 @@ def test_the_base_may_be_a_file_and_is_what_overrides_change(tmp_path: Path) -> 
         ({"grid": {"train.temperature": [0.1]}, "seeds": [1, 1]}, "has a seed twice"),
         ({"grid": {"train.temperature": [0.1]}, "seeds": []}, "below 2^63, at least 1 of them"),
         (
-            {"base": document({"evaluation": {"enabled": False}}), "grid": {"train.epochs": [1]}},
+            {"base": job_spec({"evaluation": {"enabled": False}}), "grid": {"train.epochs": [1]}},
             "there is nothing to compare runs by",
         ),
     ],

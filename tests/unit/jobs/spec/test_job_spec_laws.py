@@ -9,32 +9,32 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.document.cluster import Toleration, VolumeMount
-from jobs.document.fields import DocumentField
-from jobs.document.job import DOCUMENT_FIELDS, EmbeddingJob, apply_overrides, parse_document
-from jobs.document.presets import PRESET_NAMES, PRESETS
-from jobs.document.yaml12 import RawDocument, read_yaml, write_yaml
 from jobs.errors import ConfigError, UsageError
-from tests.support.documents import document, section_text, specs
+from jobs.spec.cluster import Toleration, VolumeMount
+from jobs.spec.fields import SpecField
+from jobs.spec.job import SPEC_FIELDS, EmbeddingJob, apply_overrides, parse_job_spec
+from jobs.spec.presets import PRESET_NAMES, PRESETS
+from jobs.spec.yaml12 import RawSpec, read_yaml, write_yaml
+from tests.support.job_specs import job_spec, section_text, specs
 
 
 def parse(value: dict[str, Any], *overrides: str) -> EmbeddingJob:
-    return parse_document(apply_overrides(RawDocument("job.yaml", value), overrides))
+    return parse_job_spec(apply_overrides(RawSpec("job.yaml", value), overrides))
 
 
 @given(specs(), st.dictionaries(section_text(), section_text(), max_size=3))
-def test_a_document_survives_the_way_through_its_effective_yaml(spec: dict[str, Any], labels: dict[str, str]) -> None:
-    job = parse(document(spec, metadata={"labels": labels}))
+def test_a_job_spec_survives_the_way_through_its_effective_yaml(spec: dict[str, Any], labels: dict[str, str]) -> None:
+    job = parse(job_spec(spec, metadata={"labels": labels}))
 
-    again = parse_document(read_yaml(job.to_yaml(), "effective"))
+    again = parse_job_spec(read_yaml(job.to_yaml(), "effective"))
 
     assert again == job
     assert again.to_yaml() == job.to_yaml()
 
 
 @given(specs())
-def test_the_effective_document_reads_the_same_by_rules_of_yaml_1_1(spec: dict[str, Any]) -> None:
-    job = parse(document(spec))
+def test_the_effective_job_spec_reads_the_same_by_rules_of_yaml_1_1(spec: dict[str, Any]) -> None:
+    job = parse(job_spec(spec))
 
     assert yaml.safe_load(job.to_yaml()) == job.to_dict()
 
@@ -57,13 +57,13 @@ SECTIONS_THAT_MAY_BE_EMPTY = (
 )
 
 
-def test_the_effective_document_says_every_field_of_the_spec() -> None:
-    effective = parse(document()).to_dict()
+def test_the_effective_job_spec_says_every_field_of_the_spec() -> None:
+    effective = parse(job_spec()).to_dict()
 
-    said = {name for name in DOCUMENT_FIELDS if name.startswith("spec.") and _has(effective, name)}
+    said = {name for name in SPEC_FIELDS if name.startswith("spec.") and _has(effective, name)}
 
-    below_empty = {name for name in DOCUMENT_FIELDS if name.rpartition(".")[0] in SECTIONS_THAT_MAY_BE_EMPTY}
-    assert said | below_empty == {name for name in DOCUMENT_FIELDS if name.startswith("spec.")}
+    below_empty = {name for name in SPEC_FIELDS if name.rpartition(".")[0] in SECTIONS_THAT_MAY_BE_EMPTY}
+    assert said | below_empty == {name for name in SPEC_FIELDS if name.startswith("spec.")}
 
 
 # For fields whose other value cannot be guessed from the type, or breaks a rule across fields when it stands alone.
@@ -94,7 +94,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
 }
 LEAVES = [
     field
-    for name, field in DOCUMENT_FIELDS.items()
+    for name, field in SPEC_FIELDS.items()
     if name.startswith("spec.")
     and (field.section is None or name in SECTIONS_THAT_MAY_BE_EMPTY)
     and name.rpartition(".")[0] not in SECTIONS_THAT_MAY_BE_EMPTY
@@ -104,13 +104,13 @@ LEAVES = [
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 @pytest.mark.parametrize("field", LEAVES, ids=lambda field: field.name)
-def test_what_the_document_says_wins_over_the_preset(preset: str, field: DocumentField) -> None:
+def test_what_the_job_spec_says_wins_over_the_preset(preset: str, field: SpecField) -> None:
     bare = {"preset": preset, "data": {"uri": "elsewhere"}}
     by_preset = _spec_of(bare)
     said = OTHER_VALUES.get(field.name) or {
         field.name.removeprefix("spec."): _another(field, _at(by_preset, field.name))
     }
-    raw = document_without_model(bare)
+    raw = job_spec_without_model(bare)
 
     job = parse(raw, *(f"{path}={json.dumps(value)}" for path, value in said.items()))
 
@@ -121,7 +121,7 @@ def test_what_the_document_says_wins_over_the_preset(preset: str, field: Documen
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
-def test_a_preset_with_a_data_set_is_a_whole_document(preset: str) -> None:
+def test_a_preset_with_a_data_set_is_a_whole_job_spec(preset: str) -> None:
     effective = _spec_of({"preset": preset, "data": {"uri": "data"}})
 
     for path, value in _leaves(PRESETS[preset]):  # type: ignore[index]
@@ -184,17 +184,17 @@ def test_a_broken_rule_names_the_fields_with_their_values_and_what_would_work(ru
     spec, named = BROKEN_RULES[rule]
 
     with pytest.raises(ConfigError) as caught:
-        parse(document(spec))
+        parse(job_spec(spec))
 
     assert all(text in caught.value.message for text in named)
     proposals = _proposals(caught.value)
     assert proposals
     for proposal in proposals:
-        parse(document(spec), *proposal)  # whatever is proposed works, alone and at once
+        parse(job_spec(spec), *proposal)  # whatever is proposed works, alone and at once
 
 
 def test_an_override_may_leave_out_the_prefix_and_takes_yaml() -> None:
-    raw = document()
+    raw = job_spec()
 
     job = parse(
         raw,
@@ -211,7 +211,7 @@ def test_an_override_may_leave_out_the_prefix_and_takes_yaml() -> None:
 
 
 def test_an_override_reaches_labels_and_sections_that_are_not_there() -> None:
-    job = parse(document(), "metadata.labels.team=search", "model.name_or_path=", "model.architecture.hidden_size=64")
+    job = parse(job_spec(), "metadata.labels.team=search", "model.name_or_path=", "model.architecture.hidden_size=64")
 
     assert job.metadata.labels == {"team": "search"}
     assert job.spec.model.architecture is not None
@@ -225,39 +225,39 @@ def test_an_override_reaches_labels_and_sections_that_are_not_there() -> None:
         ("epochs=1", "`train.epochs`"),
         ("train.microbatch_size=1", "`train.micro_batch_size`"),
         ("train.epochs", "--set path=value"),
-        ("nothing.like.it=1", "docs/reference/document.md"),
+        ("nothing.like.it=1", "docs/reference/job-spec.md"),
     ],
 )
 def test_an_override_that_names_no_field_is_a_usage_error_with_close_names(assignment: str, mend: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse(document(), assignment)
+        parse(job_spec(), assignment)
 
     assert mend in (caught.value.remedy or "")
 
 
 def test_a_bad_override_is_reported_as_the_override_and_not_as_a_line_of_the_file() -> None:
-    raw = read_yaml(write_yaml(document({"train": {"epochs": 3}})), "job.yaml")
+    raw = read_yaml(write_yaml(job_spec({"train": {"epochs": 3}})), "job.yaml")
 
     with pytest.raises(ConfigError, match=r"^--set train\.epochs=two: spec\.train\.epochs: found `two`"):
-        parse_document(apply_overrides(raw, ["train.epochs=two"]))
+        parse_job_spec(apply_overrides(raw, ["train.epochs=two"]))
 
 
 def test_workers_receive_the_spec_without_the_presets_name_and_without_what_only_kubernetes_reads() -> None:
-    job = parse(document({"preset": "f2llm-4b", "train": {"epochs": 1}}))
+    job = parse(job_spec({"preset": "f2llm-4b", "train": {"epochs": 1}}))
 
-    spec = job.job_spec
+    spec = job.worker_spec
 
     assert not hasattr(spec, "preset")
     assert spec.train == job.spec.train
     assert spec.model_dump() == job.spec.model_dump(exclude={"preset", "suspend", "cluster"})
 
 
-def document_without_model(spec: dict[str, Any]) -> dict[str, Any]:
-    return {**document(), "spec": spec}
+def job_spec_without_model(spec: dict[str, Any]) -> dict[str, Any]:
+    return {**job_spec(), "spec": spec}
 
 
 def _spec_of(spec: dict[str, Any]) -> dict[str, Any]:
-    return parse(document_without_model(spec)).to_dict()
+    return parse(job_spec_without_model(spec)).to_dict()
 
 
 def _at(value: dict[str, Any], name: str) -> Any:
@@ -281,7 +281,7 @@ def _leaves(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _another(field: DocumentField, value: Any) -> Any:
+def _another(field: SpecField, value: Any) -> Any:
     """A valid value of the field other than `value`."""
     if field.expected.startswith("one of"):
         choices = field.expected.removeprefix("one of ").split(", ")

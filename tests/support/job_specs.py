@@ -5,9 +5,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from jobs.document.fields import DocumentField
-from jobs.document.job import DOCUMENT_FIELDS
-from jobs.document.presets import PRESET_NAMES, merged
+from jobs.spec.fields import SpecField
+from jobs.spec.job import SPEC_FIELDS
+from jobs.spec.presets import PRESET_NAMES, merged
 
 MINIMAL: Mapping[str, Any] = {
     "apiVersion": "f2llm.dev/v1alpha1",
@@ -25,14 +25,14 @@ ON_A_CLUSTER: Mapping[str, Any] = {
 """A spec that a cluster takes: two workers, and all of it in a bucket."""
 
 
-def document(spec: Mapping[str, Any] | None = None, **top: Any) -> dict[str, Any]:
+def job_spec(spec: Mapping[str, Any] | None = None, **top: Any) -> dict[str, Any]:
     """The smallest valid document with `spec` merged into its spec and `top` over its top."""
     return merged(merged(MINIMAL, {"spec": spec or {}}), top)
 
 
-def is_in_a_list(field: DocumentField) -> bool:
+def is_in_a_list(field: SpecField) -> bool:
     """Whether the field belongs to each item of a list, so that the document has no one value of it."""
-    above = (DOCUMENT_FIELDS.get(".".join(field.path[:depth])) for depth in range(1, len(field.path)))
+    above = (SPEC_FIELDS.get(".".join(field.path[:depth])) for depth in range(1, len(field.path)))
     return any(section is not None and section.expected.startswith("a list of mappings") for section in above)
 
 

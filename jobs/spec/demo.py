@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.document.job import API_VERSION, EmbeddingJob, apply_overrides, parse_document
-from jobs.document.yaml12 import RawDocument
+from jobs.spec.job import API_VERSION, EmbeddingJob, apply_overrides, parse_job_spec
+from jobs.spec.yaml12 import RawSpec
 
 NAME = "demo"
 
 
 def demo_job(folder: Path, *, overrides: Sequence[str] = ()) -> EmbeddingJob:
-    """The demo with its run in `folder`/demo and its data set in `folder`/data. Raises as `load_document` does."""
-    return parse_document(apply_overrides(RawDocument(NAME, demo_document(folder)), overrides))
+    """The demo with its run in `folder`/demo and its data set in `folder`/data. Raises as `load_job_spec` does."""
+    return parse_job_spec(apply_overrides(RawSpec(NAME, demo_job_spec(folder)), overrides))
 
 
-def demo_document(folder: Path) -> dict[str, Any]:
+def demo_job_spec(folder: Path) -> dict[str, Any]:
     """The document as plain values. The numbers are for two CPU cores and a few minutes, not the recipe's."""
     return {
         "apiVersion": API_VERSION,

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from data_io.task import Kind
-from jobs.document.sources_file import load_sources_file, parse_source
 from jobs.errors import ConfigError, UsageError
+from jobs.spec.sources_file import load_sources_file, parse_source
 
 
 def test_a_sources_file_gives_plain_values_with_kinds(tmp_path: Path) -> None:

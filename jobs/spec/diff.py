@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from jobs.document.job import EmbeddingJob, parse_document
-from jobs.document.yaml12 import read_yaml
+from jobs.spec.job import EmbeddingJob, parse_job_spec
+from jobs.spec.yaml12 import read_yaml
 from ray_app.errors import RunConflict
 
 # Paths below `spec`. None of them changes what a step computes, except that a step may be told to leave micro-batches
@@ -58,7 +58,7 @@ def changes_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
 
 def all_differences_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
     """Every field that differs, from the text of a run directory's job.yaml. Raises ConfigError where that is none."""
-    return _all_differences(parse_document(read_yaml(frozen_yaml, "job.yaml of the run directory")), new)
+    return _all_differences(parse_job_spec(read_yaml(frozen_yaml, "job.yaml of the run directory")), new)
 
 
 def may_change(path: str) -> bool:
