@@ -48,7 +48,7 @@ format: setup ## Mend what ruff can mend by itself
 	@$(IN_VENV) ruff format .
 
 .PHONY: generate
-generate: setup ## Write the generated files again (docs/reference, the custom resource, the table in docs/sources.md, dashboards, README of a chart)
+generate: setup ## Write the generated files again (docs/reference, the custom resource, the table in docs/tasks/public-sources.md, dashboards, README of a chart)
 	@$(IN_VENV) python -m tools.generate.reference
 	@$(IN_VENV) python -m jobs.kube.crd
 	@$(IN_VENV) python -m tools.generate.sources_table

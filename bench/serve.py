@@ -85,11 +85,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--folder", type=Path, default=Path("build/serve"))
+    parser.add_argument("--directory", type=Path, default=Path("build/serve"))
     parser.add_argument("--only", help="one load, such as short:8; nothing is written then")
     arguments = parser.parse_args()
     texts = _texts()
-    model = arguments.folder / f"model-{arguments.width}-{arguments.layers}"
+    model = arguments.directory / f"model-{arguments.width}-{arguments.layers}"
     if not model.exists():
         model.parent.mkdir(parents=True, exist_ok=True)
         export_small_model(

@@ -44,7 +44,7 @@ def main() -> None:
         _write(str(local), arguments.rows, arguments.shards, arguments.sources)
         written = perf_counter() - start
         stored = sum(path.stat().st_size for path in local.iterdir())
-        lines += _lines("local folder", str(local), arguments.runs, None)
+        lines += _lines("local directory", str(local), arguments.runs, None)
         with ExitStack() as stack:
             from tests.support.faulty_store import run_faulty_store
             from tests.support.s3_server import find_server, run_s3_server

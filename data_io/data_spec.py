@@ -29,7 +29,7 @@ class S3Options(Section):
 
 
 class HardNegatives(Section):
-    """How many of a row's hard negatives a step uses, by kind (docs/design.md#the-recipe-and-where-we-differ)."""
+    """How many of a row's hard negatives a step uses, by kind (docs/developers/design.md#the-recipe-and-where-we-differ)."""
 
     retrieval: Annotated[int, Field(ge=0, le=128)] = 7
     clustering: Annotated[int, Field(ge=0, le=128)] = 7
@@ -44,9 +44,11 @@ class HardNegatives(Section):
 
 
 class NodeCacheSpec(Section):
-    """A folder of each machine that keeps what was read from the store."""
+    """A directory of each machine that keeps what was read from the store."""
 
-    path: str | None = Field(None, min_length=1, description="Folder on the machine that trains; null keeps nothing.")
+    path: str | None = Field(
+        None, min_length=1, description="Directory on the machine that trains; null keeps nothing."
+    )
     max_bytes: Annotated[int, Field(ge=2**20)] = Field(
         100 * 2**30, description="How much it may hold; the least recently used goes first."
     )
@@ -55,13 +57,13 @@ class NodeCacheSpec(Section):
 class DataSpec(Section):
     """The data set and how much of it is read ahead."""
 
-    uri: str = Field(description="Folder or s3:// prefix of a prepared data set (the one that holds manifest.json).")
+    uri: str = Field(description="Directory or s3:// prefix of a prepared data set (the one that holds manifest.json).")
     sources: tuple[str, ...] | None = Field(None, min_length=1, description="Sources to train on; null means all.")
     hard_negatives: HardNegatives = Field(
         default_factory=HardNegatives, description="Hard negatives per query in a step."
     )
     prefetch_steps: Annotated[int, Field(ge=1, le=64)] = Field(
-        4, description="Optimiser steps read and tokenized ahead."
+        4, description="Optimizer steps read and tokenized ahead."
     )
     loader_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         2, description="Threads per worker that tokenize; others read."

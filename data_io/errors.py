@@ -24,7 +24,7 @@ class F2LLMError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return self.message if self.remedy is None else f"{self.message}\n  to mend it: {self.remedy}"
+        return self.message if self.remedy is None else f"{self.message}\n  hint: {self.remedy}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Ray pickles errors across processes; the default would lose the keyword argument.

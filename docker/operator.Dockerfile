@@ -6,7 +6,7 @@ COPY data_io data_io
 COPY ray_app ray_app
 COPY applications applications
 COPY jobs jobs
-# uv, since pip takes no hashes from a constraints file together with a local folder.
+# uv, since pip takes no hashes from a constraints file together with a local directory.
 RUN pip install --no-cache-dir uv && \
     uv pip install --no-cache --compile-bytecode --prefix /install --constraints constraints.txt '.[operator]'
 

@@ -11,7 +11,7 @@ COPY data_io data_io
 COPY ray_app ray_app
 COPY applications applications
 COPY jobs jobs
-# uv, since pip takes no hashes from a constraints file together with a local folder. Wheels of another index have others.
+# uv, since pip takes no hashes from a constraints file together with a local directory. Wheels of another index have others.
 RUN pip install --no-cache-dir uv && \
     uv pip install --no-cache --compile-bytecode --system --constraints constraints.txt \
     ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX" --index-strategy unsafe-best-match --no-verify-hashes} \

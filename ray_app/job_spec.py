@@ -44,15 +44,16 @@ class Qwen3Architecture(Section):
 
 
 class ModelSpec(Section):
-    """The backbone: weights from the Hugging Face hub or a folder, or a small architecture to start from nothing."""
+    """The backbone: weights from the Hugging Face hub or a directory, or a small architecture to start from nothing."""
 
     name_or_path: str | None = Field(
-        None, description="Hub id or local folder of a decoder model, such as Qwen/Qwen3-0.6B."
+        None, description="Hub id or local directory of a decoder model, such as Qwen/Qwen3-0.6B."
     )
     revision: str | None = Field(None, description="Hub revision; pin it for a run that must be repeatable.")
     architecture: Qwen3Architecture | None = Field(None, description="Build this Qwen3 with random weights instead.")
     tokenizer: str | None = Field(
-        None, description="Hub id or folder of the tokenizer; null means name_or_path, or tokenizer/ in the data set."
+        None,
+        description="Hub id or directory of the tokenizer; null means name_or_path, or tokenizer/ in the data set.",
     )
     max_seq_length: Annotated[int, Field(ge=2, le=131072)] = Field(
         1024, description="Tokens per text, the closing EOS included."
@@ -94,7 +95,9 @@ class SkippedMicroBatch(Section):
 class TeacherSpec(Section):
     """An embedding model whose embeddings of the same texts are learnt too (distillation, as in F2LLM-v2)."""
 
-    name_or_path: str = Field(description="A sentence-transformers model: hub id, or a folder such as model/ of a run.")
+    name_or_path: str = Field(
+        description="A sentence-transformers model: hub id, or a directory such as model/ of a run."
+    )
     revision: str | None = Field(None, description="Hub revision; pin it for a run that must be repeatable.")
     max_seq_length: PositiveInt | None = Field(
         None, description="Tokens of a text that it reads, counted by its own tokenizer; null means its own limit."
@@ -117,7 +120,7 @@ class TrainSpec(Section):
         1e-7, description="Floor of the learning rate after warm-up; at most learning_rate."
     )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        500, description="Optimiser steps over which the learning rate rises to its peak; the cosine starts after them."
+        500, description="Optimizer steps over which the learning rate rises to its peak; the cosine starts after them."
     )
     weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(0.01, description="Decoupled weight decay of AdamW.")
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="Decay of AdamW's first moment.")
@@ -183,7 +186,7 @@ class TrainSpec(Section):
 
     @property
     def micro_batches_per_step(self) -> int:
-        """G: the slots of a step (docs/design.md#data-order)."""
+        """G: the slots of a step (docs/developers/design.md#data-order)."""
         return self.global_batch_size // self.micro_batch_size
 
     @model_validator(mode="after")
@@ -269,7 +272,7 @@ class WorkersSpec(Section):
 class StorageSpec(Section):
     """Where run directories live, and how the document's s3:// URIs are reached."""
 
-    uri: str = Field("runs", description="Folder or s3:// prefix; the run directory is <uri>/<metadata.name>.")
+    uri: str = Field("runs", description="Directory or s3:// prefix; the run directory is <uri>/<metadata.name>.")
     s3: S3Options = Field(default_factory=S3Options, description="How to reach S3-compatible storage.")
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make this checkout's virtual environment, .venv, and install the project with all it needs: once per (pyproject.toml,
-# constraints.txt, folder, interpreter), at once over when nothing changed. Leaves the seconds it took in .venv/setup-seconds.
+# constraints.txt, directory, interpreter), at once over when nothing changed. Leaves the seconds it took in .venv/setup-seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$SECONDS

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run uv (the installer): the one on PATH, else one that is put into the user's cache folder, with the package index, proxy and
+# Run uv (the installer): the one on PATH, else one that is put into the user's cache directory, with the package index, proxy and
 # certificates that pip is configured with. uv reads none of pip's settings by itself.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

@@ -35,7 +35,7 @@ class Place:
     bucket: str
     endpoint: str | None
     scratch: str
-    """An empty folder of this measurement's own."""
+    """An empty directory of this measurement's own."""
     shards: dict[str, list[str]]
     """Keys of each source's Parquet files, below data/."""
 
@@ -348,7 +348,7 @@ METHODS = {
 
 
 def convert_to_mds(place: Place, out: Path) -> None:
-    """The same rows in the layout of mosaicml-streaming, one folder a source, shards not compressed."""
+    """The same rows in the layout of mosaicml-streaming, one directory a source, shards not compressed."""
     import pyarrow.parquet as pq
     from streaming import MDSWriter
 

@@ -37,7 +37,7 @@ How each was used:
 - Ray Data: one `read_parquet().select_columns(...)` of all sources, `iter_batches(prefetch_batches=16)`;
   micro-batches mix sources, since one Dataset a source starves on few cores. Ray is started before the clock is.
 - mosaicml-streaming: MDS shards, not compressed, one `Stream` a source, `device_per_stream`, read in the process;
-  whole samples of {STORED} negatives, {USED} of them drawn. Its cache folder is empty at the start of each measurement
+  whole samples of {STORED} negatives, {USED} of them drawn. Its cache directory is empty at the start of each measurement
   from S3.
 - the released way: `pyarrow` reads all columns of all sources into memory, then a shuffled `DataLoader` over a
   `datasets.Dataset` a source, the next one drawn by size, negatives drawn in the collate function."""

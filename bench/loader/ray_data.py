@@ -36,7 +36,7 @@ def main() -> None:
     model, texts, out = (Path(each).absolute() for each in sys.argv[1:4])
     workers, batch_rows = map(int, sys.argv[4:])
     # Its own processes are counted as cores too: with as many as there are workers, a job that is started again waits
-    # for room for ever.
+    # for room forever.
     with cluster(cpus=workers + 4):
         context = ray.data.DataContext.get_current()
         context.checkpoint_config = CheckpointConfig("id", str(out.with_name(f"{out.name}-checkpoint")))

@@ -37,7 +37,7 @@ class Data:
 
 
 def prepare_data(rows: int, *, mosaic: bool) -> Data:
-    """The data set of `rows` rows in the user's cache folder, made where it is not there yet."""
+    """The data set of `rows` rows in the user's cache directory, made where it is not there yet."""
     from data_io.data_spec import S3Options
     from data_io.dataset.manifest import load_manifest
     from data_io.storage.store import open_store

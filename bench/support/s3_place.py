@@ -1,4 +1,4 @@
-"""A real S3 server on a folder that stays: what was uploaded once is there again in the next measurement."""
+"""A real S3 server on a directory that stays: what was uploaded once is there again in the next measurement."""
 
 import secrets
 import shutil

@@ -179,7 +179,7 @@ class PaddedTogether:
         self._ids: dict[Row, list[Tensor]] = {}
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Tokenise; not part of a step."""
+        """Tokenize; not part of a step."""
         for row in rows:
             tokens = self._tokenizer.encode(self._setting.texts_of(row))
             ids = torch.from_numpy(tokens.ids.astype(np.int64))

@@ -216,7 +216,7 @@ def load_manifest(store: Store) -> Manifest:
 
 
 def _check_keys(manifest: Manifest, place: str) -> None:
-    """A data set of others must not lead out of its own folder."""
+    """A data set of others must not lead out of its own directory."""
     shards = (shard.key for source in manifest.sources for shard in manifest.shards(source.name))
     files = (file.key for evaluation in manifest.evaluations for file in evaluation.files.values())
     for key in chain(shards, files):

@@ -1,6 +1,6 @@
 """Text to token ids: truncated to the limit, with one EOS that is always there and always last.
 
-The embedding is the state of this EOS (docs/design.md#the-recipe-and-where-we-differ).
+The embedding is the state of this EOS (docs/developers/design.md#the-recipe-and-where-we-differ).
 """
 
 import hashlib
@@ -102,7 +102,7 @@ def own_tokenizer(data: Store) -> LoadedTokenizer:
     if (found := read_tokenizer(data)) is None:
         raise DataError(
             f"the model is built from nothing, model.tokenizer is not given, and {data.uri} has no tokenizer",
-            remedy="set model.tokenizer to a folder or a name on the hub, or make the data set's own: "
+            remedy="set model.tokenizer to a directory or a name on the hub, or make the data set's own: "
             "`f2llm data prepare files --tokenizer-vocabulary 8192`",
         )
     return found

@@ -34,7 +34,7 @@ def write_source(
     """Write one source under sources/<name>/.
 
     Of rows with equal query and positive the first is kept, whatever the negatives are; `removed` gets how many were
-    left out. Rows beyond `memory_bytes` go through a temporary folder of this machine. Raises DataError at the first
+    left out. Rows beyond `memory_bytes` go through a temporary directory of this machine. Raises DataError at the first
     row that is not valid, and for a source without rows.
     """
     size = ShardSize(rows_per_group, groups_per_shard)

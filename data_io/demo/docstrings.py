@@ -133,7 +133,7 @@ class Deduplicator:
 
 
 def read_package(package: str, root: Path, *, limits: Limits, seen: Deduplicator) -> list[Docstring]:
-    """Docstrings of the Python files under `root` (a folder), new to `seen`, at most `limits.per_package`."""
+    """Docstrings of the Python files under `root` (a directory), new to `seen`, at most `limits.per_package`."""
     found: list[Docstring] = []
     for path in _source_files(root):
         module = ".".join((package, *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")

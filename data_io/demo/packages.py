@@ -14,7 +14,7 @@ _FIELDS = ("License-Expression", "License")
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package: the folder of its sources, its version, and its license as it states it itself."""
+    """An installed package: the directory of its sources, its version, and its license as it states it itself."""
 
     name: str
     root: Path

@@ -219,7 +219,7 @@ def _column(file: RawFile, names: Sequence[str], habits: Sequence[str], role: st
 
 def _label(value: Any, place: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-        raise DataError(f"{place}: the label is {value!r}", remedy="give every text a label: a text or a whole number")
+        raise DataError(f"{place}: the label is {value!r}", remedy="give every text a label: a text or an integer")
     return str(value)
 
 

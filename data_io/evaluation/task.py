@@ -28,7 +28,7 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True)
 class OwnTask:
-    """A file, folder or pattern of a user's, and what its rows are."""
+    """A file, directory or pattern of a user's, and what its rows are."""
 
     name: str
     kind: TaskKind

@@ -1,4 +1,4 @@
-"""The data order: a pure function of (sources, seed, batch size) that no worker owns (docs/design.md#data-order).
+"""The data order: a pure function of (sources, seed, batch size) that no worker owns (docs/developers/design.md#data-order).
 
 Shapes: S sources, M micro-batches an epoch, B rows a micro-batch, G micro-batches ("slots") a step, R row groups of a
 source.
@@ -171,7 +171,7 @@ class DataOrder:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of an epoch: ceil(M / G), or with one source a step the sum of ceil(m_s / G)."""
+        """Optimizer steps of an epoch: ceil(M / G), or with one source a step the sum of ceil(m_s / G)."""
         if self.step_source == "same":
             return int((-(-self._source_batches // self.micro_batches_per_step)).sum())
         return -(-self.micro_batches_per_epoch // self.micro_batches_per_step)

@@ -23,7 +23,7 @@ _SMALL_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class FileInput:
-    """One source, or with kind "sts" one set of scored pairs, in a file, a folder or a pattern of files."""
+    """One source, or with kind "sts" one set of scored pairs, in a file, a directory or a pattern of files."""
 
     name: str
     address: str

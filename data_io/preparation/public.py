@@ -16,7 +16,7 @@ from data_io.errors import ConfigError, DataError
 from data_io.execution import Say
 from data_io.preparation.attempt import Attempt, Resources
 from data_io.preparation.external_sort import SourceParts, WrittenSource, write_sources
-from data_io.sources.catalogue import LicenseRule, check_licenses, choose, public_source
+from data_io.sources.catalog import LicenseRule, check_licenses, choose, public_source
 from data_io.sources.released import ReleasedSource, released_sources
 from data_io.sources.rows import PublicRows
 from data_io.sources.source import Counts, PublicSource
@@ -56,7 +56,7 @@ def prepare_recipe(
     `folder` holds copies of them (FOLDER/<name>/), None loads them from the hub, at `revisions` by name. Nothing is
     held out. The executor may read sources at once in several processes; a call after a kill resumes after the sources
     that were read. Raises ConfigError for an unknown name or a refused license, StorageError where a source cannot be
-    reached, DataError where its files are not as the catalogue describes them.
+    reached, DataError where its files are not as the catalog describes them.
     """
     options = options or PublicOptions()
     sources = choose(names)

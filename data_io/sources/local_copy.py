@@ -1,4 +1,4 @@
-"""A public data set's own files in a folder of the user's, instead of the hub."""
+"""A public data set's own files in a directory of the user's, instead of the hub."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -21,7 +21,7 @@ _SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid"
 
 
 def files_of(folder: str, source: PublicSource, role: str) -> list[RawFile]:
-    """The files of the tables of one role under FOLDER/<name>/, told apart by the words in their names and folders.
+    """The files of the tables of one role under FOLDER/<name>/, told apart by the words in their names and directories.
 
     Where the data set has tables of several roles, those with the role's word. Where files carry words of splits, not
     those of splits that the source does not take; the same for configurations. Raises DataError where none is left.
@@ -76,7 +76,7 @@ def _stem(file: RawFile) -> str:
 
 
 def _has(file: RawFile, source: PublicSource, word: str) -> bool:
-    """Whether a folder below the source's own, or the file, is called `word`, or that `word-...` or `...-word`"""
+    """Whether a directory below the source's own, or the file, is called `word`, or that `word-...` or `...-word`"""
     below = PurePosixPath(file.address.rpartition(f"/{source.name}/")[2]).with_name(_stem(file))
     return any(
         part == word or part.startswith((f"{word}-", f"{word}.")) or part.endswith(f"-{word}") for part in below.parts

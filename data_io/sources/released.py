@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from data_io.dataset.manifest import SourceInfo
 from data_io.errors import ConfigError
-from data_io.sources.catalogue import public_source
+from data_io.sources.catalog import public_source
 from data_io.sources.source import PublicSource
 from data_io.user_files.columns import InputRows, open_rows
 from data_io.user_files.records import find_files, fingerprint
@@ -37,7 +37,7 @@ class ReleasedSource:
 
 
 def released_sources(folder: str) -> tuple[ReleasedSource, ...]:
-    """The published files in a folder, in the order of their names.
+    """The published files in a directory, in the order of their names.
 
     Raises ConfigError for a file that is named after no source of the recipe, DataError where there is no file.
     """

@@ -32,7 +32,7 @@ CONVERTERS: Mapping[type, Callable[[Any, Any, Counts], Iterator[Example]]] = {
     Passages: passage_examples,
     ScoredPairs: scored_examples,
 }
-"""The function of each shape. Not in the catalogue, which has to load without NumPy."""
+"""The function of each shape. Not in the catalog, which has to load without NumPy."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What the project knows of a public data set, as a plain record. Standard library only: `f2llm data sources` lists 60.
 
 A record names the data set's own fields; the function of its shape turns the data set's records into examples. Adding
-a source is adding a record to its family and its name to the order of `catalogue`.
+a source is adding a record to its family and its name to the order of `catalog`.
 """
 
 from collections import Counter

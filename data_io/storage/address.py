@@ -8,7 +8,7 @@ from data_io.data_spec import S3Options
 from data_io.errors import ConfigError
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/")
-_SUPPORTED = "a local folder, file:///folder or s3://bucket/prefix"
+_SUPPORTED = "a local directory, file:///directory or s3://bucket/prefix"
 _BUCKET = re.compile(r"[\w.:-]+", re.ASCII)
 _REGION = re.compile(r"[\w.-]+", re.ASCII)
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # the last: obstore's own name for it
@@ -16,7 +16,7 @@ _KEY_PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """Root (an absolute folder, `s3://bucket` or `memory://name`) and prefix of a URI. Raises ConfigError."""
+    """Root (an absolute directory, `s3://bucket` or `memory://name`) and prefix of a URI. Raises ConfigError."""
     scheme, rest = _split_scheme(uri)
     if scheme == "s3":
         bucket, _, prefix = rest.partition("/")
@@ -38,7 +38,9 @@ def parse_uri(uri: str) -> tuple[str, str]:
         return f"memory://{name}", _clean_prefix(uri, prefix)
     path = unquote(rest.removeprefix("localhost")) if scheme == "file" else os.path.expanduser(uri)
     if scheme == "file" and not path.startswith("/"):
-        raise ConfigError(f"{uri!r} is not a path on this machine", remedy="write file:///folder, with three slashes")
+        raise ConfigError(
+            f"{uri!r} is not a path on this machine", remedy="write file:///directory, with three slashes"
+        )
     if not path.strip():
         raise ConfigError("the URI of the store is empty", remedy=f"write {_SUPPORTED}")
     return os.path.abspath(path), ""

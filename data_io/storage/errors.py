@@ -17,14 +17,14 @@ _TOKEN_SERVICE = "performing POST REDACTED"
 _PROFILES = 'eval "$(aws configure export-credentials --format env)"'
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, and what they may do in this bucket"
 _LOCAL = {
-    errno.EACCES: ("permission denied", "change the folder's owner or mode, or use another folder"),
-    errno.EPERM: ("operation not permitted", "change the folder's owner or mode, or use another folder"),
-    errno.EROFS: ("the file system is read-only", "use a folder that can be written"),
-    errno.ENOTDIR: ("a part of the path is a file, not a folder", "move that file away or use another folder"),
-    errno.EEXIST: ("a part of the path is a file, not a folder", "move that file away or use another folder"),
-    errno.EISDIR: ("it is a folder, not a file", "move that folder away or use another name"),
-    errno.ENOSPC: ("no space is left on the device", "free some space or use another folder"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space or use another folder"),
+    errno.EACCES: ("permission denied", "change the directory's owner or mode, or use another directory"),
+    errno.EPERM: ("operation not permitted", "change the directory's owner or mode, or use another directory"),
+    errno.EROFS: ("the file system is read-only", "use a directory that can be written"),
+    errno.ENOTDIR: ("a part of the path is a file, not a directory", "move that file away or use another directory"),
+    errno.EEXIST: ("a part of the path is a file, not a directory", "move that file away or use another directory"),
+    errno.EISDIR: ("it is a directory, not a file", "move that directory away or use another name"),
+    errno.ENOSPC: ("no space is left on the device", "free some space or use another directory"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space or use another directory"),
     errno.ENAMETOOLONG: ("the name is too long", "use a shorter name"),
 }
 
@@ -38,7 +38,7 @@ class ObjectTooShort(StorageError):
 def translate(error: Exception, *, place: str, bucket: str | None, has_answered: bool = False) -> F2LLMError:
     """The project's error for one of obstore's or the operating system's; `place` is what was touched, safe to print.
 
-    `bucket` is None for a local folder; `has_answered` says that the store did, with the credentials of this process.
+    `bucket` is None for a local directory; `has_answered` says that the store did, with the credentials of this process.
     Only the kind of failure is taken from the original: its text may hold headers.
     """
     text = str(error)

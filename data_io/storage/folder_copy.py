@@ -1,4 +1,4 @@
-"""The files of a store as a folder, for libraries that read nothing else, and a folder's files in a store."""
+"""The files of a store as a directory, for libraries that read nothing else, and a directory's files in a store."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _UPLOAD_BLOCK = 8 << 20
 
 @contextmanager
 def local_copy(store: Store) -> Iterator[Path]:
-    """A folder with the store's files: itself where it is local, else a copy for as long as the block runs."""
+    """A directory with the store's files: itself where it is local, else a copy for as long as the block runs."""
     if store.is_local:
         yield Path(store.uri)
         return
@@ -30,7 +30,7 @@ def local_copy(store: Store) -> Iterator[Path]:
 
 
 def upload_folder(folder: Path, store: Store) -> None:
-    """Copy a folder's files to `store`. `files.json` lists their sizes and SHA-256 once they are there; until then it
+    """Copy a directory's files to `store`. `files.json` lists their sizes and SHA-256 once they are there; until then it
     lists nothing, which tells readers that the copy is not whole, nor what it replaces any more. Files of an earlier
     copy that this one does not have are removed; whatever else is there stays.
     """

@@ -1,8 +1,8 @@
-"""A folder of this machine that keeps bytes which were read from a store, for whoever reads the same here.
+"""A directory of this machine that keeps bytes which were read from a store, for whoever reads the same here.
 
 Any number of processes may share it. An entry is written beside its place and renamed, and carries its length and
 checksum, so one that a crash left half written reads as not there; nothing waits for a disk or holds a lock. Whatever
-fails here (no space, no permission, the folder gone) is counted and costs a read from the store, never more.
+fails here (no space, no permission, the directory gone) is counted and costs a read from the store, never more.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ _MAGIC = b"f2c1"
 _ENTRY, _UNFINISHED = ".entry", ".unfinished"
 _ABANDONED_SECONDS = 3600
 _KEEP_SHARE = 0.9  # after making room, so that not every new entry has to make it again
-_COUNT_AGAIN_SHARE = 1 / 16  # other processes write too: the folder is counted again after so much was written here
+_COUNT_AGAIN_SHARE = 1 / 16  # other processes write too: the directory is counted again after so much was written here
 
 
 @dataclass(frozen=True)
 class CacheStats:
-    """Entries found, not found, written and removed to make room; and how often the folder or an entry failed."""
+    """Entries found, not found, written and removed to make room; and how often the directory or an entry failed."""
 
     hits: int = 0
     misses: int = 0
@@ -45,7 +45,7 @@ class NodeCache:
         self._max_bytes = max_bytes
         self._lock = Lock()
         self._stats = CacheStats()
-        self._size: int | None = None  # what the folder held when it was last counted, and what was written since
+        self._size: int | None = None  # what the directory held when it was last counted, and what was written since
         self._uncounted = 0
 
     @property

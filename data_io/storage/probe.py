@@ -1,4 +1,4 @@
-"""What a store can do, found out by doing it: a few small objects below a folder of their own, gone afterwards."""
+"""What a store can do, found out by doing it: a few small objects below a directory of their own, gone afterwards."""
 
 from collections.abc import Callable, Mapping
 from uuid import uuid4

@@ -73,7 +73,7 @@ class ReadStats:
 
 
 class Fetcher:
-    """GETs of one store for any number of threads. A local folder is read at once, by the thread that asks."""
+    """GETs of one store for any number of threads. A local directory is read at once, by the thread that asks."""
 
     def __init__(self, store: Store, *, max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_BYTES) -> None:
         self._store = store

@@ -1,6 +1,6 @@
 """What an unfinished job keeps under OUT's .f2llm-work/, so that it resumes after a kill, on another machine too.
 
-Its folder is named after everything that decides what is in it: a preparation of another recipe, or of files that
+Its directory is named after everything that decides what is in it: a preparation of another recipe, or of files that
 have changed, starts over and removes what it finds. Every record holds its own checksum and names objects with theirs.
 """
 

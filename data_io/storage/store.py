@@ -1,4 +1,4 @@
-"""The one door to object stores: S3-compatible services and local folders behind the same few calls, on obstore.
+"""The one door to object stores: S3-compatible services and local directories behind the same few calls, on obstore.
 
 Rules that obstore brings with it: its clients are made when first used, one set a process, and are neither pickled nor
 carried over a fork (they hang there); a writer keeps the caller's buffer, so it gets copies; a range behind the end
@@ -72,7 +72,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Level:
-    """One folder without what lies deeper, as sorted keys relative to the store."""
+    """One directory without what lies deeper, as sorted keys relative to the store."""
 
     folders: tuple[str, ...]
     keys: tuple[str, ...]
@@ -102,13 +102,13 @@ class Writer:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder or a bucket prefix. Cheap to make, to compare and to pickle; the client behind it is made on first use.
+    """A directory or a bucket prefix. Cheap to make, to compare and to pickle; the client behind it is made on first use.
 
     Every method raises StoreAccessError where the store says no, and StorageError where it cannot be reached.
     """
 
     root: str
-    """An absolute folder, `s3://bucket` or `memory://name`."""
+    """An absolute directory, `s3://bucket` or `memory://name`."""
     prefix: str = ""
     s3: S3Options = field(default_factory=S3Options)
 
@@ -204,7 +204,7 @@ class Store:
         return self.put(key, data)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """All objects under the folder `prefix` (whole path segments), sorted by key; none where it does not exist."""
+        """All objects under the directory `prefix` (whole path segments), sorted by key; none where it does not exist."""
         try:
             found = self._call(prefix, lambda client, path: obstore.list(client, prefix=path or None).collect())
         except NotFoundInStore:
@@ -214,7 +214,7 @@ class Store:
         return sorted(listed, key=lambda info: info.key)
 
     def list_level(self, prefix: str = "") -> Level:
-        """What lies in the folder `prefix` itself; nothing where it does not exist."""
+        """What lies in the directory `prefix` itself; nothing where it does not exist."""
         try:
             found = self._call(prefix, lambda client, path: obstore.list_with_delimiter(client, prefix=path or None))
         except NotFoundInStore:
@@ -356,7 +356,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _client_of(store: Store, create: bool) -> _Client:
-    """`create` makes a missing local folder; without it such a folder reads as NotFoundInStore."""
+    """`create` makes a missing local directory; without it such a directory reads as NotFoundInStore."""
     if _used_before_fork:
         raise F2LLMError(
             f"{store.uri} is used in a process that was forked from one that had used a store; that hangs",

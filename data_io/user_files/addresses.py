@@ -1,4 +1,4 @@
-"""Which files an address stands for: a path, a folder, or a pattern."""
+"""Which files an address stands for: a path, a directory, or a pattern."""
 
 import os
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from data_io.user_files.errors import readable_errors
 
 
 def files_at(address: str, is_data: Callable[[str], bool]) -> list[str]:
-    """Addresses of the files that a path, a folder or a pattern stands for, in the order of their names.
+    """Addresses of the files that a path, a directory or a pattern stands for, in the order of their names.
 
-    Of a folder those whose names `is_data` takes, but none that is hidden in it. An address that exists is no pattern,
+    Of a directory those whose names `is_data` takes, but none that is hidden in it. An address that exists is no pattern,
     whatever its letters. None where there is no file; raises StorageError where the store refuses, ConfigError for an
     address with credentials, which would end up in messages and in the manifest.
     """
@@ -33,7 +33,7 @@ def files_at(address: str, is_data: Callable[[str], bool]) -> list[str]:
 
 
 def holds_address(folder: str, address: str) -> bool:
-    """Whether what is at `address`, a store's, lies in this local folder or this part of a bucket, or is it."""
+    """Whether what is at `address`, a store's, lies in this local directory or this part of a bucket, or is it."""
     try:
         outer, inner = _parts(folder), _parts(address)
     except ConfigError:  # an address of another kind, where no store can be

@@ -1,6 +1,6 @@
 """A user's files, whatever their format, as records with a place: JSON lines, CSV, TSV and Parquet, local or remote.
 
-fsspec opens them, so that every address it knows works (`s3://`, `https://`, a folder, a pattern). Everything wrong
+fsspec opens them, so that every address it knows works (`s3://`, `https://`, a directory, a pattern). Everything wrong
 with a file ends in one DataError that names the file and the line or row, counted from 1.
 """
 
@@ -47,7 +47,7 @@ class RawFile:
 
 
 def find_files(address: str) -> list[RawFile]:
-    """The files that a path, a folder or a pattern stands for, in the order of their names.
+    """The files that a path, a directory or a pattern stands for, in the order of their names.
 
     Raises DataError where there is none, or one whose name has no known ending; StorageError where the store refuses;
     ConfigError for an address with credentials, which would end up in messages and in the manifest.
@@ -56,7 +56,7 @@ def find_files(address: str) -> list[RawFile]:
     if not names:
         raise DataError(
             f"no data file at {address}",
-            remedy="give the path of a file, a folder with files or a quoted pattern such as 'data/*.jsonl'",
+            remedy="give the path of a file, a directory with files or a quoted pattern such as 'data/*.jsonl'",
         )
     return [RawFile(name, _known_format(name)) for name in names]
 

@@ -50,7 +50,7 @@ def ablate(
     """Train a base document and variants of it with several seeds, and compare them seed by seed.
 
     Runs that are done are taken as they are, others go on from their checkpoint: start it again after a kill. --set
-    changes the base. Results: results.json and study.html below the base's storage.uri, in a folder of the study's
+    changes the base. Results: results.json and study.html below the base's storage.uri, in a directory of the study's
     name. A run that fails is named and the others go on; the exit code is then that of the first one that failed.
     """
     from jobs.errors import UsageError
@@ -76,7 +76,7 @@ def ablate(
     for failed, why in end.failed:
         say(f"error: {failed.name} failed: {why}")
     if end.failed:
-        say("  to mend it: correct what it names and start the study again, which goes on with these runs")
+        say("  hint: correct what it names and start the study again, which goes on with these runs")
     if end.signal is not None:
         raise typer.Exit(128 + end.signal)
     if end.failed:

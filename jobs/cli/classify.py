@@ -36,7 +36,7 @@ app = typer.Typer(
 )
 
 ProbeUri = Annotated[
-    str, typer.Argument(metavar="PROBE", help="The probe: a folder or s3://bucket/prefix.", show_default=False)
+    str, typer.Argument(metavar="PROBE", help="The probe: a directory or s3://bucket/prefix.", show_default=False)
 ]
 _SHOWN_CHARACTERS = 70
 
@@ -90,7 +90,9 @@ def predict(
     texts: Texts,
     out: Annotated[
         str,
-        typer.Argument(metavar="OUT", help="Where predictions.parquet goes: a folder or prefix.", show_default=False),
+        typer.Argument(
+            metavar="OUT", help="Where predictions.parquet goes: a directory or prefix.", show_default=False
+        ),
     ],
     column: Column = None,
     model: Annotated[

@@ -38,7 +38,7 @@ def cluster(
     texts: Texts,
     out: Annotated[
         str,
-        typer.Argument(metavar="OUT", help="Where clusters and map go: a folder or prefix.", show_default=False),
+        typer.Argument(metavar="OUT", help="Where clusters and map go: a directory or prefix.", show_default=False),
     ],
     model: WithModel,
     column: Column = None,

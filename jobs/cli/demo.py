@@ -14,9 +14,9 @@ from jobs.extras import needs
 
 
 def demo(
-    directory: Annotated[Path, typer.Option("--dir", help="Folder for the run (demo) and its data set (data).")] = Path(
-        "runs"
-    ),
+    directory: Annotated[
+        Path, typer.Option("--dir", help="Directory for the run (demo) and its data set (data).")
+    ] = Path("runs"),
     workers: Workers = None,
     steps: Steps = None,
     set_: Set = None,

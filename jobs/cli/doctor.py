@@ -73,7 +73,7 @@ def _print(checks: "list[Check]") -> None:
         console.print(f"[{_STYLES[check.status]}]{check.status:<8}[/]", end="")
         console.print(f"{check.name:<17} {check.found}", markup=False)
         if check.mend:
-            console.print(f"{'':<26}to mend it: {check.mend}", markup=False)
+            console.print(f"{'':<26}hint: {check.mend}", markup=False)
 
 
 def version(json: Json = False, debug: Debug = False) -> None:

@@ -37,12 +37,12 @@ def embed(
     texts: Annotated[
         str,
         typer.Argument(
-            metavar="IN", help="Parquet or JSON lines: a file, folder or pattern, here or s3://.", show_default=False
+            metavar="IN", help="Parquet or JSON lines: a file, directory or pattern, here or s3://.", show_default=False
         ),
     ],
     out: Annotated[
         str,
-        typer.Argument(metavar="OUT", help="Where the vectors go: an empty folder or prefix.", show_default=False),
+        typer.Argument(metavar="OUT", help="Where the vectors go: an empty directory or prefix.", show_default=False),
     ],
     column: Column = None,
     keep: Annotated[

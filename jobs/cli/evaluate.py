@@ -125,7 +125,7 @@ def evaluate(
     for failed in report.failed:
         say(f"error: {failed.failure}")
     for remedy in dict.fromkeys(failed.remedy for failed in report.failed if failed.remedy):
-        say(f"  to mend it: {remedy}")
+        say(f"  hint: {remedy}")
     if report.failed:
         raise typer.Exit(_FAILED)
 

@@ -1,4 +1,4 @@
-"""`f2llm export`: a model folder of a run."""
+"""`f2llm export`: a model directory of a run."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,14 +20,14 @@ def export(
         typer.Option(
             "--out",
             metavar="URI",
-            help="Empty folder, or earlier export, here or s3://, for the model; else RUN/model.",
+            help="Empty directory, or earlier export, here or s3://, for the model; else RUN/model.",
             show_default=False,
         ),
     ] = None,
     data: Data = None,
     debug: Debug = False,
 ) -> None:
-    """Write a model folder from a run's newest checkpoint.
+    """Write a model directory from a run's newest checkpoint.
 
     sentence-transformers and transformers load it.
     """

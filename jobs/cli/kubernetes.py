@@ -241,7 +241,7 @@ def dashboard(
     try:
         subprocess.run(["kubectl", *where, "port-forward", head, f"{port}:8265"], check=False)
     except FileNotFoundError:
-        raise ConfigError("kubectl is not on PATH", remedy="install kubectl, or put its folder on PATH") from None
+        raise ConfigError("kubectl is not on PATH", remedy="install kubectl, or put its directory on PATH") from None
     except KeyboardInterrupt:
         say("closed")
 

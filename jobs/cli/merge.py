@@ -29,7 +29,7 @@ def merge(
     out: Annotated[
         str,
         typer.Option(
-            "--out", metavar="URI", help="Where the model goes: an empty folder or s3:// prefix.", show_default=False
+            "--out", metavar="URI", help="Where the model goes: an empty directory or s3:// prefix.", show_default=False
         ),
     ],
     checkpoints: Annotated[
@@ -64,7 +64,7 @@ def merge(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Average the weights of checkpoints of a run, or of exported models of one architecture, into a model folder.
+    """Average the weights of checkpoints of a run, or of exported models of one architecture, into a model directory.
 
     sentence-transformers and transformers load it. Memory holds one file of weights, whatever the size of the model.
     """

@@ -31,16 +31,17 @@ JobPath = Annotated[
     ),
 ]
 RunUri = Annotated[
-    str, typer.Argument(metavar="RUN", help="Run directory: a folder or s3://bucket/prefix.", show_default=False)
+    str, typer.Argument(metavar="RUN", help="Run directory: a directory or s3://bucket/prefix.", show_default=False)
 ]
 DataUri = Annotated[
-    str, typer.Argument(metavar="DATA", help="Prepared data set: a folder or s3://bucket/prefix.", show_default=False)
+    str,
+    typer.Argument(metavar="DATA", help="Prepared data set: a directory or s3://bucket/prefix.", show_default=False),
 ]
 Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Run directory, or a model folder of f2llm export or sentence-transformers: a path or s3://bucket/prefix.",
+        help="Run directory, or a model directory of f2llm export or sentence-transformers: a path or s3://bucket/prefix.",
         show_default=False,
     ),
 ]
@@ -53,7 +54,7 @@ Data = Annotated[
 Texts = Annotated[
     str,
     typer.Argument(
-        metavar="TEXTS", help="Parquet or JSON lines: a file, folder or pattern, here or s3://.", show_default=False
+        metavar="TEXTS", help="Parquet or JSON lines: a file, directory or pattern, here or s3://.", show_default=False
     ),
 ]
 WithModel = Annotated[
@@ -61,7 +62,7 @@ WithModel = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="Run directory, or a model folder of f2llm export or sentence-transformers: a path or s3://bucket/prefix.",
+        help="Run directory, or a model directory of f2llm export or sentence-transformers: a path or s3://bucket/prefix.",
         show_default=False,
     ),
 ]

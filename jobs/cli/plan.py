@@ -127,7 +127,7 @@ def costs_of(job_spec: "EmbeddingJob", answer: "Plan", prices: Path, mfu: float)
     if architecture is None:
         raise ConfigError(
             f"the shape of {spec.model.name_or_path} is not known here, so hours and cost are not either",
-            remedy="leave --prices out, or name a local folder with the model's config.json",
+            remedy="leave --prices out, or name a local directory with the model's config.json",
         )
     recompute = spec.train.gradient_checkpointing
     total = operations(answer, architecture, epochs=spec.train.epochs, recompute=recompute)

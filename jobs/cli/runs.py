@@ -1,4 +1,4 @@
-"""`f2llm runs`: all runs below a folder or bucket prefix, beside each other."""
+"""`f2llm runs`: all runs below a directory or bucket prefix, beside each other."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,8 @@ _NAMED = 10
 def runs(
     s3: "S3Options",
     uri: Annotated[
-        str, typer.Argument(metavar="URI", help="Folder or s3://bucket/prefix with runs below it.", show_default=False)
+        str,
+        typer.Argument(metavar="URI", help="Directory or s3://bucket/prefix with runs below it.", show_default=False),
     ],
     compare: Annotated[
         tuple[str, str] | None,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from data_io.data_spec import S3Options
 
 IndexUri = Annotated[
-    str, typer.Argument(metavar="INDEX", help="The index: a folder or s3://bucket/prefix.", show_default=False)
+    str, typer.Argument(metavar="INDEX", help="The index: a directory or s3://bucket/prefix.", show_default=False)
 ]
 
 

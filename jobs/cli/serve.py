@@ -21,7 +21,7 @@ def serve(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Run directory, a folder that f2llm export wrote (a path or s3://), or its id on the hub.",
+            help="Run directory, a directory that f2llm export wrote (a path or s3://), or its id on the hub.",
             show_default=False,
         ),
     ],

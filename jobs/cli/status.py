@@ -27,7 +27,7 @@ def status(
         str,
         typer.Argument(
             metavar="RUN",
-            help="Run directory, a folder or s3://bucket/prefix; or the name of a job on a cluster.",
+            help="Run directory, a directory or s3://bucket/prefix; or the name of a job on a cluster.",
             show_default=False,
         ),
     ],

@@ -96,8 +96,8 @@ JOB_GAUGES: Mapping[str, JobGauge] = {
     "f2llm_job_phase": JobGauge(
         "1 for the phase that the job is in.", lambda job: [({"phase": job.status.phase.value}, 1)], ("phase",)
     ),
-    "f2llm_job_step": _of_status("Optimiser steps done.", "step"),
-    "f2llm_job_total_steps": _of_status("Optimiser steps in all.", "total_steps"),
+    "f2llm_job_step": _of_status("Optimizer steps done.", "step"),
+    "f2llm_job_total_steps": _of_status("Optimizer steps in all.", "total_steps"),
     "f2llm_job_loss": _of_status("Loss of the last steps.", "loss"),
     "f2llm_job_examples_per_second": _of_status("Examples a second.", "examples_per_second"),
     "f2llm_job_tokens_per_second": _of_status("Tokens a second.", "tokens_per_second"),

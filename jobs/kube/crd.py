@@ -85,7 +85,7 @@ def custom_resource_definition() -> dict[str, Any]:
 def schema() -> dict[str, Any]:
     """The structural schema with defaults and rules."""
     spec = _structural(EmbeddingJobSpec.model_json_schema(by_alias=True))
-    # A run in a pod's own folder would be lost with the pod, so a document that names no storage is refused instead.
+    # A run in a pod's own directory would be lost with the pod, so a document that names no storage is refused instead.
     del spec["properties"]["storage"]["properties"]["uri"]["default"]
     for path in sorted(set(_paths_of_presets())):
         _without_default(spec, path)
@@ -144,7 +144,7 @@ def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any] | None =
     for end in ("minimum", "maximum"):
         if (bound := node.get(f"exclusive{end.capitalize()}")) is not None:
             made |= {end: bound, f"exclusive{end.capitalize()}": True}
-    if made.get("maximum", 0) >= _INT64_AND_ABOVE:  # as any whole number there
+    if made.get("maximum", 0) >= _INT64_AND_ABOVE:  # as any integer there
         made.pop("maximum"), made.pop("exclusiveMaximum", None)
     if "properties" in node:
         made["properties"] = {name: _structural(each, definitions) for name, each in node["properties"].items()}

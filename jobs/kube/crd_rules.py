@@ -58,14 +58,14 @@ _SPEC = (
     Rule(
         ("spec",),
         "has(self.storage.uri)",
-        "spec.storage.uri is missing, and a folder of a pod is lost with it; write storage: {uri: s3://bucket/prefix}",
+        "spec.storage.uri is missing, and a directory of a pod is lost with it; write storage: {uri: s3://bucket/prefix}",
     ),
     *(
         Rule(
             ("spec",),
             f"!has(self.{section}.uri) || self.{section}.uri.matches('^[a-z0-9]+://[^/]') || "
             f"has(self.cluster.volumes) && self.cluster.volumes.exists(v, self.{section}.uri.startsWith(v.mount_path))",
-            f"spec.{section}.uri is a folder that no volume of spec.cluster.volumes provides; "
+            f"spec.{section}.uri is a directory that no volume of spec.cluster.volumes provides; "
             "write s3://bucket/prefix, or mount a claim there",
         )
         for section in ("data", "storage")
@@ -150,7 +150,7 @@ _SECTIONS = (
         ("spec", "cluster", "volumes", "[]"),
         f"!(self.name in {list(OUR_VOLUMES)}) && !self.mount_path.matches('{OUR_FOLDERS}')",
         "a volume takes the place of one that every pod has; "
-        "write another name than scratch, shared-memory and document, and a folder such as /models",
+        "write another name than scratch, shared-memory and document, and a directory such as /models",
     ),
     Rule(
         ("spec", "cluster", "volumes"),

@@ -118,4 +118,6 @@ def parse_operator_config(text: str, name: str) -> OperatorConfig:
     try:
         return OperatorConfig.model_validate(raw.value)
     except ValidationError as error:
-        raise ConfigError(f"{name}: {first_problem(error)}", remedy="see `f2llm-operator` in docs/cluster.md") from None
+        raise ConfigError(
+            f"{name}: {first_problem(error)}", remedy="see `f2llm-operator` in docs/cluster/jobs.md"
+        ) from None

@@ -52,7 +52,7 @@ ASSUMED_VOCABULARY = 8192
 
 
 def architecture_of(model: ModelSpec, *, vocabulary_size: int | None = None) -> Architecture | None:
-    """The backbone's shape; None for a model that is neither known nor a local folder with a Qwen3 configuration.
+    """The backbone's shape; None for a model that is neither known nor a local directory with a Qwen3 configuration.
 
     A model that is built from nothing takes its vocabulary from the data set's tokenizer: `vocabulary_size`, else a
     guess.

@@ -16,7 +16,7 @@ QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 MOUNT_PATTERN = r"^(/[^/]+)+$"
 OUR_VOLUMES = ("scratch", "shared-memory", "job-spec")
 OUR_FOLDERS = r"^(/tmp|/dev/shm|/etc/f2llm(/.*)?)$"
-"""What every pod has by itself (jobs/manifests/pods.py). Folders may be mounted into the first two."""
+"""What every pod has by itself (jobs/manifests/pods.py). Directories may be mounted into the first two."""
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN)]
 
 
@@ -38,7 +38,7 @@ class VolumeMount(Section):
         description="Name of the volume within the job."
     )
     mount_path: Annotated[str, Field(pattern=MOUNT_PATTERN, max_length=256)] = Field(
-        description="Folder in the pods where it appears."
+        description="Directory in the pods where it appears."
     )
     claim: str | None = Field(None, description="Name of a PersistentVolumeClaim.")
     config_map: str | None = Field(None, description="Name of a ConfigMap.")
@@ -60,7 +60,7 @@ class VolumeMount(Section):
         if self.name in OUR_VOLUMES or re.search(OUR_FOLDERS, self.mount_path):
             raise ValueError(
                 f"volume {self.name} at {self.mount_path} takes the place of one that every pod has; "
-                "write another name than scratch, shared-memory and document, and a folder such as /models"
+                "write another name than scratch, shared-memory and document, and a directory such as /models"
             )
         return self
 

@@ -69,7 +69,7 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def expected(info: FieldInfo) -> str:
-    """What a field takes, in words: "a whole number, at least 1", "one of step, micro_batch, off"."""
+    """What a field takes, in words: "an integer, at least 1", "one of step, micro_batch, off"."""
     inner, constraints, nullable = _unwrap(info.annotation)
     counted = "of them" if get_origin(inner) is tuple else "characters"
     words = _type_words(inner) + _bounds([*info.metadata, *constraints], counted=counted)
@@ -102,13 +102,13 @@ def _type_words(annotation: Any) -> str:
         return " or ".join(_type_words(each) for each in get_args(annotation))
     if get_origin(annotation) is tuple:
         held, constraints, _ = _unwrap(get_args(annotation)[0])
-        words = {str: "text", int: "whole numbers", float: "numbers"}.get(held, "mappings")
+        words = {str: "text", int: "integers", float: "numbers"}.get(held, "mappings")
         return f"a list of {words}{_bounds(constraints).replace(',', ', each', 1)}"
     if get_origin(annotation) is dict:
         return "a mapping of text to text" if get_args(annotation)[1] is str else "a mapping"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a mapping"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[annotation]
+    return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[annotation]
 
 
 def _bounds(constraints: list[Any], *, counted: str = "characters") -> str:

@@ -135,7 +135,7 @@ def read_job_spec(path: str, *, holds: str = HOLDS, what: str = "a document") ->
         raise ConfigError(f"{path}: no such file", remedy=give) from None
     except IsADirectoryError:
         remedy = f"for a run directory: {path}/job.yaml" if holds == HOLDS else give
-        raise ConfigError(f"{path}: is a folder, expected a file", remedy=remedy) from None
+        raise ConfigError(f"{path}: is a directory, expected a file", remedy=remedy) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})", remedy="save the file as UTF-8") from None
     except OSError as error:

@@ -32,7 +32,7 @@ class SourceInput(Section):
     """One source, or one set of scored pairs to evaluate on."""
 
     name: str = Field(description="Name of the source in the data set.")
-    address: str = Field(description="A file, a folder or a pattern: JSONL, CSV or Parquet, here or under s3://.")
+    address: str = Field(description="A file, a directory or a pattern: JSONL, CSV or Parquet, here or under s3://.")
     kind: SourceKind = Field(
         description="What a positive means; sts is scored pairs to evaluate on, scored is scored pairs to train on."
     )
@@ -91,7 +91,7 @@ def _as_values(source: SourceInput) -> dict[str, Any]:
 
 def load_sources_file(path: str) -> SourcesFile:
     """Read a YAML or .json file, or `-` for standard input. Raises ConfigError with every problem."""
-    raw = read_job_spec(path, holds="sources", what="a sources file (docs/data.md)")
+    raw = read_job_spec(path, holds="sources", what="a sources file (docs/tasks/prepare-data.md)")
     fields = {field.name: field for field in fields_of(SourcesFile)}
     try:
         return SourcesFile.model_validate_json(json.dumps(raw.value), strict=True)

@@ -26,7 +26,7 @@ from jobs.spec.yaml12 import RawSpec
 
 BASE = "base"
 RUNS = "runs"
-"""The folder of a study's runs below its directory."""
+"""The directory of a study's runs below its directory."""
 _HOLDS = "apiVersion, kind: Study, metadata and spec"
 # What makes runs comparable, and where they lie, is the same for all of them.
 _OF_THE_STUDY = ("train.seed", "storage.*", "evaluation.*", "data.uri", "suspend")

@@ -33,7 +33,7 @@ _KNOWN_ELSEWHERE = {
     "model_name_or_path": "spec.model.name_or_path",
 }
 
-_EVERY_FIELD = "docs/reference/job-spec.md lists every field (of a sources file: docs/data.md)"
+_EVERY_FIELD = "docs/reference/job-spec.md lists every field (of a sources file: docs/tasks/prepare-data.md)"
 
 
 @dataclass(frozen=True)

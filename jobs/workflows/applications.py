@@ -174,6 +174,6 @@ def _model_of(
     if found.fingerprint != manifest.fingerprint:
         raise ConfigError(
             f"{model or manifest.model_uri} is not the model that {place} was made with ({manifest.model})",
-            remedy="name the folder of that model with --model, or make it again",
+            remedy="name the directory of that model with --model, or make it again",
         )
     return found

@@ -18,7 +18,7 @@ from data_io.preparation.attempt import Resources
 from data_io.preparation.files import FileOptions
 from data_io.preparation.inputs import FileInput, is_large
 from data_io.preparation.public import PublicOptions
-from data_io.sources.catalogue import LicenseRule
+from data_io.sources.catalog import LicenseRule
 from data_io.storage import probe
 from data_io.storage.store import Store, open_store
 from data_io.user_files.columns import Columns

@@ -43,7 +43,7 @@ def evaluate_run(job: EmbeddingJob, run_uri: str, *, dims: Sequence[int], say: S
 
 
 def export_run(job: EmbeddingJob, run_uri: str, *, out: str | None) -> str:
-    """Write a run's newest checkpoint as a model folder: `out`, or model/ of the run. Returns where it is.
+    """Write a run's newest checkpoint as a model directory: `out`, or model/ of the run. Returns where it is.
 
     Raises ConfigError if `out` holds something that is not a model.
     """
@@ -69,7 +69,7 @@ def _refuse_other_content(place: Store) -> None:
     if found and (not {"config.json", "modules.json", "1_Pooling"} <= found or "job.yaml" in found):
         raise ConfigError(
             f"{place.uri} holds something that is no exported model ({min(found)})",
-            remedy="give a folder that is empty or not there, or an earlier export",
+            remedy="give a directory that is empty or not there, or an earlier export",
         )
 
 

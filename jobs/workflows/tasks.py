@@ -29,7 +29,7 @@ def evaluate_tasks(
     gpus: int,
     on_progress: task_evaluation.OnTask,
 ) -> TaskReport:
-    """Measure the model of a run, or of an exported folder, on tasks of mteb and of the user's own."""
+    """Measure the model of a run, or of an exported directory, on tasks of mteb and of the user's own."""
     job_spec = find_job_spec(place, data, s3)
     if before and job_spec is None:
         raise UsageError(f"--before needs a run, and {place} has no job.yaml", remedy="give the run directory")

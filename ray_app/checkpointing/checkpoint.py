@@ -1,4 +1,4 @@
-"""Checkpoints that any number of workers can read (docs/design.md#checkpoints).
+"""Checkpoints that any number of workers can read (docs/developers/design.md#checkpoints).
 
 `checkpoints/step-00001234.attempt-2/` holds DCP's files, then `.metadata`, then `manifest.json`. A checkpoint exists
 only when its manifest does, so nothing depends on renames or conditional writes. Each rank presents its ZeRO-2

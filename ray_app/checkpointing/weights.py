@@ -1,6 +1,6 @@
 """The weights of a model by name, as they are stored: no more of them in memory than are asked for at once.
 
-A checkpoint's and an exported folder's are read so, and their average is computed so: `f2llm export` and `f2llm merge`
+A checkpoint's and an exported directory's are read so, and their average is computed so: `f2llm export` and `f2llm merge`
 take the memory of one part, whatever the size of the model.
 """
 
@@ -63,10 +63,10 @@ class CheckpointWeights:
 
 
 class FolderWeights:
-    """The weights of an exported folder."""
+    """The weights of an exported directory."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises ModelError where the folder's weights cannot be read."""
+        """Raises ModelError where the directory's weights cannot be read."""
         self._folder = folder
         try:
             index = folder / "model.safetensors.index.json"

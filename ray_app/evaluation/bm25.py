@@ -41,7 +41,7 @@ class Bm25:
         return cls(bm25s.BM25.load(folder, mmap=True, show_progress=False) if folder.is_dir() else None)
 
     def save(self, folder: Path) -> None:
-        """Write the index to a new folder; none where no document has a word."""
+        """Write the index to a new directory; none where no document has a word."""
         if self._index is not None:
             self._index.save(folder, show_progress=False)
 

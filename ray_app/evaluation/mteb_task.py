@@ -179,7 +179,7 @@ def _fetch(store: Store, key: str, path: Path) -> None:
 
 
 def result_folder(mteb_task: MtebTask) -> str:
-    """The folder of `results` in which mteb keeps the results of this model, with these settings."""
+    """The directory of `results` in which mteb keeps the results of this model, with these settings."""
     root = Path("results")
     meta = model_meta_of(mteb_task)
     folder = root / meta.model_name_as_path() / meta.revision
@@ -198,7 +198,7 @@ def known_score(mteb_task: MtebTask, model: EmbeddingModel) -> float | None:
 
 
 def model_meta_of(mteb_task: MtebTask) -> Any:
-    """mteb's description of the model as this task uses it; it decides the folder of the result."""
+    """mteb's description of the model as this task uses it; it decides the directory of the result."""
     experiment: dict[str, object] = {}
     if mteb_task.cut.dimensions is not None:
         experiment["embed_dim"] = mteb_task.cut.dimensions

@@ -64,8 +64,8 @@ def _retrieval(own: RetrievalSet) -> dict[str, Any]:
     broken = next((g for of in own.qrels.values() for g in of.values() if g != int(g)), None)
     if broken is not None:
         raise DataError(
-            f"task {own.name}: a document has the grade {broken:g}, and mteb measures with whole numbers",
-            remedy="grade with whole numbers, 1 for an answer",
+            f"task {own.name}: a document has the grade {broken:g}, and mteb measures with integers",
+            remedy="grade with integers, 1 for an answer",
         )
     return _searched(own.corpus_ids, own.corpus, own.query_ids, own.queries, grades, None)
 

@@ -27,7 +27,7 @@ def top_k(scores_N: npt.NDArray[np.floating], k: int) -> npt.NDArray[np.int64]:
 
 
 def ndcg_at_k(ranking: Sequence[str], grades: Mapping[str, float], *, k: int = 10) -> float:
-    """Normalised discounted cumulative gain of one query's ranking, best document first.
+    """Normalized discounted cumulative gain of one query's ranking, best document first.
 
     The gain is the grade, the discount log2(rank + 1); the ideal ranking is made from all graded documents, retrieved
     or not. Grades of 0 and below, and documents without a grade, gain nothing. 0 where nothing is relevant.

@@ -1,4 +1,4 @@
-"""Averages of models, for `f2llm merge`: checkpoints of one run, or exported folders. A model folder comes out.
+"""Averages of models, for `f2llm merge`: checkpoints of one run, or exported directories. A model directory comes out.
 
 The released recipe saves late checkpoints for merging (arXiv 2510.02294's code) and does not say how they are merged.
 Here it is the weighted mean of the weights (model soup, arXiv 2203.05482), which may be chosen by held-out data with
@@ -46,7 +46,7 @@ class Source(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def write(self, shares: Shares, out: Path, *, on_bytes: OnBytes) -> CardFacts | None:
-        """Write the average of those named as the model folder `out`, each with its share; the shares add up to 1."""
+        """Write the average of those named as the model directory `out`, each with its share; the shares add up to 1."""
         ...
 
 
@@ -87,7 +87,7 @@ def find_checkpoints(run: Store, steps: Sequence[int] | None) -> list[Checkpoint
 
 @dataclass(frozen=True)
 class ExportedModels:
-    """Exported folders on this machine, by the names that users gave them."""
+    """Exported directories on this machine, by the names that users gave them."""
 
     folders: Mapping[str, Path]
 
@@ -175,7 +175,7 @@ def merge(
             remedy="name more checkpoints, or more models",
         )
     if out.list():
-        raise ConfigError(f"{out.uri} already holds files", remedy="give a folder that is empty, or not there")
+        raise ConfigError(f"{out.uri} already holds files", remedy="give a directory that is empty, or not there")
     with tempfile.TemporaryDirectory(prefix=".merge-", dir=_scratch(out)) as temporary:
         bench = _Bench(source, measure, Path(temporary), say, on_bytes)
         scores = {name: bench.score({name: 1.0}) for name in source.names} if measure is not None else {}

@@ -16,7 +16,7 @@ from ray_app.job_spec import JobSpec, TrainSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport, RetrievalResult, StsResult
 from ray_app.run_directory.task_report import TaskReport, TaskScore
 
-# "owner/name" as the hub spells it; a local folder is no address that a reader of the card can follow.
+# "owner/name" as the hub spells it; a local directory is no address that a reader of the card can follow.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_DATASET = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)|([A-Za-z0-9][\w-]*/[\w.-]+)")
 
@@ -73,7 +73,7 @@ class CardFacts(BaseModel):
 
     @property
     def base_model(self) -> str | None:
-        """The hub id training started from; None for random weights or a local folder."""
+        """The hub id training started from; None for random weights or a local directory."""
         name = self.job.model.name_or_path
         is_hub_id = name is not None and _HUB_ID.fullmatch(name) and not Path(name).exists()
         return name if is_hub_id else None
@@ -98,7 +98,7 @@ def render_card(
 
 
 def render_merged_card(folder: Path, averaged: Sequence[AveragedPart]) -> str:
-    """README.md of a folder whose weights are the average of exported models, which have cards of their own."""
+    """README.md of a directory whose weights are the average of exported models, which have cards of their own."""
     config = read_json(folder / "config.json")
     return _template("merged_card.md.j2").render(
         front_matter=yaml.safe_dump({**_FRONT_MATTER, "tags": [*_FRONT_MATTER["tags"], "merge"]}, sort_keys=False),

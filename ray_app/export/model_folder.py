@@ -1,4 +1,4 @@
-"""Writes `model/`: a folder that sentence-transformers and transformers load, and serving stacks read.
+"""Writes `model/`: a directory that sentence-transformers and transformers load, and serving stacks read.
 
 The layout is sentence-transformers' own in its oldest spelling, which every version from 3.0 on loads.
 """
@@ -38,11 +38,11 @@ def export_model(
     dtype: torch.dtype,
     weights: Weights | None = None,
 ) -> Path:
-    """Write the model to the folder `out`, replacing what is there, and return `out`.
+    """Write the model to the directory `out`, replacing what is there, and return `out`.
 
     `model` is a transformers decoder, with or without its head; it stays as it is. Weights are written as `dtype`; they
     are `weights`, read and written part by part, where the model is an outline without any.
-    `prompts` maps names, `query` among them, to what is put before a text (`model_card.make_prompts`). The folder
+    `prompts` maps names, `query` among them, to what is put before a text (`model_card.make_prompts`). The directory
     appears under its name only when it is complete. Raises ModelError where tokenizer and model do not fit together.
     """
     backbone = model.base_model
@@ -67,7 +67,7 @@ def export_model(
 
 
 def rewrite_card(folder: Path, card: CardFacts) -> None:
-    """Replace the card of an exported folder, with what has been measured since; the rest stays."""
+    """Replace the card of an exported directory, with what has been measured since; the rest stays."""
     readme = render_card(
         card,
         prompts=read_json(folder / "config_sentence_transformers.json")["prompts"],
@@ -196,7 +196,7 @@ def _write_modules(folder: Path, dimension: int, max_seq_length: int, prompts: M
 
 
 def put_in_place(partial: Path, out: Path) -> None:
-    """Rename `partial` to `out`; a folder that was there stays whole until the moment it is replaced."""
+    """Rename `partial` to `out`; a directory that was there stays whole until the moment it is replaced."""
     end_replacing(partial, out)
     if out.exists():
         out.rename(_replaced(partial))
@@ -205,7 +205,7 @@ def put_in_place(partial: Path, out: Path) -> None:
 
 
 def end_replacing(partial: Path, out: Path) -> None:
-    """What a `put_in_place` that was killed left: the older folder comes back where nothing is, else it goes."""
+    """What a `put_in_place` that was killed left: the older directory comes back where nothing is, else it goes."""
     if out.exists():
         shutil.rmtree(_replaced(partial), ignore_errors=True)
     elif _replaced(partial).exists():

@@ -1,4 +1,4 @@
-"""Exports a checkpoint of a run, or the average of several, as a model folder."""
+"""Exports a checkpoint of a run, or the average of several, as a model directory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ def export_run(
     dtype: torch.dtype | None = None,
     on_bytes: OnBytes = lambda done, total: None,
 ) -> CardFacts:
-    """Write the fp32 master weights of a checkpoint (the newest by default) as the model folder `out`; returns its
+    """Write the fp32 master weights of a checkpoint (the newest by default) as the model directory `out`; returns its
     card. Of several checkpoints it is their average, each with its share of `shares`, which add up to 1.
 
     The type of the weights follows train.precision by default. Raises CheckpointError where there is no checkpoint, or

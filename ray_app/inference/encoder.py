@@ -149,9 +149,9 @@ def initial_encoder(
 def load_encoder(
     folder: Path, *, device: torch.device | str = "cpu", batch_tokens: int = 16384, cut: Cut | None = None
 ) -> Encoder:
-    """An encoder from an exported model folder: fp32 on CPU, the stored precision on a GPU.
+    """An encoder from an exported model directory: fp32 on CPU, the stored precision on a GPU.
 
-    Raises ModelError where the folder is not an exported model.
+    Raises ModelError where the directory is not an exported model.
     """
     device = torch.device(device)
     try:

@@ -29,7 +29,7 @@ _WHAT_EMBEDS = (".safetensors", ".json", ".txt", ".model")
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A model folder that `f2llm export` wrote, or another that sentence-transformers loads, in a local folder or an
+    """A model directory that `f2llm export` wrote, or another that sentence-transformers loads, in a local directory or an
     object store. Pickles, opens nothing.
     """
 
@@ -58,7 +58,7 @@ EmbeddingModel = ExportedModel | InitialModel
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A sentence-transformers model by folder or hub id, and how mining uses it."""
+    """A sentence-transformers model by directory or hub id, and how mining uses it."""
 
     name: str
     revision: str | None
@@ -71,7 +71,7 @@ class NamedModel:
 
 
 def find_exported(place: Store, *, name: str | None = None, batch_tokens: int = 16384) -> ExportedModel:
-    """The model in a run directory (its model/), or in a model folder. Raises ModelError where there is none."""
+    """The model in a run directory (its model/), or in a model directory. Raises ModelError where there is none."""
     folder = model_folder(place)
     settings = json.loads(folder.get(_CONFIGURATION))
     parts = folder.uri.rstrip("/").split("/")
@@ -92,7 +92,7 @@ def model_folder(place: Store) -> Store:
         f"{place.uri} has no model: neither {_CONFIGURATION} nor model/{_CONFIGURATION} is there",
         remedy=f"write it first: `f2llm export {place.uri}`"
         if place.exists("job.yaml")
-        else "give a run directory, or a model folder that `f2llm export` or sentence-transformers wrote",
+        else "give a run directory, or a model directory that `f2llm export` or sentence-transformers wrote",
     )
 
 
@@ -113,23 +113,23 @@ def model_prompts(spec: JobSpec, manifest: Manifest) -> dict[str, str]:
 
 
 def find_named(name: str, *, query_prompt: str | None, max_tokens: int | None, batch_tokens: int) -> NamedModel:
-    """A model by folder or hub id; from the hub it is downloaded, unless it was before. Raises ModelError."""
+    """A model by directory or hub id; from the hub it is downloaded, unless it was before. Raises ModelError."""
     folder, revision = Path(name).expanduser(), None
     if folder.is_dir():
         name = str(folder.resolve())
     elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         found = "a file" if folder.exists() else "not there"
         raise ModelError(
-            f"the model {name} is {found}; expected a folder of a sentence-transformers model or a name on the hub",
-            remedy="give the folder that has modules.json in it",
+            f"the model {name} is {found}; expected a directory of a sentence-transformers model or a name on the hub",
+            remedy="give the directory that has modules.json in it",
         )
     else:
         folder = _download(name)
         revision = folder.name
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise ModelError(
-            f"{name} is no model folder: it has neither modules.json nor config.json",
-            remedy="give the folder of a sentence-transformers model, such as model/ of a run",
+            f"{name} is no model directory: it has neither modules.json nor config.json",
+            remedy="give the directory of a sentence-transformers model, such as model/ of a run",
         )
     return NamedModel(name, revision, _fingerprint_of_files(folder), query_prompt, max_tokens, batch_tokens)
 
@@ -182,7 +182,7 @@ def _embeds(key: str) -> bool:
 
 
 def _listing(folder: Store) -> dict[str, Any] | None:
-    """What an upload wrote of its files, None before its end; nothing of a local folder, whose files anyone may have
+    """What an upload wrote of its files, None before its end; nothing of a local directory, whose files anyone may have
     changed since.
     """
     return {} if folder.is_local else uploaded_files(folder)
@@ -202,13 +202,13 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, ignore_patterns=["*.onnx", "onnx/*", "openvino/*", "*.h5", "*.msgpack"]))
     except Exception as error:  # the hub's client raises what its transport raises
         raise ModelError(
-            f"the model {name} is no folder, and the hub does not give it: {str(error).splitlines()[0]}",
-            remedy="check the name and the network (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), or give a local folder",
+            f"the model {name} is no directory, and the hub does not give it: {str(error).splitlines()[0]}",
+            remedy="check the name and the network (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), or give a local directory",
         ) from error
 
 
 def _fingerprint_of_files(folder: Path) -> str:
-    """Hash of the files that make the embeddings, by their names below the folder."""
+    """Hash of the files that make the embeddings, by their names below the directory."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

@@ -27,7 +27,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 def is_of_ours(folder: Path) -> bool:
-    """Whether a folder of sentence-transformers' layout can be packed: a Qwen3 whose embedding is the state of the EOS
+    """Whether a directory of sentence-transformers' layout can be packed: a Qwen3 whose embedding is the state of the EOS
     that its tokenizer closes a text with, and nothing after it. Others are padded, as sentence-transformers does.
     """
     try:
@@ -62,7 +62,7 @@ class SentenceModel(nn.Module):
         max_tokens: int | None = None,
         local_files_only: bool = False,
     ) -> None:
-        """`name` is a folder or a hub id. Texts are cut to `max_tokens` where that is less than the model's own limit.
+        """`name` is a directory or a hub id. Texts are cut to `max_tokens` where that is less than the model's own limit.
 
         Raises ModelError where sentence-transformers cannot load it.
         """
@@ -79,7 +79,7 @@ class SentenceModel(nn.Module):
             said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ModelError(
                 f"{name} is no model that sentence-transformers can load: {said}",
-                remedy="give a folder with modules.json, such as model/ of a run, or a name on the hub",
+                remedy="give a directory with modules.json, such as model/ of a run, or a name on the hub",
             ) from error
         if max_tokens is not None:
             model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)

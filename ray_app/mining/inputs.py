@@ -61,7 +61,7 @@ class RowRange:
     """Row groups of a source from `first_group` to before `end_group`, or one corpus file; read by one task."""
 
     key: str
-    """Name of the task in the work folder; its runs begin with it."""
+    """Name of the task in the work directory; its runs begin with it."""
     data: Store
     source: str
     first_group: int = 0
@@ -124,7 +124,7 @@ def source_rows(data: Store, source: str, first_group: int, end_group: int) -> I
 
 
 def find_corpus(address: str) -> list[RawFile]:
-    """Files of texts: plain text (a text a line), JSON lines, CSV, TSV or Parquet; a file, a folder or a pattern.
+    """Files of texts: plain text (a text a line), JSON lines, CSV, TSV or Parquet; a file, a directory or a pattern.
 
     Raises DataError where there is none, or one without a column that can be recognized.
     """

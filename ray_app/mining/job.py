@@ -3,7 +3,7 @@
 Stages of each source: its texts are sorted (read), all of them are embedded once, block by block (embed), and each
 share of the queries is searched in all blocks and its negatives are selected (mine). Then the new data set is written.
 
-A task leaves objects in the work folder `mining/<key>/` of the new data set, whose key stands for everything that
+A task leaves objects in the work directory `mining/<key>/` of the new data set, whose key stands for everything that
 decides the result. So a job that was killed resumes with the missing tasks, and ends with the same bytes.
 """
 
@@ -54,7 +54,7 @@ class MiningOptions:
     """Settings that decide the mined data set and its report, together with the input."""
 
     model: str
-    """A folder or a hub id."""
+    """A directory or a hub id."""
     rule: MiningRule = field(default_factory=MiningRule)
     sources: Sequence[str] = ()
     """Names of the sources to mine; none stands for all retrieval sources."""
@@ -82,7 +82,7 @@ def mine_dataset(
     """Write to `out` the data set at `data`, with hard negatives mined for its sources.
 
     Sources that are not mined, evaluation sets and the tokenizer are carried over. The same call resumes after a kill,
-    and leaves a finished data set as it is. With `keep_work` the work folder is not removed. Raises ConfigError,
+    and leaves a finished data set as it is. With `keep_work` the work directory is not removed. Raises ConfigError,
     DataError, ModelError or CapacityError; where an error can be known before anything is embedded, it is raised then.
     """
     workers = workers or Workers(1)

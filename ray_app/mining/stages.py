@@ -1,6 +1,6 @@
 """The tasks of a mining job: read a range of rows, embed a block of documents, mine a share of the queries.
 
-Each task writes objects and a mark under the job's work folder (data_io.storage.chunk_files). A document's id is its
+Each task writes objects and a mark under the job's work directory (data_io.storage.chunk_files). A document's id is its
 place among all documents of the source, sorted by key. N documents of a block, D dimensions.
 """
 

@@ -1,4 +1,4 @@
-"""A job spec's backbone and tokenizer: loaded from the hub or a folder, or built with random weights."""
+"""A job spec's backbone and tokenizer: loaded from the hub or a directory, or built with random weights."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def build_backbone(spec: ModelSpec, *, vocabulary_size: int, dtype: torch.dtype, seed: int) -> nn.Module:
-    """The decoder without its head, on CPU: loaded from the hub or a folder, or built with random weights from `seed`.
+    """The decoder without its head, on CPU: loaded from the hub or a directory, or built with random weights from `seed`.
 
     Raises ModelError where the weights cannot be had, or the tokenizer has more ids than the model has embeddings.
     """
@@ -66,7 +66,7 @@ def _built_config(spec: ModelSpec, vocabulary_size: int) -> Qwen3Config:
 
 
 def load_tokenizer(spec: ModelSpec, data: Store) -> LoadedTokenizer:
-    """The tokenizer `spec` names: the hub's or a folder's; for a model built from nothing, the data set's own.
+    """The tokenizer `spec` names: the hub's or a directory's; for a model built from nothing, the data set's own.
 
     Raises ModelError where there is none, DataError where the data set has none or a damaged one.
     """
@@ -97,10 +97,10 @@ def load_pretrained(loader: Any, name: str | None, **options: Any) -> Any:
                 "tokenizer.json and tokenizer_config.json" if loader is AutoTokenizer else "config.json and weights"
             )
             raise ModelError(
-                f"cannot load {name!r} from the folder: {first_line}",
-                remedy=f"give a folder that holds {needed}, whole",
+                f"cannot load {name!r} from the directory: {first_line}",
+                remedy=f"give a directory that holds {needed}, whole",
             ) from error
         raise ModelError(
             f"cannot load {name!r} from the Hugging Face hub: {first_line}",
-            remedy="check the name and the network (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), or give a local folder",
+            remedy="check the name and the network (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), or give a local directory",
         ) from error

@@ -59,7 +59,7 @@ class ActiveRun:
 
     @property
     def logs(self) -> str:
-        """The folder of this start's logs in the run directory."""
+        """The directory of this start's logs in the run directory."""
         return f"logs/{self.started}"
 
     def log_context(self) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def measure_checkpoint(
 @contextmanager
 def _candidate(run: Store) -> Iterator[Path]:
     """Where a checkpoint is exported to: beside best/, which it may then replace by a rename, where the run is a
-    folder. A name of its own, not one a process: what a killed one left is replaced.
+    directory. A name of its own, not one a process: what a killed one left is replaced.
     """
     if run.is_local:
         folder = Path(run.uri) / _CANDIDATE

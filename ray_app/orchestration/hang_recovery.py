@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def recover_from_hang(monitor: Any, run: Store, *, logs: str) -> None:
-    """Where the workers hang, see to it that they end, so that Ray Train starts others. `logs` is the folder of this
+    """Where the workers hang, see to it that they end, so that Ray Train starts others. `logs` is the directory of this
     start's logs in the run directory.
     """
     found: tuple[Hang, list[Any]] | None = ray.get(monitor.take_hang.remote())

@@ -58,7 +58,7 @@ def deliver(name: str, spec: JobSpec, *, data: Store, run: Store, device: torch.
 
 @contextmanager
 def _target(run: Store) -> Iterator[Path]:
-    """Where to write model/ of the run: a temporary folder that is uploaded when the block ends, where that is a
+    """Where to write model/ of the run: a temporary directory that is uploaded when the block ends, where that is a
     bucket.
     """
     if run.is_local:

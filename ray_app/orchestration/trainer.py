@@ -42,7 +42,7 @@ def make_trainer(spec: JobSpec, monitor: Any, config: WorkerConfig) -> TorchTrai
         torch_config=TorchConfig(
             backend="nccl" if workers.gpus else "gloo", timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())
         ),
-        # Ray's own record of the run is not needed: our run directory is the truth about it. Ray makes a folder for it
+        # Ray's own record of the run is not needed: our run directory is the truth about it. Ray makes a directory for it
         # even so, by default in the home, which a container's user may not have.
         run_config=RunConfig(
             storage_path=os.path.join(tempfile.gettempdir(), f"ray_results_{os.getuid()}"),

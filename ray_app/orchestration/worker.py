@@ -135,7 +135,7 @@ class WorkerConfig(TypedDict):
     holder: str
     """Whose lease of the run directory the workers belong to."""
     started: str
-    """The folder of this start's logs."""
+    """The directory of this start's logs."""
     stop_after_steps: int | None
     prestart: bool
     """Whether the workers see to spare ones."""

@@ -1,7 +1,7 @@
 """What Ray reads from the environment when it is first imported; so this must be imported before it.
 
 An embedded cluster (no RAY_ADDRESS) listens on a port of this machine: it gets a token that only this process and its
-children know. Usage statistics are off everywhere. Workers stay in the current folder, to which a document's paths are
+children know. Usage statistics are off everywhere. Workers stay in the current directory, to which a document's paths are
 relative; Ray Train would move them into one of its own.
 """
 

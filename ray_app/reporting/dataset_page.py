@@ -31,7 +31,7 @@ def write_data_report(found: DatasetStatistics, out: Path) -> None:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"{out} cannot be written: {error.strerror}", remedy="give a file in a folder that you may write to"
+            f"{out} cannot be written: {error.strerror}", remedy="give a file in a directory that you may write to"
         ) from error
 
 

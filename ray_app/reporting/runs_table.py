@@ -1,4 +1,4 @@
-"""Many runs side by side: the runs below a folder or bucket prefix, and the figures of each in a line."""
+"""Many runs side by side: the runs below a directory or bucket prefix, and the figures of each in a line."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from ray_app.run_directory.directory import JOB_SPEC, STATUS
 _AT_ONCE = 16
 """Runs that are read beside each other."""
 _DEEPEST = 4
-"""Folders between the start and a run."""
+"""Directories between the start and a run."""
 
 
 @dataclass(frozen=True)

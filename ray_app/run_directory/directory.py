@@ -1,4 +1,4 @@
-"""The run directory, in a local folder or a bucket: the truth about a run (docs/design.md#the-run-directory)."""
+"""The run directory, in a local directory or a bucket: the truth about a run (docs/developers/design.md#the-run-directory)."""
 
 import json
 from collections.abc import Callable, Iterator

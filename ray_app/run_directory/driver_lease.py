@@ -27,7 +27,7 @@ BEAT_SECONDS = 5.0
 _BEATS_UNTIL_DEAD = 3
 _BEATS_UNTIL_MISSED = 4
 _LOOK_AGAIN_SECONDS = 0.3, 1.5
-"""In a folder, in a bucket."""
+"""In a directory, in a bucket."""
 
 
 class Driver(BaseModel):

@@ -86,7 +86,7 @@ class Engine:
         """Vectors float32 [N, D], L2-normalized, and how many tokens they are of.
 
         Raises Refusal for a text beyond the model's limit unless it is to be cut, and where too much waits already.
-        A call that is cancelled leaves no work behind.
+        A call that is canceled leaves no work behind.
         """
         self._check_room(0)
         loop = asyncio.get_running_loop()

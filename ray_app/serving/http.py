@@ -165,7 +165,7 @@ class EmbeddingServer:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives; it is cancelled where the client goes, which gives ClientDisconnect, and with the caller."""
+    """What `work` gives; it is canceled where the client goes, which gives ClientDisconnect, and with the caller."""
     tasks = doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(_client_goes(request))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

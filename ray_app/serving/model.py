@@ -16,7 +16,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_served(settings: ServeSettings) -> ExportedModel:
-    """The exported model in a folder, a run, a bucket or a repository of the hub. Raises ModelError where none is."""
+    """The exported model in a directory, a run, a bucket or a repository of the hub. Raises ModelError where none is."""
     place, name = settings.model, settings.name
     if not Path(place).exists() and _HUB_ID.fullmatch(place):
         place, name = _from_hub(place), name or place
@@ -47,7 +47,7 @@ def _from_hub(name: str) -> str:
         folder: str = snapshot_download(name)
     except Exception as error:  # the hub's client raises what its transport raises
         raise ModelError(
-            f"{name} is no folder here, and the hub did not give it: {str(error).splitlines()[0]}",
-            remedy="give a folder or s3:// prefix that `f2llm export` wrote, or correct the hub id",
+            f"{name} is no directory here, and the hub did not give it: {str(error).splitlines()[0]}",
+            remedy="give a directory or s3:// prefix that `f2llm export` wrote, or correct the hub id",
         ) from error
     return folder

@@ -23,8 +23,10 @@ class ServeLimits(Section):
 class ServeSettings(Section):
     """One served model."""
 
-    model: str = Field(description="Run directory, exported folder (a path or s3://), or hub id of an exported model.")
-    name: str | None = Field(None, description="Name that clients give as `model`; null: that of the run or folder.")
+    model: str = Field(
+        description="Run directory, exported directory (a path or s3://), or hub id of an exported model."
+    )
+    name: str | None = Field(None, description="Name that clients give as `model`; null: that of the run or directory.")
     replicas: PositiveInt = Field(1, description="Copies of the model.")
     cpus: PositiveInt = Field(1, description="Cores of a replica.")
     gpus: Annotated[int, Field(ge=0, le=1)] = Field(0, description="GPUs of a replica.")

@@ -1,5 +1,5 @@
 """The exchange of a step between ranks: all-reduce sums in which each rank fills in its own rows and zeros elsewhere
-(docs/design.md, "The training step").
+(docs/developers/design.md, "The training step").
 
 A sum with zeros is exact in any order. So every rank gets the same numbers, for any number of ranks.
 """

@@ -1,4 +1,4 @@
-"""Forward and backward passes of one optimizer step, with the losses of arXiv 2510.02294, section 3 (docs/design.md,
+"""Forward and backward passes of one optimizer step, with the losses of arXiv 2510.02294, section 3 (docs/developers/design.md,
 "The training step" and "Data order").
 
 Shapes: G slots in the step, n_g rows of slot g, P = sum(n_g) rows of the step, B rows of one source in a micro-batch,

@@ -18,7 +18,7 @@ from ray_app.models.loading import load_tokenizer
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data set of a job: its sources, their order (docs/design.md, "Data order") and the model's tokenizer."""
+    """The data set of a job: its sources, their order (docs/developers/design.md, "Data order") and the model's tokenizer."""
 
     store: Store
     manifest: Manifest

@@ -1,4 +1,4 @@
-"""The training loop of one worker (docs/design.md, "The training step"). It uses torch.distributed and does not know
+"""The training loop of one worker (docs/developers/design.md, "The training step"). It uses torch.distributed and does not know
 Ray: torchrun can start it too.
 
     data order -> loader -> forward and backward -> exchange -> update -> record -> checkpoint, where one is due
@@ -101,7 +101,7 @@ def train(
 class Trainer:
     """One attempt at a run, on one rank: from the restored step, or from step 0, to its last step.
 
-    The number of workers may differ between attempts (docs/design.md, "Elasticity").
+    The number of workers may differ between attempts (docs/developers/design.md, "Elasticity").
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class Trainer:
         return shared.directive
 
     def save(self) -> None:
-        """Start a checkpoint of the last finished step, written in the background (docs/design.md, "Checkpoints")."""
+        """Start a checkpoint of the last finished step, written in the background (docs/developers/design.md, "Checkpoints")."""
         self._control.at(self._progress.step, Stage.SAVING)
         self._recorder.save_begun()
         self._recorder.saved(self._saver.start(self._progress))

@@ -1,4 +1,4 @@
-"""Metrics, examples, events and status of a run, written by rank 0 during training (docs/run-directory.md)."""
+"""Metrics, examples, events and status of a run, written by rank 0 during training (docs/reference/run-directory.md)."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

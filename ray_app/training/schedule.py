@@ -1,4 +1,4 @@
-"""Learning rate of a step: linear warm-up, then a cosine to zero that is clamped to a floor (docs/design.md, "The
+"""Learning rate of a step: linear warm-up, then a cosine to zero that is clamped to a floor (docs/developers/design.md, "The
 training step").
 """
 

@@ -20,7 +20,7 @@ finish() { # name: a rename, so that whoever looks meanwhile sees no program or 
 finish_folder() { # its name, the name that it is built under: of the latter a mark lies among the programs
   rm -rf "${folder:?}/$1" && mv "$stage/$1" "$folder/$1" && : >"$bin/$2" && chmod +x "$bin/$2"
 }
-build() { # name, package; in the current folder
+build() { # name, package; in the current directory
   GOFLAGS=-p=2 go build -ldflags "$flags" -o "$stage/$1" "$2"
   finish "$1"
 }
@@ -28,7 +28,7 @@ install_at() { # name, package@version
   GOFLAGS="-p=2 ${GOFLAGS:-}" GOBIN=$stage go install -ldflags "-s -w" "$2"
   finish "$1"
 }
-module() { # module@version -> its folder
+module() { # module@version -> its directory
   (cd "$stage" && go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
 }
 program() { # name
@@ -37,7 +37,7 @@ program() { # name
     kube-*|kubelet) cd "$here/kube" && build "$1" "k8s.io/kubernetes/cmd/$1" ;;
     etcd) cd "$here/etcd" && build etcd go.etcd.io/etcd/server/v3 ;;
     coredns) cd "$here/coredns" && build coredns github.com/coredns/coredns ;;
-    kuberay-manifests) # a folder, beside the programs' own
+    kuberay-manifests) # a directory, beside the programs' own
       cp -r --no-preserve=mode "$(module "$ray_operator")/config" "$stage/kuberay" && finish_folder kuberay "$1" ;;
     kuberay-operator) cd "$(module "$ray_operator")" && build kuberay-operator . ;;
     kueue-manifests)
@@ -52,7 +52,7 @@ program() { # name
     prometheus-operator|prometheus-config-reloader)
       cd "$here/prometheus-operator"
       CGO_ENABLED=0 build "$1" "github.com/prometheus-operator/prometheus-operator/cmd/${1/prometheus-operator/operator}" ;;
-    platform-crds) # a folder with the resources of others that helm/f2llm-platform makes objects of
+    platform-crds) # a directory with the resources of others that helm/f2llm-platform makes objects of
       mkdir "$stage/platform-crds"
       for place in "sigs.k8s.io/kueue@v$kueue config/components/crd/bases" \
         "sigs.k8s.io/karpenter@v$karpenter pkg/apis/crds" \
@@ -66,7 +66,7 @@ program() { # name
       npm install --silent --no-audit --no-fund --prefix "$stage/gke-models" "@kubernetes-models/gke@$gke_models"
       finish_folder gke-models "$1" ;;
     kubeconform) install_at kubeconform "github.com/yannh/kubeconform/cmd/kubeconform@v$kubeconform" ;;
-    kubernetes-schemas) # a folder with what Kubernetes says of its own resources
+    kubernetes-schemas) # a directory with what Kubernetes says of its own resources
       mkdir "$stage/kubernetes-schemas"
       cp --no-preserve=mode "$(module "k8s.io/kubernetes@v$kubernetes")/api/openapi-spec/swagger.json" "$stage/kubernetes-schemas"
       finish_folder kubernetes-schemas "$1" ;;

@@ -1,4 +1,4 @@
-"""A real Kubernetes for the tests of this folder."""
+"""A real Kubernetes for the tests of this directory."""
 
 from collections.abc import Iterator
 from contextlib import closing

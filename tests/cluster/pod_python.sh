@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Python for pods that are not root: the system's, with the packages of .venv, whose own may lie in a home folder.
+# A Python for pods that are not root: the system's, with the packages of .venv, whose own may lie in a home directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$PWD/build/pod-python

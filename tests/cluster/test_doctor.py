@@ -224,7 +224,7 @@ def test_for_people_it_prints_a_line_a_finding_and_how_to_mend_it(f2llm: Run, pl
 
     assert code == 10
     assert "missing namespace         there is no nowhere" in out
-    assert "to mend it: kubectl create namespace nowhere" in out
+    assert "hint: kubectl create namespace nowhere" in out
 
 
 def install_old_kuberay_types(kubectl: Kubectl) -> None:

@@ -82,7 +82,7 @@ def test_the_charts_own_tests_pass() -> None:
 
 
 def test_the_page_shows_what_helm_prints_and_makes(helm: Program, project_root: Path) -> None:
-    page = (project_root / "docs" / "platform.md").read_text()
+    page = (project_root / "docs" / "cluster" / "platform.md").read_text()
     trial = f"--values={PLATFORM_CHART / 'values-trial.yaml'}"
     printed = helm("install", "f2llm-platform", str(PLATFORM_CHART), f"--namespace={SYSTEM}", trial, "--dry-run=client")
     made = sorted(f"{each['kind']} {each['metadata']['name']}" for each in rendered(helm, "aws"))

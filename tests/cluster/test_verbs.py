@@ -61,7 +61,7 @@ def test_what_only_a_cluster_refuses_is_said_by_the_api_server(f2llm: Run, job: 
     code, _, err = f2llm("submit", job, "--set", "storage.uri=runs")
 
     assert code == 11
-    assert "spec.storage.uri is a folder that no volume" in err
+    assert "spec.storage.uri is a directory that no volume" in err
 
 
 def test_submit_writes_the_preset_out_so_that_scale_works(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:

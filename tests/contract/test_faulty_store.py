@@ -243,7 +243,7 @@ def test_a_damaged_cache_costs_requests_and_changes_nothing(store: Store, tmp_pa
         for child in folder.iterdir():
             child.rmdir()
         folder.rmdir()
-        folder.write_text("not a folder")
+        folder.write_text("not a directory")
     reader = Reader(store, manifest, cache=NodeCache(folder, 2**24))
 
     seen = read_epoch(store, reader=reader)

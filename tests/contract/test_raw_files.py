@@ -12,7 +12,7 @@ from tests.support.s3_server import S3Server, free_port
 
 @pytest.fixture
 def folder(s3: S3Server) -> Iterator[str]:
-    """A folder with two files in a bucket of its own. s3fs keeps clients: each test begins with none."""
+    """A directory with two files in a bucket of its own. s3fs keeps clients: each test begins with none."""
     s3fs.S3FileSystem.clear_instance_cache()
     bucket = s3.make_bucket()
     raw = s3.folder / bucket / "raw"

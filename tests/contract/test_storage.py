@@ -1,4 +1,4 @@
-"""One contract for every kind of store: memory, a local folder, and a real S3 server."""
+"""One contract for every kind of store: memory, a local directory, and a real S3 server."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -133,7 +133,7 @@ def test_a_range_is_those_bytes_with_the_etag_and_size_of_the_whole(store: Store
 def test_a_range_that_is_not_all_there_is_an_error_and_never_short(store: Store, start: int, length: int) -> None:
     store.put("folder/key", b"0123456789")
 
-    with pytest.raises(StorageError, match=rf"folder/key.* 10 bytes.*\b{start + length}\b"):
+    with pytest.raises(StorageError, match=rf"directory/key.* 10 bytes.*\b{start + length}\b"):
         store.get_range("folder/key", start, length)
 
 

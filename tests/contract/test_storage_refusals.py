@@ -65,7 +65,7 @@ def test_wrong_credentials_are_told_without_the_secret(
     secret = "a-secret-that-is-wrong"
     store = refused(s3.access_key if wrong == "secret" else "nobody", secret)
 
-    with pytest.raises(StoreAccessError, match=r"folder/key.*access denied") as caught:
+    with pytest.raises(StoreAccessError, match=r"directory/key.*access denied") as caught:
         store.get("folder/key")
 
     assert secret not in str(caught.value)

@@ -48,7 +48,7 @@ def measures(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def drivers(runs: Path) -> list[int]:
-    """Processes that drive a run below the folder, and are alive."""
+    """Processes that drive a run below the directory, and are alive."""
     pids = [json.loads(path.read_text())["pid"] for path in runs.glob("*/driver.json")]
     return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
 

@@ -186,7 +186,7 @@ def test_a_killed_worker_costs_a_restart_and_not_the_run(undisturbed: Path, data
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
-    """A run whose document names everything relative to the current folder, ended by SIGTERM: its folder, the exit code
+    """A run whose document names everything relative to the current directory, ended by SIGTERM: its directory, the exit code
     and what was said.
     """
     folder = tmp_path_factory.mktemp("stopped")

@@ -1,4 +1,4 @@
-"""The pages of docs/applications: their commands print what the pages show, on real text with a real model."""
+"""The pages of docs/tasks/applications: their commands print what the pages show, on real text with a real model."""
 
 from pathlib import Path
 

@@ -65,7 +65,7 @@ def _train(data: Store, run: Path, *, stop_after_steps: int, **overrides: dict[s
     )
 
 
-# What may happen to a checkpoint. Each takes its folder.
+# What may happen to a checkpoint. Each takes its directory.
 
 
 def _remove(file: str) -> Callable[[Path], None]:
@@ -346,7 +346,7 @@ def test_a_store_that_says_no_is_not_damage(run: Path) -> None:
     folder = run / "checkpoints" / NEWEST
     store = open_store(str(folder / "__0_0.distcp"))  # a file is no store, and says so
 
-    with pytest.raises(StoreAccessError, match="is a file, not a folder"):
+    with pytest.raises(StoreAccessError, match="is a file, not a directory"):
         StoreReader(store, {}).read_metadata()
 
 

@@ -46,7 +46,7 @@ SECRET = "hunter2"
 
 @dataclass
 class Place:
-    """The current folder of a case, and what it may be made of."""
+    """The current directory of a case, and what it may be made of."""
 
     folder: Path
     dataset: Path
@@ -118,7 +118,7 @@ def changed(*command: str, **spec: object) -> Prepare:
 
 
 def prepared(name: str, content: str | bytes, *options: str, kind: str = "retrieval") -> Prepare:
-    """`data prepare files` of one file, into a folder where a whole data set is."""
+    """`data prepare files` of one file, into a directory where a whole data set is."""
 
     def prepare(place: Place) -> list[str]:
         place.data()
@@ -262,7 +262,7 @@ def with_hub_model(place: Place) -> list[str]:
 
 def file_for_runs(place: Place) -> list[str]:
     place.data()
-    place.write("taken", "not a folder")
+    place.write("taken", "not a directory")
     return ["run", place.job({"storage": {"uri": "taken"}})]
 
 
@@ -318,7 +318,7 @@ BAD: dict[str, Bad] = {
     "wrong type": Bad(
         validate(VALID.replace("epochs: 8", "epochs: many")),
         3,
-        ("job.yaml:", "spec.train.epochs: found `many` (text), expected a whole number", "to mend it"),
+        ("job.yaml:", "spec.train.epochs: found `many` (text), expected an integer", "to mend it"),
     ),
     "missing required field": Bad(
         validate(VALID.replace("    uri: data\n", "")), 3, ("spec.data.uri: not given", "add `uri: ")
@@ -629,7 +629,7 @@ BAD: dict[str, Bad] = {
         in_run(put("job.yaml", "apiVersion: [\n"), "export", "runs/small"), 3, ("runs/small/job.yaml:2:1",)
     ),
     "a file where runs should go": Bad(
-        file_for_runs, 5, ("taken/small", "a part of the path is a file, not a folder", "move that file away")
+        file_for_runs, 5, ("taken/small", "a part of the path is a file, not a directory", "move that file away")
     ),
     "status of nothing": Bad(
         lambda place: ["status", "runs/nothing"], 5, ("no run at runs/nothing", "give the run directory")
@@ -674,12 +674,12 @@ BAD: dict[str, Bad] = {
     "export over something that is no model": Bad(
         in_run(lambda run: None, "export", "runs/small", "--out", "runs"),
         3,
-        ("runs holds something that is no exported model (small)", "give a folder that is empty or not there"),
+        ("runs holds something that is no exported model (small)", "give a directory that is empty or not there"),
     ),
     "export over its own run": Bad(
         in_run(lambda run: None, "export", "runs/small", "--out", "runs/small"),
         3,
-        ("runs/small holds something that is no exported model", "give a folder that is empty or not there"),
+        ("runs/small holds something that is no exported model", "give a directory that is empty or not there"),
     ),
     # The model.
     "a data set without a tokenizer": Bad(
@@ -687,10 +687,10 @@ BAD: dict[str, Bad] = {
         4,
         ("the model is built from nothing", "data has no tokenizer", "set model.tokenizer", "--tokenizer-vocabulary"),
     ),
-    "a folder without a tokenizer": Bad(
+    "a directory without a tokenizer": Bad(
         without_files_of_a_tokenizer,
         8,
-        ("cannot load 'empty' from the folder", "give a folder that holds tokenizer.json"),
+        ("cannot load 'empty' from the directory", "give a directory that holds tokenizer.json"),
     ),
     "a hub model without network": Bad(with_hub_model, 8, ("Qwen/Qwen3-0.6B", "to mend it", "HF_HUB_OFFLINE")),
     # Stores.
@@ -761,7 +761,7 @@ def test_bad_input_ends_with_one_message_and_loses_nothing(
 
     assert code == case.exit_code, output
     _assert_in_order(output, case.says)
-    assert "to mend it: " in output
+    assert "hint: " in output
     assert "Traceback" not in output
     assert SECRET not in output
     assert len(re.findall(r"(?im)^error: ", output)) == 1, output
@@ -770,7 +770,7 @@ def test_bad_input_ends_with_one_message_and_loses_nothing(
 
 
 def _in_a_process(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """In the current folder, where the packages are not."""
+    """In the current directory, where the packages are not."""
     path = os.environ.get("PYTHONPATH")
     root = str(Path(__file__).parents[2])
     os.environ["PYTHONPATH"] = root

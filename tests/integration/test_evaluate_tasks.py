@@ -81,7 +81,7 @@ def test_scores_are_those_of_sentence_transformers_on_the_exported_model(
 
 
 def plain_scores(model: Path, names: list[str], instructions: dict[str, str]) -> Iterator[tuple[str, float]]:
-    """What mteb and sentence-transformers make of the folder, with nothing of ours but the tasks' texts."""
+    """What mteb and sentence-transformers make of the directory, with nothing of ours but the tasks' texts."""
     import mteb
     from mteb.models import ModelMeta
     from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
@@ -238,7 +238,7 @@ def test_the_benchmark_is_its_41_tasks_each_with_the_recipes_instruction_and_say
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(said) == 41
     assert all("it needs " in line and "at revision" in line and "cannot be reached" in line for line in said)
-    assert sum(line.startswith("  to mend it: ") for line in done.stderr.splitlines()) == 1
+    assert sum(line.startswith("  hint: ") for line in done.stderr.splitlines()) == 1
     assert "0 of 41 tasks measured" in done.stdout
 
 

@@ -118,7 +118,7 @@ def test_a_job_killed_again_and_again_leaves_the_same_bytes_with_any_number_of_w
 
 
 def without_etags(folder: Path) -> dict[str, bytes]:
-    """All files but the two that hold ETags, which a local folder makes of inode and time; the version covers them."""
+    """All files but the two that hold ETags, which a local directory makes of inode and time; the version covers them."""
     return {
         key: data
         for key, data in stored(open_store(str(folder))).items()

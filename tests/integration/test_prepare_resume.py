@@ -70,7 +70,7 @@ def objects(folder: Path) -> dict[str, Path]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file that lies in the folder. What names the ETags, which on a local disk are times, is left out."""
+    """Every file that lies in the directory. What names the ETags, which on a local disk are times, is left out."""
     stored = {key: path.read_bytes() for key, path in objects(folder).items()}
     return {key: data for key, data in stored.items() if not key.startswith("manifest.")}
 

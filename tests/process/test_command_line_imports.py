@@ -50,9 +50,9 @@ def test_help_and_lists_load_nothing_heavy(arguments: list[str], not_loaded: tup
 def test_a_job_spec_is_validated_without_anything_heavy() -> None:
     code = (
         "from jobs.spec.demo import demo_job_spec; from pathlib import Path; import json, tempfile;"
-        "from jobs.cli.app import call; folder = Path(tempfile.mkdtemp()); file = folder / 'job.json';"
+        "from jobs.cli.app import call; directory = Path(tempfile.mkdtemp()); file = directory / 'job.json';"
         "file.write_text(json.dumps(demo_job_spec(folder)));"
-        "assert call(['validate', str(file)]) == 0; file.unlink(); folder.rmdir()"
+        "assert call(['validate', str(file)]) == 0; file.unlink(); directory.rmdir()"
     )
 
     loaded = modules_after(code)

@@ -25,7 +25,7 @@ CASES: tuple[tuple[int, Collection[int], dict[str, Any]], ...] = (
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the result of every rank in every case. One set of processes runs all cases, one after another:
+    """The directory with the result of every rank in every case. One set of processes runs all cases, one after another:
     they are forked from a server that has imported torch and the step once.
     """
     folder = tmp_path_factory.mktemp("shares")

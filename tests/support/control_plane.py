@@ -1,4 +1,4 @@
-"""A real Kubernetes without nodes for tests: etcd, API server and controllers on a temporary folder and free ports.
+"""A real Kubernetes without nodes for tests: etcd, API server and controllers on a temporary directory and free ports.
 
 It validates, defaults, prunes, authorizes, stores and collects garbage as any cluster does; nothing runs.
 """

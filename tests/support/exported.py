@@ -19,7 +19,7 @@ INSTRUCTION = "Find it."
 def export_small_model(
     out: Path, texts: Sequence[str], *, max_tokens: int = 48, seed: int = 0, width: int = 48, layers: int = 2
 ) -> Path:
-    """Write a model folder to `out`, with a tokenizer trained on `texts`. Embeddings have `width` dimensions, and all
+    """Write a model directory to `out`, with a tokenizer trained on `texts`. Embeddings have `width` dimensions, and all
     else is as wide as a Qwen3 of that width where that is more than the least.
     """
     trained = train_tokenizer(texts, vocabulary_size=600)

@@ -1,4 +1,4 @@
-"""Documents for the tests of this folder, and strategies that make them."""
+"""Documents for the tests of this directory, and strategies that make them."""
 
 from collections.abc import Mapping
 from typing import Any

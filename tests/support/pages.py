@@ -1,6 +1,6 @@
 """Pages of the documentation whose commands are run: what they show, what is printed now, and the pages written again.
 
-python -m tests.support.pages [PAGE...]    # of docs/applications, else all: runs them and writes the output
+python -m tests.support.pages [PAGE...]    # of docs/tasks/applications, else all: runs them and writes the output
 """
 
 import io
@@ -18,7 +18,7 @@ from pathlib import Path
 from jobs.cli.app import call
 
 ROOT = Path(__file__).parent.parent.parent
-FOLDER = ROOT / "docs" / "applications"
+FOLDER = ROOT / "docs" / "tasks" / "applications"
 START = "README"
 """Its commands come before those of every other page."""
 PAGES = ("semantic-search", "question-answering", "recommendation", "classification", "clustering")
@@ -49,7 +49,7 @@ def page_text(page: str) -> str:
 
 
 def prepare(folder: Path) -> None:
-    """What a page's commands find in their folder: the checkout's docs."""
+    """What a page's commands find in their directory: the checkout's docs."""
     (folder / "docs").symlink_to(ROOT / "docs")
 
 

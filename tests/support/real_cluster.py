@@ -92,7 +92,7 @@ def run_real_cluster(folder: Path) -> Iterator[RealCluster]:
 
 @contextmanager
 def _only_one() -> Iterator[None]:
-    """One run at a time has the cluster's folder, ports and network; what a killed one left, up.sh clears away."""
+    """One run at a time has the cluster's directory, ports and network; what a killed one left, up.sh clears away."""
     with _LOCK.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,7 +119,7 @@ def install_operator(**values: str | int) -> None:
 
 
 def pod_program(program: Path) -> Path:
-    """A program where pods that are not root may run it, which in a home folder they may not."""
+    """A program where pods that are not root may run it, which in a home directory they may not."""
     folder = ROOT / "build" / "pod-programs"
     folder.mkdir(parents=True, exist_ok=True)
     copied = folder / program.name
@@ -141,7 +141,7 @@ def _s3_options() -> S3Options:
 
 @contextmanager
 def _s3_server(folder: Path) -> Iterator[Path]:
-    """An S3 server that pods reach; gives the folder of its one bucket, named `bucket`."""
+    """An S3 server that pods reach; gives the directory of its one bucket, named `bucket`."""
     bucket = folder / "objects" / "bucket"
     bucket.mkdir(parents=True)
     (folder / "attributes").mkdir()

@@ -21,7 +21,7 @@ CLAIM = "persistentvolumeclaim/f2llm-store"
 
 @contextmanager
 def volume(folder: Path) -> Iterator[Path]:
-    """A volume in `folder`, which pytest made, that waits for the claim of the store; gives the folder on the node.
+    """A volume in `folder`, which pytest made, that waits for the claim of the store; gives the directory on the node.
 
     It goes at the end, and before it the platform.
     """

@@ -1,4 +1,4 @@
-"""What a run directory in a local folder says, for tests that wait for it or compare it."""
+"""What a run directory in a local directory says, for tests that wait for it or compare it."""
 
 import json
 from pathlib import Path

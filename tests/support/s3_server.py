@@ -1,4 +1,4 @@
-"""A real S3 server for tests: versitygw on a temporary folder, on a free port of the loopback address."""
+"""A real S3 server for tests: versitygw on a temporary directory, on a free port of the loopback address."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class S3Server:
     other_access_key: str
     other_secret_key: str = field(repr=False)
     folder: Path
-    """Where its objects lie: <folder>/<bucket>/<key>."""
+    """Where its objects lie: <directory>/<bucket>/<key>."""
     process: subprocess.Popen[bytes] = field(repr=False)
 
     @property
@@ -51,7 +51,7 @@ class S3Server:
     def make_bucket(self) -> str:
         """A new bucket of the root user; returns its name."""
         name = f"bucket-{secrets.token_hex(6)}"
-        self.folder.joinpath(name).mkdir()  # this server takes a folder for a bucket
+        self.folder.joinpath(name).mkdir()  # this server takes a directory for a bucket
         return name
 
     @property

@@ -10,7 +10,7 @@ import yaml
 from tests.support.control_plane import programs_folder
 
 LOCATION = "{{.Group}}_{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
-"""Where kubeconform looks for a schema, below the folder of `write_schemas`."""
+"""Where kubeconform looks for a schema, below the directory of `write_schemas`."""
 _SWAGGER = programs_folder().parent / "kubernetes-schemas" / "swagger.json"
 _PREFIX = "#/definitions/"
 # Written as a string, and read from numbers as well.

@@ -1,4 +1,4 @@
-"""docs/architecture.md and the pages beside it name the code as it is: paths, names in them, rooms and layers."""
+"""docs/developers/architecture.md and the pages beside it name the code as it is: paths, names in them, rooms and layers."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGES = ("data_io", "ray_app", "jobs")
-PAGES = ("architecture.md", "contributing.md", "design.md")
+PAGES = ("docs/developers/architecture.md", "CONTRIBUTING.md", "docs/developers/design.md")
 
 _SPAN = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w.-]+/(?:[\w.-]+/)*[\w.-]*")
@@ -16,7 +16,7 @@ _NAMES_IN_A_FILE = re.compile(r"`([\w./-]+\.py)` \(((?:`\w+`(?:, )?)+)\)")
 
 
 def paths_in(page: str, root: Path) -> Iterator[str]:
-    """Paths between backticks that begin with a folder of this repository, or end as Python files do."""
+    """Paths between backticks that begin with a directory of this repository, or end as Python files do."""
     folders = {path.name for path in root.iterdir() if path.is_dir()}
     for span in _SPAN.findall(page):
         if _PATH.fullmatch(span) and (span.partition("/")[0] in folders or span.endswith(".py")):
@@ -33,7 +33,7 @@ def rooms(root: Path) -> set[str]:
 
 
 def read(root: Path, name: str) -> str:
-    return (root / "docs" / name).read_text(encoding="utf-8")
+    return (root / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -54,13 +54,13 @@ def test_every_name_behind_a_file_is_defined_in_it(name: str, project_root: Path
 
 
 def test_the_architecture_page_names_every_room(project_root: Path) -> None:
-    named = set(paths_in(read(project_root, "architecture.md"), project_root))
+    named = set(paths_in(read(project_root, PAGES[0]), project_root))
 
     assert rooms(project_root) - named == set()
 
 
 def test_the_layers_of_the_architecture_page_are_those_that_lint_checks(project_root: Path) -> None:
-    page = " ".join(read(project_root, "architecture.md").split())
+    page = " ".join(read(project_root, PAGES[0]).split())
     contracts = tomllib.loads((project_root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
 
     for contract in contracts["contracts"]:
@@ -70,8 +70,6 @@ def test_the_layers_of_the_architecture_page_are_those_that_lint_checks(project_
 
 
 def test_paths_are_found_by_their_first_folder_and_as_python_files(project_root: Path) -> None:
-    page = (
-        "`docs/data.md`, `docs/`, `jops/no.py`; not `model/`, `/v1/embeddings`, `f2llm run jobs/x`, `x.py`, docs/a.md"
-    )
+    page = "`docs/tasks/prepare-data.md`, `docs/`, `jops/no.py`; not `model/`, `/v1/embeddings`, `f2llm run jobs/x`, `x.py`, docs/a.md"
 
-    assert list(paths_in(page, project_root)) == ["docs/data.md", "docs/", "jops/no.py"]
+    assert list(paths_in(page, project_root)) == ["docs/tasks/prepare-data.md", "docs/", "jops/no.py"]

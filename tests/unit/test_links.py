@@ -8,7 +8,7 @@ _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _CITED = re.compile(r"\b(docs/[\w/-]+\.md)#([\w-]+)")
-_PAGES = ("README.md", "CHANGELOG.md", "docs/**/*.md", "bench/results/*.md", "helm/*/README.md")
+_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/**/*.md", "bench/results/*.md", "helm/*/README.md")
 _CODE = ("data_io", "ray_app", "applications", "jobs", "tools", "bench", "tests")
 
 

@@ -14,7 +14,7 @@ _HEAD = """\
 # f2llm-platform
 
 GPU nodes, storage, quotas, dashboards and alerts around [f2llm-operator](../f2llm-operator). Everything is off until a
-value turns it on; [docs/platform.md](../../docs/platform.md) says what to take, and what a chart cannot do.
+value turns it on; [docs/cluster/platform.md](../../docs/cluster/platform.md) says what to take, and what a chart cannot do.
 
 ```
 helm install f2llm-platform helm/f2llm-platform -n f2llm-system -f helm/f2llm-platform/values-trial.yaml

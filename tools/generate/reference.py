@@ -90,7 +90,7 @@ def job_spec() -> str:
         "An `EmbeddingJob` says what to train, on what, how and where. `f2llm validate JOB.yaml --show` prints it with "
         "everything filled in, `f2llm schema` prints its JSON Schema for editors.",
         f"```yaml\n{example}\n```",
-        "A field that is left out takes its preset's value, else its default. Paths are relative to the folder the "
+        "A field that is left out takes its preset's value, else its default. Paths are relative to the directory the "
         "command runs in. `--set PATH=VALUE` changes any field below, and `spec.` may be left out: "
         "`--set train.epochs=1`. YAML is read by the rules of version 1.2: `off` and `no` are words, not false.",
         *_field_tables(EmbeddingJob),
@@ -107,7 +107,7 @@ def job_spec() -> str:
         *_field_tables(SourcesFile),
         "## The study",
         "What `f2llm ablate STUDY.yaml` reads: `apiVersion` as above, `kind: Study`, `metadata` with a `name`, and "
-        "`spec` with these fields ([docs/ablations.md](../ablations.md) has examples).",
+        "`spec` with these fields ([docs/tasks/ablation-studies.md](../tasks/ablation-studies.md) has examples).",
         *_field_tables(StudySpec),
     )
 

@@ -1,14 +1,14 @@
-"""Writes the table of public sources into docs/sources.md: `python -m tools.generate.sources_table`.
+"""Writes the table of public sources into docs/tasks/public-sources.md: `python -m tools.generate.sources_table`.
 
 A test fails where it is out of date.
 """
 
 from pathlib import Path
 
-from data_io.sources.catalogue import SOURCES
+from data_io.sources.catalog import SOURCES
 from data_io.sources.source import PublicSource
 
-PAGE = Path(__file__).parents[2] / "docs" / "sources.md"
+PAGE = Path(__file__).parents[2] / "docs" / "tasks" / "public-sources.md"
 _BEGIN, _END = "<!-- sources -->\n", "<!-- /sources -->\n"
 _HEAD = ("source", "kind", "family", "rows", "negatives", "license", "commercial use", "instruction", "from")
 

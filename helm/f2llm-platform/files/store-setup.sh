@@ -1,4 +1,4 @@
-# A user with a key of its own, and a bucket that only it may use, for each file of the folder: name of the team, its key.
+# A user with a key of its own, and a bucket that only it may use, for each file of the directory: name of the team, its key.
 # May run again at any time: a key that changed is changed, and nothing is ever deleted.
 set -eu
 for file in "$1"/*; do

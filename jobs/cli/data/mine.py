@@ -26,13 +26,16 @@ def mine(
     out: Annotated[
         str,
         typer.Argument(
-            metavar="OUT", help="Where the mined data set goes: an empty folder or prefix.", show_default=False
+            metavar="OUT", help="Where the mined data set goes: an empty directory or prefix.", show_default=False
         ),
     ],
     model: Annotated[
         str,
         typer.Option(
-            "--model", metavar="FOLDER", help="Sentence-transformers model: a folder or a hub id.", show_default=False
+            "--model",
+            metavar="FOLDER",
+            help="Sentence-transformers model: a directory or a hub id.",
+            show_default=False,
         ),
     ],
     source: Annotated[

@@ -25,7 +25,9 @@ app = typer.Typer(
 
 DataOut = Annotated[
     str,
-    typer.Argument(metavar="DATA", help="Where the data set goes: a folder or s3://bucket/prefix.", show_default=False),
+    typer.Argument(
+        metavar="DATA", help="Where the data set goes: a directory or s3://bucket/prefix.", show_default=False
+    ),
 ]
 ExcludeBenchmark = Annotated[
     list[str] | None,
@@ -61,7 +63,7 @@ def prepare_files(
         str | None,
         typer.Argument(
             metavar="SOURCES.yaml",
-            help="The files of each source, and what they hold: docs/data.md.",
+            help="The files of each source, and what they hold: docs/tasks/prepare-data.md.",
             show_default=False,
         ),
     ] = None,
@@ -70,7 +72,7 @@ def prepare_files(
         typer.Option(
             "--source",
             metavar="NAME:KIND=ADDRESS",
-            help="Instead of SOURCES.yaml: a source in a file, folder or pattern. May be repeated.",
+            help="Instead of SOURCES.yaml: a source in a file, directory or pattern. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -224,7 +226,7 @@ def prepare_released(
     s3: "S3Options",
     data: DataOut,
     folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Folder of files named <source>.parquet.", show_default=False)
+        str, typer.Argument(metavar="FOLDER", help="Directory of files named <source>.parquet.", show_default=False)
     ],
     max_rows: MaxRows = None,
     license: License = "any",

@@ -22,7 +22,7 @@ def sources(
 
     Rows are the recipe's, after mining. `yes`, `no` and `unclear` say whether the license allows commercial use.
     """
-    from data_io.sources.catalogue import SOURCES, allowed
+    from data_io.sources.catalog import SOURCES, allowed
 
     shown = [source for source in SOURCES if allowed(source, license)]
     if json:

@@ -45,4 +45,4 @@ def _print_report(uri: str, report: "DataReport") -> None:
         say(f"... and {len(report.problems) - _SHOWN_PROBLEMS} more; --json lists all")
     if report.version is not None:  # else there is no manifest, and nothing else was looked at
         say(f"{uri}: {len(report.problems)} problem{'s' * (len(report.problems) > 1)} in {looked_at}")
-    say("  to mend it: prepare the data set again (`f2llm data prepare`), or copy these objects from a whole one")
+    say("  hint: prepare the data set again (`f2llm data prepare`), or copy these objects from a whole one")

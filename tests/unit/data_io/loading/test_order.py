@@ -1,4 +1,4 @@
-"""Laws of the data order (docs/design.md#data-order), for any sources, batch size and number of workers."""
+"""Laws of the data order (docs/developers/design.md#data-order), for any sources, batch size and number of workers."""
 
 import json
 from collections import Counter

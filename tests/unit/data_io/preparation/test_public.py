@@ -24,7 +24,7 @@ from data_io.execution import in_process
 from data_io.inspection.verify import verify_dataset
 from data_io.preparation.attempt import Resources
 from data_io.preparation.public import PublicOptions, prepare_recipe, prepare_released
-from data_io.sources.catalogue import public_source
+from data_io.sources.catalog import public_source
 from data_io.sources.hub import hub_records
 from data_io.sources.local_copy import files_of
 from data_io.sources.rows import PublicRows

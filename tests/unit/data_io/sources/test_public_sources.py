@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_io.dataset.schema import text_key
 from data_io.errors import DataError
-from data_io.sources.catalogue import public_source
+from data_io.sources.catalog import public_source
 from data_io.sources.clustering import Clusters
 from data_io.sources.clustering_draws import cluster_examples
 from data_io.sources.rows import PublicRows

@@ -1,4 +1,4 @@
-"""Local folders as stores: paths, permissions, and what appears when. What all stores share: tests/contract."""
+"""Local directories as stores: paths, permissions, and what appears when. What all stores share: tests/contract."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
 
     for uri, key in ((tmp_path / "file", "a"), (tmp_path / "file" / "deeper", "a"), (tmp_path, "file/a")):
-        with pytest.raises(StoreAccessError, match="is a file, not a folder") as caught:
+        with pytest.raises(StoreAccessError, match="is a file, not a directory") as caught:
             open_store(str(uri)).put(key, b"1")
         assert str(tmp_path / "file") in caught.value.message
         with pytest.raises(StorageError):
@@ -62,20 +62,20 @@ from data_io.storage.store import open_store
 from data_io.errors import StoreAccessError
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
-folder = sys.argv[1]
-store = open_store(folder)
+directory = sys.argv[1]
+store = open_store(directory)
 for action in (
     lambda: store.put("closed/new", b"1"),
     lambda: store.put("closed/deeper/new", b"1"),
     lambda: store.get("secret"),
     lambda: store.head("hidden/file"),
     lambda: store.list("hidden"),
-    lambda: open_store(folder + "/closed/new").put("key", b"1"),
+    lambda: open_store(directory + "/closed/new").put("key", b"1"),
 ):
     try:
         action()
     except StoreAccessError as error:
-        assert "permission denied" in error.message and folder in error.message and error.remedy, error
+        assert "permission denied" in error.message and directory in error.message and error.remedy, error
     else:
         raise AssertionError("was let in")
 print("refused")

@@ -9,6 +9,6 @@ from tests.support.calling import Run, caller
 
 @pytest.fixture
 def f2llm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Calls the command line in an empty current folder; gives exit code, standard output and standard error."""
+    """Calls the command line in an empty current directory; gives exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     return caller(capsys)

@@ -60,20 +60,20 @@ BAD = {
         volumes(("scratch", "/data")),
         ("{file}:11:15: spec.cluster.volumes.0: volume scratch at /data", "scratch, shared-memory and document"),
     ),
-    "a volume over the folder that every pod writes to": Bad(
+    "a volume over the directory that every pod writes to": Bad(
         volumes(("data", "/tmp")), ("spec.cluster.volumes.0: volume data at /tmp", "such as /models")
     ),
-    "a volume inside the folder of the document": Bad(
+    "a volume inside the directory of the document": Bad(
         volumes(("data", "/etc/f2llm/data")), ("volume data at /etc/f2llm/data", "such as /models")
     ),
-    "a volume at a folder that ends with /": Bad(
+    "a volume at a directory that ends with /": Bad(
         volumes(("data", "/data/")),
         ("found `/data/` (text), expected text that begins with / and does not end with it",),
     ),
     "two volumes of one name": Bad(
         volumes(("data", "/a"), ("data", "/b")), ("spec.cluster: two volumes have the name data", "its own")
     ),
-    "two volumes at one folder": Bad(
+    "two volumes at one directory": Bad(
         volumes(("a", "/data"), ("b", "/data")), ("spec.cluster: two volumes have the mount_path /data", "its own")
     ),
     "a field of the wrong section": Bad(
@@ -98,24 +98,22 @@ BAD = {
     ),
     "words for a number": Bad(
         train("epochs: two"),
-        ("{file}:11:5: spec.train.epochs: found `two` (text), expected a whole number, at least 1",),
+        ("{file}:11:5: spec.train.epochs: found `two` (text), expected an integer, at least 1",),
     ),
-    "a quoted number": Bad(train('epochs: "2"'), ("found `2` (text), expected a whole number", "remove the quotes")),
-    "a fraction for a whole number": Bad(
-        train("epochs: 1.5"), ("spec.train.epochs: found `1.5`, expected a whole number", "`epochs: 2`, the default")
+    "a quoted number": Bad(train('epochs: "2"'), ("found `2` (text), expected an integer", "remove the quotes")),
+    "a fraction for an integer": Bad(
+        train("epochs: 1.5"), ("spec.train.epochs: found `1.5`, expected an integer", "`epochs: 2`, the default")
     ),
-    "a whole number written as a fraction": Bad(
-        train("epochs: 2.0"), ("found `2.0`, expected a whole number", "write `2`")
-    ),
+    "an integer written as a fraction": Bad(train("epochs: 2.0"), ("found `2.0`, expected an integer", "write `2`")),
     "zero where at least one is needed": Bad(
-        train("epochs: 0"), ("found `0`, expected a whole number, at least 1", "write `epochs: 1` or more")
+        train("epochs: 0"), ("found `0`, expected an integer, at least 1", "write `epochs: 1` or more")
     ),
     "a number out of range": Bad(
         train("temperature: 0"),
         ("found `0`, expected a number, above 0, at most 10", "`temperature: 0.05`, the default"),
     ),
     "not a number": Bad(train("learning_rate: .nan"), ("found `nan`, expected a number, above 0, at most 1",)),
-    "null where a value is needed": Bad(train("seed:"), ("spec.train.seed: found null, expected a whole number",)),
+    "null where a value is needed": Bad(train("seed:"), ("spec.train.seed: found null, expected an integer",)),
     "yes for a truth value": Bad(
         train("gradient_checkpointing: yes"),
         ("spec.train.gradient_checkpointing: found `yes` (text), expected true or false",),
@@ -149,11 +147,11 @@ BAD = {
     ),
     "a width that is none": Bad(
         train("matryoshka_dims: [64, 0]"),
-        ("{file}:11:27: spec.train.matryoshka_dims.1: found `0`, expected a list of whole numbers, each at least 1",),
+        ("{file}:11:27: spec.train.matryoshka_dims.1: found `0`, expected a list of integers, each at least 1",),
     ),
     "one width that is no list": Bad(
         train("matryoshka_dims: 64"),
-        ("spec.train.matryoshka_dims: found `64`, expected a list of whole numbers, each at least 1, at most 32",),
+        ("spec.train.matryoshka_dims: found `64`, expected a list of integers, each at least 1, at most 32",),
     ),
     "no data": Bad(
         VALID.replace("  data:\n    uri: data\n", ""),
@@ -274,14 +272,14 @@ def test_a_bad_job_spec_ends_with_its_place_its_mend_and_its_exit_code(
     _assert_in_order(captured.err, [piece.format(file=file) for piece in bad.says])
     if code == 3:
         assert captured.err.startswith("error: ")
-        assert "to mend it: " in captured.err
+        assert "hint: " in captured.err
 
 
 @pytest.mark.parametrize(
     ("name", "make", "says"),
     [
         ("absent.yaml", lambda path: None, "no such file"),
-        ("folder", lambda path: path.mkdir(), "is a folder"),
+        ("folder", lambda path: path.mkdir(), "is a directory"),
         ("latin.yaml", lambda path: path.write_bytes(b"a: \xe9\n"), "not UTF-8"),
         ("job.json", lambda path: path.write_text("{'a': 1}"), "job.json:1:2: not valid JSON"),
         ("twice.json", lambda path: path.write_text('{"a": 1, "a": 2}'), "`a` is given twice"),

@@ -1,4 +1,4 @@
-"""`f2llm runs` on runs in a folder."""
+"""`f2llm runs` on runs in a directory."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -94,7 +94,7 @@ def test_a_name_that_is_like_no_run_is_answered_with_the_runs_there_are(f2llm: R
     _, _, many = f2llm("runs", uri, "--compare", "base", "x")
 
     assert code == 2
-    assert "to mend it: the runs there are base, broken, other" in err
+    assert "hint: the runs there are base, broken, other" in err
     assert "base, broken, other, run-00, run-01, run-02, run-03, run-04, run-05, run-06 and 13 more" in many
 
 
@@ -103,8 +103,8 @@ def test_prices_that_are_not_there_are_asked_for_as_prices(f2llm: Run, uri: str,
     folder, _, err_of_folder = f2llm("runs", uri, "--prices", str(tmp_path))
 
     assert code == folder == 3
-    assert "nope.yaml: no such file\n  to mend it: give the path of a table of GPU prices" in err
-    assert "is a folder, expected a file\n  to mend it: give the path of a table of GPU prices" in err_of_folder
+    assert "nope.yaml: no such file\n  hint: give the path of a table of GPU prices" in err
+    assert "is a directory, expected a file\n  hint: give the path of a table of GPU prices" in err_of_folder
 
 
 def test_a_table_of_several_gpus_asks_which_one_was_used(f2llm: Run, uri: str, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_probing_a_store_leaves_no_object(tmp_path: Path) -> None:
 
 
 def test_probing_a_store_that_refuses_says_why(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "file").write_text("not a directory")
 
     with pytest.raises(StorageError):
         probe_store(str(tmp_path / "file"), S3Options())

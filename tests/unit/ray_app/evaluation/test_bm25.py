@@ -44,7 +44,7 @@ def test_rankings_follow_the_formula() -> None:
 
 
 def test_case_and_stop_words_do_not_count() -> None:
-    corpus = ["the of and", "Path segments are JOINED", "a folder"]
+    corpus = ["the of and", "Path segments are JOINED", "a directory"]
 
     assert positions(corpus, ["the path is joined", "the of and"]) == [[1], []]
 

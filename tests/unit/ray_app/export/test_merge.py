@@ -1,4 +1,4 @@
-"""Averages of exported models: the mean of the weights, in a folder that loads, of models that belong together."""
+"""Averages of exported models: the mean of the weights, in a directory that loads, of models that belong together."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from tests.support.exported import export_small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
-TEXTS = ["how to join paths", "a text about files and folders", "reading a line", "x"]
+TEXTS = ["how to join paths", "a text about files and directories", "reading a line", "x"]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The exported folder, loaded the way its users load it, against a reference that embeds one text at a time."""
+"""The exported directory, loaded the way its users load it, against a reference that embeds one text at a time."""
 
 import json
 import re
@@ -35,7 +35,7 @@ TEXTS = [
     "how to join paths",
     "",
     "x",
-    "a long text about files and folders " * 20,
+    "a long text about files and directories " * 20,
     f"a text that names {EOS} itself",
     "naïve 文字",
 ]
@@ -57,7 +57,7 @@ def tokenizer() -> LoadedTokenizer:
         show_progress=False,
     )
     backend.train_from_iterator(
-        [*TEXTS, "Instruct: Find the topic.\nQuery: how to read files and folders"] * 3, trainer
+        [*TEXTS, "Instruct: Find the topic.\nQuery: how to read files and directories"] * 3, trainer
     )
     return LoadedTokenizer(backend.to_str(), eos_token=EOS, pad_token=EOS)
 

@@ -1,8 +1,8 @@
-"""The exported folder, field by field, as the usual servers read it.
+"""The exported directory, field by field, as the usual servers read it.
 
 What each reads is taken from its source: vLLM `transformers_utils/config.py` (get_pooling_config,
 get_sentence_transformer_tokenizer_config), text-embeddings-inference `router/src/lib.rs` (ModelConfig, PoolConfig,
-STConfig) and `backends/candle/src/models/qwen3.rs` (Qwen3Config). Infinity loads the folder by sentence-transformers,
+STConfig) and `backends/candle/src/models/qwen3.rs` (Qwen3Config). Infinity loads the directory by sentence-transformers,
 which test_export.py does.
 """
 
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from tests.support.exported import INSTRUCTION, export_small_model
 
 MAX_TOKENS = 24
-TEXTS = ["how to join paths", "a long text about files and folders " * 20]
+TEXTS = ["how to join paths", "a long text about files and directories " * 20]
 PROMPT = f"Instruct: {INSTRUCTION}\nQuery: "
 
 

@@ -24,7 +24,15 @@ from ray_app.models.packing import PackedBatch
 
 EOS = "<|endoftext|>"
 MAX_TOKENS = 20
-TEXTS = ["how to join paths", "", "x", "a long text about files and folders " * 20, "naïve 文字", "x", "read a file"]
+TEXTS = [
+    "how to join paths",
+    "",
+    "x",
+    "a long text about files and directories " * 20,
+    "naïve 文字",
+    "x",
+    "read a file",
+]
 
 
 class _WatchedEmbedder(Embedder):
@@ -178,7 +186,7 @@ def test_off_the_cpu_the_stored_precision_decides_the_attention(
 @pytest.mark.parametrize(
     "damage",
     [
-        pytest.param(lambda f: shutil.rmtree(f), id="no folder"),
+        pytest.param(lambda f: shutil.rmtree(f), id="no directory"),
         pytest.param(lambda f: (f / "tokenizer.json").unlink(), id="no tokenizer"),
         pytest.param(lambda f: (f / "tokenizer_config.json").write_text("{}"), id="no EOS token"),
         pytest.param(lambda f: (f / "sentence_bert_config.json").write_text("{"), id="damaged settings"),

@@ -31,7 +31,7 @@ def tokenizer_files() -> TokenizerFiles:
 
 @pytest.fixture(scope="module")
 def complete(tokenizer_files: TokenizerFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder as it is published: with a head, and with its tokenizer."""
+    """A model directory as it is published: with a head, and with its tokenizer."""
     folder = tmp_path_factory.mktemp("published")
     torch.manual_seed(5)
     config = Qwen3Config(
@@ -124,7 +124,7 @@ def test_what_is_neither_a_folder_nor_reachable_is_named_with_a_way_out(
     assert repr(name) in raised.value.message
     assert len(raised.value.message.splitlines()) == 1
     assert "HF_HUB_OFFLINE" in str(raised.value.remedy)
-    assert "local folder" in str(raised.value.remedy)
+    assert "local directory" in str(raised.value.remedy)
 
 
 def _cut(path: Path, size: int) -> None:

@@ -10,7 +10,7 @@ from ray_app.serving.model import find_served, open_served
 from ray_app.serving.settings import ServeLimits, ServeSettings
 from tests.support.exported import INSTRUCTION, export_small_model
 
-TEXTS = ["how to join paths", "a long text about files and folders " * 20]
+TEXTS = ["how to join paths", "a long text about files and directories " * 20]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_an_opened_model_says_what_it_takes(run: Path) -> None:
 
 @pytest.mark.usefixtures("hub")
 def test_what_is_neither_here_nor_on_the_hub_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="team/other is no folder here, and the hub did not give it"):
+    with pytest.raises(ModelError, match="team/other is no directory here, and the hub did not give it"):
         find_served(ServeSettings(model="team/other"))
     with pytest.raises(ModelError, match="has no model"):
         find_served(ServeSettings(model=str(tmp_path)))

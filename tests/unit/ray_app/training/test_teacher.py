@@ -26,7 +26,7 @@ from tests.support.process_group import group_of_one
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
-TEXTS = [f"Instruct: {INSTRUCTION}\nQuery: how to join paths", "a text about files and folders " * 20, "x", ""]
+TEXTS = [f"Instruct: {INSTRUCTION}\nQuery: how to join paths", "a text about files and directories " * 20, "x", ""]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def test_every_value_is_described_and_every_default_is_a_value() -> None:
 
 
 def test_every_alert_has_its_chapter_in_the_runbook_and_every_chapter_its_alert(project_root: Path) -> None:
-    page = (project_root / "docs" / "alerts.md").read_text()
+    page = (project_root / "docs" / "cluster" / "alerts.md").read_text()
 
     alerts = ALERT.findall(RULES)
 

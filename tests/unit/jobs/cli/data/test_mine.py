@@ -43,8 +43,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         (["--corpus", "labels=x.txt"], 3, "a corpus is given for 'labels', which is not mined"),
         (["--corpus", "questions=nowhere.jsonl"], 4, "no data file at nowhere.jsonl"),
         (["--model", "./nowhere"], 8, "the model ./nowhere is not there"),
-        (["--model", "data"], 8, "data is no model folder: it has neither modules.json nor config.json"),
-        (["--model", "someone/some-model"], 8, "someone/some-model is no folder, and the hub does not give it"),
+        (["--model", "data"], 8, "data is no model directory: it has neither modules.json nor config.json"),
+        (["--model", "someone/some-model"], 8, "someone/some-model is no directory, and the hub does not give it"),
         (["--gpus", "99"], 10, "99 GPUs are asked for, and this machine has"),
     ],
 )
@@ -54,7 +54,7 @@ def test_what_cannot_work_is_refused_with_what_to_change(
     found, error = mine(*arguments)
 
     assert message in error
-    assert "to mend it:" in error
+    assert "hint:" in error
     assert found == code
 
 

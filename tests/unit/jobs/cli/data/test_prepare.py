@@ -181,4 +181,4 @@ def test_a_sources_file_that_is_not_there_is_asked_for_as_one(f2llm: Run) -> Non
     code, _, err = f2llm("data", "prepare", "files", "out", "nope.yaml")
 
     assert code == 3
-    assert "nope.yaml: no such file\n  to mend it: give the path of a sources file (docs/data.md)" in err
+    assert "nope.yaml: no such file\n  hint: give the path of a sources file (docs/tasks/prepare-data.md)" in err

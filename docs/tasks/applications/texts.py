@@ -1,6 +1,6 @@
 """Real texts to try the applications on, out of installed packages. Nothing is fetched.
 
-    python docs/applications/texts.py
+    python docs/tasks/applications/texts.py
 
 functions.jsonl: documented classes and functions; id (the full name), package, text.
 passages.jsonl: paragraphs about scikit-learn's data sets; id, text.

@@ -10,7 +10,7 @@ import pytest
 
 from data_io.dataset.manifest import SourceInfo
 from data_io.errors import ConfigError
-from data_io.sources.catalogue import SOURCES, allowed, check_licenses, choose, public_source
+from data_io.sources.catalog import SOURCES, allowed, check_licenses, choose, public_source
 from data_io.sources.rows import CONVERTERS, PublicRows
 from data_io.task import Kind
 
@@ -89,9 +89,9 @@ def test_unclear_licenses_pass_only_where_they_are_asked_for() -> None:
     assert not any(allowed(source, "commercial") for source in SOURCES if source.license.commercial is not True)
 
 
-def test_the_catalogue_loads_nothing_heavy() -> None:
+def test_the_catalog_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from data_io.sources.catalogue import SOURCES;"
+        "import sys; from data_io.sources.catalog import SOURCES;"
         f"print([name for name in {HEAVY!r} if name in sys.modules], len(SOURCES))"
     )
 
