@@ -55,6 +55,11 @@ generate: setup ## Write the generated files again (docs/reference, the custom r
 	@$(IN_VENV) python -m tools.generate.dashboards
 	@$(IN_VENV) python -m tools.generate.chart_readme
 
+.PHONY: docs
+docs: setup ## Build the documentation as a site: build/docs/index.html
+	@$(IN_VENV) sphinx-build -q -W --keep-going -d build/docs-cache docs build/docs
+	@echo "build/docs/index.html"
+
 .PHONY: chaos
 chaos: setup ## Disturb runs in every way and compare them with an undisturbed one (ARGS="--runs 1 --events 5")
 	@tools/s3-server.sh >/dev/null

@@ -31,50 +31,63 @@ def _rule(name: str, pattern: str, instead: str) -> Rule:
 
 
 _PER = (
-    r"negatives?|rows?|tokens|examples|steps?|vectors?|shards?|texts?|hits|candidates|requests?|seconds|bytes|files?|GPUs?|"
-    r"micro-batch(?:es)?|batches|queries|columns|parts|processes|objects|copies|copy|lines?|documents|dimensions|replicas|attempts?"
+    r"negatives?|rows?|tokens|examples|steps?|vectors?|shards?|texts?|hits|candidates|requests?|"
+    r"seconds|bytes|files?|GPUs?|"
+    r"micro-batch(?:es)?|batches|queries|columns|parts|processes|objects|copies|copy|lines?|"
+    r"documents|dimensions|replicas|attempts?"
 )
 _UNIT = (
-    r"row|step|source|query|text|core|worker|line|second|minute|micro-batch|token|epoch|day|group|kind|request|dimension|"
+    r"row|step|source|query|text|core|worker|line|second|minute|micro-batch|token|epoch|day|"
+    r"group|kind|request|dimension|"
     r"GPU|parameter|job|class|task|shard|team|node|file|hit|model|run|pod|copy|attempt|part"
 )
 RULES = (
     _rule(
         "what as a noun",
-        r"(?:^|[.;:,(] |\b(?:says?|is|of|from|with|to|in|by|and|for|as|keeps?|knows?) )what (?:is|was|it|they|a|the|he|of|comes?|"
-        r"came|has|had|can|cannot|may|there|one|each|every|no|stands|goes|went|waits|fails?|this|that|these|other|she|you|we)\b(?![^.]*\?)",
+        r"(?:^|[.;:,(] |\b(?:says?|is|of|from|with|to|in|by|and|for|as|keeps?|knows?) )what (?:is|"
+        r"was|it|they|a|the|he|of|comes?|"
+        r"came|has|had|can|cannot|may|there|one|each|every|no|stands|goes|went|waits|fails?|this|"
+        r"that|these|other|she|you|we)\b(?![^.]*\?)",
         "name the thing: 'lost steps', not 'what is lost'",
     ),
     _rule(
         "where for if",
-        r"\bwhere (?:it|they|that|there|the|a|an|all|no|nobody|nothing|one|none|each|its|their|those|these|this|some|any|many|"
+        r"\bwhere (?:it|they|that|there|the|a|an|all|no|nobody|nothing|one|none|each|its|their|"
+        r"those|these|this|some|any|many|"
         r"Ray|Kubernetes|workers|nodes|so|needed|known)\b",
         "'if' or 'when' for a condition; 'in which' or 'that' for a place",
     ),
     _rule("a for per", rf"\b(?:{_PER}) an? (?:{_UNIT})\b", "'per': 24 negatives per row"),
     _rule(
         "image",
-        r"\b(?:mend(?:s|ed|ing)?|doors?|(?:last|first|driver's) words?|without a word|no word|(?:is|are|was|were) (?:not )?heard|"
-        r"hears?|silen(?:t|ce)|gone on with|go(?:es)? on\b|going on\b|went on\b|taken? up|give(?:s|n)? way|gave way|says? no\b|stays? away|"
-        r"comes? to exist|by halves|anew|forever|for ever|in vain|sights?|whoever|beside|behind(?! (?:a|the|an) (?:\w+ )?(?:proxy|balancer)))\b",
-        "resume, fix, during, next to, compared with, after, heartbeat, unreachable, preempted, the only module that imports X",
+        r"\b(?:mend(?:s|ed|ing)?|doors?|(?:last|first|driver's) words?|without a word|no word|(?:is|"
+        r"are|was|were) (?:not )?heard|"
+        r"hears?|silen(?:t|ce)|gone on with|go(?:es)? on\b|going on\b|went on\b|taken? up|give(?:s|"
+        r"n)? way|gave way|says? no\b|stays? away|"
+        r"comes? to exist|by halves|anew|forever|for ever|in vain|sights?|whoever|beside|"
+        r"behind(?! (?:a|the|an) (?:\w+ )?(?:proxy|balancer)))\b",
+        "resume, fix, during, compared with, after, heartbeat, unreachable, preempted, the only module that imports X",
     ),
     _rule("is no", r"\b(?:is|are|was|were|be) (?:no|none)\b(?! longer)(?! more)", "'is not a', 'there is no'"),
     _rule(
         "ellipsis",
-        r"(?:[Oo]therwise|[Ee]lse) (?:the |its |by |that |those |all |one |a |an |\$)[^.;]{0,40}(?:'s|own|names|core|rows|same)[.;]",
+        r"(?:[Oo]therwise|[Ee]lse) (?:the |its |by |that |those |all |one |a |an |"
+        r"\$)[^.;]{0,40}(?:'s|own|names|core|rows|same)[.;]",
         "'Default: ...'",
     ),
     _rule(
         "term: job spec",
-        r"\b(?:effective|frozen|job|valid|invalid|whole) documents?\b|\bdocument's (?:fields?|spec|cluster|workers|name|data)\b|"
+        r"\b(?:effective|frozen|job|valid|invalid|whole) documents?\b|\bdocument's (?:fields?|spec|"
+        r"cluster|workers|name|data)\b|"
         r"\bfields? of (?:the|a|this) document\b|\b(?:this|the) document (?:says|asks|names|gives|sets|leaves)\b",
         "the job file is a 'job spec'; a document is a text of a corpus",
     ),
     _rule(
         "term",
-        r"\b(?:folders?|licen[c]es?|whole numbers?|(?:[Oo]ptim|[Tt]oken|[Rr]ecogn|[Qq]uant|[Nn]ormal|[Ss]erial|[Oo]rgan|[Ss]ynchron)is(?:e|es|ed|"
-        r"ing|er|ers|ation)|[Bb]ehaviour|[Cc]olours?|[Nn]eighbours?|[Cc]atalogue|cancelled|custom resource definition type)\b",
+        r"\b(?:folders?|licen[c]es?|whole numbers?|(?:[Oo]ptim|[Tt]oken|[Rr]ecogn|[Qq]uant|"
+        r"[Nn]ormal|[Ss]erial|[Oo]rgan|[Ss]ynchron)is(?:e|es|ed|"
+        r"ing|er|ers|ation)|[Bb]ehaviour|[Cc]olours?|[Nn]eighbours?|[Cc]atalogue|cancelled|"
+        r"custom resource definition type)\b",
         "directory, license, integer, and American spelling as in the libraries' APIs",
     ),
 )
@@ -165,7 +178,8 @@ def _of_markdown(path: Path, content: str) -> Iterator[Text]:
             continue
         if not stripped or re.match(r"(?:[-*+]|\d+\.|#+|\||>)\s|\|", stripped):
             yield from text()
-            first = number
+        if not stripped:
+            continue
         if stripped.startswith("|"):
             for cell in re.split(r"(?<!\\)\|", stripped):
                 if re.search(r"\w", cell):
@@ -174,6 +188,8 @@ def _of_markdown(path: Path, content: str) -> Iterator[Text]:
         if not block:
             first = number
         block.append(re.sub(r"^(?:[-*+]|\d+\.|#+|>)\s+", "", stripped))
+        if stripped.startswith("#"):
+            yield from text()
     yield from text()
 
 
@@ -248,6 +264,6 @@ if __name__ == "__main__":
         if path.suffix in {".py", ".md", ".yaml", ".txt", ".tpl", ".sh"} or path.name == "Makefile":
             for hit in hits(prose(path)):
                 total += 1
-                print(hit)
-    print(f"{total} hits", file=sys.stderr)
+                sys.stdout.write(f"{hit}\n")
+    sys.stderr.write(f"{total} hits\n")
     sys.exit(bool(total))
