@@ -106,7 +106,7 @@ def train(
     weights = save({"weight": probe.weights_LD, "bias": probe.bias_L})
     manifest = ProbeManifest(
         model=model.name,
-        model_uri=model.folder.uri,
+        model_uri=model.uri,
         fingerprint=model.fingerprint,
         cut=dimensions,
         instruction=instruction,

@@ -88,7 +88,7 @@ def build_index(
     index = IndexManifest(
         key=key,
         model=model.name,
-        model_uri=model.folder.uri,
+        model_uri=model.uri,
         fingerprint=model.fingerprint,
         dimensions=made.dimensions,
         cut=dimensions,

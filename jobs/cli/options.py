@@ -41,7 +41,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Run directory, or a model directory of f2llm export or sentence-transformers: a path or s3://bucket/prefix.",
+        help="Run directory or model directory (a path or s3://), or a Hugging Face Hub id: ORG/NAME or ORG/NAME@REVISION.",
         show_default=False,
     ),
 ]
@@ -62,7 +62,7 @@ WithModel = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="Run directory, or a model directory of f2llm export or sentence-transformers: a path or s3://bucket/prefix.",
+        help="Run directory or model directory (a path or s3://), or a Hugging Face Hub id: ORG/NAME or ORG/NAME@REVISION.",
         show_default=False,
     ),
 ]

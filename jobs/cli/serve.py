@@ -21,7 +21,7 @@ def serve(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Run directory, a directory that f2llm export wrote (a path or s3://), or its id on the hub.",
+            help="Run directory or model directory (a path or s3://), or a Hugging Face Hub id: ORG/NAME or ORG/NAME@REVISION.",
             show_default=False,
         ),
     ],

@@ -19,7 +19,7 @@ from jobs.workflows.models import instruction_of, query_prefix
 from jobs.workflows.processes import task_executor
 from ray_app.inference.embed_files import OnEmbedding
 from ray_app.inference.encoder import Cut
-from ray_app.inference.model_source import ExportedModel, find_exported, open_encoder
+from ray_app.inference.model_source import ExportedModel, find_model, open_encoder
 
 
 def index(
@@ -39,7 +39,7 @@ def index(
     on_progress: OnEmbedding,
 ) -> Built:
     """Index the texts of files in `out`."""
-    found = find_exported(open_store(model, s3), batch_tokens=batch_tokens)
+    found = find_model(model, s3, batch_tokens=batch_tokens)
     return build_index(
         found, address, open_store(out, s3), column=column, id_column=id_column, dimensions=dimensions,
         vectors=vectors, executor=_executor(workers, gpus), say=say, on_progress=on_progress,
@@ -95,7 +95,7 @@ def train_classifier(
     on_progress: OnEmbedding,
 ) -> ProbeManifest:
     """Train a linear probe on labeled texts into `out`; `prompt` or `instruction` goes before each text."""
-    found = find_exported(open_store(model, s3), batch_tokens=batch_tokens)
+    found = find_model(model, s3, batch_tokens=batch_tokens)
     return classify.train(
         found, address, open_store(out, s3), label=label, column=column,
         instruction=instruction_of(found, prompt, instruction), dimensions=dimensions, held_out=held_out, seed=seed,
@@ -147,7 +147,7 @@ def cluster_texts(
     on_progress: OnEmbedding,
 ) -> Clusters:
     """Group the texts of files into `out`, with a map; `prompt` or `instruction` goes before each text."""
-    found = find_exported(open_store(model, s3), batch_tokens=batch_tokens)
+    found = find_model(model, s3, batch_tokens=batch_tokens)
     return cluster.cluster_texts(
         found, address, open_store(out, s3), column=column, instruction=instruction_of(found, prompt, instruction),
         dimensions=dimensions, method=method, clusters=clusters, smallest=smallest, seed=seed,
@@ -170,7 +170,7 @@ def _model_of(
     place: str, manifest: IndexManifest | ProbeManifest, model: str | None, s3: S3Options, *, batch_tokens: int = 16384
 ) -> ExportedModel:
     """The model that an index or a probe was made with. Raises ConfigError if another one lies in its place."""
-    found = find_exported(open_store(model or manifest.model_uri, s3), batch_tokens=batch_tokens)
+    found = find_model(model or manifest.model_uri, s3, batch_tokens=batch_tokens)
     if found.fingerprint != manifest.fingerprint:
         raise ConfigError(
             f"{model or manifest.model_uri} is not the model that {place} was made with ({manifest.model})",

@@ -25,7 +25,7 @@ from ray_app.export.merge import Measure, Merged, RunCheckpoints, Source, find_c
 from ray_app.inference.embed_files import Embedded, OnEmbedding, embed_texts
 from ray_app.inference.embed_shard import Precision
 from ray_app.inference.encoder import Cut
-from ray_app.inference.model_source import EmbeddingModel, find_exported
+from ray_app.inference.model_source import EmbeddingModel, find_model, model_store
 from ray_app.job_spec import EvaluationSpec, JobSpec
 from ray_app.orchestration import stages
 from ray_app.run_directory.evaluation_report import EvaluationReport
@@ -112,7 +112,7 @@ def merge(
     source: Source
     with ExitStack() as stack:
         if len(places) > 1:
-            source = stack.enter_context(open_models({place: open_store(place, s3) for place in places}))
+            source = stack.enter_context(open_models({place: model_store(place, s3) for place in places}))
         elif job_spec is None:
             raise UsageError(
                 f"{places[0]} is no run directory, whose checkpoints could be averaged",
@@ -156,7 +156,7 @@ def embed(
     on_progress: OnEmbedding,
 ) -> Embedded:
     """Embed the texts of files into `out`, each behind the model's prompt of that name, or behind an instruction."""
-    found = find_exported(open_store(model, s3), batch_tokens=batch_tokens)
+    found = find_model(model, s3, batch_tokens=batch_tokens)
     with task_executor(workers, gpus=gpus) as executor:
         return embed_texts(
             found, address, open_store(out, s3), cut=Cut(dimensions, normalize),

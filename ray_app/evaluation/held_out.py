@@ -221,8 +221,8 @@ def cut(embeddings_ND: Floats, dims: int | None) -> Floats:
         return embeddings_ND
     if dims > embeddings_ND.shape[1]:
         raise ModelError(
-            f"{dims} dimensions are asked for, and the model's embeddings have {embeddings_ND.shape[1]}",
-            remedy=f"ask for at most {embeddings_ND.shape[1]}",
+            f"{dims} dimensions are requested, but the model's embeddings have {embeddings_ND.shape[1]}",
+            remedy=f"request at most {embeddings_ND.shape[1]}",
         )
     kept = embeddings_ND[:, :dims]
     shortened: Floats = kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), np.float32(1e-12))

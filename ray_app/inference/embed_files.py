@@ -1,10 +1,10 @@
-"""Vectors for a user's texts, as a job that can be resumed: `f2llm embed`.
+"""Embeds a user's texts in a job that can be resumed: `f2llm embed`.
 
-    <out>/part-00000.parquet ...   the input's rows in their order, a vector each
-    <out>/embeddings.json          what they are and how they were made; the last thing that is written
+    <out>/part-00000.parquet ...   the rows of the input in their order, each with a vector
+    <out>/embeddings.json          describes the vectors and how they were made; written last
 
-Each shard of the input is a task that writes one part, and a mark under `.f2llm-work/` when the part is whole. The rows
-of a shard follow from the input alone, so a job that was killed and one that was not leave the same bytes.
+Each shard of the input is a task that writes one part, and a mark under `.f2llm-work/` when the part is complete. The
+rows of a shard depend on the input alone, so an interrupted job and an uninterrupted one write the same bytes.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ from ray_app.inference.model_source import EmbeddingModel
 MANIFEST = "embeddings.json"
 SHARD_ROWS = 4096
 _SAMPLED_SHARDS, _SAMPLED_ROWS = 16, 512
-"""As many texts say between which values int8 and uint8 divide."""
+"""The sample of texts that decides the ranges of int8 and uint8."""
 
 
 class _Record(BaseModel):
@@ -54,10 +54,10 @@ class VectorPart(_Record):
 
 
 class Embeddings(_Record):
-    """embeddings.json: what the vectors are."""
+    """embeddings.json, which describes the vectors."""
 
     version: int = 1
-    key: str = Field(description="Stands for everything that decides the vectors.")
+    key: str = Field(description="Hash of everything that decides the vectors.")
     model: str
     fingerprint: str
     input: tuple[str, ...]
@@ -66,17 +66,17 @@ class Embeddings(_Record):
     instruction: str
     dimensions: int
     precision: Precision
-    width: int = Field(description="Values of a stored vector: dimensions, or an eighth of them for binary.")
-    ranges: Ranges | None = Field(None, description="Least and greatest value of each dimension, for int8 and uint8.")
+    width: int = Field(description="Stored values per vector: dimensions, or an eighth of them for binary.")
+    ranges: Ranges | None = Field(None, description="Minimum and maximum of each dimension, for int8 and uint8.")
     rows: int
-    nulls: int = Field(description="Rows without a text, and so without a vector.")
+    nulls: int = Field(description="Rows without a text, which have no vector.")
     tokens: int
     parts: tuple[VectorPart, ...]
 
 
 @dataclass(frozen=True)
 class EmbeddingProgress:
-    """Rows that are done, those of an earlier start included; rates are of this start, and so is the ETA."""
+    """Finished rows, including those of earlier starts. The rates and the ETA are of this start."""
 
     rows: int
     total_rows: int
@@ -90,7 +90,7 @@ OnEmbedding = Callable[[EmbeddingProgress], None]
 
 @dataclass(frozen=True)
 class Embedded:
-    """What there is now, and how fast this start made its part of it (None: all was there)."""
+    """The finished vectors, and the rates of this start (None if all vectors were there before)."""
 
     embeddings: Embeddings
     rows_per_second: float | None
@@ -116,10 +116,10 @@ def embed_texts(
 ) -> Embedded:
     """Embed the texts of the files at `address` into `out`: exactly one vector per row, in the order of the input.
 
-    `column` holds the texts (None recognizes it), `keep` names the columns to copy (None copies all), and `into` is the
-    column of the vectors. The same call resumes after a kill, and leaves finished vectors as they are. Objects of
-    another job in `out` raise DataError; with `starts_over` they are removed. Raises DataError, ConfigError or
-    ModelError for files, columns or texts that cannot be embedded.
+    `column` holds the texts (None detects it), `keep` names the columns to copy (None copies all), and `into` is the
+    column of the vectors. The same call resumes an interrupted job, and keeps finished vectors. Objects of another job
+    in `out` raise DataError; with `starts_over` they are removed. Raises DataError, ConfigError or ModelError for files,
+    columns or texts that cannot be embedded.
     """
     cut = cut or Cut()
     files = find_files(address)
@@ -141,7 +141,7 @@ def embed_texts(
         end_work(out, began=began)
         return Embedded(known, None, None)
     if column is None:
-        say(f"the texts are those of the column {texts.text!r}")
+        say(f"text column: {texts.text!r}")
     for file in files:
         refuse_without_texts(file, texts.text)
     _claim(out, key, starts_over=starts_over, say=say)
@@ -177,7 +177,7 @@ class _Progress:
         self._began = monotonic()
 
     def skip(self, marks: Iterable[Mark]) -> None:
-        """Count the tasks of an earlier start."""
+        """Count the rows of an earlier start."""
         self._earlier = sum(mark.counts["rows"] for mark in marks)
 
     def add(self, mark: Mark) -> None:
@@ -196,18 +196,18 @@ class _Progress:
 
 
 def _ranges(job: EmbedJob, key: str, shards: Sequence[TextShard], executor: Executor, say: Say) -> Ranges:
-    """Least and greatest values over a sample that is spread over the input; the same for every start of a job."""
+    """Minimum and maximum per dimension over a sample that is spread over the input. Every start of a job uses the same."""
     kept = f"{WORK_PREFIX}/{key}/ranges.json"
     try:
         low, high = json.loads(job.out.get(kept))
         return tuple(low), tuple(high)
     except NotFoundInStore:
-        say("embedding a sample, to see between which values the vectors lie")
+        say("embedding a sample, to find the range of the values")
     chosen = [shards[i] for i in sorted({i * len(shards) // _SAMPLED_SHARDS for i in range(_SAMPLED_SHARDS)})]
     vectors = [found for _, found in executor(sample_vectors, [SampleTask(job, s, _SAMPLED_ROWS) for s in chosen])]
     sample = np.concatenate(vectors)
     if not len(sample):
-        raise DataError("no row of the sample has a text", remedy="embed with --precision float32, or mend the input")
+        raise DataError("no row of the sample has a text", remedy="embed with --precision float32, or fix the input")
     ranges = tuple(sample.min(axis=0).tolist()), tuple(sample.max(axis=0).tolist())
     job.out.put(kept, json.dumps(ranges).encode())
     return ranges
@@ -251,7 +251,7 @@ def _read_manifest(out: Store) -> Embeddings | None:
         return None
     except ValueError as error:
         raise DataError(
-            f"{out.uri}/{MANIFEST} is no description of embeddings", remedy="give an empty place for the vectors"
+            f"{out.uri}/{MANIFEST} does not describe embeddings", remedy="give an empty directory for the vectors"
         ) from error
 
 
@@ -261,15 +261,15 @@ def _is_whole(out: Store, found: Embeddings) -> bool:
 
 
 def _claim(out: Store, key: str, *, starts_over: bool, say: Say) -> None:
-    """Take an empty place for this job, before its first part; or find that it is this job's already."""
+    """Reserve an empty directory for this job before its first part, or accept one that this job has reserved before."""
     claim = f"{WORK_PREFIX}/{key}/begun"
     listed = [info.key for info in out.list()]
     if listed and claim not in listed:
         if not starts_over:
             raise DataError(
-                f"{out.uri} holds something else, or vectors that were made in another way ({listed[0]})",
-                remedy="give an empty place for the vectors, or remove what is there",
+                f"{out.uri} holds other files, or vectors of another model, input or setting ({listed[0]})",
+                remedy="give an empty directory for the vectors, or remove these files",
             )
-        say("an earlier start embedded other texts, or in another way: starting over")
+        say("an earlier start had another model, input or setting: starting over")
         out.delete(listed)
     out.put(claim, b"")

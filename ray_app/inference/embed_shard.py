@@ -1,4 +1,4 @@
-"""One shard of texts, embedded: a task of `f2llm embed`. N rows, D dimensions."""
+"""Embeds one shard of texts: a task of `f2llm embed`. N rows, D dimensions."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,9 +18,9 @@ from ray_app.inference.encoder import Cut, Encoder
 from ray_app.inference.model_source import EmbeddingModel, open_encoder
 
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-"""Those of sentence-transformers' quantization. The binary ones hold eight dimensions a byte."""
+"""The precisions of sentence-transformers' quantization. The binary ones hold eight dimensions per byte."""
 Ranges = tuple[tuple[float, ...], tuple[float, ...]]
-"""Least and greatest value of each dimension, between which int8 and uint8 divide."""
+"""Minimum and maximum of each dimension: the range that int8 and uint8 quantize."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class EmbedJob:
 
     out: Store
     copies: Store
-    """The lines of compressed files of the input, until the job ends."""
+    """Holds the lines of compressed input files until the job ends."""
     model: EmbeddingModel
     cut: Cut
     texts: TextInput
@@ -50,7 +50,7 @@ class SampleTask:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard and the object for its rows, `key`; `name` is the task's, for its mark."""
+    """A shard, and the key of the object for its rows. `name` is the name of the task, for its mark."""
 
     name: str
     key: str
@@ -67,15 +67,16 @@ def sample_vectors(task: SampleTask) -> npt.NDArray[np.float32]:
 
 
 def embed_shard(task: ShardTask) -> Mark:
-    """Write a shard's rows with their vectors. A row without a text has no vector: null stands in its place.
+    """Write the rows of a shard with their vectors. A row without a text gets null instead of a vector.
 
-    Raises DataError or ModelError with the place of what is wrong.
+    Raises DataError or ModelError that names the file and the row.
     """
     job = task.job
     table = read_shard(task.shard, job.texts, copies=job.copies)
     if job.into in table.column_names:
         raise ConfigError(
-            f"the rows have a column {job.into!r} already", remedy="name another with --into, or leave it out of --keep"
+            f"the rows already have a column {job.into!r}",
+            remedy="name another column with --into, or leave this one out of --keep",
         )
     texts = table.column(job.texts.text).to_pylist()
     there = np.array([text is not None for text in texts], dtype=bool)
@@ -86,7 +87,7 @@ def embed_shard(task: ShardTask) -> Mark:
     stored = _quantize(vectors, job.precision, task.ranges)
     table = table.append_column(job.into, _column(stored, there))
     sink = pa.BufferOutputStream()
-    # Vectors neither repeat nor compress.
+    # Dictionaries and compression do not make vectors smaller.
     others = {name: "zstd" for name in table.column_names if name != job.into}
     pq.write_table(
         table, sink, compression=others | {f"{job.into}.list.element": "none"}, use_dictionary=list(others),
@@ -107,7 +108,7 @@ def embed_shard(task: ShardTask) -> Mark:
 
 def _encoder(job: EmbedJob) -> Encoder:
     if not torch.cuda.is_available():
-        # A worker is one core's, and sums then do not depend on how many cores there are.
+        # Each worker has one CPU. With one thread, sums do not depend on the number of CPUs.
         torch.set_num_threads(1)
     return open_encoder(job.model, job.cut)
 
@@ -117,7 +118,7 @@ def _quantize(
 ) -> npt.NDArray[np.generic]:
     if precision == "float32":
         return vectors_ND
-    # Loading it takes longer than loading the model.
+    # This import takes longer than loading the model.
     from sentence_transformers.util.quantization import quantize_embeddings
 
     between = None if ranges is None else np.array(ranges, dtype=np.float32)
@@ -126,7 +127,7 @@ def _quantize(
 
 
 def _column(stored: npt.NDArray[np.generic], there: npt.NDArray[np.bool_]) -> pa.Array:
-    """Vectors as one list of fixed size a row."""
+    """Vectors as a list of fixed size per row."""
     width = stored.shape[1]
     whole = np.zeros((len(there), width), dtype=stored.dtype)
     whole[there] = stored

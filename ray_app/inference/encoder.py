@@ -1,5 +1,5 @@
-"""Texts to embeddings, without gradient: what evaluation uses, and the reference that an exported model is held
-against.
+"""Texts to embeddings, without gradients: used for evaluation, and as the reference that an exported model is compared
+with.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,19 +24,19 @@ from ray_app.models.loading import DTYPES, build_backbone, load_pretrained, load
 from ray_app.models.packing import Layout, pack
 
 _CPU_BATCH_TOKENS = 2048
-"""More at once do not fit a core's cache, and are slower."""
+"""Larger batches do not fit the cache of a CPU core, and are slower."""
 
 _PASS_TOKENS = 64
-"""What a forward pass costs on CPU beside its tokens, in tokens."""
+"""The fixed cost of a forward pass on CPU, as a number of tokens."""
 _FILLER_SHARE = 0.1
-"""Of a group's tokens, so that large groups of slowly growing lengths stay whole."""
+"""Allowed padding as a share of a group's tokens, so that large groups of slowly growing lengths are not split."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The first `dimensions` values of every embedding, which a model trained for it (Matryoshka) can be used by.
+    """Keeps the first `dimensions` values of every embedding, for models that are trained for it (Matryoshka).
 
-    They are L2-normalized again, unless `normalize` is off. None keeps all.
+    The kept values are L2-normalized again, unless `normalize` is off. None keeps all values.
     """
 
     dimensions: int | None = None
@@ -54,30 +54,30 @@ class Encoder:
         batch_tokens: int = 16384,
         cut: Cut | None = None,
     ) -> None:
-        """`batch_tokens` bounds the tokens embedded at once, and with them the memory. Raises ModelError for a cut that
-        is wider than the model.
+        """`batch_tokens` bounds the tokens of a batch, and so the memory. Raises ModelError for a cut that has more
+        dimensions than the model.
         """
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._device = next(model.parameters()).device
         self._batch_tokens = min(batch_tokens, _CPU_BATCH_TOKENS) if self._device.type == "cpu" else batch_tokens
-        # Texts of a batch are of like length here: next to no padding, and a mask would cost more.
+        # Texts of a batch have similar lengths here, so there is little padding. A mask would cost more.
         self._layout: Layout = "padded" if model.layout == "rows" else model.layout
         self._cut = cut or Cut()
         if (self._cut.dimensions or 0) > model.dimensions:
             raise ModelError(
-                f"{self._cut.dimensions} dimensions are asked for, and the model's embeddings have {model.dimensions}",
-                remedy=f"ask for at most {model.dimensions} (--dimensions)",
+                f"{self._cut.dimensions} dimensions are requested, but the model's embeddings have {model.dimensions}",
+                remedy=f"request at most {model.dimensions} (--dimensions)",
             )
 
     @property
     def dimensions(self) -> int:
-        """D, the width of an embedding as it is given out."""
+        """D, the number of values of a returned embedding."""
         return self._cut.dimensions or self._model.dimensions
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of a text that are embedded, EOS included; a longer text is cut."""
+        """Limit of tokens per text, EOS included. A longer text is cut."""
         return self._tokenizer.max_tokens
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> npt.NDArray[np.float32]:
@@ -85,15 +85,15 @@ class Encoder:
         return self.embed(self.tokenize(texts, instruction=instruction))
 
     def tokenize(self, texts: Sequence[str], *, instruction: str = "") -> TokenTexts:
-        """The tokens of each text behind the instruction, cut to the model's limit, EOS included."""
+        """The tokens of each text with the instruction before it, cut to the model's limit, EOS included."""
         return self._tokenizer.encode([format_query(text, instruction) for text in texts])
 
     def cuts(self, text: str) -> bool:
-        """Whether the end of this text is left out when it is embedded."""
+        """Whether the end of this text is cut off when it is embedded."""
         return self._tokenizer.cuts(text)
 
     def embed(self, tokens: TokenTexts) -> npt.NDArray[np.float32]:
-        """Embeddings float32 [N, D] of tokenized texts, in their order."""
+        """Embeddings float32 [N, D] of tokenized texts, in the same order."""
         out = np.empty((len(tokens.lengths), self.dimensions), dtype=np.float32)
         for group, vectors in self.embed_in_groups(tokens):
             out[group] = vectors
@@ -101,7 +101,7 @@ class Encoder:
 
     @torch.inference_mode()
     def embed_in_groups(self, tokens: TokenTexts) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """The same as they are made, short texts first: positions [n] of texts, and their embeddings [n, D]."""
+        """The same, group by group, short texts first: positions [n] of the group's texts, and their embeddings [n, D]."""
         ends = np.cumsum(tokens.lengths, dtype=np.int64)
         for group in group_lengths(tokens.lengths, self._batch_tokens, padded=self._layout == "padded"):
             ids = np.concatenate([tokens.ids[ends[i] - tokens.lengths[i] : ends[i]] for i in group])
@@ -116,11 +116,11 @@ class Encoder:
 
 
 def group_lengths(lengths: npt.NDArray[np.int32], most_tokens: int, *, padded: bool) -> list[npt.NDArray[np.int64]]:
-    """Positions of texts that are embedded together, the shortest first: as many as have room in `most_tokens`, at
-    least one.
+    """Groups of positions of texts that are embedded together, the shortest texts first. A group has at most
+    `most_tokens` tokens, or one text.
 
-    Where a group is `padded` to its longest text it also ends before the filler costs more than a forward pass of its
-    own would, and the filler counts towards `most_tokens`.
+    If a group is `padded` to its longest text, padding counts towards `most_tokens`. The group also ends before its
+    padding costs more than an additional forward pass.
     """
     order = np.argsort(lengths, kind="stable")
     starts, first, taken = [], 0, 0
@@ -137,7 +137,7 @@ def group_lengths(lengths: npt.NDArray[np.int32], most_tokens: int, *, padded: b
 def initial_encoder(
     spec: JobSpec, data: Store, *, device: torch.device | str = "cpu", cut: Cut | None = None
 ) -> Encoder:
-    """An encoder of a document's model as it is before its first step; `data` is the data set, for its tokenizer."""
+    """An encoder with the initial model of a job spec. `data` is the data set, for its tokenizer."""
     device = torch.device(device)
     tokenizer = load_tokenizer(spec.model, data).for_texts(spec.model.max_seq_length)
     dtype = torch.float32 if device.type == "cpu" else DTYPES[spec.train.precision]
@@ -151,7 +151,7 @@ def load_encoder(
 ) -> Encoder:
     """An encoder from an exported model directory: fp32 on CPU, the stored precision on a GPU.
 
-    Raises ModelError where the directory is not an exported model.
+    Raises ModelError if the directory is not an exported model.
     """
     device = torch.device(device)
     try:

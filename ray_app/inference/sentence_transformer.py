@@ -1,4 +1,4 @@
-"""The one door to sentence-transformers: any text model that it loads, for an Encoder, for mining and as a teacher.
+"""Any text model that sentence-transformers loads, for an Encoder, for mining and as a teacher.
 
 N texts, T tokens, D dimensions.
 """
@@ -27,8 +27,10 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 def is_of_ours(folder: Path) -> bool:
-    """Whether a directory of sentence-transformers' layout can be packed: a Qwen3 whose embedding is the state of the EOS
-    that its tokenizer closes a text with, and nothing after it. Others are padded, as sentence-transformers does.
+    """Whether texts can be packed for the model in this directory (in the layout of sentence-transformers).
+
+    True for a Qwen3 whose embedding is the state of the EOS token that its tokenizer appends to a text, with no layer
+    after it. Texts for other models are padded, as sentence-transformers does.
     """
     try:
         modules = [module["type"].rpartition(".")[2] for module in read_json(folder / "modules.json")]
@@ -46,9 +48,9 @@ def is_of_ours(folder: Path) -> bool:
 
 
 class SentenceModel(nn.Module):
-    """The model, on a device. It embeds packs of tokens, as an Encoder asks for, and texts by themselves.
+    """The model on a device. It embeds packed tokens for an Encoder, and also plain texts.
 
-    Sentence-transformers pools as the model's settings say, and puts the prompts of its settings before texts.
+    Sentence-transformers pools as the model's settings say, and puts the prompts in its settings before texts.
     """
 
     layout: Layout = "sequence"
@@ -62,9 +64,9 @@ class SentenceModel(nn.Module):
         max_tokens: int | None = None,
         local_files_only: bool = False,
     ) -> None:
-        """`name` is a directory or a hub id. Texts are cut to `max_tokens` where that is less than the model's own limit.
+        """`name` is a directory or a Hub id. Texts are cut to `max_tokens`, or to the model's own limit if that is less.
 
-        Raises ModelError where sentence-transformers cannot load it.
+        Raises ModelError if sentence-transformers cannot load the model.
         """
         from sentence_transformers import SentenceTransformer
 
@@ -78,8 +80,8 @@ class SentenceModel(nn.Module):
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ModelError(
-                f"{name} is no model that sentence-transformers can load: {said}",
-                remedy="give a directory with modules.json, such as model/ of a run, or a name on the hub",
+                f"sentence-transformers cannot load the model {name}: {said}",
+                remedy="give a directory with modules.json, such as model/ of a run, or a Hub id",
             ) from error
         if max_tokens is not None:
             model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
@@ -90,18 +92,18 @@ class SentenceModel(nn.Module):
 
     @property
     def tokenizer(self) -> "SentenceTokenizer":
-        """Raises ModelError where the model does not read token ids."""
+        """Raises ModelError if the model does not read token ids."""
         from sentence_transformers.models import Transformer
 
         if not isinstance(self.model[0], Transformer):
             raise ModelError(
-                f"{self.name} begins with {type(self.model[0]).__name__}, not with a transformer",
-                remedy="give a model of sentence-transformers that reads token ids",
+                f"the first module of {self.name} is {type(self.model[0]).__name__}; expected a transformer",
+                remedy="give a sentence-transformers model that reads token ids",
             )
         return SentenceTokenizer(self.model.tokenizer, self.model.max_seq_length)
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Embeddings float32 [N, D], L2-normalized, in the order of the texts; these are padded to the longest."""
+        """Embeddings float32 [N, D], L2-normalized, in the order of the texts, which are padded to the longest."""
         assert batch.cu_seqlens is not None
         texts = torch.split(batch.input_ids[0], batch.cu_seqlens.diff().tolist())
         ids_NL = pad_sequence(list(texts), batch_first=True, padding_value=self.model.tokenizer.pad_token_id or 0)
@@ -112,20 +114,20 @@ class SentenceModel(nn.Module):
     def embed_documents(self, texts: Sequence[str], *, batch_tokens: int) -> npt.NDArray[np.float32]:
         """Embeddings float32 [N, D], L2-normalized, of texts with the model's own prompt for documents, if it has one.
 
-        `batch_tokens` bounds what is embedded at once, as all of these do. Raises ModelError for an embedding that is
-        not finite.
+        `batch_tokens` bounds the tokens of a batch, here and in the next two methods. Raises ModelError for an embedding
+        that is not finite.
         """
         return self._embed(self.model.encode_document, texts, batch_tokens)
 
     def embed_queries(
         self, texts: Sequence[str], *, batch_tokens: int, prompt: str | None = None
     ) -> npt.NDArray[np.float32]:
-        """The same of texts behind `prompt`; None takes the model's own prompt for queries, if it has one."""
+        """The same for texts after `prompt`. None uses the model's own prompt for queries, if it has one."""
         given = {} if prompt is None else {"prompt": prompt}
         return self._embed(self.model.encode_query, texts, batch_tokens, **given)
 
     def embed_without_prompt(self, texts: Sequence[str], *, batch_tokens: int) -> npt.NDArray[np.float32]:
-        """The same of texts as they are."""
+        """The same for texts without any prompt."""
         return self._embed(self.model.encode, texts, batch_tokens, prompt="")
 
     def _embed(
@@ -141,14 +143,17 @@ class SentenceModel(nn.Module):
         if not np.isfinite(out).all():
             bad = int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
             raise ModelError(
-                f"{self.name} gives an embedding that is not finite for the text {texts[bad][:80]!r}",
-                remedy="use another model, or one in another precision",
+                f"{self.name}: the embedding of {texts[bad][:80]!r} has values that are not finite",
+                remedy="use another model, or the model in another precision",
             )
         return out
 
 
 def batches(characters: Sequence[int], *, limit: int | None, batch_tokens: int) -> list[npt.NDArray[np.int64]]:
-    """Indices of texts, like lengths together, each batch about `batch_tokens` with its padding; at least one text."""
+    """Batches of indices of texts. Texts of similar length share a batch.
+
+    A batch has about `batch_tokens` tokens, padding included, and at least one text.
+    """
     lengths = np.asarray(characters, dtype=np.int64) // _CHARACTERS_PER_TOKEN + 2
     if limit is not None:
         lengths = np.minimum(lengths, limit)
@@ -162,7 +167,7 @@ def batches(characters: Sequence[int], *, limit: int | None, batch_tokens: int) 
 
 
 class SentenceTokenizer:
-    """The model's own tokenizer, with the tokens that it puts around a text."""
+    """The model's own tokenizer, including the special tokens that it puts around a text."""
 
     def __init__(self, tokenizer: Any, max_tokens: int | None) -> None:
         self._tokenizer = tokenizer
@@ -180,5 +185,5 @@ class SentenceTokenizer:
         )
 
     def cuts(self, text: str) -> bool:
-        """Whether `encode` leaves the end of this text out."""
+        """Whether `encode` cuts off the end of this text."""
         return len(self._tokenizer(text, verbose=False)["input_ids"]) > self.max_tokens

@@ -1,7 +1,7 @@
-"""Which texts are embedded next: batches by tokens, in turn from every request that waits.
+"""Chooses the texts of the next batch: batches are bounded by tokens, and filled from all waiting requests in turn.
 
-A batch has room for a number of tokens, not of requests or texts: a long text costs what many short ones do. Requests
-take turns text by text, so that one of a single text does not wait behind one of two thousand.
+A batch is bounded by tokens, not by requests or texts, because a long text costs as much as many short texts. Requests
+take turns text by text, so that a request with one text does not wait for a request with two thousand.
 """
 
 from collections import deque
@@ -20,7 +20,7 @@ class _Waiting(Generic[K]):
 
 
 class TokenBatcher(Generic[K]):
-    """Requests, each under a key of its own, with the lengths in tokens of their texts."""
+    """A queue of requests. Each request has a unique key and the lengths of its texts, in tokens."""
 
     def __init__(self, *, batch_tokens: int, max_queued_tokens: int) -> None:
         self._batch_tokens = batch_tokens
@@ -30,13 +30,13 @@ class TokenBatcher(Generic[K]):
 
     @property
     def queued_tokens(self) -> int:
-        """Tokens that no batch has taken yet."""
+        """Tokens that are not in a batch yet."""
         return self._queued_tokens
 
     def offer(self, key: K, lengths: Sequence[int]) -> bool:
-        """Let a request wait, all its texts or none: False where there is too much already.
+        """Queue a request with all its texts. Returns False, and queues nothing, if the queue is too full.
 
-        A request that is larger than all that may wait is taken where nothing does.
+        A request that is larger than the whole queue is accepted if the queue is empty.
         """
         tokens = sum(lengths)
         if self._queued_tokens and self._queued_tokens + tokens > self._max_queued_tokens:
@@ -47,7 +47,7 @@ class TokenBatcher(Generic[K]):
         return True
 
     def take(self) -> list[tuple[K, int]]:
-        """The next batch: keys and places of texts, at most `batch_tokens` in all or one text; empty if none waits."""
+        """The next batch: keys and positions of texts, at most `batch_tokens` tokens or one text. Empty if the queue is."""
         batch: list[tuple[K, int]] = []
         room = self._batch_tokens
         while self._waiting:
@@ -65,7 +65,7 @@ class TokenBatcher(Generic[K]):
         return batch
 
     def withdraw(self, key: K) -> None:
-        """Forget what is left of a request, whose client has gone; nothing happens where nothing is left."""
+        """Remove the queued texts of a request whose client has disconnected. Does nothing if none are queued."""
         for request in self._waiting:
             if request.key == key:
                 self._queued_tokens -= sum(request.lengths[request.next :])

@@ -1,7 +1,7 @@
-"""Embeds what concurrent requests ask for, in batches by tokens. N texts, D dimensions.
+"""Embeds the texts of concurrent requests in batches that are bounded by tokens. N texts, D dimensions.
 
-Two threads work beside the event loop: one tokenizes, one embeds; while a batch is embedded the next one gathers. There
-is no timer that a lone request would wait for.
+Two threads run next to the event loop: one tokenizes, one embeds. The next batch fills while the current batch is
+embedded. There is no batching delay.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from ray_app.serving.metrics import ServeMetrics
 _LONGEST_RETRY_SECONDS = 60
 _FIRST_GUESS_TOKENS_PER_SECOND = 1000.0
 _MOST_FAILED = 5
-"""Batches that fail one after another until nothing is expected of this process: a GPU that is lost stays lost."""
+"""After this many consecutive failed batches the process counts as broken, because a lost GPU does not come back."""
 
 
 @dataclass(eq=False)
 class _Asked:
-    """One request under way; itself its key."""
+    """One request in progress. The object is its own key in the batcher."""
 
     rows: list[npt.NDArray[np.int32]]
     vectors: npt.NDArray[np.float32]
@@ -39,7 +39,7 @@ class _Asked:
 
 
 class Engine:
-    """Call it from one event loop, after `start` and until `stop`."""
+    """Tokenizes and embeds. Call it from one event loop, after `start` and before `stop`."""
 
     def __init__(self, encoder: Encoder, metrics: ServeMetrics, *, batch_tokens: int, max_queued_tokens: int) -> None:
         self._encoder = encoder
@@ -60,33 +60,33 @@ class Engine:
 
     @property
     def queued_tokens(self) -> int:
-        """Tokens that no batch has taken yet."""
+        """Tokens that are not in a batch yet."""
         return self._batcher.queued_tokens
 
     @property
     def works(self) -> bool:
-        """Whether batches are embedded; not where the last few all failed."""
+        """Whether batches are embedded. False if the last few batches all failed."""
         return self._task is not None and not self._task.done() and self._failed < _MOST_FAILED
 
     def start(self) -> None:
-        """Begin to embed, in the loop that is running."""
+        """Start embedding in the running event loop."""
         self._tokenizing = ThreadPoolExecutor(1, "tokenize")
         self._embedding = ThreadPoolExecutor(1, "embed")
         self._more = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     def stop(self) -> None:
-        """End; what waits is not embedded any more."""
+        """Stop. Queued texts are not embedded."""
         if self._task is not None:
             self._task.cancel()
         self._tokenizing.shutdown(wait=False)
         self._embedding.shutdown(wait=False)
 
     async def embed(self, texts: Sequence[str], *, truncate: bool) -> tuple[npt.NDArray[np.float32], int]:
-        """Vectors float32 [N, D], L2-normalized, and how many tokens they are of.
+        """Vectors float32 [N, D], L2-normalized, and the number of tokens that were embedded.
 
-        Raises Refusal for a text beyond the model's limit unless it is to be cut, and where too much waits already.
-        A call that is canceled leaves no work behind.
+        Raises Refusal for a text above the model's limit, unless `truncate` is set, and if the queue is too full.
+        A canceled call removes its texts from the queue.
         """
         self._check_room(0)
         loop = asyncio.get_running_loop()
@@ -115,9 +115,9 @@ class Engine:
                 if self._encoder.cuts(texts[place]):
                     raise Refusal(
                         400,
-                        f"input[{place}] has more than the {self.max_tokens:,} tokens that the model takes "
+                        f"input[{place}] is longer than the model's limit of {self.max_tokens:,} tokens "
                         f"({len(texts[place]):,} characters, its prompt included). Shorten it, split it, or send "
-                        '"truncate": true to have its end left out.',
+                        '"truncate": true to cut off its end.',
                         param="input",
                         code="context_length_exceeded",
                     )
@@ -158,7 +158,7 @@ class Engine:
 
         try:
             await loop.run_in_executor(self._embedding, embed)
-        except Exception as error:  # one batch that fails, as for want of memory, must not end the server
+        except Exception as error:  # a failed batch, for example out of memory, must not end the server
             logging.getLogger(__name__).exception("a batch of %s tokens failed", len(tokens.ids))
             self._failed += 1
             failure = Refusal(500, f"The texts could not be embedded: {type(error).__name__}: {error}", code="failed")
@@ -173,7 +173,7 @@ class Engine:
         self._metrics.batch_tokens.observe(len(tokens.ids))
 
     def _hand_out(self, texts: Sequence[tuple[_Asked, int]], vectors: npt.NDArray[np.float32]) -> None:
-        """A request is answered with its last text: short ones do not wait for the long ones of their batch."""
+        """Complete a request with its last text, so that short requests do not wait for long texts of their batch."""
         self._metrics.texts.inc(len(texts))
         for (asked, place), vector in zip(texts, vectors, strict=True):
             asked.vectors[place] = vector

@@ -1,14 +1,14 @@
-"""Refusals as OpenAI's clients read them: a status, and a body that says what was found, expected and to be done."""
+"""Refusals in the form that OpenAI's clients read: a status, and a body that says what was found and what to do."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 class Refusal(Exception):
-    """An answer other than 200.
+    """A response with a status other than 200.
 
-    `code` is a word for programs, `param` the field that is meant. With `retry_after` a client may ask again after as
-    many seconds; the openai package does so by itself for 429 and 503.
+    `code` is for programs, `param` names the field in question. With `retry_after` a client can retry after that many
+    seconds. The openai package retries automatically after 429 and 503.
     """
 
     def __init__(
@@ -45,33 +45,33 @@ def _type(status: int) -> str:
 
 
 def overloaded(waiting: str, retry_after: int) -> Refusal:
-    """429: there is more to do than may wait."""
+    """429: the queue is full."""
     return Refusal(
         429,
-        f"The server is busy: {waiting}. Ask again in {retry_after} s, or add replicas.",
+        f"The server is busy: {waiting}. Retry in {retry_after} s, or add replicas.",
         code="overloaded",
         retry_after=retry_after,
     )
 
 
 def stopping() -> Refusal:
-    """503: this process ends, another one may take the request."""
-    return Refusal(503, "The server is stopping. Ask again in 5 s.", code="stopping", retry_after=5)
+    """503: this process is stopping. Another replica can answer the request."""
+    return Refusal(503, "The server is stopping. Retry in 5 s.", code="stopping", retry_after=5)
 
 
 def too_late(seconds: float) -> Refusal:
-    """504: the time of a request is over."""
+    """504: the request timed out."""
     return Refusal(
         504,
-        f"The request was not done within {seconds:g} s. Send fewer texts at once, or raise --timeout.",
+        f"The request was not answered within {seconds:g} s. Send fewer texts per request, or raise --timeout.",
         code="timeout",
     )
 
 
 def too_large(found: str, most: int) -> Refusal:
-    """413: a body beyond the limit."""
+    """413: the body is larger than the limit."""
     return Refusal(
         413,
-        f"The body has {found} bytes, and at most {most:,} are taken. Send fewer texts in a request.",
+        f"The body has {found} bytes; the limit is {most:,}. Send fewer texts per request.",
         code="body_too_large",
     )

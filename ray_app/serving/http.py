@@ -1,6 +1,6 @@
-"""The HTTP side of a served model: OpenAI's routes, and those that Kubernetes and Prometheus ask. Knows no Ray.
+"""The HTTP server of a model: OpenAI's routes, and the routes for Kubernetes and Prometheus. Does not depend on Ray.
 
-Paths are those of vLLM, TEI and Infinity: /v1/embeddings, /v1/models, /health, /metrics.
+Paths are the same as in vLLM, TEI and Infinity: /v1/embeddings, /v1/models, /health, /metrics.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ from ray_app.serving.settings import ServeLimits
 Handler = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
 
-_HEARD_OUT_BYTES = 64 << 20
+_READ_TO_THE_END_BYTES = 64 << 20
 
 
 class EmbeddingServer:
-    """One model over HTTP; `app` is what an ASGI server runs."""
+    """One model over HTTP. `app` is the ASGI application."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class EmbeddingServer:
         expose: Callable[[], Awaitable[bytes]],
         api_key: str | None = None,
     ) -> None:
-        """`expose` gives the text of /metrics. With `api_key` requests of /v1 need it as their bearer token."""
+        """`expose` returns the text of /metrics. If `api_key` is set, requests to /v1 need it as their bearer token."""
         self._engine, self._served, self._limits, self._metrics = engine, served, limits, metrics
         self._expose, self._api_key = expose, api_key
         self.stopping = False
@@ -69,7 +69,7 @@ class EmbeddingServer:
         self._engine.stop()
 
     async def _counted(self, request: Request) -> Response:
-        """The answer to a request for embeddings, whatever it is, counted and timed."""
+        """Answer a request for embeddings, and count and time the answer, whatever its status."""
         began = monotonic()
         self.in_flight += 1
         self._metrics.in_flight.set(self.in_flight)
@@ -91,7 +91,7 @@ class EmbeddingServer:
         if self.stopping:
             raise stopping()
         if self.in_flight > self._limits.max_requests:
-            raise overloaded(f"{self._limits.max_requests:,} requests are under way", 1)
+            raise overloaded(f"{self._limits.max_requests:,} requests are in progress", 1)
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 body = await self._body(request)
@@ -102,8 +102,10 @@ class EmbeddingServer:
         return _json(answer(vectors, tokens, asked, model=self._served.name))
 
     async def _body(self, request: Request) -> bytes:
-        """Never more than the limit is kept, whatever its sender says of its length. What is too large is heard out,
-        within reason: a sender that is cut off before it has sent all does not listen, and sees a broken connection.
+        """Read the body; at most the limit is kept in memory, whatever its Content-Length says.
+
+        A body that is too large is read to its end, up to 64 MiB. A client that is cut off while it sends does not read
+        the answer, and reports a broken connection instead.
         """
         most = self._limits.max_body_bytes
         parts, size = [], 0
@@ -111,7 +113,7 @@ class EmbeddingServer:
             size += len(part)
             if size <= most:
                 parts.append(part)
-            elif size > _HEARD_OUT_BYTES:
+            elif size > _READ_TO_THE_END_BYTES:
                 break
         if size > most:
             length = request.headers.get("content-length", "")
@@ -126,7 +128,7 @@ class EmbeddingServer:
         return _json(self._description())
 
     def _description(self) -> dict[str, Any]:
-        """OpenAI's fields, vLLM's `max_model_len`, and what a request may say."""
+        """OpenAI's fields, vLLM's `max_model_len`, and the dimensions and prompts that a request can choose from."""
         return {
             "id": self._served.name,
             "object": "model",
@@ -141,7 +143,7 @@ class EmbeddingServer:
         if self.stopping:
             return _answer_refusal(stopping())
         if not self._engine.works:
-            return _answer_refusal(Refusal(503, "Nothing is embedded any more.", code="broken"))
+            return _answer_refusal(Refusal(503, "The last batches all failed; restart this process.", code="broken"))
         return _json({"status": "ok"})
 
     async def _show_metrics(self, _request: Request) -> Response:
@@ -165,7 +167,10 @@ class EmbeddingServer:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives; it is canceled where the client goes, which gives ClientDisconnect, and with the caller."""
+    """The result of `work`. It is canceled together with its caller, and if the client disconnects.
+
+    Raises ClientDisconnect if the client disconnects.
+    """
     tasks = doing, gone = asyncio.ensure_future(work), asyncio.ensure_future(_client_goes(request))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -179,16 +184,16 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _client_goes(request: Request) -> None:
-    """Ends when the client has; its request was read to the end before."""
+    """Return when the client disconnects. Its request must have been read to the end before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 def answer(vectors_ND: npt.NDArray[np.float32], tokens: int, asked: EmbeddingRequest, *, model: str) -> dict[str, Any]:
-    """OpenAI's answer; vectors that are cut to fewer dimensions are one unit long again."""
+    """OpenAI's response. Vectors that are cut to fewer dimensions are L2-normalized again."""
     if asked.dimensions is not None:
         vectors_ND = vectors_ND[:, : asked.dimensions]
-        # The epsilon of torch's normalize, by which `f2llm embed` cuts.
+        # The epsilon of torch's normalize, which `f2llm embed` uses.
         vectors_ND = vectors_ND / np.maximum(np.linalg.norm(vectors_ND, axis=1, keepdims=True), 1e-12)
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(vector, asked.encoding)}
@@ -203,7 +208,7 @@ def answer(vectors_ND: npt.NDArray[np.float32], tokens: int, asked: EmbeddingReq
 
 
 def _encoded(vector_D: npt.NDArray[np.float32], encoding: Encoding) -> Any:
-    """base64 of little-endian float32, or the numbers."""
+    """base64 of little-endian float32, or the numbers themselves."""
     if encoding == "base64":
         return base64.b64encode(vector_D.astype("<f4").tobytes()).decode()
     return np.ascontiguousarray(vector_D)
@@ -230,7 +235,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
     return _answer_refusal(
         Refusal(
             error.status_code,
-            f"There is no {found} here. There are POST /v1/embeddings, GET /v1/models, /health and /metrics.",
+            f"There is no route {found}. Routes: POST /v1/embeddings, GET /v1/models, GET /health, GET /metrics.",
             code="no_such_route",
         )
     )

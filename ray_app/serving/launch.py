@@ -1,4 +1,4 @@
-"""Serve a model from this machine: in this process where one copy is enough, else on Ray Serve."""
+"""Serve a model from this machine: in this process if one replica is enough, on Ray Serve if not."""
 
 import socket
 from collections.abc import Callable
@@ -11,19 +11,19 @@ from ray_app.serving.standalone import serve_alone
 
 
 def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[str], None]) -> int:
-    """Serve until SIGTERM or SIGINT, whose number is given back; what was accepted is answered first, unless a second
-    one comes.
+    """Serve until SIGTERM or SIGINT and return the signal's number. Accepted requests are answered first, unless a
+    second signal arrives.
 
-    More than one copy is served by an embedded Ray, any number by the cluster that RAY_ADDRESS names. Raises ModelError
-    where there is no model, ConfigError where the port is taken, and CapacityError where there are too few GPUs or the
-    copies do not come up.
+    One replica runs in this process, several on an embedded Ray. If RAY_ADDRESS is set, all replicas run on that
+    cluster. Raises ModelError if there is no model, StorageError if the model cannot be downloaded, ConfigError if the
+    port is in use, and CapacityError if there are too few GPUs or the replicas do not start.
     """
     if EMBEDDED:
         _check_address(host, port)
         check_gpus(settings.replicas * settings.gpus)
     model = find_served(settings)
     shown = f"[{host}]" if ":" in host else host
-    each = f"{settings.gpus} GPU" if settings.gpus else f"{settings.cpus} cores"
+    each = f"{settings.gpus} GPU" if settings.gpus else f"{settings.cpus} {'CPU' if settings.cpus == 1 else 'CPUs'}"
     ready = f"serving {model.name} at http://{shown}:{port}/v1, {settings.replicas} x {each}"
     if EMBEDDED and settings.replicas == 1:
         return serve_alone(model, settings, host=host, port=port, say=say, ready=ready)
@@ -38,5 +38,5 @@ def _check_address(host: str, port: int) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise ConfigError(
-            f"{host}, port {port} cannot be listened on: {error.strerror}", remedy="give another one: --port N, --host"
+            f"cannot listen on {host}, port {port}: {error.strerror}", remedy="choose another with --port N or --host"
         ) from error

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a served model: counted in each replica, shown for all of them by whichever is asked."""
+"""Prometheus metrics of a served model. Each replica counts its own; /metrics of any replica shows those of all."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,21 +13,21 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ServeMetrics:
-    """What one replica counts."""
+    """The metrics of one replica."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "f2llm_serve_requests", "Requests for embeddings by the status of their answer.", ["status"],
+            "f2llm_serve_requests", "Requests for embeddings, by HTTP status of the response.", ["status"],
             registry=registry,
         )  # fmt: skip
-        self.in_flight = Gauge("f2llm_serve_requests_in_flight", "Requests without an answer yet.", registry=registry)
+        self.in_flight = Gauge("f2llm_serve_requests_in_flight", "Requests in progress.", registry=registry)
         self.seconds = Histogram(
-            "f2llm_serve_request_seconds", "Time from a request's arrival to its answer.", buckets=_SECONDS,
+            "f2llm_serve_request_seconds", "Time from the arrival of a request to its response.", buckets=_SECONDS,
             registry=registry,
         )  # fmt: skip
         self.queue_seconds = Histogram(
-            "f2llm_serve_queue_seconds", "How long the first text of a request waited.", buckets=_SECONDS,
+            "f2llm_serve_queue_seconds", "Time that the first text of a request spent in the queue.", buckets=_SECONDS,
             registry=registry,
         )  # fmt: skip
         self.batch_seconds = Histogram(
@@ -37,10 +37,10 @@ class ServeMetrics:
             "f2llm_serve_batch_tokens", "Tokens of a batch.", buckets=_TOKENS, registry=registry
         )
         self.texts = Counter("f2llm_serve_texts", "Texts that were embedded.", registry=registry)
-        self.queued_tokens = Gauge("f2llm_serve_queued_tokens", "Tokens that wait to be embedded.", registry=registry)
+        self.queued_tokens = Gauge("f2llm_serve_queued_tokens", "Tokens in the queue.", registry=registry)
 
     def collect(self, replica: str) -> list[Metric]:
-        """All of them now, with the label `replica`; they pickle."""
+        """The current values, with the label `replica`. The result can be pickled."""
         found = list(self._registry.collect())
         for metric in found:
             metric.samples = [
@@ -63,7 +63,7 @@ class _Collected(Collector):
 
 
 def exposition(replicas: Iterable[Sequence[Metric]]) -> bytes:
-    """What Prometheus reads, of what `collect` gave of each replica."""
+    """The text that Prometheus reads, from the results of `collect` of all replicas."""
     registry = CollectorRegistry()
     registry.register(_Collected(replicas))
     return generate_latest(registry)

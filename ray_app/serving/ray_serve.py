@@ -1,6 +1,6 @@
-"""A served model on Ray Serve: replicas behind its proxy. The one door to Ray for serving.
+"""A served model on Ray Serve: replicas behind its proxy. The only module that imports Ray for serving.
 
-A replica answers HTTP itself and embeds: a hop to another process would cost a short text more than its embedding.
+Each replica both answers HTTP and embeds. Sending a short text to another process would take longer than embedding it.
 """
 
 import logging
@@ -42,7 +42,7 @@ class _Replica:
     def check_health(self) -> None:
         """Ray Serve replaces a replica whose check raises."""
         if not self._copy.works:
-            raise RuntimeError("nothing is embedded any more")
+            raise RuntimeError("the last batches all failed")
 
     def metrics(self) -> list[Metric]:
         return self._copy.metrics(serve.get_replica_context().replica_id.unique_id)
@@ -61,14 +61,14 @@ def _replicas() -> Any:
 
 
 def build(arguments: Mapping[str, Any]) -> serve.Application:
-    """The application of these settings: what a RayService names as `import_path`."""
+    """The Ray Serve application for these settings. A RayService names this function as its `import_path`."""
     settings = ServeSettings.model_validate(arguments)
     most = settings.limits.max_requests
     deployment = serve.deployment(
         _Replica,
         name=DEPLOYMENT,
         num_replicas=settings.replicas,
-        # The replica refuses by itself, with an answer that clients understand, before Ray Serve does.
+        # The replica itself refuses requests before Ray Serve would, with an answer that clients understand.
         max_ongoing_requests=2 * most,
         graceful_shutdown_timeout_s=settings.limits.timeout_seconds,
         graceful_shutdown_wait_loop_s=0.1,
@@ -79,14 +79,14 @@ def build(arguments: Mapping[str, Any]) -> serve.Application:
 
 
 def serve_on_ray(settings: ServeSettings, *, host: str, port: int, say: Callable[[str], None], ready: str) -> int:
-    """Serve until SIGTERM or SIGINT and give its number; `ready` is said once requests are answered.
+    """Serve until SIGTERM or SIGINT and return its number. Prints `ready` once requests are answered.
 
-    Joins the cluster that RAY_ADDRESS names, or starts an embedded one. Raises CapacityError where the replicas do not
-    come up.
+    Joins the cluster that RAY_ADDRESS names, or starts an embedded one. Raises CapacityError if the replicas do not
+    start.
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     env = {API_KEY: os.environ[API_KEY]} if API_KEY in os.environ else {}
-    # Ray sets handlers of its own when it starts: these come after.
+    # Ray installs its own signal handlers when it starts, so ours must be installed after.
     with cluster(cpus=settings.replicas * settings.cpus, env=env), stop_signals() as stop:
         try:
             where = "HeadOnly" if EMBEDDED else "EveryNode"
@@ -95,7 +95,7 @@ def serve_on_ray(settings: ServeSettings, *, host: str, port: int, say: Callable
         except Exception as error:  # Ray Serve raises plain exceptions
             raise CapacityError(
                 f"the replicas of {settings.model} did not start: {error}",
-                remedy="see whether the machine has the cores, GPUs and memory for them (`f2llm doctor`)",
+                remedy="check whether the machine has enough CPUs, GPUs and memory for them (`f2llm doctor`)",
             ) from error
         say(ready)
 
@@ -103,6 +103,6 @@ def serve_on_ray(settings: ServeSettings, *, host: str, port: int, say: Callable
             return sum(handle.broadcast("refuse_new").results())
 
         number = stop.wait(refuse_new, seconds=settings.limits.timeout_seconds, say=say)
-        if not EMBEDDED:  # an embedded one ends whole, without answering 404 for a while
+        if not EMBEDDED:  # an embedded cluster ends as a whole; deleting first would answer 404 for a while
             serve.delete(APP)
     return number

@@ -1,4 +1,4 @@
-"""One copy of a served model in this process: a replica of Ray Serve's, or all there is where nobody needs Ray."""
+"""One copy of a served model in this process: a replica of Ray Serve, or the only copy if Ray is not needed."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ class Copy:
         created: int,
         expose: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
-        """`created`: Unix time at which the service began. `expose` gives the text of /metrics if there are other
+        """`created`: Unix time at which the service began. `expose` returns the text of /metrics if there are several
         replicas.
         """
         encoder, served = open_served(model, settings, created=created)
@@ -42,7 +42,7 @@ class Copy:
 
     @property
     def app(self) -> Starlette:
-        """What an ASGI server runs."""
+        """The ASGI application."""
         return self._server.app
 
     @property
@@ -51,11 +51,11 @@ class Copy:
         return self._engine.works
 
     def metrics(self, name: str) -> list[Metric]:
-        """What it has counted, with `name` for the label `replica`."""
+        """Its metrics, with `name` as the label `replica`."""
         return self._metrics.collect(name)
 
     def refuse_new(self) -> int:
-        """From now on answer 503 to new requests; gives how many are still under way."""
+        """Answer 503 to new requests from now on. Returns the number of requests in progress."""
         self._server.stopping = True
         return self._server.in_flight
 

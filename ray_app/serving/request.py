@@ -1,8 +1,8 @@
-"""The body of POST /v1/embeddings: OpenAI's fields, and three of this server's own.
+"""The body of POST /v1/embeddings: OpenAI's fields, and three fields of this server.
 
-`prompt_name` is the field of TEI and sentence-transformers for the same thing, `instruction` is the recipe's own word
-(and `f2llm embed`'s option), `truncate` is TEI's. A field that is not known is refused, as OpenAI does: with a misspelt
-one vectors would be others than those asked for, and nobody would see it.
+`prompt_name` is named as in TEI and sentence-transformers, `truncate` as in TEI, and `instruction` as in the recipe and
+in `f2llm embed`. An unknown field is refused, as OpenAI does: a misspelled field would otherwise change the vectors
+without an error.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ FIELDS = ("model", "input", "encoding_format", "dimensions", "user", "prompt_nam
 
 @dataclass(frozen=True)
 class Served:
-    """What a request is held against."""
+    """The properties of the served model that requests are checked against."""
 
     name: str
     dimensions: int
@@ -35,12 +35,12 @@ class Served:
     max_inputs: int
     prompts: Mapping[str, str]
     created: int
-    """Unix time at which the service began; the same for all its replicas."""
+    """Unix time at which the service began. The same for all its replicas."""
 
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """Texts as they are to be embedded, prompt included, and the form of the answer."""
+    """The texts to embed, prompt included, and the form of the response."""
 
     texts: tuple[str, ...]
     encoding: Encoding
@@ -49,7 +49,7 @@ class EmbeddingRequest:
 
 
 def parse_request(body: bytes, served: Served) -> EmbeddingRequest:
-    """The request in a body. Raises Refusal with what is wrong in it."""
+    """Parse the request in a body. Raises Refusal that says what is wrong."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -57,12 +57,12 @@ def parse_request(body: bytes, served: Served) -> EmbeddingRequest:
             f"The body is not JSON: {error}. Send an object such as {_example(served)}.", code="invalid_json"
         ) from None
     if not isinstance(fields, dict):
-        raise _wrong(f"The body is {_kind(fields)}, and has to be an object such as {_example(served)}.")
+        raise _wrong(f"The body is {_kind(fields)}; it must be an object such as {_example(served)}.")
     for name in fields:
         if name not in FIELDS:
             close = get_close_matches(name, FIELDS, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"It may have {', '.join(FIELDS)}."
-            raise _wrong(f"The field {name!r} is not known. {hint}", param=name, code="unknown_field")
+            hint = f"Did you mean {close[0]}?" if close else f"Known fields: {', '.join(FIELDS)}."
+            raise _wrong(f"The field {name!r} is unknown. {hint}", param=name, code="unknown_field")
     _check_model(fields, served)
     prefix = _prefix(fields, served)
     return EmbeddingRequest(
@@ -78,7 +78,7 @@ def check_model(name: str, served: Served) -> None:
     if name != served.name:
         raise Refusal(
             404,
-            f"The model {name!r} is not here. This server has {served.name!r}.",
+            f"The model {name!r} is not served here. This server serves {served.name!r}.",
             param="model",
             code="model_not_found",
         )
@@ -87,20 +87,20 @@ def check_model(name: str, served: Served) -> None:
 def _check_model(fields: Mapping[str, Any], served: Served) -> None:
     name = _typed(fields, "model", str)
     if name is None:
-        raise _wrong(f"There is no model. Give {served.name!r}, which this server has.", param="model")
+        raise _wrong(f"The field 'model' is missing. This server serves {served.name!r}.", param="model")
     check_model(name, served)
 
 
 def _texts(fields: Mapping[str, Any], served: Served) -> list[str]:
     if "input" not in fields:
-        raise _wrong("There is no input. Give a string, or an array of strings.", param="input")
+        raise _wrong("The field 'input' is missing. Send a string, or an array of strings.", param="input")
     value = fields["input"]
     texts = value if isinstance(value, list) else [value]
     if not texts:
-        raise _wrong("The input is an empty array. Give at least one string.", param="input", code="empty_input")
+        raise _wrong("The input is an empty array. Send at least one string.", param="input", code="empty_input")
     if len(texts) > served.max_inputs:
         raise _wrong(
-            f"The input has {len(texts):,} texts, and at most {served.max_inputs:,} are taken. Send several requests.",
+            f"The input has {len(texts):,} texts; the limit is {served.max_inputs:,}. Send several requests.",
             param="input",
             code="too_many_inputs",
         )
@@ -108,13 +108,13 @@ def _texts(fields: Mapping[str, Any], served: Served) -> list[str]:
         where = f"input[{place}]" if isinstance(value, list) else "input"
         if isinstance(text, int | list) and not isinstance(text, bool):
             raise _wrong(
-                f"{where} is {_kind(text)}: token ids are not taken, as those of another tokenizer would give wrong "
-                "vectors without an error. Send text (in LangChain: check_embedding_ctx_length=False).",
+                f"{where} is {_kind(text)}. Token ids are not accepted, because ids of another tokenizer would give "
+                "wrong vectors without an error. Send text (in LangChain: check_embedding_ctx_length=False).",
                 param="input",
                 code="tokens_not_taken",
             )
         if not isinstance(text, str):
-            raise _wrong(f"{where} is {_kind(text)}, and has to be a string.", param="input")
+            raise _wrong(f"{where} is {_kind(text)}; it must be a string.", param="input")
         if not text:
             raise _wrong(f"{where} is an empty string. Leave it out.", param="input", code="empty_input")
     return texts
@@ -123,12 +123,12 @@ def _texts(fields: Mapping[str, Any], served: Served) -> list[str]:
 def _prefix(fields: Mapping[str, Any], served: Served) -> str:
     name, instruction = _typed(fields, "prompt_name", str), _typed(fields, "instruction", str)
     if name is not None and instruction is not None:
-        raise _wrong("prompt_name and instruction are both given. Leave one of them out.", param="instruction")
+        raise _wrong("prompt_name and instruction are both set. Leave one of them out.", param="instruction")
     if name is None:
         return format_query("", instruction or "")
     if name not in served.prompts:
         raise _wrong(
-            f"The model has no prompt {name!r}; it has {', '.join(served.prompts)}. Or give an instruction.",
+            f"The model has no prompt {name!r}. Its prompts: {', '.join(served.prompts)}. Or send an instruction.",
             param="prompt_name",
             code="unknown_prompt",
         )
@@ -141,25 +141,25 @@ def _encoding(fields: Mapping[str, Any]) -> Encoding:
         return "float"
     if found == "base64":
         return "base64"
-    raise _wrong(f"encoding_format is {found!r}, and has to be 'float' or 'base64'.", param="encoding_format")
+    raise _wrong(f"encoding_format is {found!r}; it must be 'float' or 'base64'.", param="encoding_format")
 
 
 def _dimensions(fields: Mapping[str, Any], served: Served) -> int | None:
     found = _typed(fields, "dimensions", int)
     if found is not None and not 1 <= found <= served.dimensions:
         raise _wrong(
-            f"dimensions is {found}, and has to be between 1 and {served.dimensions}, the model's own.",
+            f"dimensions is {found}; it must be between 1 and {served.dimensions}, the model's dimensions.",
             param="dimensions",
         )
     return found
 
 
 def _typed(fields: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
-    """A field of one type; None where it is left out or null."""
+    """The field's value, which must have this type. None if the field is left out or null."""
     value = fields.get(name)
     if value is None or type(value) is kind:
         return value
-    raise _wrong(f"{name} is {_kind(value)}, and has to be {_TYPES[kind]}.", param=name)
+    raise _wrong(f"{name} is {_kind(value)}; it must be {_TYPES[kind]}.", param=name)
 
 
 def _kind(value: object) -> str:

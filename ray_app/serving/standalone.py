@@ -1,4 +1,4 @@
-"""One copy of a model in this process behind uvicorn, without Ray: it starts sooner, and no proxy stands between."""
+"""One copy of a model in this process, served by uvicorn without Ray: it starts sooner and needs no proxy."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,20 +17,20 @@ from ray_app.serving.shutdown import Stop, stop_signals
 
 _GOODBYE_SECONDS = 5
 _IDLE_SECONDS = 90
-"""How long a connection stays open without a request: Ray Serve's, and longer than load balancers' own, which must be
-the ones to close it.
+"""How long an idle connection stays open: as in Ray Serve, and longer than the timeouts of load balancers, which must
+close the connection first.
 """
 
 
 def serve_alone(
     model: ExportedModel, settings: ServeSettings, *, host: str, port: int, say: Callable[[str], None], ready: str
 ) -> int:
-    """Serve until SIGTERM or SIGINT and give its number; `ready` is said once requests are answered.
+    """Serve until SIGTERM or SIGINT and return its number. Prints `ready` once requests are answered.
 
-    Raises ConfigError where the port is taken.
+    Raises ConfigError if the port is in use.
     """
     if not settings.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as Ray does for what has asked for none
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # as Ray does for a task without GPUs
     copy = Copy(model, settings, created=int(time()))
     with stop_signals() as stop, _listening(copy.app, host, port, stop):
         say(ready)
@@ -39,7 +39,7 @@ def serve_alone(
 
 @contextmanager
 def _listening(app: Starlette, host: str, port: int, stop: Stop) -> Iterator[None]:
-    """Requests are answered inside the block, in a thread: the main one hears signals."""
+    """Requests are answered inside the block, in a thread, because the main thread handles signals."""
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -59,8 +59,8 @@ def _listening(app: Starlette, host: str, port: int, stop: Stop) -> Iterator[Non
             while not server.started:
                 if running.done():
                     raise ConfigError(
-                        f"{host}, port {port} cannot be listened on: somebody else took it meanwhile",
-                        remedy="give another one: --port N",
+                        f"cannot listen on {host}, port {port}: another process has taken the port meanwhile",
+                        remedy="choose another with --port N",
                     ) from running.exception()
                 sleep(0.02)
             yield

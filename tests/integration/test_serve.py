@@ -110,7 +110,7 @@ def test_the_model_says_what_it_takes(client: openai.OpenAI, service: Service) -
             "document": "",
         },
     }
-    with pytest.raises(openai.NotFoundError, match="This server has 'demo'"):
+    with pytest.raises(openai.NotFoundError, match="This server serves 'demo'"):
         client.models.retrieve("other")
     assert service.get("/v1/chat/completions")[0] == 404
 
@@ -118,16 +118,16 @@ def test_the_model_says_what_it_takes(client: openai.OpenAI, service: Service) -
 @pytest.mark.parametrize(
     ("body", "status", "code", "says"),
     [
-        ({"model": "other", "input": "a"}, 404, "model_not_found", "'other' is not here. This server has 'demo'"),
+        ({"model": "other", "input": "a"}, 404, "model_not_found", "'other' is not served here. This server serves 'demo'"),
         ({"model": "demo", "input": ""}, 400, "empty_input", "empty string"),
         ({"model": "demo", "input": []}, 400, "empty_input", "empty array"),
-        ({"model": "demo", "input": ["a"] * 65}, 400, "too_many_inputs", "65 texts, and at most 64"),
+        ({"model": "demo", "input": ["a"] * 65}, 400, "too_many_inputs", "65 texts; the limit is 64"),
         ({"model": "demo", "input": ["a", "word " * 500]}, 400, "context_length_exceeded",
-         f"input[1] has more than the {MAX_TOKENS} tokens"),
-        ({"model": "demo", "input": [1, 2]}, 400, "tokens_not_taken", "token ids"),
-        ({"model": "demo", "input": "a", "dimensions": "8"}, 400, None, "has to be an integer"),
+         f"input[1] is longer than the model's limit of {MAX_TOKENS} tokens"),
+        ({"model": "demo", "input": [1, 2]}, 400, "tokens_not_taken", "Token ids"),
+        ({"model": "demo", "input": "a", "dimensions": "8"}, 400, None, "must be an integer"),
         (b"input=a", 400, "invalid_json", "not JSON"),
-        (b'{"model": "demo", "input": "' + b"a" * 10_000_000 + b'"}', 413, "body_too_large", "at most 1,048,576"),
+        (b'{"model": "demo", "input": "' + b"a" * 10_000_000 + b'"}', 413, "body_too_large", "the limit is 1,048,576"),
     ],
     ids=["model", "empty", "no text", "too many", "too long", "tokens", "type", "not JSON", "10 MB"],
 )  # fmt: skip
@@ -211,5 +211,5 @@ def test_a_port_that_is_taken_and_a_model_that_is_not_there_are_told_before_anyt
     missing = f2llm("serve", tmp_path)
 
     assert (taken.returncode, missing.returncode) == (3, 8)
-    assert "cannot be listened on: Address already in use" in taken.stderr
+    assert "Address already in use" in taken.stderr
     assert f"{tmp_path} has no model" in missing.stderr

@@ -34,7 +34,7 @@ def mine(
         typer.Option(
             "--model",
             metavar="FOLDER",
-            help="Sentence-transformers model: a directory or a hub id.",
+            help="Sentence-transformers model: a directory, or a Hugging Face Hub id (ORG/NAME or ORG/NAME@REVISION).",
             show_default=False,
         ),
     ],

@@ -111,7 +111,7 @@ def test_fewer_dimensions_score_as_a_model_that_gives_only_those(
 
 
 def test_more_dimensions_than_the_embeddings_have_are_refused() -> None:
-    with pytest.raises(ModelError, match="9 dimensions are asked for, and the model's embeddings have 8"):
+    with pytest.raises(ModelError, match="9 dimensions are requested, but the model's embeddings have 8"):
         evaluate_sets(embed, [retrieval_set()], dims=(9,))
 
 

@@ -1,4 +1,4 @@
-"""Vectors for texts: one a row in the order of the input, quantized as sentence-transformers does, after any kill."""
+"""Vectors for texts: one per row in the order of the input, quantized as sentence-transformers does, after any kill."""
 
 import gzip
 import json
@@ -25,11 +25,11 @@ TEXTS = [f"text {i}, which says {'a few words more ' * (i * 7 % 11)}and ends" fo
 
 
 class Killed(Exception):
-    """What ends a job before its time."""
+    """Interrupts a job."""
 
 
 def killed_after(tasks: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]:
-    """An executor that ends after some of them, as if the process had been killed."""
+    """An executor that ends after some of the tasks, as if the process had been killed."""
 
     def executor(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         for number, task in enumerate(todo):
@@ -92,7 +92,7 @@ def test_each_row_keeps_its_columns_and_its_place_and_has_the_vector_of_its_text
 
 
 @pytest.mark.parametrize("kills", [(0,), (3,), (1, 0, 4)])
-def test_a_job_that_was_killed_goes_on_and_leaves_the_same_bytes(
+def test_a_killed_job_resumes_and_writes_the_same_bytes(
     model: ExportedModel, texts: str, tmp_path: Path, kills: tuple[int, ...]
 ) -> None:
     embed(model, texts, tmp_path / "straight")
@@ -108,7 +108,7 @@ def test_a_job_that_was_killed_goes_on_and_leaves_the_same_bytes(
     assert made.rows_per_second is not None
 
 
-def test_vectors_that_are_there_are_left_as_they_are(model: ExportedModel, texts: str, tmp_path: Path) -> None:
+def test_finished_vectors_are_kept(model: ExportedModel, texts: str, tmp_path: Path) -> None:
     first = embed(model, texts, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
 
@@ -119,14 +119,14 @@ def test_vectors_that_are_there_are_left_as_they_are(model: ExportedModel, texts
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
-def test_a_place_that_holds_something_else_is_refused(model: ExportedModel, texts: str, tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_refused(model: ExportedModel, texts: str, tmp_path: Path) -> None:
     embed(model, texts, tmp_path / "out")
 
-    with pytest.raises(DataError, match="holds something else, or vectors that were made in another way"):
+    with pytest.raises(DataError, match="holds other files, or vectors of another model, input or setting"):
         embed(model, texts, tmp_path / "out", cut=Cut(8))
 
 
-def test_a_place_that_is_the_callers_own_starts_over_for_another_job(
+def test_a_directory_of_the_caller_starts_over_for_another_job(
     model: ExportedModel, texts: str, tmp_path: Path
 ) -> None:
     said: list[str] = []
@@ -141,7 +141,7 @@ def test_a_place_that_is_the_callers_own_starts_over_for_another_job(
     assert any("starting over" in line for line in said)
 
 
-def test_what_a_kill_left_beside_whole_vectors_goes_with_the_next_start(
+def test_the_next_start_removes_work_files_next_to_complete_vectors(
     model: ExportedModel, texts: str, tmp_path: Path
 ) -> None:
     made = embed(model, texts, tmp_path / "out")
@@ -168,7 +168,7 @@ def test_vectors_are_quantized_as_sentence_transformers_does_between_ranges_that
     assert table_of(tmp_path / "out").schema.field("embedding").type.value_type == (
         pa.int8() if precision in ("int8", "binary") else pa.uint8()
     )
-    # A value may lie at the edge of its step.
+    # A value can lie at the edge of a quantization step.
     assert (stored != expected).mean() < 0.01
     assert stored.std() > 10
 
@@ -185,7 +185,7 @@ def test_a_cut_keeps_the_first_values_and_their_length_if_it_is_told_to(
 
 
 def test_a_cut_wider_than_the_model_is_refused(model: ExportedModel, texts: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="49 dimensions are asked for, and the model's embeddings have 48"):
+    with pytest.raises(ModelError, match="49 dimensions are requested, but the model's embeddings have 48"):
         embed(model, texts, tmp_path / "out", cut=Cut(49))
 
 
@@ -216,11 +216,11 @@ def test_compressed_lines_give_what_plain_ones_do_and_no_copy_of_them_stays(
 
 
 def test_the_vectors_column_must_be_a_new_one(model: ExportedModel, texts: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="have a column 'id' already"):
+    with pytest.raises(ConfigError, match="already have a column 'id'"):
         embed(model, texts, tmp_path / "out", into="id")
 
 
-def test_files_of_a_folder_follow_on_each_other(model: ExportedModel, tmp_path: Path) -> None:
+def test_files_of_a_directory_are_embedded_in_order(model: ExportedModel, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name, ids in (("b", range(9, 12)), ("a", range(9)), ("c", range(0))):
         table = pa.table({"id": pa.array(ids, pa.int64()), "text": pa.array([str(i) for i in ids], pa.string())})
@@ -237,7 +237,7 @@ def write_lines(path: Path, *rows: dict[str, str | None]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_a_file_of_json_lines_none_of_which_has_the_texts_is_refused_and_the_place_is_left_empty(
+def test_a_file_of_json_lines_none_of_which_has_the_texts_is_refused_and_the_output_stays_empty(
     model: ExportedModel, tmp_path: Path
 ) -> None:
     write_lines(tmp_path / "in" / "a.jsonl", {"query": "x", "positive": "y"})
@@ -263,7 +263,7 @@ def test_rows_without_a_text_files_without_rows_and_a_column_that_begins_late_ar
     assert (made.embeddings.rows, made.embeddings.nulls) == (5, 3)
 
 
-def test_a_column_that_was_chosen_is_said_and_one_that_was_named_is_not(model: ExportedModel, tmp_path: Path) -> None:
+def test_a_detected_column_is_printed_and_a_named_one_is_not(model: ExportedModel, tmp_path: Path) -> None:
     write_lines(tmp_path / "in" / "a.jsonl", {"query": "x", "positive": "y"})
     chosen: list[str] = []
     named: list[str] = []
@@ -271,5 +271,5 @@ def test_a_column_that_was_chosen_is_said_and_one_that_was_named_is_not(model: E
     embed(model, str(tmp_path / "in"), tmp_path / "chosen", say=chosen.append)
     embed(model, str(tmp_path / "in"), tmp_path / "named", column="query", say=named.append)
 
-    assert "the texts are those of the column 'positive'" in chosen
+    assert "text column: 'positive'" in chosen
     assert not [line for line in named if "column" in line]

@@ -1,4 +1,4 @@
-"""Evaluation's embeddings: a text's own, however many others are embedded beside it."""
+"""The embedding of a text does not depend on the other texts of its batch."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ TEXTS = [
 
 
 class _WatchedEmbedder(Embedder):
-    """Notes what it is given to embed at once."""
+    """Records the batches that it embeds."""
 
     batches: list[PackedBatch]
 
@@ -94,7 +94,7 @@ def test_a_batch_holds_at_most_one_text_more_than_its_tokens(
     assert all(batch.tokens < batch_tokens + MAX_TOKENS for batch in model.batches)
 
 
-def test_texts_of_like_length_are_embedded_together(
+def test_texts_of_similar_length_are_embedded_together(
     make_encoder: Callable[[int], Encoder], model: _WatchedEmbedder
 ) -> None:
     make_encoder(8).encode(TEXTS)
@@ -131,7 +131,7 @@ def test_encoding_builds_no_graph_and_draws_no_dropout(
 
 @pytest.fixture
 def folder(model: _WatchedEmbedder, files: TokenizerFiles, tmp_path: Path) -> Path:
-    """The files that are read of an exported model."""
+    """The files of an exported model that are read."""
     folder = tmp_path / "model"
     model.backbone.save_pretrained(folder)  # type: ignore[operator]
     (folder / "tokenizer.json").write_text(files.tokenizer_json, encoding="utf-8")
@@ -140,7 +140,7 @@ def folder(model: _WatchedEmbedder, files: TokenizerFiles, tmp_path: Path) -> Pa
     return folder
 
 
-def test_an_exported_folder_gives_the_models_own_embeddings(
+def test_an_exported_directory_gives_the_models_own_embeddings(
     folder: Path, make_encoder: Callable[[int], Encoder]
 ) -> None:
     loaded = load_encoder(folder)
@@ -195,7 +195,9 @@ def test_off_the_cpu_the_stored_precision_decides_the_attention(
         pytest.param(lambda f: (f / "model.safetensors").write_bytes(b"cut"), id="damaged weights"),
     ],
 )
-def test_what_is_no_exported_model_is_refused_with_its_name(folder: Path, damage: Callable[[Path], object]) -> None:
+def test_a_directory_without_an_exported_model_is_refused_by_name(
+    folder: Path, damage: Callable[[Path], object]
+) -> None:
     damage(folder)
 
     with pytest.raises(ModelError) as raised:
@@ -206,7 +208,7 @@ def test_what_is_no_exported_model_is_refused_with_its_name(folder: Path, damage
 
 
 @given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 4000), st.booleans())
-def test_every_text_is_embedded_once_beside_others_of_like_length(
+def test_every_text_is_embedded_once_with_others_of_similar_length(
     lengths: list[int], most_tokens: int, padded: bool
 ) -> None:
     groups = group_lengths(np.array(lengths, dtype=np.int32), most_tokens, padded=padded)

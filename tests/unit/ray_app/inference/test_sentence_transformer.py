@@ -1,4 +1,4 @@
-"""Models of others: embedded as sentence-transformers does, and told apart from our own."""
+"""Other models are embedded as sentence-transformers does, and are told apart from our own."""
 
 from pathlib import Path
 
@@ -48,8 +48,8 @@ def test_an_exported_model_is_ours_and_another_is_not(tmp_path: Path) -> None:
     assert not is_of_ours(tmp_path)
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config_sentence_transformers.json").write_text("{}")
 
-    with pytest.raises(ModelError, match="no model that sentence-transformers can load"):
+    with pytest.raises(ModelError, match="sentence-transformers cannot load the model"):
         open_encoder(find_exported(open_store(str(tmp_path))), Cut())

@@ -1,4 +1,4 @@
-"""Batches by tokens: nothing lost, nothing twice, nothing over the room, and nobody waits behind a large request."""
+"""Batches by tokens: no text is lost or repeated, no batch is too large, and no request waits for a large one."""
 
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ def batches(batcher: TokenBatcher[int]) -> list[list[tuple[int, int]]]:
 
 
 @given(REQUESTS)
-def test_every_text_is_taken_once_and_each_requests_in_their_order(requests: list[list[int]]) -> None:
+def test_every_text_is_taken_once_in_the_order_of_its_request(requests: list[list[int]]) -> None:
     batcher = filled(requests)
 
     taken = [text for batch in batches(batcher) for text in batch]
@@ -33,13 +33,13 @@ def test_every_text_is_taken_once_and_each_requests_in_their_order(requests: lis
 
 
 @given(REQUESTS, st.integers(1, 80))
-def test_a_batch_has_room_for_its_tokens_or_is_one_text(requests: list[list[int]], batch_tokens: int) -> None:
+def test_a_batch_has_at_most_its_tokens_or_is_one_text(requests: list[list[int]], batch_tokens: int) -> None:
     for batch in batches(filled(requests, batch_tokens=batch_tokens)):
         assert len(batch) == 1 or sum(requests[key][place] for key, place in batch) <= batch_tokens
 
 
 @given(REQUESTS)
-def test_a_batch_ends_only_where_the_next_text_does_not_fit(requests: list[list[int]]) -> None:
+def test_a_batch_ends_only_if_the_next_text_does_not_fit(requests: list[list[int]]) -> None:
     made = batches(filled(requests))
 
     for batch, following in pairwise(made):
@@ -48,7 +48,7 @@ def test_a_batch_ends_only_where_the_next_text_does_not_fit(requests: list[list[
 
 
 @given(st.integers(100, 400), st.lists(st.integers(1, 5), min_size=1, max_size=9))
-def test_a_short_request_is_in_the_first_batch_beside_a_large_one(large: int, short: list[int]) -> None:
+def test_a_short_request_shares_the_first_batch_with_a_large_one(large: int, short: list[int]) -> None:
     batcher = filled([[5] * large, *([length] for length in short)])
 
     first = batcher.take()
@@ -57,7 +57,7 @@ def test_a_short_request_is_in_the_first_batch_beside_a_large_one(large: int, sh
 
 
 @given(REQUESTS, st.data())
-def test_what_is_withdrawn_is_not_taken_and_the_rest_is(requests: list[list[int]], data: st.DataObject) -> None:
+def test_withdrawn_texts_are_not_taken_and_all_others_are(requests: list[list[int]], data: st.DataObject) -> None:
     gone = data.draw(st.sets(st.integers(0, 8)))
     batcher = filled(requests)
     early = batcher.take()
@@ -72,7 +72,7 @@ def test_what_is_withdrawn_is_not_taken_and_the_rest_is(requests: list[list[int]
 
 
 @given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 100))
-def test_what_waits_stays_below_its_limit_unless_it_is_one_request(requests: list[int], limit: int) -> None:
+def test_the_queue_stays_below_its_limit_unless_it_holds_one_request(requests: list[int], limit: int) -> None:
     batcher = TokenBatcher[int](batch_tokens=10, max_queued_tokens=limit)
     accepted = [length for key, length in enumerate(requests) if batcher.offer(key, [length])]
 
@@ -81,7 +81,7 @@ def test_what_waits_stays_below_its_limit_unless_it_is_one_request(requests: lis
     assert bool(accepted) == bool(requests)
 
 
-def test_a_refused_request_leaves_nothing_behind() -> None:
+def test_a_refused_request_is_not_queued() -> None:
     batcher = TokenBatcher[str](batch_tokens=10, max_queued_tokens=20)
     assert batcher.offer("first", [9, 9])
 

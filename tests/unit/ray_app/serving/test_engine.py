@@ -1,4 +1,4 @@
-"""Concurrent requests share batches and each gets its own vectors; what fails or leaves takes nobody along."""
+"""Concurrent requests share batches and each gets its own vectors. A request that fails does not affect others."""
 
 import asyncio
 import threading
@@ -78,7 +78,7 @@ def test_a_short_text_is_answered_before_the_long_one_of_its_batch_is_embedded()
     assert encoder.batches == [1, 11]
 
 
-def test_a_text_beyond_the_limit_is_refused_by_its_place_and_cut_where_that_is_asked_for() -> None:
+def test_a_text_above_the_limit_is_refused_by_its_position_or_cut_on_request() -> None:
     async def work(engine: Engine) -> tuple[Refusal, list[list[float]], list[list[float]]]:
         with pytest.raises(Refusal) as caught:
             await engine.embed(["a", "b" * 11], truncate=False)
@@ -89,11 +89,11 @@ def test_a_text_beyond_the_limit_is_refused_by_its_place_and_cut_where_that_is_a
     refused, cut, whole = run(work, Letters())
 
     assert (refused.status, refused.code) == (400, "context_length_exceeded")
-    assert "input[1] has more than the 10 tokens" in refused.message
+    assert "input[1] is longer than the model's limit of 10 tokens" in refused.message
     assert (cut, whole) == (vectors(["a", "b" * 10]), vectors(["b" * 10]))
 
 
-def test_a_batch_that_fails_is_the_failure_of_its_own_requests_only() -> None:
+def test_a_batch_that_fails_fails_only_its_own_requests() -> None:
     async def work(engine: Engine) -> tuple[Refusal, list[list[float]]]:
         with pytest.raises(Refusal) as caught:
             await engine.embed(["!"], truncate=False)
@@ -107,7 +107,7 @@ def test_a_batch_that_fails_is_the_failure_of_its_own_requests_only() -> None:
     assert found == vectors(["abc"])
 
 
-def test_an_engine_whose_batches_all_fail_says_that_it_does_not_work_until_one_succeeds() -> None:
+def test_an_engine_whose_batches_all_fail_reports_it_until_one_succeeds() -> None:
     async def work(engine: Engine) -> list[bool]:
         after = []
         for _ in range(5):
@@ -116,14 +116,14 @@ def test_an_engine_whose_batches_all_fail_says_that_it_does_not_work_until_one_s
             after.append(engine.works)
         await engine.embed(["abc"], truncate=False)
         async with asyncio.timeout(60):
-            while not engine.works:  # it knows a little later than who asked
+            while not engine.works:  # set shortly after the request is answered
                 await asyncio.sleep(0.001)
         return after
 
     assert run(work, Letters()) == [True] * 4 + [False]
 
 
-def test_more_than_may_wait_is_refused_with_a_time_and_what_waits_is_still_answered() -> None:
+def test_a_full_queue_refuses_with_a_time_and_answers_its_requests() -> None:
     encoder = Letters()
 
     async def work(engine: Engine) -> tuple[Refusal, list[list[float]]]:
@@ -145,7 +145,7 @@ def test_more_than_may_wait_is_refused_with_a_time_and_what_waits_is_still_answe
     assert found == vectors(["abcdefghi"] * 4)
 
 
-def test_a_request_that_is_cancelled_leaves_no_work_behind() -> None:
+def test_a_canceled_request_leaves_the_queue() -> None:
     encoder = Letters()
 
     async def work(engine: Engine) -> int:

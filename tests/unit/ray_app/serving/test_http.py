@@ -1,4 +1,4 @@
-"""What a served model answers over HTTP, without a server: the application called as ASGI servers call it."""
+"""The HTTP answers of a served model, without a server: the tests call the application as an ASGI server does."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ class Answer:
 
 
 class Site:
-    """A server of letters, and what it is told."""
+    """A server whose model embeds letters, and its settings."""
 
     def __init__(self, encoder: Letters | None = None, *, api_key: str | None = None, **limits: Any) -> None:
         self.metrics = ServeMetrics()
@@ -103,7 +103,7 @@ def test_a_request_is_answered_as_openai_answers_it() -> None:
     }
 
 
-def test_base64_is_of_little_endian_float32_and_fewer_dimensions_are_one_unit_long() -> None:
+def test_base64_is_of_little_endian_float32_and_fewer_dimensions_are_normalized_again() -> None:
     vectors = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
     asked = EmbeddingRequest(texts=("a", "b", "c"), encoding="base64", dimensions=5, truncate=False)
 
@@ -119,18 +119,18 @@ def test_base64_is_of_little_endian_float32_and_fewer_dimensions_are_one_unit_lo
     )
 
 
-def test_a_body_beyond_the_limit_is_refused_whether_or_not_it_says_its_length() -> None:
+def test_a_body_above_the_limit_is_refused_with_or_without_a_content_length() -> None:
     site = Site(max_body_bytes=5000)
 
     told = site.post(b"x" * 6000, content_length="6000")
     untold = site.post(b"x" * 6000)
 
     assert (told.status, told.code) == (untold.status, untold.code) == (413, "body_too_large")
-    assert "6,000 bytes, and at most 5,000" in told.text
+    assert "6,000 bytes; the limit is 5,000" in told.text
     assert site.post(ONE + b" " * 4000).status == 200
 
 
-def test_a_request_that_takes_too_long_is_given_up_and_says_so() -> None:
+def test_a_request_that_takes_too_long_times_out() -> None:
     encoder = Letters()
     encoder.may_go_on.clear()
 
@@ -139,7 +139,7 @@ def test_a_request_that_takes_too_long_is_given_up_and_says_so() -> None:
     assert (found.status, found.code) == (504, "timeout")
 
 
-def test_nothing_is_embedded_any_more_for_a_client_that_has_gone() -> None:
+def test_requests_of_a_disconnected_client_are_canceled() -> None:
     encoder = Letters()
     encoder.may_go_on.clear()
     site = Site(encoder)
@@ -165,7 +165,7 @@ def test_nothing_is_embedded_any_more_for_a_client_that_has_gone() -> None:
     assert len(encoder.batches) == 1
 
 
-def test_more_requests_than_may_be_under_way_are_refused_with_a_time() -> None:
+def test_too_many_concurrent_requests_are_refused_with_a_time() -> None:
     encoder = Letters()
     encoder.may_go_on.clear()
     site = Site(encoder, max_requests=2, timeout_seconds=0.2)
@@ -187,7 +187,7 @@ def test_a_server_that_stops_refuses_new_requests_and_is_not_healthy() -> None:
     assert site.post(ONE).headers["retry-after"] == "5"
 
 
-def test_with_a_key_only_its_bearer_is_served_and_probes_need_none() -> None:
+def test_a_key_is_required_of_requests_and_not_of_probes() -> None:
     site = Site(api_key="secret")
 
     assert (site.post(ONE).status, site.post(ONE, authorization="Bearer wrong").status) == (401, 401)
@@ -198,11 +198,11 @@ def test_with_a_key_only_its_bearer_is_served_and_probes_need_none() -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/embeddings", 405), ("POST", "/v1/chat", 404)])
-def test_a_route_that_is_not_there_is_refused_with_those_that_are(method: str, path: str, status: int) -> None:
+def test_an_unknown_route_is_refused_with_the_known_routes(method: str, path: str, status: int) -> None:
     (found,) = Site().ask((method, path, b"", {}))
 
     assert (found.status, found.code) == (status, "no_such_route")
-    assert f"There is no {method} {path} here. There are POST /v1/embeddings" in found.text
+    assert f"There is no route {method} {path}. Routes: POST /v1/embeddings" in found.text
 
 
 def test_metrics_are_of_all_replicas_and_count_refusals_by_status() -> None:

@@ -1,4 +1,4 @@
-"""Where a model to be served may lie, and what it is called."""
+"""The places of a served model, and its name."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The id of a repository that was fetched before; no network is there."""
+    """The id of a repository that is in the cache of the Hub. There is no network."""
     repository = tmp_path / "models--team--embedder"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0123abcd")
@@ -32,7 +32,7 @@ def hub(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "team/embedder"
 
 
-def test_a_run_an_exported_folder_and_a_repository_of_the_hub_are_the_same_model(run: Path, hub: str) -> None:
+def test_a_run_a_model_directory_and_a_hub_id_are_the_same_model(run: Path, hub: str) -> None:
     of_run, of_folder, of_hub = (find_served(ServeSettings(model=m)) for m in (str(run), str(run / "model"), hub))
 
     assert of_run.fingerprint == of_folder.fingerprint == of_hub.fingerprint
@@ -40,7 +40,7 @@ def test_a_run_an_exported_folder_and_a_repository_of_the_hub_are_the_same_model
     assert find_served(ServeSettings(model=hub, name="search")).name == "search"
 
 
-def test_an_opened_model_says_what_it_takes(run: Path) -> None:
+def test_an_opened_model_knows_its_limits(run: Path) -> None:
     settings = ServeSettings(model=str(run), limits=ServeLimits(max_inputs=7))
 
     encoder, served = open_served(find_served(settings), settings, created=1)
@@ -51,14 +51,14 @@ def test_an_opened_model_says_what_it_takes(run: Path) -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_what_is_neither_here_nor_on_the_hub_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="team/other is no directory here, and the hub did not give it"):
+def test_a_model_that_is_neither_here_nor_on_the_hub_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="team/other is not a directory here, and HF_HUB_OFFLINE is set"):
         find_served(ServeSettings(model="team/other"))
     with pytest.raises(ModelError, match="has no model"):
         find_served(ServeSettings(model=str(tmp_path)))
 
 
-def test_a_batch_is_larger_on_a_gpu_unless_it_is_said_otherwise() -> None:
+def test_a_batch_is_larger_on_a_gpu_by_default() -> None:
     assert ServeSettings(model="m").tokens_at_once == 2048
     assert ServeSettings(model="m", gpus=1).tokens_at_once == 16_384
     assert ServeSettings(model="m", gpus=1, batch_tokens=64).tokens_at_once == 64

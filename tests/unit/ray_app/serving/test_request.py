@@ -1,4 +1,4 @@
-"""What a request may say, and what each mistake is answered with."""
+"""The fields of a request, and the answer to each mistake."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ def refusal(body: bytes) -> Refusal:
     return caught.value
 
 
-def test_openais_fields_are_taken() -> None:
+def test_openais_fields_are_accepted() -> None:
     asked = parse(input=["a", "b"], encoding_format="base64", dimensions=8, user="me")
 
     assert asked == EmbeddingRequest(texts=("a", "b"), encoding="base64", dimensions=8, truncate=False)
@@ -45,11 +45,11 @@ def test_a_field_that_is_null_is_left_out() -> None:
 
 
 @given(st.lists(st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])), min_size=1, max_size=3))
-def test_texts_are_taken_as_they_are(texts: list[str]) -> None:
+def test_texts_are_not_changed(texts: list[str]) -> None:
     assert parse(input=texts).texts == tuple(texts)
 
 
-def test_a_prompt_by_its_name_and_an_instruction_of_ones_own_come_before_each_text() -> None:
+def test_a_named_prompt_or_an_instruction_is_put_before_each_text() -> None:
     assert parse(input=["x", "y"], prompt_name="query").texts == (
         "Instruct: Find it.\nQuery: x",
         "Instruct: Find it.\nQuery: y",
@@ -61,29 +61,29 @@ def test_a_prompt_by_its_name_and_an_instruction_of_ones_own_come_before_each_te
 @pytest.mark.parametrize(
     ("fields", "status", "param", "code", "says"),
     [
-        ({"model": "other"}, 404, "model", "model_not_found", "'other' is not here. This server has 'demo'"),
-        ({"model": None}, 400, "model", None, "no model. Give 'demo'"),
-        ({"model": 7}, 400, "model", None, "model is an integer, and has to be a string"),
+        ({"model": "other"}, 404, "model", "model_not_found", "'other' is not served here. This server serves 'demo'"),
+        ({"model": None}, 400, "model", None, "'model' is missing. This server serves 'demo'"),
+        ({"model": 7}, 400, "model", None, "model is an integer; it must be a string"),
         ({"input": ""}, 400, "input", "empty_input", "input is an empty string"),
         ({"input": []}, 400, "input", "empty_input", "empty array"),
         ({"input": ["a", ""]}, 400, "input", "empty_input", "input[1] is an empty string"),
-        ({"input": None}, 400, "input", None, "input is null, and has to be a string"),
+        ({"input": None}, 400, "input", None, "input is null; it must be a string"),
         ({"input": {"text": "a"}}, 400, "input", None, "input is an object"),
         ({"input": ["a", None]}, 400, "input", None, "input[1] is null"),
         ({"input": [True]}, 400, "input", None, "input[0] is a boolean"),
-        ({"input": [1, 2]}, 400, "input", "tokens_not_taken", "token ids are not taken"),
-        ({"input": [[1], [2]]}, 400, "input", "tokens_not_taken", "token ids are not taken"),
-        ({"input": ["a"] * 4}, 400, "input", "too_many_inputs", "4 texts, and at most 3"),
-        ({"dimensions": 0}, 400, "dimensions", None, "dimensions is 0, and has to be between 1 and 64"),
+        ({"input": [1, 2]}, 400, "input", "tokens_not_taken", "Token ids are not accepted"),
+        ({"input": [[1], [2]]}, 400, "input", "tokens_not_taken", "Token ids are not accepted"),
+        ({"input": ["a"] * 4}, 400, "input", "too_many_inputs", "4 texts; the limit is 3"),
+        ({"dimensions": 0}, 400, "dimensions", None, "dimensions is 0; it must be between 1 and 64"),
         ({"dimensions": 65}, 400, "dimensions", None, "between 1 and 64"),
-        ({"dimensions": "8"}, 400, "dimensions", None, "dimensions is a string, and has to be an integer"),
+        ({"dimensions": "8"}, 400, "dimensions", None, "dimensions is a string; it must be an integer"),
         ({"dimensions": True}, 400, "dimensions", None, "dimensions is a boolean"),
-        ({"encoding_format": "int8"}, 400, "encoding_format", None, "has to be 'float' or 'base64'"),
-        ({"prompt_name": "qurey"}, 400, "prompt_name", "unknown_prompt", "it has query, document"),
-        ({"prompt_name": "query", "instruction": "x"}, 400, "instruction", None, "both given"),
-        ({"truncate": "yes"}, 400, "truncate", None, "truncate is a string, and has to be a boolean"),
+        ({"encoding_format": "int8"}, 400, "encoding_format", None, "must be 'float' or 'base64'"),
+        ({"prompt_name": "qurey"}, 400, "prompt_name", "unknown_prompt", "Its prompts: query, document"),
+        ({"prompt_name": "query", "instruction": "x"}, 400, "instruction", None, "both set"),
+        ({"truncate": "yes"}, 400, "truncate", None, "truncate is a string; it must be a boolean"),
         ({"dimension": 8}, 400, "dimension", "unknown_field", "Did you mean dimensions?"),
-        ({"xyz": 1}, 400, "xyz", "unknown_field", "It may have model, input"),
+        ({"xyz": 1}, 400, "xyz", "unknown_field", "Known fields: model, input"),
     ],
 )
 def test_a_mistake_is_refused_with_what_was_found_and_expected(
@@ -96,14 +96,14 @@ def test_a_mistake_is_refused_with_what_was_found_and_expected(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"input=a", b'{"model": "demo", "input": "\xff"}', b'{"input": NaN}'])
-def test_what_is_not_json_is_refused_with_an_example(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused_with_an_example(body: bytes) -> None:
     refused = refusal(body)
 
     assert (refused.status, refused.code) == (400, "invalid_json")
     assert '{"model": "demo", "input": ["a text"]}' in refused.message
 
 
-def test_json_that_is_no_object_is_refused() -> None:
+def test_json_that_is_not_an_object_is_refused() -> None:
     assert "The body is an array" in refusal(b"[1]").message
 
 
@@ -126,7 +126,7 @@ def test_any_json_object_is_a_request_or_refused(fields: dict[str, Any]) -> None
     assert all(found)
 
 
-def test_a_refusal_has_openais_form_and_says_when_to_ask_again() -> None:
+def test_a_refusal_has_openais_form_and_says_when_to_retry() -> None:
     busy, ending, large = overloaded("9 tokens wait", 7), stopping(), too_large("10", 5)
 
     assert busy.body["error"].keys() == {"message", "type", "param", "code"}

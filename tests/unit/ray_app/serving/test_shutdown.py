@@ -1,4 +1,4 @@
-"""When a server may end: real signals to this process, and requests that are under way for as long as a test says."""
+"""When a server ends: real signals to this process, and requests that stay in progress as long as a test needs."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import signal
 from ray_app.serving.shutdown import stop_signals
 
 
-def test_it_ends_when_nothing_has_been_under_way_for_a_while() -> None:
+def test_it_ends_after_some_time_without_requests() -> None:
     under_way = [2, 1, 0, 1, 0, 0, 0, 0]
     said: list[str] = []
     with stop_signals() as stop:
@@ -18,7 +18,7 @@ def test_it_ends_when_nothing_has_been_under_way_for_a_while() -> None:
     assert len(said) == 1
 
 
-def test_a_second_signal_ends_the_wait_for_what_is_under_way() -> None:
+def test_a_second_signal_ends_the_wait_for_requests() -> None:
     asked = 0
 
     def refuse_new() -> int:
@@ -37,7 +37,7 @@ def test_a_second_signal_ends_the_wait_for_what_is_under_way() -> None:
     assert stop.twice.is_set()
 
 
-def test_what_is_under_way_for_too_long_is_not_waited_for() -> None:
+def test_the_wait_for_requests_has_a_limit() -> None:
     with stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.wait(lambda: 1, seconds=0.01, say=lambda _: None) == signal.SIGINT
@@ -45,7 +45,7 @@ def test_what_is_under_way_for_too_long_is_not_waited_for() -> None:
     assert not stop.twice.is_set()
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with stop_signals():
         pass

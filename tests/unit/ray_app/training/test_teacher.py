@@ -60,7 +60,7 @@ def test_texts_are_cut_where_the_job_spec_says(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"nowhere is no model that sentence-transformers can load"):
+    with pytest.raises(ModelError, match=r"sentence-transformers cannot load the model nowhere"):
         Teacher(TeacherSpec(name_or_path=f"{tmp_path}/nowhere"), torch.device("cpu"))
 
 

@@ -42,9 +42,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         (["--corpus", "questions"], 2, "--corpus 'questions' is not NAME=FILE"),
         (["--corpus", "labels=x.txt"], 3, "a corpus is given for 'labels', which is not mined"),
         (["--corpus", "questions=nowhere.jsonl"], 4, "no data file at nowhere.jsonl"),
-        (["--model", "./nowhere"], 8, "the model ./nowhere is not there"),
-        (["--model", "data"], 8, "data is no model directory: it has neither modules.json nor config.json"),
-        (["--model", "someone/some-model"], 8, "someone/some-model is no directory, and the hub does not give it"),
+        (["--model", "./nowhere"], 8, "the model ./nowhere does not exist"),
+        (["--model", "data"], 8, "data is not a model directory: it has neither modules.json nor config.json"),
+        (["--model", "someone/some-model"], 8, "someone/some-model is not a directory here, and HF_HUB_OFFLINE is set"),
         (["--gpus", "99"], 10, "99 GPUs are asked for, and this machine has"),
     ],
 )
