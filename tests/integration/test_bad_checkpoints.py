@@ -23,7 +23,7 @@ from ray_app.job_spec import JobSpec
 from ray_app.run_directory.attempts import begin_attempt
 from ray_app.run_directory.checkpoint_manifest import FORMAT_VERSION, list_checkpoints
 from ray_app.training.loop import Worker, train
-from tests.support.plain_workers import Unheard
+from tests.support.plain_workers import NoControl
 from tests.support.small_training import read_lines, small_job_spec
 
 pytestmark = [
@@ -60,7 +60,7 @@ def _train(data: Store, run: Path, *, stop_after_steps: int, **overrides: dict[s
         data=data,
         run=open_store(str(run)),
         worker=Worker(rank=0, world_size=1, device=torch.device("cpu")),
-        control=Unheard(),
+        control=NoControl(),
         stop_after_steps=stop_after_steps,
     )
 

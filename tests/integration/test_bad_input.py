@@ -31,7 +31,7 @@ from jobs.spec.job import load_job_spec
 from jobs.spec.presets import merged
 from ray_app.training.loop import Worker, train
 from tests.support.command import f2llm
-from tests.support.plain_workers import Unheard
+from tests.support.plain_workers import NoControl
 from tests.support.s3_server import S3Server, free_port
 from tests.support.small_training import small_job_spec, write_job_spec, write_small_dataset
 
@@ -730,7 +730,7 @@ def trained(process_group: None, dataset: Path, tmp_path_factory: pytest.TempPat
     run = open_store(str(folder / "run"))
     worker = Worker(rank=0, world_size=1, device=torch.device("cpu"))
     store = open_store(str(dataset))
-    train("small", job.worker_spec, data=store, run=run, worker=worker, control=Unheard(), stop_after_steps=2)
+    train("small", job.worker_spec, data=store, run=run, worker=worker, control=NoControl(), stop_after_steps=2)
     run.put("job.yaml", job.to_yaml().encode())
     return folder / "run"
 

@@ -16,8 +16,8 @@ from ray_app.training.heartbeat import Stage
 from tests.support.small_training import small_job_spec
 
 
-class Unheard:
-    """A control that nobody listens to and that never stops a run."""
+class NoControl:
+    """A control that receives everything, forwards nothing and never stops a run."""
 
     def at(self, step: int, stage: Stage) -> None:
         pass
@@ -32,8 +32,11 @@ class Unheard:
 def train_in_processes(
     data: str, run: Path, workers: int, job_spec: dict[str, Any] | None = None, *, steps: int | None = None
 ) -> None:
-    """Train a document, or the small one, with so many ranks, to its end or for so many steps; `run` is the run
-    directory. Raises what a rank raises.
+    """Train a job spec, or the small one, with `workers` ranks.
+
+    `run` is the run directory. With `steps` None, train to the end.
+
+    Raises the error of a rank.
     """
     spec = (job_spec or small_job_spec(data, "unused"))["spec"]
     start_processes(_rank, (workers, spec, data, str(run), steps), nprocs=workers, start_method="spawn")
@@ -51,7 +54,7 @@ def _rank(rank: int, world_size: int, spec: dict[str, Any], data: str, run: str,
         data=open_store(data),
         run=open_store(run),
         worker=Worker(rank=rank, world_size=world_size, device=torch.device("cpu")),
-        control=Unheard(),
+        control=NoControl(),
         stop_after_steps=steps,
     )
     dist.destroy_process_group()
