@@ -1,20 +1,19 @@
-"""Writes the reference pages: `python -m tools.generate.reference [docs/reference]`.
+"""Write the generated reference pages: `python -m tools.generate.reference [docs/reference]`.
 
-A test fails if they are out of date.
+tests/unit/tools/generate/test_reference.py fails if the pages are out of date.
 """
 
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from typer.main import get_command
 
-from data_io.errors import F2LLMError
 from jobs.cli.app import app
+from jobs.cli.output.exit_codes import exit_codes as exit_code_rows
 from jobs.spec.diff import MAY_CHANGE
 from jobs.spec.fields import SpecField, fields_of
 from jobs.spec.job import EmbeddingJob
@@ -59,55 +58,63 @@ def write(folder: Path = FOLDER) -> None:
 
 def exit_codes() -> str:
     """The table of exit codes, from the error classes themselves."""
-    rows = [("0", "-", "It worked.", "-", "-")]
+    rows = [("0", "-", "Success.", "-", "-")]
     for kind in sorted(_error_classes(), key=lambda kind: (kind.exit_code, kind.__name__)):
         meaning = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
         if kind is F2LLMError:
-            meaning = "A mistake of this program: run it again with `--debug` and report what it prints."
-        rows.append(
-            (str(kind.exit_code), kind.__name__, meaning, kind.error_class, "may help" if kind.retryable else "no")
-        )
-    rows.append(("130", "-", "Stopped by SIGINT (Ctrl-C); a training, after a checkpoint.", "-", "goes on from there"))
-    rows.append(("141", "-", "Whoever read the output has gone, as in `f2llm schema | head`.", "-", "-"))
-    rows.append(("143", "-", "Stopped by SIGTERM, after a checkpoint.", "-", "goes on from there"))
+            meaning = "An error in f2llm itself. Run the command again with `--debug` and report the output."
+        again = "can succeed" if kind.retryable else "fails again"
+        rows.append((str(kind.exit_code), kind.__name__, meaning, kind.error_class, again))
+    rows += [
+        ("130", "-", "Stopped by SIGINT (Ctrl-C). A training run wrote a checkpoint first.", "-", "resumes"),
+        ("141", "-", "The reader of the output has closed it, as in `f2llm schema | head`.", "-", "-"),
+        ("143", "-", "Stopped by SIGTERM. A training run wrote a checkpoint first.", "-", "resumes"),
+    ]
     return _page(
         "Exit codes",
-        "An error prints one message on standard error, with what to do; `--debug` adds the traceback. With `--json` "
-        "standard output has an object `error` with `class`, `exit_code`, `message` and `remedy`.",
-        _rows(("code", "error", "meaning", "class", "the same command again"), rows),
+        "Every error prints one message on standard error, and usually a hint how to fix it. `--debug` adds the "
+        "traceback. With `--json`, standard output has an object `error` with `class`, `exit_code`, `message` and "
+        "`remedy`. The class says who can fix the error: `user` and `data` errors are in your input, the others are "
+        "not.",
+        _rows(("code", "error", "meaning", "class", "running the command again"), rows),
     )
 
 
 def job_spec() -> str:
-    """Every field of the document, of a sources file and of a study."""
+    """Every field of a job spec, of a sources file and of a study."""
     may_change = ", ".join(f"`{path}`" for path in sorted(MAY_CHANGE))
     example = (
         "apiVersion: f2llm.dev/v1alpha1\nkind: EmbeddingJob\nmetadata:\n  name: my-run\nspec:\n  preset: f2llm-0.6b\n"
         "  data:\n    uri: s3://my-bucket/my-data\n  storage:\n    uri: s3://my-bucket/runs"
     )
     return _page(
-        "The document",
-        "An `EmbeddingJob` says what to train, on what, how and where. `f2llm validate JOB.yaml --show` prints it with "
-        "everything filled in, `f2llm schema` prints its JSON Schema for editors.",
+        "Job spec",
+        "A job spec is a YAML file that describes one training run: the model, the data, the training settings and "
+        "the run directory. On Kubernetes the same file is an `EmbeddingJob` manifest.",
+        "`f2llm validate JOB.yaml --show` prints it with all presets and defaults filled in. `f2llm schema` prints its "
+        "JSON Schema for editors.",
         f"```yaml\n{example}\n```",
-        "A field that is left out takes its preset's value, else its default. Paths are relative to the directory the "
-        "command runs in. `--set PATH=VALUE` changes any field below, and `spec.` may be left out: "
-        "`--set train.epochs=1`. YAML is read by the rules of version 1.2: `off` and `no` are words, not false.",
+        "Rules for all fields:",
+        "- A missing field takes the value of the preset, or else its default.\n"
+        "- Paths are relative to the directory in which the command runs.\n"
+        "- `--set PATH=VALUE` changes any field. The prefix `spec.` is optional: `--set train.epochs=1`.\n"
+        "- YAML follows version 1.2: `off` and `no` are strings, not false.",
         *_field_tables(EmbeddingJob),
         "## Presets",
-        _rows(("preset", "what it is"), [(f"`{name}`", _preset_words(values)) for name, values in PRESETS.items()]),
-        "The rest is the recipe's and the same in all: 512 examples a step, 2 epochs, 500 steps of warm-up.",
-        "## What may change when a run goes on",
-        f"A document applied again under the same name goes on with its run. These fields may differ from the run's "
-        f"first document, since they do not change what a step computes: {may_change}. Any other difference is "
-        "refused, naming the field.",
+        _rows(("preset", "values"), [(f"`{name}`", _preset_words(values)) for name, values in PRESETS.items()]),
+        "All other values follow the recipe and are the same in all presets: 512 examples per step, 2 epochs, 500 "
+        "warm-up steps.",
+        "## Fields that may change when a run resumes",
+        "The same command with the same `metadata.name` resumes the run. These fields may differ from the job spec "
+        f"that started the run, because they do not change the result of a step: {may_change}. Any other difference "
+        "is refused; the error names the field.",
         "## The sources file",
-        "What `f2llm data prepare files DATA SOURCES.yaml` reads.",
+        "`f2llm data prepare files DATA SOURCES.yaml` reads this file.",
         f"```yaml\n{_SOURCES_EXAMPLE}\n```",
         *_field_tables(SourcesFile),
         "## The study",
-        "What `f2llm ablate STUDY.yaml` reads: `apiVersion` as above, `kind: Study`, `metadata` with a `name`, and "
-        "`spec` with these fields ([docs/tasks/ablation-studies.md](../tasks/ablation-studies.md) has examples).",
+        "`f2llm ablate STUDY.yaml` reads this file. It has `apiVersion` as above, `kind: Study`, `metadata` with a "
+        "`name`, and a `spec` with the fields below. [Ablation studies](../tasks/ablation-studies.md) has examples.",
         *_field_tables(StudySpec),
     )
 
@@ -122,10 +129,10 @@ def metrics() -> str:
     ]
     return _page(
         "Metrics",
-        "What the operator exports for Prometheus. A scrape has to keep the labels `namespace` and `job` "
-        "(`honor_labels: true`): they are the job's. What the driver of a job says is there while an attempt is "
-        "under way.",
-        _rows(("metric", "type", "labels", "what it is"), rows),
+        "The operator exports these metrics for Prometheus at `:8080/metrics`. `namespace` and `job` are those of the "
+        "`EmbeddingJob`, so a scrape must keep them (`honor_labels: true`). Metrics that come from the driver of a job "
+        "exist only while an attempt runs.",
+        _rows(("metric", "type", "labels", "description"), rows),
     )
 
 
@@ -136,24 +143,17 @@ def command_line() -> str:
     command = get_command(app)
     context = command.make_context("f2llm", [], resilient_parsing=True)
     text = get_docs_for_click(obj=command, ctx=context, name="f2llm", title="The command line")  # type: ignore[arg-type]
-    # Its lists of commands are cut short, and each command's own heading follows anyway.
+    # Lists of commands are truncated, and each command has its own heading below.
     heading, _, rest = re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+\n", "", text).partition("\n\n")
     return "\n\n".join(
         [
             _NOTE,
             heading,
-            "`f2llm COMMAND --help` says the same in a terminal. Progress goes to standard error, results to standard "
-            "output; `NO_COLOR` is respected.",
+            "`f2llm COMMAND --help` prints the same in a terminal. Progress goes to standard error, results to "
+            "standard output. `NO_COLOR` turns colors off.",
             rest.strip() + "\n",
         ]
     )
-
-
-def _error_classes() -> Iterator[type[F2LLMError]]:
-    for name in ("data_io.errors", "ray_app.errors", "jobs.errors"):
-        for value in vars(import_module(name)).values():
-            if isinstance(value, type) and issubclass(value, F2LLMError) and value.__module__ == name:
-                yield value
 
 
 def _field_tables(model: type[BaseModel]) -> Iterator[str]:
@@ -175,7 +175,7 @@ def _field_tables(model: type[BaseModel]) -> Iterator[str]:
 
 def _table(fields: Iterable[SpecField]) -> str:
     rows = [(f"`{field.path[-1]}`", field.expected, _default(field), field.description) for field in fields]
-    return _rows(("field", "takes", "default", "what it is"), rows)
+    return _rows(("field", "type", "default", "description"), rows)
 
 
 def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -193,7 +193,7 @@ def _preset_words(values: Mapping[str, Any]) -> str:
     train, workers = values["train"], values["workers"]
     return (
         f"{values['model']['name_or_path']}: `learning_rate: {train['learning_rate']}`, "
-        f"`micro_batch_size: {train['micro_batch_size']}`, {workers['replicas']} workers with a GPU each"
+        f"`micro_batch_size: {train['micro_batch_size']}`, {workers['replicas']} workers with one GPU each"
     )
 
 
