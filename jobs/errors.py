@@ -1,4 +1,4 @@
-"""Errors of the command line; the exit codes of all layers are listed in docs/reference/exit-codes.md."""
+"""Errors of the command line. `f2llm explain exit-codes` lists the exit codes of all layers."""
 
 from data_io.errors import ConfigError, F2LLMError
 
@@ -14,14 +14,14 @@ __all__ = [
 
 
 class UsageError(F2LLMError):
-    """The command was called in a way that cannot work; 2 is also what the argument parser exits with."""
+    """The command has invalid arguments or options. The argument parser also exits with 2."""
 
     exit_code = 2
     error_class = "user"
 
 
 class KubernetesError(F2LLMError):
-    """The Kubernetes API does not answer, or cannot do now what it was asked."""
+    """The Kubernetes API is unreachable, or cannot serve the request now."""
 
     exit_code = 11
     error_class = "infrastructure"
@@ -36,11 +36,11 @@ class NotFoundInKubernetes(KubernetesError):
 
 
 class RefusedByKubernetes(KubernetesError):
-    """Kubernetes answered, and the answer is no: a document that breaks a rule, or missing permission."""
+    """Kubernetes denied the request: the job spec breaks a rule, or a permission is missing."""
 
     error_class = "user"
     retryable = False
 
 
 class StaleObject(KubernetesError):
-    """Somebody else has written the object since it was read, or a name is taken."""
+    """The object was changed by another client after it was read, or its name is already in use."""

@@ -1,4 +1,4 @@
-"""`python -m jobs.cli`: the command line where no console script is installed."""
+"""`python -m jobs.cli`: the command line without the console script."""
 
 from jobs.cli.main import main
 

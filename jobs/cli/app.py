@@ -1,6 +1,6 @@
-"""`f2llm`: the commands put together, and what a user sees of an error.
+"""`f2llm`: all commands, and how errors are printed.
 
-Modules of this package import documents and models inside the commands, so that `f2llm --help` answers at once.
+Modules of this package import the job spec and libraries inside the commands, so that `f2llm --help` is fast.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from jobs.cli import (
     doctor,
     embed,
     evaluate,
+    explain,
     export,
     kubernetes,
     merge,
@@ -39,14 +40,14 @@ if TYPE_CHECKING:
     from typer._click.formatting import HelpFormatter
 
 _SECTIONS = {
-    "Train": ("demo", "run", "validate", "plan", "schema", "data"),
+    "Train": ("demo", "run", "validate", "plan", "explain", "schema", "data"),
     "Runs and models": ("status", "evaluate", "export", "merge", "ablate", "report", "runs"),
     "Use a model": ("embed", "serve", "index", "search", "classify", "cluster"),
     "On Kubernetes": (
         "submit", "list", "watch", "describe", "logs", "scale", "suspend", "resume", "delete", "render", "dashboard",
     ),
 }  # fmt: skip
-"""Headings of `f2llm --help` with their commands; what is in none comes last."""
+"""Headings of `f2llm --help` with their commands. Commands without a heading come last."""
 
 
 class _Commands(TyperGroup):
@@ -67,10 +68,10 @@ app = typer.Typer(
     name="f2llm",
     cls=_Commands,
     help="Fine-tune decoder LLMs into text-embedding models with the F2LLM recipe.",
-    epilog="Exit codes: docs/reference/exit-codes.md. Paths in a document are relative to the current directory.",
+    epilog="Exit codes: `f2llm explain exit-codes`. Relative paths in a job spec start at the current directory.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # loading rich takes twice as long as all the rest of --help
+    rich_markup_mode=None,  # importing rich takes twice as long as the rest of --help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -96,6 +97,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("validate")(validate.validate)
 app.command("plan")(plan.plan)
+app.command("explain")(explain.explain)
 app.command("schema")(schema.schema)
 app.add_typer(data.app, name="data")
 app.command("status")(status.status)
@@ -127,15 +129,15 @@ app.command("version")(doctor.version)
 
 
 def call(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code. Errors are printed, never raised, but for the BrokenPipeError of
-    a reader that has gone.
+    """Run one command line and return its exit code. Errors are printed, not raised, except a BrokenPipeError, which
+    means that the reader of the output closed it.
     """
     try:
         app(list(arguments), prog_name="f2llm")
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer exits with 1
             raise end.__context__ from None
-        # typer makes an Exit of Ctrl-C, and a SystemExit of that.
+        # typer turns Ctrl-C into an Exit, and the Exit into a SystemExit.
         by_ctrl_c = end.__context__ is not None and isinstance(end.__context__.__cause__, KeyboardInterrupt)
         return stopped(arguments) if by_ctrl_c else int(end.code or 0)
     except KeyboardInterrupt:
@@ -148,7 +150,7 @@ def call(arguments: Sequence[str]) -> int:
     except Exception as error:
         bug = F2LLMError(
             f"{type(error).__name__}: {error}",
-            remedy="this is not meant to happen; run it again with --debug and report what it prints",
+            remedy="this is a bug in f2llm; run the command again with --debug and report the output",
         )
         report_error(bug, arguments)
         return bug.exit_code

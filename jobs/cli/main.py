@@ -1,4 +1,4 @@
-"""`f2llm`, the console script. The command line itself is loaded in here, so that Ctrl-C is caught from the start."""
+"""`f2llm`, the console script. The command line is imported inside `main`, so that Ctrl-C is caught from the start."""
 
 import os
 import signal
@@ -7,11 +7,11 @@ import sys
 from jobs.cli.output.error_report import stopped
 
 READER_GONE = 128 + signal.SIGPIPE
-"""The exit code of a command whose output nobody reads to its end, as of `f2llm schema | head -c 1`."""
+"""The exit code of a command whose output is closed early, as in `f2llm schema | head -c 1`."""
 
 
 def main() -> None:
-    """Run the command line of this process, and end with its exit code."""
+    """Run the command line of this process and exit with its exit code."""
     try:
         from jobs.cli.app import call
 
@@ -21,6 +21,6 @@ def main() -> None:
         code = stopped(sys.argv[1:])
     except BrokenPipeError:
         code = READER_GONE
-        # What is still buffered would fail again when the interpreter ends, which prints an error and exits with 120.
+        # Flushing the rest of the buffer at exit would fail again, print an error and exit with 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -57,22 +57,11 @@ def write(folder: Path = FOLDER) -> None:
 
 
 def exit_codes() -> str:
-    """The table of exit codes, from the error classes themselves."""
-    rows = [("0", "-", "Success.", "-", "-")]
-    for kind in sorted(_error_classes(), key=lambda kind: (kind.exit_code, kind.__name__)):
-        meaning = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
-        if kind is F2LLMError:
-            meaning = "An error in f2llm itself. Run the command again with `--debug` and report the output."
-        again = "can succeed" if kind.retryable else "fails again"
-        rows.append((str(kind.exit_code), kind.__name__, meaning, kind.error_class, again))
-    rows += [
-        ("130", "-", "Stopped by SIGINT (Ctrl-C). A training run wrote a checkpoint first.", "-", "resumes"),
-        ("141", "-", "The reader of the output has closed it, as in `f2llm schema | head`.", "-", "-"),
-        ("143", "-", "Stopped by SIGTERM. A training run wrote a checkpoint first.", "-", "resumes"),
-    ]
+    """The table of exit codes."""
+    rows = [(str(row.code), *row[1:]) for row in exit_code_rows()]
     return _page(
         "Exit codes",
-        "Every error prints one message on standard error, and usually a hint how to fix it. `--debug` adds the "
+        "`f2llm explain exit-codes` prints this table. Every error prints one message on standard error, and usually a hint how to fix it. `--debug` adds the "
         "traceback. With `--json`, standard output has an object `error` with `class`, `exit_code`, `message` and "
         "`remedy`. The class says who can fix the error: `user` and `data` errors are in your input, the others are "
         "not.",
