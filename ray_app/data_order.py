@@ -1,4 +1,4 @@
-"""From a document and a manifest to the data order of a run, and to its fingerprint."""
+"""Computes the data order of a run, and its fingerprint, from a job spec and a manifest."""
 
 from data_io.dataset.manifest import Manifest, SourceEntry
 from data_io.dataset.tokenizer import TextTokenizer
@@ -9,18 +9,18 @@ from ray_app.job_spec import JobSpec
 
 
 def select_sources(manifest: Manifest, spec: JobSpec) -> tuple[SourceEntry, ...]:
-    """The sources a job trains on, in the manifest's order. Raises ConfigError for a name that is not there."""
+    """The sources that a job trains on, in the manifest's order. Raises ConfigError for an unknown name."""
     return tuple(manifest.source(name) for name in spec.data.choose([source.name for source in manifest.sources]))
 
 
 def make_order(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSpec) -> DataOrder:
-    """The data order of a job. Raises ConfigError where it skips a micro-batch that is not there."""
+    """The data order of a job. Raises ConfigError if the job skips a micro-batch that does not exist."""
     names = [source.name for source in sources]
     for wanted in spec.train.skip_micro_batches:
         if wanted.source is not None and wanted.source not in names:
             raise ConfigError(
-                f"train.skip_micro_batches names the source {wanted.source!r}, which the run does not train on",
-                remedy=f"name one of {', '.join(names)}",
+                f"train.skip_micro_batches names the source {wanted.source!r}, but the run does not train on it",
+                remedy=f"use one of {', '.join(names)}",
             )
     skipped = {
         (skip.epoch, None if skip.source is None else names.index(skip.source), skip.micro_batch)
@@ -40,9 +40,9 @@ def make_order(manifest: Manifest, sources: tuple[SourceEntry, ...], spec: JobSp
         if epoch >= spec.train.epochs or micro_batch >= there:
             what = "micro-batch" if source is None else f"micro-batch of {names[source]}"
             raise ConfigError(
-                f"train.skip_micro_batches names {what} {micro_batch} in epoch {epoch}; there are {spec.train.epochs} "
-                f"epochs with {there} of them each, both counted from 0",
-                remedy="copy the lines that the error of the step printed",
+                f"train.skip_micro_batches names {what} {micro_batch} in epoch {epoch}, which does not exist; epochs: "
+                f"{spec.train.epochs}, micro-batches per epoch: {there}, both counted from 0",
+                remedy="copy the lines that were printed with the error of the step",
             )
     return plan
 

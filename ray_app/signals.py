@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to end in good order. Standard library only."""
+"""SIGTERM and SIGINT as requests for a graceful shutdown. Imports only the standard library."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,11 +7,11 @@ from types import FrameType
 
 
 class Interruption:
-    """The first SIGTERM or SIGINT: a wish to end in good order. A second SIGINT ends at once."""
+    """The first SIGTERM or SIGINT requests a graceful shutdown. A SIGINT after it ends the process at once."""
 
     signal: int | None = None
 
-    def hear(self, number: int, _: FrameType | None) -> None:
+    def receive(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
@@ -19,15 +19,15 @@ class Interruption:
 
 @contextmanager
 def listening() -> Iterator[Interruption]:
-    """Hear both signals until the block ends; in the main thread only."""
+    """Record both signals until the block ends. Only for the main thread."""
     interruption = Interruption()
-    with hearing(interruption.hear):
+    with hearing(interruption.receive):
         yield interruption
 
 
 @contextmanager
 def hearing(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Both signals go to `handler` until the block ends, and nowhere else; in the main thread only."""
+    """Send both signals only to `handler` until the block ends. Only for the main thread."""
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

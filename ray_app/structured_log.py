@@ -1,4 +1,4 @@
-"""Log lines of an event and its fields, as text (key=value) or as JSON. Standard library only.
+"""Log lines with an event and its fields, as text (key=value) or as JSON. Imports only the standard library.
 
 `log.info("worker failed", extra=fields(rank=1))` is
 `2026-05-04T03:02:01.000Z WARNING ray_app.orchestration.watchers: worker failed job=team/small attempt=2 rank=1`.
@@ -20,14 +20,14 @@ _BARE = re.compile(r"[\w./:@+,%-]+")
 
 
 class LogFormat(StrEnum):
-    """How a line is written."""
+    """The format of log lines."""
 
     TEXT = "text"
     JSON = "json"
 
 
 def log_format_of_environment() -> LogFormat | None:
-    """What F2LLM_LOG_FORMAT says; None where it is not set. Raises ConfigError for another value."""
+    """The format in F2LLM_LOG_FORMAT; None if it is not set. Raises ConfigError for an unknown value."""
     value = os.environ.get(FORMAT_VARIABLE)
     if not value:
         return None
@@ -36,12 +36,12 @@ def log_format_of_environment() -> LogFormat | None:
     except ValueError:
         raise ConfigError(
             f"{FORMAT_VARIABLE}: found {value!r}, expected one of {', '.join(LogFormat)}",
-            remedy="set it to one of those",
+            remedy="set it to one of these values, or unset it",
         ) from None
 
 
 def fields(**values: Any) -> dict[str, Any]:
-    """For `extra` of a logging call: the fields of its line. Those that are None or empty are left out."""
+    """For `extra` of a logging call: the fields of its line. Fields that are None or empty are left out."""
     return {"fields": values}
 
 
@@ -53,7 +53,7 @@ def error_fields(error: BaseException) -> dict[str, Any]:
 
 
 class StructuredFormatter(logging.Formatter):
-    """`context` gives the fields that all lines of a process have. Lines of libraries have those alone."""
+    """`context` returns the fields of all lines of a process. Lines of libraries have only these fields."""
 
     def __init__(self, log_format: LogFormat, context: Callable[[], Mapping[str, Any]] = dict) -> None:
         super().__init__()
@@ -68,13 +68,13 @@ class StructuredFormatter(logging.Formatter):
         if self._format is LogFormat.JSON:
             head = {"time": time, "level": record.levelname, "logger": record.name, "message": message}
             return json.dumps({**head, **known, **({"exception": trace} if trace else {})}, ensure_ascii=False)
-        event, *rest = message.splitlines() or [""]  # a warning of a library may have several lines
+        event, *rest = message.splitlines() or [""]  # a library's warning can have several lines
         pairs = "".join(f" {name}={_text(value)}" for name, value in known.items())
         return "\n".join([f"{time} {record.levelname} {record.name}: {event}{pairs}", *rest, *filter(None, [trace])])
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it."""
+    """The value as JSON types."""
     match value:
         case Enum():
             return value.value

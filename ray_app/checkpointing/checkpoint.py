@@ -1,9 +1,9 @@
 """Checkpoints that any number of workers can read (docs/developers/design.md#checkpoints).
 
-`checkpoints/step-00001234.attempt-2/` holds DCP's files, then `.metadata`, then `manifest.json`. A checkpoint exists
-only when its manifest does, so nothing depends on renames or conditional writes. Each rank presents its ZeRO-2
-fragments as one-dimensional chunks of the flattened parameters, stored in pieces; DCP then reads exactly the stored
-pieces that overlap a rank's own chunks.
+`checkpoints/step-00001234.attempt-2/` holds the files of torch.distributed.checkpoint (DCP), then `.metadata`, then
+`manifest.json`. A checkpoint exists only if its manifest exists, so nothing depends on renames or conditional writes.
+Each rank presents its ZeRO-2 fragments as one-dimensional chunks of the flattened parameters, which are stored in
+pieces. On a resume, DCP reads only the stored pieces that overlap a rank's own chunks.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -49,11 +49,12 @@ from ray_app.run_directory.checkpoint_manifest import (
 T = TypeVar("T")
 
 STATES = ("weight", "exp_avg", "exp_avg_sq")
-"""What is kept of a parameter: the fp32 master weight and Adam's two moments."""
+"""The stored states of a parameter: the fp32 master weight and Adam's two moments."""
 
 _PIECE = 2**20
-"""Values in a stored piece. A piece has one checksum and is read whole: small, so that a rank of another number of
-workers reads little that is not its own.
+"""Values in a stored piece. A piece has one checksum and is always read as a whole.
+
+It is small, so that after a change of the number of workers a rank reads few values of other ranks.
 """
 
 
@@ -72,7 +73,7 @@ class Fragment:
 
 
 class TrainingState(Protocol):
-    """What a checkpoint is made of, on this rank: the training engine has it."""
+    """The state that a checkpoint saves on this rank. The training engine implements it."""
 
     @property
     def model(self) -> nn.Module:
@@ -80,11 +81,11 @@ class TrainingState(Protocol):
         ...
 
     def fragments(self) -> Iterable[Fragment]:
-        """This rank's part of the model and optimizer state, as views into it."""
+        """This rank's part of the model and optimizer state, as views."""
         ...
 
     def finish_restore(self, *, updates: int) -> None:
-        """Called once every fragment is restored; the optimizer state has seen so many updates."""
+        """Called after every fragment is restored. `updates`: the number of updates the optimizer state has seen."""
         ...
 
 
@@ -122,14 +123,14 @@ class _Chunk(torch.Tensor):
         return items
 
     def __get_tensor_shard__(self, index: MetadataIndex) -> Tensor:
-        """From the index on: to be read whole, to be written as long as the piece is."""
+        """The values from the index to the end of the fragment: DCP reads all of them, or writes one piece."""
         first = index.offset[0] - self.fragment.start if index.offset else 0
         return self.fragment.values[first:]
 
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """What a finished save reports: `stall_seconds` is all that training waited for it."""
+    """A finished save. `stall_seconds`: the total time that training waited for it."""
 
     name: CheckpointName
     stall_seconds: float
@@ -137,10 +138,10 @@ class SavedCheckpoint:
 
 
 class CheckpointSaver:
-    """Saves in the background: training goes on once the fragments are copied to host memory.
+    """Saves in the background: training continues after the fragments are copied to host memory.
 
-    All ranks must call `start` at the same steps. It has a process group of its own, so that its collectives never mix
-    with those of training.
+    All ranks must call `start` at the same steps. The saver has its own process group, so that its collectives never
+    mix with those of training.
     """
 
     def __init__(
@@ -152,8 +153,9 @@ class CheckpointSaver:
         keep: int,
         before_commit: Callable[[], None] = lambda: None,
     ) -> None:
-        """`before_commit` is called on rank 0, in the background, before a checkpoint comes to exist: what a resume
-        will not do again must be safe by then.
+        """`before_commit` is called on rank 0, in the background, before a checkpoint is committed.
+
+        It must store everything that belongs to earlier steps, because a resume does not compute these steps again.
         """
         self._run, self._training = run, training
         self._attempt, self._keep = attempt, keep
@@ -163,7 +165,7 @@ class CheckpointSaver:
         self._pending: tuple[CheckpointName, float, ThreadFuture[float]] | None = None
 
     def start(self, progress: TrainingProgress) -> SavedCheckpoint | None:
-        """Begin to save; waits for the save before it, and returns that one if there was any."""
+        """Start a save. First waits for the previous save, and returns it if there was one."""
         begin = monotonic()
         finished = self.finish()
         name = CheckpointName(progress.step, self._attempt)
@@ -175,11 +177,11 @@ class CheckpointSaver:
         return finished
 
     def poll(self) -> SavedCheckpoint | None:
-        """The save under way if it is complete by now, once; None otherwise. Each rank may ask when it likes."""
+        """The running save if it is complete, returned once; otherwise None. Each rank may call this at any time."""
         return self.finish() if self._pending is not None and self._pending[2].done() else None
 
     def finish(self) -> SavedCheckpoint | None:
-        """Wait until the save under way is complete; None where there is none. Raises what made it fail."""
+        """Wait until the running save is complete. None if no save is running. Raises the save's error if it failed."""
         if self._pending is None:
             return None
         name, stall, future = self._pending
@@ -205,12 +207,12 @@ class CheckpointSaver:
             folder.put(MANIFEST_FILE, manifest.to_json())
             self._remove_old(name)
 
-        # No rank reports the checkpoint before its manifest is there.
+        # No rank reports the checkpoint before its manifest is written.
         _from_rank_zero(commit, self._group)
         return monotonic() - begin
 
     def _remove_old(self, newest: CheckpointName) -> None:
-        """Keep the newest complete ones; of the others the manifest goes first, so that none is ever half there."""
+        """Keep the newest complete checkpoints. Of all others, the manifests go first, so that none looks complete."""
         kept = list_checkpoints(self._run)[: self._keep]
         names = {info.key: CheckpointName.of_key(info.key) for info in self._run.list(f"{FOLDER}/")}
         doomed = [key for key, name in names.items() if name is not None and name not in kept and name < newest]
@@ -220,21 +222,21 @@ class CheckpointSaver:
 
 @dataclass(frozen=True)
 class Restored:
-    """What training goes on from, and a line for every newer checkpoint that was damaged."""
+    """The checkpoint that training resumes from, and one line for each newer checkpoint that was damaged."""
 
     progress: TrainingProgress
     name: CheckpointName
-    passed_over: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def restore(run: Store, training: TrainingState, fingerprint: Fingerprint) -> Restored | None:
-    """Load the newest checkpoint that is whole, into this rank's fragments; every rank must call this.
+    """Load the newest undamaged checkpoint into this rank's fragments. Every rank must call this.
 
-    Only damage is passed over. None where there is no checkpoint yet. Raises CheckpointError where all are damaged, and
-    where the newest whole one is of another version, data order or model: to go on from an older one would lose work.
-    Raises StorageError where the store stays away.
+    Only damaged checkpoints are skipped. Returns None if the run has no checkpoint yet. Raises CheckpointError if all
+    are damaged, or if the newest undamaged one has another version, data order or model: resuming from an older one
+    would lose work. Raises StorageError if the store stays unreachable.
     """
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for name in _from_rank_zero(lambda: list_checkpoints(run)):
         try:
             manifest = _from_rank_zero(partial(read_manifest, run, name))
@@ -245,29 +247,29 @@ def restore(run: Store, training: TrainingState, fingerprint: Fingerprint) -> Re
             with _raising_the_cause():
                 dcp_load(chunks, storage_reader=reader)
         except CheckpointDamaged as damage:
-            passed_over.append(f"checkpoint {name} is passed over: {damage.message}")
+            skipped.append(f"checkpoint {name} is skipped: {damage.message}")
             continue
         training.finish_restore(updates=manifest.progress.step)
-        return Restored(manifest.progress, name, tuple(passed_over))
-    if passed_over:
+        return Restored(manifest.progress, name, tuple(skipped))
+    if skipped:
         raise CheckpointError(
-            f"no checkpoint of {run.uri} can be used:\n  " + "\n  ".join(passed_over),
+            f"no checkpoint of {run.uri} can be used:\n  " + "\n  ".join(skipped),
             remedy="restore the damaged files from a backup, or start a new run under another metadata.name",
         )
     return None
 
 
 class StoredWeights:
-    """The fp32 master weights of a checkpoint, each flattened, read as they are asked for; needs no process group."""
+    """The fp32 master weights of a checkpoint, each flattened and read on request. Needs no process group."""
 
     def __init__(self, run: Store, name: CheckpointName) -> None:
-        """Raises CheckpointError where the checkpoint is damaged or of another version."""
+        """Raises CheckpointError if the checkpoint is damaged or of another version."""
         self._reader = StoreReader(run.child(name.folder), read_manifest(run, name).files)
         self.counts = _weight_counts(self._reader.read_metadata())
-        """How many values each parameter has, by its name."""
+        """Number of values of each parameter, by name."""
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Those weights, fp32, by name. Raises CheckpointDamaged."""
+        """The named weights, fp32, by name. Raises CheckpointDamaged."""
         weights = {name: torch.empty(self.counts[name]) for name in names}
         with _raising_the_cause():
             dcp_load(
@@ -278,7 +280,10 @@ class StoredWeights:
 
 @contextmanager
 def _raising_the_cause() -> Iterator[None]:
-    """Raise what made a rank fail instead of torch's report on all ranks; damage only where nothing else failed."""
+    """Raise the error of a failed rank instead of torch's report on all ranks.
+
+    Raises CheckpointDamaged only if no rank failed with another error.
+    """
     try:
         yield
     except CheckpointException as error:
@@ -287,7 +292,7 @@ def _raising_the_cause() -> Iterator[None]:
 
 
 def _from_rank_zero(ask: Callable[[], T], group: dist.ProcessGroup | None = None) -> T:
-    """Rank 0's answer on every rank; an error it meets is raised on every rank, so that none waits for the others."""
+    """The result of rank 0's call, on every rank. An error of rank 0 is raised on every rank, so that none waits."""
     answer: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
@@ -303,7 +308,7 @@ def _from_rank_zero(ask: Callable[[], T], group: dist.ProcessGroup | None = None
 def _refuse_other_order(run: Store, name: CheckpointName, mine: Fingerprint, theirs: Fingerprint) -> None:
     if different := mine.differences(theirs):
         same_planner = mine.planner_version == theirs.planner_version
-        usual = "train on the data and with the settings of the run, or start a new run under another metadata.name"
+        usual = "use the data and the settings of the run, or start a new run under another metadata.name"
         raise CheckpointError(
             f"checkpoint {name} of {run.uri} was made with another data order: {'; '.join(different)}",
             remedy=usual if same_planner else "resume with the version of f2llm-ray that wrote it",
@@ -317,14 +322,14 @@ def _refuse_other_model(run: Store, name: CheckpointName, model: nn.Module, meta
     if different:
         first = different[0]
         raise CheckpointError(
-            f"checkpoint {name} of {run.uri} is of another model: {len(different)} parameters differ, as {first} with "
-            f"{mine.get(first, 'no')} values here and {stored.get(first, 'no')} there",
+            f"checkpoint {name} of {run.uri} is of another model. Parameters that differ: {len(different)}; for "
+            f"example, {first} has {mine.get(first, 'no')} values here and {stored.get(first, 'no')} in the checkpoint",
             remedy="train the model of the run (spec.model), or start a new run under another metadata.name",
         )
 
 
 def _weight_counts(metadata: Metadata) -> dict[str, int]:
-    """How many values each parameter has, by its name."""
+    """Number of values of each parameter, by name."""
     return {
         key.removeprefix("weight/"): entry.size.numel()
         for key, entry in metadata.state_dict_metadata.items()

@@ -1,8 +1,7 @@
-"""torch.distributed.checkpoint on the one door to object stores.
+"""torch.distributed.checkpoint (DCP) on a Store.
 
-Files are in DCP's own layout (`__<rank>_0.distcp`, `.metadata`), so that torch's tools read them from a local copy. On
-top of it every stored item has a CRC, kept in the checkpoint's manifest: a rank checks exactly the bytes that it
-reads.
+Files have DCP's own layout (`__<rank>_0.distcp`, `.metadata`), so that torch's tools can read a local copy of them. In
+addition, the checkpoint's manifest has a CRC of every stored item. So a rank checks exactly the bytes that it reads.
 """
 
 import io
@@ -32,7 +31,7 @@ from data_io.storage.store import Store
 from ray_app.errors import CheckpointDamaged, CheckpointError
 from ray_app.run_directory.checkpoint_manifest import CheckpointFile, CheckpointItem
 
-# torch's own checksums took as long as all the rest of a save, and the manifest has one of the same bytes.
+# torch's own checksums took as long as the rest of a save, and the manifest has checksums of the same bytes.
 torch.serialization.set_crc32_options(compute_crc32=False)
 
 METADATA_FILE = ".metadata"
@@ -42,13 +41,13 @@ _MOST_BYTES_A_READ = 16 * 2**20
 
 @dataclass
 class _ItemInfo(_StorageInfo):
-    """What a rank reports of an item it wrote: DCP's place, and our checksum."""
+    """A rank's report on an item that it wrote: its location in DCP's terms, and our checksum."""
 
     crc32: int = 0
 
 
 class StoreWriter(StorageWriter):
-    """Writes one file a rank. After `dcp.save`, `files` on the coordinating rank lists everything that was written."""
+    """Writes one file per rank. After `dcp.save`, `files` on the coordinating rank lists all written files."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -105,7 +104,7 @@ class StoreWriter(StorageWriter):
 
 
 class StoreReader(StorageReader):
-    """Reads the items that a rank needs, in parallel, each checked against the manifest's CRC before it is used."""
+    """Reads the items that a rank needs, in parallel. Checks each against the manifest's CRC before it is used."""
 
     def __init__(self, store: Store, files: Mapping[str, CheckpointFile]) -> None:
         self._store = store
@@ -117,20 +116,20 @@ class StoreReader(StorageReader):
         pass
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """Fetched once, however often something is read."""
+        """The metadata, fetched only once."""
         if self._metadata is None:
             self._metadata = self._fetch_metadata()
         return self._metadata
 
     def _fetch_metadata(self) -> Metadata:
-        # A pickle: it is only opened once its bytes are known to be the ones that were written.
+        # This is a pickle: load it only after the checksum shows that its bytes are unchanged.
         with self._damage_of(METADATA_FILE):
             content = self._checked(METADATA_FILE, 0, memoryview(self._store.get(METADATA_FILE)))
         try:
             return pickle.loads(content)  # type: ignore[no-any-return]
         except (pickle.UnpicklingError, AttributeError, ImportError) as error:
             raise CheckpointError(
-                f"{METADATA_FILE} of checkpoint {self._store.uri} is as it was written, but torch {torch.__version__} "
+                f"{METADATA_FILE} of checkpoint {self._store.uri} is not damaged, but torch {torch.__version__} "
                 f"cannot read it: {error}",
                 remedy="resume with the version of torch that wrote it",
             ) from error
@@ -164,7 +163,7 @@ class StoreReader(StorageReader):
         return done
 
     def _read(self, places: "list[_Place]") -> Iterator[memoryview]:
-        """What is at places that lie behind each other in a file, in one request; each is checked."""
+        """The content of adjacent places of a file, read in one request. Checks each place."""
         name, start = places[0].name, places[0].offset
         with self._damage_of(name):
             content = self._store.get_range(name, start, places[-1].end - start).data
@@ -175,7 +174,7 @@ class StoreReader(StorageReader):
         if crc32(content) != self._crc.get((name, offset)):
             raise CheckpointDamaged(
                 f"{name} of checkpoint {self._store.uri} is damaged: bytes {offset} to {offset + len(content)} "
-                "do not have the checksum they were written with"
+                "do not match their checksum"
             )
         return content
 
@@ -183,7 +182,7 @@ class StoreReader(StorageReader):
     def _damage_of(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (NotFoundInStore, ObjectTooShort) as error:  # any other failure is the store's, and no damage
+        except (NotFoundInStore, ObjectTooShort) as error:  # all other errors are the store's, not damage
             raise CheckpointDamaged(f"{name} of checkpoint {self._store.uri} is damaged: {error.message}") from error
 
     @classmethod
@@ -193,7 +192,7 @@ class StoreReader(StorageReader):
 
 @dataclass(frozen=True, order=True)
 class _Place:
-    """Where an item lies."""
+    """The file and byte range of an item."""
 
     name: str
     offset: int
@@ -205,7 +204,7 @@ class _Place:
 
 
 def _neighbors(places: Iterable[_Place]) -> list[list[_Place]]:
-    """Groups of places that follow on each other, each small enough for one request."""
+    """Groups of adjacent places, each small enough for one request."""
 
     def joins(run: list[_Place], place: _Place) -> bool:
         follows = (run[-1].name, run[-1].end) == (place.name, place.offset)
@@ -221,14 +220,14 @@ def _serialize(planner: SavePlanner, item: WriteItem) -> memoryview:
     assert item.tensor_data is not None
     piece = data.detach().cpu()[: item.tensor_data.chunk.sizes.numel()]
     buffer = io.BytesIO()
-    # A clone where it is a part of more, or torch.save would write all that it is a view of.
+    # Clone a view: torch.save would write all of the tensor that it is a view of.
     torch.save(piece if piece.nbytes == piece.untyped_storage().nbytes() else piece.clone(), buffer)
     return buffer.getbuffer()
 
 
 def _values(content: memoryview) -> npt.NDArray[np.float32]:
-    """The values in what torch.save wrote, float32 [n], to be read only: torch.load makes three copies on the way, and
-    opens a pickle.
+    """The values in the output of torch.save, float32 [n], read-only. torch.load would copy them three times and load a
+    pickle.
     """
     with ZipFile(_File(content)) as archive:
         [record] = [info for info in archive.infolist() if info.filename.endswith("/data/0")]
@@ -238,7 +237,7 @@ def _values(content: memoryview) -> npt.NDArray[np.float32]:
 
 
 class _File(io.RawIOBase):
-    """A memoryview as a file to read."""
+    """A memoryview as a readable file."""
 
     def __init__(self, content: memoryview) -> None:
         self._content, self._at = content, 0
@@ -267,5 +266,5 @@ def _copy(stored: npt.NDArray[np.float32], item: ReadItem, planner: LoadPlanner)
     if target.device.type == "cpu":
         target.numpy()[:] = wanted
     else:
-        target.copy_(torch.from_numpy(wanted.copy()))  # torch wants memory that may be written to
+        target.copy_(torch.from_numpy(wanted.copy()))  # torch needs writable memory
     planner.commit_tensor(item, target)

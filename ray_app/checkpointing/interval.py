@@ -1,8 +1,8 @@
-"""When the next checkpoint is due: after so many steps, after so much time, or when it loses least.
+"""When the next checkpoint is due: after a number of steps, after a time, or at the interval that minimizes lost time.
 
-`auto` follows Young (A first order approximation to the optimum checkpoint interval, 1974) and Daly (2006): with C
-seconds that a checkpoint costs and M seconds between failures, training loses least where it writes one every
-sqrt(2 C M) seconds. C is what was measured of the last one, M what was seen of the run so far.
+`auto` follows Young (A first order approximation to the optimum checkpoint interval, 1974) and Daly (2006). With C
+seconds of cost per checkpoint and M seconds between failures, an interval of sqrt(2 C M) seconds minimizes lost time. C
+is the cost of the last checkpoint, M is the run's mean time between failures so far.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,32 +14,32 @@ from ray_app.job_spec import CheckpointSpec
 from ray_app.run_directory.status import Reason, RunStatus
 
 ASSUMED_SECONDS_BETWEEN_FAILURES = 86_400.0
-"""What is known of failures before there was one: a day of training with one in it counts as seen beforehand."""
+"""The prior: before its first failure a run is assumed to have one failure per day of training."""
 SLOWED_BY = 0.1
-"""The part of a save beside training that counts as lost, since it takes cores and network from training."""
+"""The share of a background save that counts as lost time, because the save takes CPU and network from training."""
 _LEAST_SAVES = 10
-"""A save is under way for at most a tenth of the time, however often nodes fail."""
+"""The interval is at least this many times the duration of a save. So at most a tenth of the time is spent saving."""
 _FIRST_SECONDS = 60.0
-"""The first checkpoint of a run comes early: it measures, and shows whether the store takes it."""
+"""The first checkpoint of a run comes early: it measures the cost, and shows whether the store accepts it."""
 _FORCED = (Reason.FAILURE, Reason.DRIVER_LOST)
-"""Restarts that lose steps; the others begin behind a checkpoint."""
+"""Restarts that lose steps. All other restarts begin directly after a checkpoint."""
 
 
 def best_interval(*, stall_seconds: float, save_seconds: float, seconds_between_failures: float) -> float:
-    """Seconds between checkpoints that lose least, in seconds."""
+    """The interval between checkpoints that minimizes lost time, in seconds."""
     cost = stall_seconds + SLOWED_BY * save_seconds
     return max(sqrt(2 * cost * seconds_between_failures), _LEAST_SAVES * save_seconds)
 
 
 def seconds_between_failures(training_seconds: float, restarts_by_reason: Mapping[str, int]) -> float:
-    """What the run has seen, with one failure a day as what was known before."""
+    """Mean time between failures of the run, with one failure per day as the prior."""
     failures = sum(restarts_by_reason.get(reason, 0) for reason in _FORCED)
     return (training_seconds + ASSUMED_SECONDS_BETWEEN_FAILURES) / (failures + 1)
 
 
 @dataclass
 class CheckpointInterval:
-    """Rank 0's, one an attempt. Ask `due` once a step, and say when a save begins."""
+    """The checkpoint interval of an attempt, on rank 0. Call `due` after each step, and `begun` when a save begins."""
 
     spec: CheckpointSpec
     clock: Callable[[], float] = monotonic
@@ -48,13 +48,13 @@ class CheckpointInterval:
         self._begun = self.clock()
 
     def due(self, step: int, status: RunStatus) -> bool:
-        """Whether there is to be a checkpoint after `step`."""
+        """Whether a checkpoint is due after `step`."""
         if self.spec.every_steps is not None:
             return step % self.spec.every_steps == 0
         return self.clock() - self._begun >= self.seconds(status)
 
     def seconds(self, status: RunStatus) -> float:
-        """What is between two checkpoints, where that is a time."""
+        """The interval between two checkpoints if it is a time."""
         if self.spec.every_seconds is not None:
             return self.spec.every_seconds
         if status.checkpoint_stall_seconds is None or status.checkpoint_save_seconds is None:

@@ -1,7 +1,7 @@
-"""The weights of a model by name, as they are stored: no more of them in memory than are asked for at once.
+"""The weights of a model by name, read in parts: only the requested tensors are in memory.
 
-A checkpoint's and an exported directory's are read so, and their average is computed so: `f2llm export` and `f2llm merge`
-take the memory of one part, whatever the size of the model.
+Checkpoints and exported directories are read like this, and averages are computed like this. So `f2llm export` and
+`f2llm merge` need the memory of one part, for any size of the model.
 """
 
 import json
@@ -21,11 +21,11 @@ from ray_app.errors import CheckpointError, ModelError
 from ray_app.run_directory.checkpoint_manifest import CheckpointName
 
 Shapes = Mapping[str, tuple[int, ...]]
-# (bytes of fp32 that are done, of how many)
+# (bytes of fp32 done, total)
 OnBytes = Callable[[int, int], None]
 
 _AT_ONCE = 2**28
-"""Bytes of fp32 that are read together: many small tensors, or a large one."""
+"""Bytes of fp32 that are read together: many small tensors, or one large tensor."""
 
 
 class Weights(Protocol):
@@ -35,7 +35,7 @@ class Weights(Protocol):
     def shapes(self) -> Shapes: ...
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Those tensors, in whatever precision they have."""
+        """The named tensors, in their stored precision."""
         ...
 
 
@@ -43,7 +43,7 @@ class CheckpointWeights:
     """The fp32 master weights of a run's checkpoint, in the shapes of the run's model."""
 
     def __init__(self, run: Store, name: CheckpointName, shapes: Shapes) -> None:
-        """Raises CheckpointError where the checkpoint is damaged or of another model than `shapes`."""
+        """Raises CheckpointError if the checkpoint is damaged or of another model than `shapes`."""
         self.shapes = shapes
         self._stored = StoredWeights(run, name)
         wanted = {_stored_name(key): torch.Size(shape).numel() for key, shape in shapes.items()}
@@ -52,9 +52,9 @@ class CheckpointWeights:
         ]
         if different:
             raise CheckpointError(
-                f"checkpoint {name} of {run.uri} is of another model than its document: {len(different)} parameters "
-                f"differ, as {different[0]}",
-                remedy="give the run's own job.yaml and data set back",
+                f"checkpoint {name} of {run.uri} does not match the model of its job spec. Parameters that differ: "
+                f"{len(different)}; for example, {different[0]}",
+                remedy="restore the run's original job.yaml and data set",
             )
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ class FolderWeights:
     """The weights of an exported directory."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises ModelError where the directory's weights cannot be read."""
+        """Raises ModelError if the directory's weights cannot be read."""
         self._folder = folder
         try:
             index = folder / "model.safetensors.index.json"
@@ -78,7 +78,7 @@ class FolderWeights:
             shapes: dict[str, tuple[int, ...]] = {}
             for file in files:
                 with self._open(file) as tensors:
-                    for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                    for name in tensors.keys():  # noqa: SIM118 - `tensors` is not a mapping
                         self._file_of[name] = file
                         shapes[name] = tuple(tensors.get_slice(name).get_shape())
         except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -102,7 +102,7 @@ class FolderWeights:
 
 @dataclass(frozen=True)
 class WeightedModel:
-    """One of the models of an average, and what it counts there; the shares of all add up to 1."""
+    """One of the models of an average, and its weight in the average. The shares of all models add up to 1."""
 
     name: str
     weights: Weights
@@ -110,10 +110,10 @@ class WeightedModel:
 
 
 class AveragedWeights:
-    """The weighted mean of models of one architecture, added up in fp32 (model soup, arXiv 2203.05482)."""
+    """The weighted mean of models of one architecture, computed in fp32 (model soup, arXiv 2203.05482)."""
 
     def __init__(self, parts: Sequence[WeightedModel], *, on_bytes: OnBytes = lambda done, total: None) -> None:
-        """Raises ModelError where two parts differ in their parameters."""
+        """Raises ModelError if two models differ in their parameters."""
         for one, other in pairwise(parts):
             _refuse_other_shapes(one, other)
         self._parts = tuple(parts)
@@ -122,14 +122,14 @@ class AveragedWeights:
         self._done, self._total = 0, 4 * sum(torch.Size(shape).numel() for shape in self.shapes.values())
 
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Raises ModelError for a value that is not finite, with the part and the parameter."""
+        """Raises ModelError, with the model and the parameter, for a value that is not finite."""
         total: dict[str, Tensor] = {}
         for part in self._parts:
             for name, values in part.weights.read(names).items():
                 if not torch.isfinite(values).all():
                     raise ModelError(
                         f"{part.name}: {name} has values that are not finite",
-                        remedy="leave it out: its training diverged, or its files are damaged",
+                        remedy="leave this model out: its training diverged, or its files are damaged",
                     )
                 counted = part.share * values.float()
                 total[name] = counted if name not in total else total[name].add_(counted)
@@ -139,7 +139,7 @@ class AveragedWeights:
 
 
 def groups(names: Sequence[str], shapes: Shapes) -> list[list[str]]:
-    """The names in their order, as many together as may be read at once."""
+    """The names in their order, in groups that are read together."""
     made: list[list[str]] = []
     room = 0
     for name in names:
@@ -153,7 +153,7 @@ def groups(names: Sequence[str], shapes: Shapes) -> list[list[str]]:
 
 
 def _stored_name(name: str) -> str:
-    """How a checkpoint calls a parameter of the backbone."""
+    """The name of a backbone parameter in a checkpoint."""
     return f"backbone.{name}"
 
 
@@ -167,7 +167,7 @@ def _refuse_other_shapes(one: WeightedModel, other: WeightedModel) -> None:
             return "x".join(map(str, shapes[first])) if first in shapes else "missing"
 
         raise ModelError(
-            f"{one.name} and {other.name} are different models: {len(different)} parameters differ, as {first}, which "
-            f"is {shown(mine)} there and {shown(theirs)} here",
-            remedy="average models of one architecture, such as checkpoints of a run",
+            f"{one.name} and {other.name} are different models. Parameters that differ: {len(different)}; for example, "
+            f"{first} is {shown(mine)} in {one.name} and {shown(theirs)} in {other.name}",
+            remedy="average models of one architecture, such as checkpoints of one run",
         )

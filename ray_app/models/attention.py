@@ -1,4 +1,4 @@
-"""Attention over packs of texts: the kernel for a device and a precision, and the inputs that keep texts apart."""
+"""Attention over packed texts: the kernel for a device and a precision, and the inputs that separate the texts."""
 
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -14,30 +14,30 @@ from ray_app.models.packing import Layout, PackedBatch, block_causal_mask
 Attention = Literal["flash_attention_2", "varlen", "sdpa"]
 
 _DTYPES_OF_KERNELS = (torch.float16, torch.bfloat16)
-"""What both variable-length kernels take; they refuse fp32."""
+"""The types that both variable-length kernels accept; they reject fp32."""
 
-# transformers must not take this for one of its flash kernels, which any name with "flash" in it is.
+# transformers treats every name with "flash" in it as one of its own flash kernels, so this name must not contain it.
 VARLEN = "f2llm_varlen"
 
 
 def best_attention(device: torch.device, dtype: torch.dtype) -> Attention:
-    """The best attention for packs of texts on a device, in the precision of the weights."""
+    """The best attention for packed texts on a device, for the precision of the weights."""
     if device.type == "cpu" or dtype not in _DTYPES_OF_KERNELS:
         return "sdpa"
     return "flash_attention_2" if find_spec("flash_attn") else "varlen"
 
 
 def attention_of(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Attention:
-    """The attention that `spec` means on this device for weights of `dtype`, which a JobSpec has held against it.
+    """The attention that `spec` selects on this device. JobSpec has already checked it against `dtype`.
 
-    Raises ModelError where it cannot work on the device.
+    Raises ModelError if the attention does not work on the device.
     """
     wanted = spec.attn_implementation
     if wanted == "auto":
         return best_attention(device, dtype)
     if device.type == "cpu" and wanted != "sdpa":
         raise ModelError(
-            f"model.attn_implementation={wanted} needs a GPU, and this worker runs on {device.type}",
+            f"model.attn_implementation={wanted} needs a GPU, but this worker runs on {device.type}",
             remedy="set model.attn_implementation: auto, or workers.gpus: 1",
         )
     return wanted
@@ -48,12 +48,12 @@ def layout_of(attention: Attention) -> Layout:
 
 
 def attention_inputs(batch: PackedBatch) -> dict[str, Any]:
-    """Arguments of a transformers decoder that keep the texts of a pack apart."""
+    """Arguments of a transformers decoder that prevent attention between the texts of a pack."""
     if batch.segment_RL is not None:
         return {"attention_mask": block_causal_mask(batch.segment_RL)}
-    if batch.cu_seqlens is None:  # transformers takes plain causal attention
+    if batch.cu_seqlens is None:  # without a mask, transformers uses plain causal attention
         return {"attention_mask": None}
-    # All four or none: with one missing, or with a mask, transformers finds its own boundaries, without an error.
+    # All four or none: if one is missing, or with a mask, transformers derives its own boundaries without an error.
     return {
         "attention_mask": None,
         "cu_seq_lens_q": batch.cu_seqlens,
@@ -91,7 +91,7 @@ def _varlen_attention(
         window_size=(-1, 0),  # causal
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    assert isinstance(out_THE, Tensor)  # and no log-sum-exp beside it
+    assert isinstance(out_THE, Tensor)  # not a tuple with the log-sum-exp
     return out_THE.unsqueeze(0), None
 
 

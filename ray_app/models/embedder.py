@@ -1,7 +1,8 @@
-"""The backbone: Qwen3 without its head, texts in packs, the last token's state as embedding.
+"""The backbone: Qwen3 without its head. Texts are packed, and the last token's state is the embedding.
 
-N texts, T tokens, D dimensions. Attention has two ways, chosen once by `attention_of`: on a GPU a variable-length
-FlashAttention kernel over one sequence, on CPU or in fp32 one SDPA call over rows, packed under a mask or a text each.
+N texts, T tokens, D dimensions. `attention_of` chooses one of two kinds of attention. On a GPU: a variable-length
+FlashAttention kernel over one sequence. On CPU or in fp32: one SDPA call over rows, which hold several texts under a
+mask or one text each.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from ray_app.models.packing import Layout, PackedBatch
 
 
 class Embedder(nn.Module):
-    """A backbone that embeds packs of texts. The same module under DeepSpeed, torchrun and in evaluation."""
+    """A backbone that embeds packed texts. DeepSpeed, torchrun and evaluation use the same module."""
 
     def __init__(self, backbone: nn.Module, *, attention: Attention, gradient_checkpointing: bool = False) -> None:
         super().__init__()
@@ -38,9 +39,10 @@ class Embedder(nn.Module):
 
     @property
     def flops_per_token(self) -> int:
-        """Floating-point operations of a step for one token: 6 a weight, without the embedding table, which is only
-        looked up, and without attention's quadratic part (Kaplan et al., 2020, section 2.1); nor the last feed-forward
-        part where it sees a token of each text alone.
+        """Floating-point operations of a training step per token: 6 per weight (Kaplan et al., 2020, section 2.1).
+
+        Not counted: the embedding table, which is only looked up; the quadratic part of attention; the last
+        feed-forward layer if it processes only one token per text.
         """
         unused = [self.backbone.get_input_embeddings()]  # type: ignore[operator]
         if self._ends_early:
@@ -49,7 +51,7 @@ class Embedder(nn.Module):
 
     @property
     def embedding_dtype(self) -> torch.dtype:
-        """float32, or float64 where the weights are: losses are never computed in bf16."""
+        """float32, or float64 if the weights are float64: losses are never computed in bf16."""
         return torch.promote_types(next(self.backbone.parameters()).dtype, torch.float32)
 
     def forward(self, batch: PackedBatch) -> Tensor:
@@ -65,12 +67,14 @@ class Embedder(nn.Module):
 
 
 class _LastLayer(Qwen3DecoderLayer):  # type: ignore[misc]
-    """The last layer of a Qwen3, whose feed-forward part sees the tokens that are embedded and no other: nothing reads
-    what would come of those. It is 2 to 3% of the arithmetic of Qwen3 0.6B to 4B, 30% of a model of two layers.
+    """The last layer of a Qwen3. Its feed-forward part processes only the tokens whose states become embeddings.
+
+    The states of all other tokens are not used. This saves 2 to 3% of the arithmetic of Qwen3 0.6B to 4B, and 30% of a
+    model with two layers.
     """
 
     def forward(self, hidden_states: Tensor, *, last_N: Tensor | None = None, **options: Any) -> Tensor:
-        """States [1, N, D] of the tokens `last_N` in the flattened [R * L]. Without it the plain layer: [R, L, D]."""
+        """States [1, N, D] of the tokens `last_N` in the flattened [R * L]. Without `last_N`: [R, L, D], all states."""
         if last_N is None:
             states_RLD: Tensor = super().forward(hidden_states, **options)
             return states_RLD
@@ -81,7 +85,7 @@ class _LastLayer(Qwen3DecoderLayer):  # type: ignore[misc]
 
 
 def _end_early(backbone: nn.Module) -> bool:
-    """Whether the last layer gives states of embedded tokens alone from now on, which a Qwen3's does."""
+    """Make the last layer of a Qwen3 return only the states of embedded tokens. False for other models."""
     layers = getattr(backbone, "layers", None)
     if not layers or not isinstance(layers[-1], Qwen3DecoderLayer):
         return False

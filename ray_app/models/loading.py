@@ -1,4 +1,4 @@
-"""A job spec's backbone and tokenizer: loaded from the hub or a directory, or built with random weights."""
+"""A job spec's backbone and tokenizer, from the Hugging Face Hub or a directory, or built with random weights."""
 
 from pathlib import Path
 from typing import Any
@@ -14,36 +14,37 @@ from ray_app.errors import ModelError
 from ray_app.job_spec import ModelSpec
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-"""The type of the weights under each train.precision."""
+"""The type of the weights for each train.precision."""
 
 
 def build_backbone(spec: ModelSpec, *, vocabulary_size: int, dtype: torch.dtype, seed: int) -> nn.Module:
-    """The decoder without its head, on CPU: loaded from the hub or a directory, or built with random weights from `seed`.
+    """The decoder without its head, on CPU: loaded from the Hub or a directory, or built with random weights.
 
-    Raises ModelError where the weights cannot be had, or the tokenizer has more ids than the model has embeddings.
+    Random weights come from `seed`. Raises ModelError if the weights cannot be loaded, or if the tokenizer has more ids
+    than the model has token embeddings.
     """
     if spec.architecture is not None:
         config = _built_config(spec, vocabulary_size)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model: nn.Module = Qwen3Model(config)
-        for parameter in model.parameters():  # and not the buffers: rotary frequencies stay fp32, as in a loaded model
+        for parameter in model.parameters():  # not the buffers: rotary frequencies stay fp32, as in a loaded model
             parameter.data = parameter.data.to(dtype)
     else:
         model = load_pretrained(AutoModel, spec.name_or_path, revision=spec.revision, dtype=dtype)
     rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if vocabulary_size > rows:
         raise ModelError(
-            f"the tokenizer has {vocabulary_size} ids, the model embeds {rows}",
-            remedy="set model.tokenizer to the one the model was trained with",
+            f"the tokenizer has {vocabulary_size} ids, but the model has embeddings for {rows}",
+            remedy="set model.tokenizer to the tokenizer that the model was trained with",
         )
     return model
 
 
 def outline_backbone(spec: ModelSpec, *, vocabulary_size: int) -> nn.Module:
-    """The same decoder without values, on the meta device: its names, shapes and configuration.
+    """The same decoder on the meta device, without values: its parameter names, shapes and configuration.
 
-    Raises ModelError where the configuration cannot be had.
+    Raises ModelError if the configuration cannot be loaded.
     """
     if spec.architecture is not None:
         config = _built_config(spec, vocabulary_size)
@@ -57,7 +58,7 @@ def _built_config(spec: ModelSpec, vocabulary_size: int) -> Qwen3Config:
     assert spec.architecture is not None
     return Qwen3Config(
         **spec.architecture.model_dump(),
-        # A multiple of 64, as matrix kernels like it.
+        # Matrix kernels are faster with a multiple of 64.
         vocab_size=-(-vocabulary_size // 64) * 64,
         max_position_embeddings=max(spec.max_seq_length, 512),
         tie_word_embeddings=True,
@@ -66,18 +67,18 @@ def _built_config(spec: ModelSpec, vocabulary_size: int) -> Qwen3Config:
 
 
 def load_tokenizer(spec: ModelSpec, data: Store) -> LoadedTokenizer:
-    """The tokenizer `spec` names: the hub's or a directory's; for a model built from nothing, the data set's own.
+    """The tokenizer that `spec` names, from the Hub or a directory. For a model from scratch: that of the data set.
 
-    Raises ModelError where there is none, DataError where the data set has none or a damaged one.
+    Raises ModelError if it cannot be loaded, DataError if that of the data set is missing or damaged.
     """
     if spec.needs_tokenizer_of_data:
         return own_tokenizer(data)
     tokenizer = load_pretrained(AutoTokenizer, spec.tokenizer or spec.name_or_path, revision=spec.revision)
-    # Where there is no file, transformers makes a tokenizer that knows special tokens alone.
+    # Without a tokenizer file, transformers creates a tokenizer that has only special tokens.
     if not tokenizer.is_fast or tokenizer.eos_token is None or len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ModelError(
             f"the tokenizer of {spec.tokenizer or spec.name_or_path} has no tokenizer.json or no EOS token",
-            remedy="name a tokenizer in the fast format, with an eos_token",
+            remedy="use a fast tokenizer (with a tokenizer.json) that has an eos_token",
         )
     return LoadedTokenizer(
         tokenizer.backend_tokenizer.to_str(),
@@ -87,7 +88,7 @@ def load_tokenizer(spec: ModelSpec, data: Store) -> LoadedTokenizer:
 
 
 def load_pretrained(loader: Any, name: str | None, **options: Any) -> Any:
-    """`loader.from_pretrained(name)`. Raises ModelError that says what was looked for and what to do."""
+    """`loader.from_pretrained(name)`. Raises ModelError with the name, the cause and a remedy."""
     try:
         return loader.from_pretrained(name, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -98,9 +99,9 @@ def load_pretrained(loader: Any, name: str | None, **options: Any) -> Any:
             )
             raise ModelError(
                 f"cannot load {name!r} from the directory: {first_line}",
-                remedy=f"give a directory that holds {needed}, whole",
+                remedy=f"use a directory with complete {needed}",
             ) from error
         raise ModelError(
-            f"cannot load {name!r} from the Hugging Face hub: {first_line}",
-            remedy="check the name and the network (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), or give a local directory",
+            f"cannot load {name!r} from the Hugging Face Hub: {first_line}",
+            remedy="check the name and the network (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), or use a local directory",
         ) from error

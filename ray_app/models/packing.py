@@ -1,11 +1,11 @@
-"""Texts without padding: one type for a pack of texts, laid out for the device at hand.
+"""Packs texts for one forward pass without padding, in a layout that suits the device.
 
-N texts of lengths l_1..l_N, T = sum of the lengths. Three layouts, the same embeddings:
-    sequence  [1, T]   all texts back to back, kept apart by cumulative lengths (FlashAttention's varlen kernels)
-    rows      [R, L]   texts packed best-fit into rows as wide as the longest text, kept apart by a block-causal mask
-    padded    [N, L]   a text a row, filler behind it, which nothing before it sees: no mask, for texts of like length
-Padding is what a contrastive step spends most of its time on otherwise: at 256 tokens 2.3 slots for every useful token
-where queries and documents are padded together (bench/packed_step.py).
+N texts of lengths l_1..l_N, T = sum of the lengths. Three layouts give the same embeddings:
+    sequence  [1, T]   all texts one after another, separated by cumulative lengths (FlashAttention's varlen kernels)
+    rows      [R, L]   texts packed best-fit into rows as wide as the longest text, separated by a block-causal mask
+    padded    [N, L]   one text per row, padding after it; causal attention needs no mask; for texts of similar length
+With padding, a contrastive step spends most of its time on padding tokens. If queries and documents are padded together
+at 256 tokens, it computes 2.3 token slots per useful token (bench/packed_step.py).
 """
 
 from bisect import bisect_left, insort
@@ -22,12 +22,12 @@ Layout = Literal["sequence", "rows", "padded"]
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Texts ready for one forward pass. Positions restart at 0 in every text; `last_N` finds each text's EOS.
+    """Texts ready for one forward pass. Positions restart at 0 in every text; `last_N` locates each text's EOS token.
 
     input_ids: int64 [R, L], R = 1 in the sequence layout, N in the padded one.
-    position_ids: int64 [R, L]; [1, L] in the padded layout, whose rows share them.
+    position_ids: int64 [R, L]; [1, L] in the padded layout, in which all rows have the same positions.
     last_N: int64 [N], index of each text's last token in the flattened [R * L], in the order the texts were given.
-    segment_RL: int32 [R, L], rows layout only: number of the text a token belongs to, -1 for filler.
+    segment_RL: int32 [R, L], rows layout only: for each token the number of its text, -1 for padding.
     cu_seqlens: int32 [N + 1] from 0 to T and max_length: int, sequence layout only.
     """
 
@@ -41,19 +41,19 @@ class PackedBatch:
 
     @property
     def slots(self) -> int:
-        """Token slots that are computed; slots / tokens is the padding ratio."""
+        """Number of token slots in the forward pass; slots / tokens is the padding ratio."""
         return self.input_ids.numel()
 
 
 def pack(
     ids: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32], *, layout: Layout, device: torch.device | str = "cpu"
 ) -> PackedBatch:
-    """Pack texts given back to back: ids int32 [T], lengths int32 [N], each at least 1, at least one text."""
+    """Pack concatenated texts: ids int32 [T], lengths int32 [N], each at least 1, at least one text."""
     return _LAYOUTS[layout](ids, lengths, device)
 
 
 def block_causal_mask(segment_RL: Tensor) -> Tensor:
-    """Which token sees which, bool [R, 1, L, L]: earlier tokens of the same text, and itself."""
+    """The attention mask, bool [R, 1, L, L]: each token attends to itself and to earlier tokens of the same text."""
     width = segment_RL.shape[1]
     causal = torch.ones(width, width, dtype=torch.bool, device=segment_RL.device).tril()
     return ((segment_RL[:, :, None] == segment_RL[:, None, :]) & causal)[:, None]
@@ -111,7 +111,7 @@ _LAYOUTS = {"sequence": _as_sequence, "rows": _as_rows, "padded": _as_padded}
 
 
 def _best_fit(lengths: npt.NDArray[np.int32], width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Row and first column of each text, int64 [N]: longest first, each into the fullest row that still has room."""
+    """Row and first column of each text, int64 [N]. Longest texts first, each into the fullest row with enough room."""
     row = np.empty(len(lengths), dtype=np.int64)
     column = np.empty(len(lengths), dtype=np.int64)
     room: list[tuple[int, int]] = []  # (free slots, row), sorted

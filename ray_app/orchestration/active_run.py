@@ -1,4 +1,4 @@
-"""The run under way: its status, as the caller and the run directory see it, and the failure that ends it."""
+"""The active run: its status, for the caller and in the run directory, and the failure that ends it."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -23,13 +23,13 @@ from ray_app.run_directory.process_log import ProcessLog
 from ray_app.run_directory.status import Phase, RunStatus
 from ray_app.structured_log import error_fields, fields
 
-_BUG = "this is not meant to happen; run it again with --debug and report what it prints"
+_BUG = "this is a bug in f2llm-ray; run the command again with --debug and report its output"
 
 log = logging.getLogger(__name__)
 
 
 class ActiveRun:
-    """One start of a run. `label` names the job in log lines: namespace/name, or the name alone."""
+    """One start of a run. `label` is the job's name in log lines: namespace/name, or only the name."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ class ActiveRun:
         self.label = label or name
         self.started = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         self.failure: Failure | None = None
-        """What the workers failed from, if no step was made since."""
+        """The failure of the workers, if no step has finished since."""
         self.scores: Callable[[], Mapping[str, Any]] = dict
-        """Fields of the status that the evaluation of checkpoints gives."""
+        """Fields of the status from the evaluation of checkpoints."""
         self._on_status = on_status
         self._entered = monotonic()
         self._seconds_before: Mapping[str, float] = {}
@@ -63,7 +63,7 @@ class ActiveRun:
         return f"logs/{self.started}"
 
     def log_context(self) -> dict[str, Any]:
-        """What every log line of the driver says. `attempt` is as in events.jsonl: it grows with each worker group."""
+        """The fields of all log lines of the driver. `attempt` increases with each worker group, as in events.jsonl."""
         return {"job": self.label, "attempt": self.status.attempt}
 
     def enter(self, phase: Phase) -> None:
@@ -73,7 +73,7 @@ class ActiveRun:
         self._phase, self._entered, self._seconds_before = phase, monotonic(), dict(self.status.seconds)
 
     def count_seconds(self) -> None:
-        """Add the time since the phase was entered to those of the status."""
+        """Add the time since the start of the phase to the times in the status."""
         phase, spent, before = self._phase.value, monotonic() - self._entered, self._seconds_before
         seconds = {**before, phase: before.get(phase, 0.0) + spent}
         self.status = self.status.model_copy(update={"seconds": seconds})
@@ -88,7 +88,7 @@ class ActiveRun:
         self._on_status(self.status)
 
     def show_stored(self) -> None:
-        """Show the status that rank 0 wrote last."""
+        """Show the last status that rank 0 wrote."""
         self.show(read_status(self.store) or self.status)
 
     def end(self, phase: Phase, message: str) -> None:
@@ -100,22 +100,22 @@ class ActiveRun:
 
     @contextmanager
     def failures_recorded(self, records: ProcessLog) -> Iterator[None]:
-        """An error that ends the run is in the run directory before the caller sees it."""
+        """Record an error that ends the run in the run directory before the caller gets it."""
         try:
             yield
         except Exception as raised:
-            if self.lease.lost is not None:  # the run directory is another driver's
+            if self.lease.lost is not None:  # the run directory belongs to another driver
                 raise
             ours = isinstance(raised, (F2LLMError, ray.exceptions.RayError))
             error = classify_error(raised) if ours else F2LLMError(f"{type(raised).__name__}: {raised}", remedy=_BUG)
             of_workers = self.failure if self.failure is not None and self.failure.error is error else None
-            with suppress(StorageError):  # a store that is away must not hide what happened
+            with suppress(StorageError):  # an unreachable store must not hide the error
                 self._record(of_workers or Failure(error), records)
             raise error from raised
 
     def _record(self, failure: Failure, records: ProcessLog) -> None:
         error = failure.error
-        # The trace of a worker's error is in the worker's log.
+        # The traceback of a worker's error is in the worker's log.
         trace = None if failure is self.failure else error
         log.error(
             "run failed",

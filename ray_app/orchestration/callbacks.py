@@ -1,4 +1,4 @@
-"""Ray Train's hooks for the ends of workers: failures by rank, and the end in order to regroup."""
+"""Ray Train's hooks for the end of workers: failures by rank, and workers that exit to regroup."""
 
 from typing import Any
 
@@ -8,24 +8,24 @@ from ray_app.run_directory.exit_record import Failure
 
 
 class Regrouping(Exception):
-    """Not a failure: the workers have written a checkpoint and end, so that Ray Train starts others."""
+    """Not a failure: the workers have written a checkpoint and exit, so that Ray Train starts new ones."""
 
 
 class FailureWatch(WorkerGroupCallback):  # type: ignore[misc]
-    """Runs in Ray Train's controller. Of a process that was killed nobody else can tell."""
+    """Reports failed workers to the monitor. Runs in Ray Train's controller, which also learns of killed processes."""
 
     def __init__(self, monitor: Any) -> None:
         self._monitor = monitor
         self._nodes: dict[int, str] = {}
 
     def after_worker_group_start(self, worker_group: Any) -> None:
-        """Remember where each rank is: a worker that died cannot say it any more."""
+        """Remember the node of each rank, because a dead worker cannot report it."""
         self._nodes = {
             worker.distributed_context.world_rank: worker.metadata.hostname for worker in worker_group.get_workers()
         }
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        """Tell the monitor what ended which rank. Workers that leave in order to regroup have not failed."""
+        """Report the error of each failed rank to the monitor. Workers that exit to regroup have not failed."""
         failures = {
             rank: Failure(classify_error(error), rank, self._nodes.get(rank))
             for rank, error in worker_group_status.errors.items()

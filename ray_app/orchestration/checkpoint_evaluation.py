@@ -1,6 +1,6 @@
-"""Checkpoints measured one by one while training goes on: the curve of a run, and its best model.
+"""Evaluates checkpoints one by one during training: the score curve of a run, and its best model.
 
-Works on a run directory alone, in whatever process; `checkpoint_evaluator.py` is what runs it beside training.
+Works on a run directory alone, in any process; `checkpoint_evaluator.py` runs it during training.
 """
 
 import shutil
@@ -30,8 +30,9 @@ _CANDIDATE = ".best-candidate"
 
 
 def newest_unmeasured(run: Store) -> CheckpointName | None:
-    """The newest complete checkpoint, unless it is measured. Those that newer ones have overtaken are left out: what
-    measures is slower than training, or it would not lag behind.
+    """The newest complete checkpoint, if it is not evaluated yet.
+
+    Older checkpoints are skipped: if there are any, the evaluation is slower than training and must catch up.
     """
     names = list_checkpoints(run)
     measured = {each.name for each in read_curve(run)}
@@ -41,10 +42,11 @@ def newest_unmeasured(run: Store) -> CheckpointName | None:
 def measure_checkpoint(
     job: str, spec: JobSpec, name: CheckpointName, *, data: Store, run: Store, device: torch.device
 ) -> MeasuredCheckpoint | None:
-    """Export a checkpoint, measure it as after training, add it to the curve; where it is the best, keep it as best/.
+    """Export and evaluate a checkpoint as after training, and add it to the curve. If it is the best, keep it as best/.
 
-    None where retention removed it meanwhile. The line is written last: a process that dies before leaves a checkpoint
-    that is not measured. Raises ModelError where its embeddings are not finite, StorageError, CheckpointError.
+    None if retention deleted the checkpoint in the meantime. The line of the curve is written last: if the process dies
+    before, the checkpoint counts as not evaluated. Raises ModelError if the embeddings are not finite, StorageError,
+    CheckpointError.
     """
     begin = monotonic()
     with _candidate(run) as folder:
@@ -85,8 +87,9 @@ def measure_checkpoint(
 
 @contextmanager
 def _candidate(run: Store) -> Iterator[Path]:
-    """Where a checkpoint is exported to: beside best/, which it may then replace by a rename, where the run is a
-    directory. A name of its own, not one a process: what a killed one left is replaced.
+    """The directory for an exported checkpoint. For a local run it is next to best/, so a rename can replace best/.
+
+    The name is always the same, so the leftovers of a killed process are replaced.
     """
     if run.is_local:
         folder = Path(run.uri) / _CANDIDATE

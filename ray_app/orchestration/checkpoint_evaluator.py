@@ -1,7 +1,7 @@
-"""Evaluation during training: an actor of its own measures each new checkpoint, and training neither waits nor fails.
+"""Evaluation during training: a separate actor evaluates each new checkpoint. Training neither waits for it nor fails.
 
-On one machine it shares the cores, at the lowest priority; in a cluster it is placed where Ray has the resource
-`f2llm_evaluation`, so that no worker gives room for it and none can take its place.
+On one machine the actor shares the CPUs, at the lowest priority. On a cluster it runs on a node with the Ray resource
+`f2llm_evaluation`, so that it does not compete with the workers for resources.
 """
 
 import logging
@@ -22,7 +22,7 @@ from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curv
 from ray_app.structured_log import fields
 
 _PLACE_SECONDS = 60.0
-"""How long a run whose training is done waits for an actor that never got a place."""
+"""After training: how long the run waits for an actor that Ray has not placed yet."""
 _LOWEST_PRIORITY = 19
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @ray.remote(max_restarts=-1, num_cpus=0)
 class EvaluatorActor:
-    """Measures checkpoints of one run, in a process of its own that stays: importing takes longer than measuring."""
+    """Evaluates checkpoints of one run. Its process stays alive, because importing takes longer than evaluating."""
 
     def __init__(self, job: str, spec: JobSpec, data: Store, run: Store, threads: int) -> None:
         import torch
@@ -43,8 +43,9 @@ class EvaluatorActor:
         self._tried: set[Any] = set()
 
     def measure_newest(self) -> tuple[MeasuredCheckpoint, ...]:
-        """Measure the newest checkpoint, if it is not; returns the whole curve. One that cannot be measured is tried
-        once.
+        """Evaluate the newest checkpoint if that is not done yet. Returns the whole curve.
+
+        A checkpoint whose evaluation fails is not tried again.
         """
         from ray_app.orchestration.checkpoint_evaluation import measure_checkpoint, newest_unmeasured
 
@@ -56,7 +57,7 @@ class EvaluatorActor:
 
 
 class CheckpointEvaluator:
-    """The driver's side: requests a measurement when there is a new checkpoint and none is under way; never waits."""
+    """The driver's side: requests an evaluation if there is a new checkpoint and no evaluation is running."""
 
     def __init__(self, job: str, spec: JobSpec, data: Store, run: Store) -> None:
         threads = max(1, int(spec.workers.cpus))
@@ -70,7 +71,10 @@ class CheckpointEvaluator:
         self.curve = read_curve(run)
 
     def poll(self, checkpoint_step: int | None) -> bool:
-        """Collect what was measured and request the checkpoint of that step; whether `curve` has changed."""
+        """Collect results and request the evaluation of that step's checkpoint. Returns whether `curve` has changed.
+
+        Never waits.
+        """
         changed = self._collect() if self._pending is not None else False
         if self._pending is None and checkpoint_step is not None and checkpoint_step != self._requested_step:
             self._requested_step = checkpoint_step
@@ -79,17 +83,18 @@ class CheckpointEvaluator:
 
     @property
     def scores(self) -> dict[str, Any]:
-        """Fields of RunStatus, what earlier starts of the run have measured included."""
+        """Fields of RunStatus, including the results of earlier starts of the run."""
         return scores_of(self.curve)
 
     def finish(self, wait: Callable[[], bool]) -> None:
-        """Measure the last checkpoint too, calling `wait` again and again meanwhile until it says False. What was not
-        measured becomes an event of the run, whose workers no longer write any.
+        """Evaluate the last checkpoint too. Calls `wait` repeatedly, and gives up if it returns False.
+
+        Each failed evaluation becomes an event of the run. The workers no longer write events at this time.
         """
         began = monotonic()
         while not ray.wait([self._alive], timeout=0)[0]:
             if monotonic() - began > _PLACE_SECONDS:
-                self._note(f"Ray has no place for it: give a node the resource {EVALUATION_RESOURCE}")
+                self._note(f"Ray found no node to evaluate it on: add the resource {EVALUATION_RESOURCE} to a node")
                 break
             if not wait():
                 return
@@ -103,14 +108,14 @@ class CheckpointEvaluator:
             append_event(self._run, "CheckpointNotMeasured", message=why)
 
     def end(self) -> None:
-        """Give up what is under way."""
+        """Cancel the running evaluation."""
         ray.kill(self._actor)
 
     def _request(self) -> None:
         self._pending = self._actor.measure_newest.remote()
 
     def _wait_for_pending(self, wait: Callable[[], bool]) -> bool:
-        """Wait for what is under way; False where `wait` says that there is no time."""
+        """Wait for the running evaluation. False if `wait` returned False."""
         while self._pending is not None:
             self._collect()
             if self._pending is not None and not wait():
@@ -118,7 +123,7 @@ class CheckpointEvaluator:
         return True
 
     def _collect(self) -> bool:
-        """Take the answer, if it is there; whether `curve` has changed."""
+        """Collect the result if it is ready. Returns whether `curve` has changed."""
         if not ray.wait([self._pending], timeout=0)[0]:
             return False
         pending, self._pending, before = self._pending, None, self.curve
@@ -126,11 +131,11 @@ class CheckpointEvaluator:
             self.curve = ray.get(pending)
             if len(self.curve) > len(before):
                 newest = self.curve[-1]
-                log.info("checkpoint measured", extra=fields(step=newest.step, score=round(newest.score, 4)))
+                log.info("checkpoint evaluated", extra=fields(step=newest.step, score=round(newest.score, 4)))
         except ray.exceptions.RayError as error:
             self._note(str(classify_error(error)))
         return self.curve != before
 
     def _note(self, why: str) -> None:
-        log.warning("checkpoint not measured", extra=fields(step=self._requested_step, error=why))
+        log.warning("checkpoint not evaluated", extra=fields(step=self._requested_step, error=why))
         self._problems.append(why)

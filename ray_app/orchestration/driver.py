@@ -1,7 +1,6 @@
-"""A run from the driver's side: claim the run directory, measure, train, export, report.
+"""A run from the driver's side: claim the run directory, evaluate, train, export, report.
 
-The driver holds no state of the run. It may die at any moment; the same document started again goes on from the newest
-checkpoint.
+The driver holds no state of the run. If it dies, starting the same job spec again resumes from the newest checkpoint.
 """
 
 import logging
@@ -67,7 +66,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. `signal` is the one that stopped it, None where it ended by itself or by its step limit."""
+    """How a run ended. `signal` is the signal that stopped it, None if the run finished or reached its step limit."""
 
     run_uri: str
     status: RunStatus
@@ -85,13 +84,14 @@ def run(
     on_status: Callable[[RunStatus], None] = lambda status: None,
     namespace: str | None = None,
 ) -> RunResult:
-    """Run a job to its end, or until `stop_after_steps` steps are done in all, or until SIGTERM or SIGINT.
+    """Run a job until it is finished, until `stop_after_steps` steps of the run are done, or until SIGTERM or SIGINT.
 
-    `differences(frozen)` lists what this document may not change of the one that the run directory was started with,
-    `changes(frozen)` what it changes and may. `namespace` is for log lines; $F2LLM_LOG_FORMAT asks for them on standard
-    error too.
-    Call it from the main thread. Raises CapacityError where this machine has too few GPUs and no cluster is joined,
-    else an F2LLMError, after the run directory says so too; what was trained is never lost.
+    `frozen` is the job spec that the run directory was started with. `differences(frozen)` lists the fields that this
+    job spec changes but must not change; `changes(frozen)` lists the allowed changes. `namespace` appears in log lines.
+    $F2LLM_LOG_FORMAT also sends the log lines to standard error.
+
+    Call it from the main thread. Raises CapacityError if this machine has too few GPUs and no cluster is joined. Other
+    failures raise an F2LLMError after they are recorded in the run directory. Trained steps are kept in checkpoints.
     """
     console = log_format_of_environment()
     data = open_store(spec.data.uri, spec.storage.s3)
@@ -100,14 +100,14 @@ def run(
     plan = make_order(manifest, select_sources(manifest, spec), spec)
     _refuse_unknown_tasks(spec, data)
     if spec.model.needs_tokenizer_of_data:
-        own_tokenizer(data)  # it is asked for here so that nothing is begun without one
+        own_tokenizer(data)  # raises if it is missing, before the run starts
     with DriverLease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
         claim(run_store, job_spec_yaml, differences, changes)
         save_data_facts(run_store, manifest)
         status = read_status(run_store) or RunStatus(name=name)
         if status.phase == Phase.SUCCEEDED:
             return RunResult(run_store.uri, status)
-        check_gpus(spec.workers.lowest * spec.workers.gpus)
+        check_gpus(spec.workers.lowest * spec.workers.gpus, of_job=True)
         run_store.delete([EXIT])
         total_steps = spec.train.epochs * plan.steps_per_epoch
         why = _reason_to_start(status)
@@ -121,13 +121,13 @@ def run(
 
 
 def _refuse_unknown_tasks(spec: JobSpec, data: Store) -> None:
-    """Raises ConfigError where a task could not be measured whatever happens, before hours are trained."""
+    """Raises ConfigError for a task that cannot be evaluated, before training starts."""
     if not spec.evaluation.measures_tasks:
         return
     if find_spec("mteb") is None:
         raise ConfigError(
-            "evaluation.tasks are measured by mteb, which is not installed",
-            remedy="install it where the run's driver and workers are: pip install 'f2llm-ray[benchmark]'",
+            "evaluation.tasks needs the package mteb, which is not installed",
+            remedy="install it for the run's driver and workers: pip install '.[benchmark]' in a clone of f2llm-ray",
         )
     from ray_app.evaluation.tasks import find_tasks
 
@@ -135,7 +135,7 @@ def _refuse_unknown_tasks(spec: JobSpec, data: Store) -> None:
 
 
 def _reason_to_start(before: RunStatus) -> Reason:
-    """Why a driver starts, by the status that the one before left."""
+    """Why a driver starts, from the last status of the previous driver."""
     if not before.attempt:
         return Reason.FIRST_START
     return {Phase.STOPPED: Reason.STOPPED, Phase.FAILED: Reason.FAILED}.get(before.phase, Reason.DRIVER_LOST)
@@ -163,7 +163,7 @@ def _run(
             run=store.uri,
         )
         log.info("driver started", extra=start)
-        # Signals are handled after Ray has started, which would put handlers of its own in the place of ours.
+        # Install signal handlers after Ray has started: Ray would replace them with its own.
         cpus = spec.workers.highest * spec.workers.cpus
         environment = environment_of_workers(spec.workers)
         with cluster(cpus=cpus, env=environment, setup_hook=preload), listening() as interruption:
@@ -179,27 +179,29 @@ def _run(
             if trained_steps(store) >= total_steps and not interruption.signal:
                 phases.run_task(Phase.EVALUATING_AFTER, "deliver")
         if interruption.signal or trained_steps(store) < total_steps:
-            run.end(Phase.STOPPED, f"stopped at step {run.status.step} of {total_steps}; run it again to go on")
+            run.end(
+                Phase.STOPPED, f"stopped at step {run.status.step} of {total_steps}; run the same command to resume"
+            )
         else:
             run.end(Phase.SUCCEEDED, "")
     return RunResult(store.uri, run.status, interruption.signal)
 
 
 def _on_this_node() -> NodeAffinitySchedulingStrategy:
-    """On the driver's node: a node of workers may go at any time, and must not take with it what the run depends on."""
+    """On the driver's node. A node of workers can be lost at any time, and the run depends on the monitor."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 @dataclass(frozen=True)
 class Phases:
-    """What a run consists of: training, and tasks before and after it."""
+    """The phases of a run: training, and the tasks before and after it."""
 
     run: ActiveRun
     monitor: Any
     interruption: Interruption
 
     def train(self, stop_after_steps: int | None, *, evaluates_checkpoints: bool) -> None:
-        """All training under Ray Train; at the end the run's status is what rank 0 wrote last."""
+        """Run the training with Ray Train. Afterwards the run's status is the last status that rank 0 wrote."""
         self.run.enter(Phase.TRAINING)
         if not evaluates_checkpoints:
             self._train(stop_after_steps, [])
@@ -207,7 +209,7 @@ class Phases:
         with self._checkpoint_evaluator() as evaluator:
             self._train(stop_after_steps, [EvaluateCheckpoints(self.run, evaluator)])
             if not self.interruption.signal:
-                self.run.say("measuring the last checkpoint")
+                self.run.say("evaluating the last checkpoint")
                 evaluator.finish(self._wait)
                 self.run.say("")
 
@@ -240,7 +242,7 @@ class Phases:
 
     @contextmanager
     def _checkpoint_evaluator(self) -> Iterator[CheckpointEvaluator]:
-        """Measures checkpoints in a process of its own until the block ends; the run's status has the scores."""
+        """Evaluate checkpoints in a separate process until the block ends; the run's status shows the scores."""
         evaluator = CheckpointEvaluator(self.run.name, self.run.spec, self.run.data, self.run.store)
         self.run.scores = lambda: evaluator.scores
         try:
@@ -268,14 +270,15 @@ class Phases:
         )
 
     def run_task(self, phase: Phase, task: Task) -> None:
-        """One task on the resources of all workers together, as they are idle; given up when a signal comes.
+        """Run one task. A signal cancels it.
 
-        On a cluster a task has the resources of one of them, as each is on a node of its own.
+        On one machine the task gets the CPUs of all workers, because they are idle. On a cluster it gets the resources
+        of one worker, because each worker is on its own node.
         """
         run, monitor, workers = self.run, self.monitor, self.run.spec.workers
         run.enter(phase)
         threads = max(1, int((workers.replicas if EMBEDDED else 1) * workers.cpus))
-        needs = f"{threads} CPU" + (f" and {workers.gpus} GPU" if workers.gpus else "")
+        needs = f"{threads} CPU{'s' if threads > 1 else ''}" + (f" and {workers.gpus} GPU" if workers.gpus else "")
         ray.get(monitor.say.remote(None))
         pending = run_task.options(num_cpus=threads, num_gpus=workers.gpus).remote(
             task, run.name, run.spec, run.data, run.store, threads, monitor

@@ -1,4 +1,4 @@
-"""The driver's part where workers hang: kill those that do not answer, and write down what all were doing."""
+"""The driver's part in a hang: kill the workers that do not answer, and record the stack traces of all workers."""
 
 import logging
 from typing import Any
@@ -14,29 +14,30 @@ log = logging.getLogger(__name__)
 
 
 def recover_from_hang(monitor: Any, run: Store, *, logs: str) -> None:
-    """Where the workers hang, see to it that they end, so that Ray Train starts others. `logs` is the directory of this
-    start's logs in the run directory.
+    """If the workers hang, end them, so that Ray Train starts new ones.
+
+    `logs` is the directory of this start's logs in the run directory.
     """
     found: tuple[Hang, list[Any]] | None = ray.get(monitor.take_hang.remote())
     if found is None:
         return
-    hang, silent = found
+    hang, unresponsive = found
     log.warning(
         "workers hang",
         extra=fields(
             step=hang.step,
             seconds=round(hang.seconds, 1),
             limit_seconds=round(hang.limit_seconds, 1),
-            ranks=hang.behind,
-            killed=len(silent),
+            ranks=hang.blocking,
+            killed=len(unresponsive),
         ),
     )
-    for actor in silent:  # those that answer end by themselves
+    for actor in unresponsive:  # workers that answer end by themselves
         ray.kill(actor)
     folder = f"{logs}/hang-step-{hang.step}"
-    no_answer = "It did not answer: the process is stopped, gone, or in code that lets no other thread run."
+    no_answer = "No answer: the process is stopped, gone, or in code that blocks all other threads."
     for rank, place in hang.places.items():
-        text = f"Worker {rank}: {place or 'never heard'}\n\n{hang.stacks.get(rank, no_answer)}\n"
+        text = f"Worker {rank}: {place or 'no heartbeat'}\n\n{hang.stacks.get(rank, no_answer)}\n"
         run.put(f"{folder}/worker-{rank}.txt", text.encode())
     append_event(
         run,
@@ -45,6 +46,6 @@ def recover_from_hang(monitor: Any, run: Store, *, logs: str) -> None:
         seconds=round(hang.seconds, 1),
         limit_seconds=round(hang.limit_seconds, 1),
         message=str(hang),
-        workers=hang.behind,
-        stacks=[f"{folder}/worker-{rank}.txt" for rank in hang.behind] or f"{folder}/",
+        workers=hang.blocking,
+        stacks=[f"{folder}/worker-{rank}.txt" for rank in hang.blocking] or f"{folder}/",
     )

@@ -1,4 +1,4 @@
-"""One small actor between driver, Ray Train's controller and workers. It holds nothing that must not be lost."""
+"""A small actor between the driver, Ray Train's controller and the workers. Losing its state loses no training."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -16,18 +16,20 @@ from ray_app.training.control import Directive, Start
 from ray_app.training.heartbeat import Position
 
 MAX_FRUITLESS = 4
-"""Starts in a row that made no step, before a run is given up: what fails every time is not mended by trying again."""
+"""Allowed consecutive starts without a finished step. After one more the run fails: further retries would not help."""
 _MOST_SECONDS_BETWEEN_STARTS = 60.0
-_SILENT_SECONDS = 15.0
-"""Workers that said nothing for so long are gone."""
+_LOST_SECONDS = 15.0
+"""Workers without a heartbeat for this long are lost."""
 _ROOM_SECONDS = 3.0
-"""For so long the controller may not have looked yet at what there is."""
+"""The time in which the controller may not have checked the free resources yet."""
 
 
 @dataclass(frozen=True)
 class View:
-    """What the driver sees: the newest status of training, what a task is at (None before it is at work), what the
-    workers failed from if no step was made since, and what ends the run if anything.
+    """The driver's view.
+
+    `status`: the newest status of training. `message`: the progress of a task, None before it runs. `failure`: the
+    failure of the workers if no step has finished since. `fatal`: the failure that ends the run.
     """
 
     status: RunStatus | None
@@ -35,14 +37,14 @@ class View:
     failure: Failure | None
     fatal: Failure | None
     idle_seconds: float
-    """How long no worker has been at work; 0 while some are."""
+    """How long no worker has been running; 0 while workers run."""
     waits_for_room: bool
-    """Whether there is no room for the fewest workers."""
+    """Whether the cluster lacks resources for workers.min workers."""
 
 
 @dataclass(frozen=True)
 class Welcome:
-    """What rank 0 of a new group is told: how long to wait before it starts, and why there are new workers."""
+    """The answer to rank 0 of a new group: how long to wait before it starts, and why there are new workers."""
 
     wait_seconds: float
     start: Start
@@ -50,14 +52,14 @@ class Welcome:
 
 @dataclass(frozen=True)
 class _Member:
-    """A worker of the group: where it is, and its actor of Ray."""
+    """A worker of the group: its node and its Ray actor."""
 
     node: str
     actor: Any
 
 
 class RunState:
-    """The actor's state, as a plain class so that it can be tested without Ray."""
+    """The actor's state, as a plain class that can be tested without Ray."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class RunState:
         self._starts = self._fruitless = self._workers = 0
         self._step_at_start: int | None = None
         self._entered = False
-        self._heard: float | None = None
+        self._last_beat: float | None = None
         self._left = clock()
         self._without_room_since: float | None = None
         self._random = random.Random(seed)
@@ -87,15 +89,15 @@ class RunState:
         self._environment = ""
 
     def join(self, rank: int, node: str, actor: Any, environment: str = "") -> None:
-        """A worker is there; `actor` is what can be killed of it, `environment` its runtime environment."""
+        """A worker has started. `actor`: the actor to kill if it hangs. `environment`: its runtime environment."""
         self._members[rank] = _Member(node, actor)
         self._environment = environment
 
     def enter(self, workers: int) -> Welcome:
-        """Rank 0 of a new group of so many is there, and all are watched from now on.
+        """Rank 0 of a new group of `workers` workers has started. The group is watched from now on.
 
-        Starts that follow on steps wait for nothing. Others wait longer and longer, with full jitter, and after
-        MAX_FRUITLESS of them the run is given up.
+        If the previous start finished a step, the new one does not wait. Otherwise it waits with exponential backoff
+        and full jitter. After more than MAX_FRUITLESS starts without a step the run fails.
         """
         step = self._status.step if self._status else None
         self._fruitless = self._fruitless + 1 if self._starts and step == self._step_at_start else 0
@@ -106,7 +108,7 @@ class RunState:
         self._reason, self._failures = Reason.FAILURE, {}
         if self._directive is Directive.REGROUP:
             self._directive = Directive.CONTINUE
-        self._heard = self._clock()
+        self._last_beat = self._clock()
         self._workers = workers
         wait = self._seconds_before_start()
         self._hangs.begin(workers, after_seconds=wait)
@@ -114,7 +116,7 @@ class RunState:
 
     def _seconds_before_start(self) -> float:
         self._give_up_if_fruitless()
-        if self._fatal is not None:  # and the driver is not there to end it
+        if self._fatal is not None:  # the driver has not ended the run yet
             return _MOST_SECONDS_BETWEEN_STARTS
         wait = min(_MOST_SECONDS_BETWEEN_STARTS, 2.0**self._fruitless) if self._fruitless else 0.0
         return self._random.uniform(0, wait)
@@ -123,48 +125,49 @@ class RunState:
         if self._fruitless > MAX_FRUITLESS and self._fatal is None:
             self._fatal = self._failure or Failure(
                 TrainingError(
-                    f"{self._fruitless} starts in a row did not get through a step",
-                    remedy="see logs/ of the run directory; the same command goes on from the last checkpoint",
+                    f"{self._fruitless} consecutive starts did not finish a step",
+                    remedy="see logs/ in the run directory; the same command resumes from the last checkpoint",
                 )
             )
 
     def report(self, status: RunStatus) -> Directive:
-        """Take rank 0's status; answers what is wanted. A step beyond all before takes the sting out of a failure."""
+        """Record rank 0's status and return the current directive. A new step clears the last failure."""
         self._status = status
-        self._heard = self._clock()
+        self._last_beat = self._clock()
         if status.step > (self._step_at_start or 0):
             self._failure = None
         return self._directive
 
     def beat(self, rank: int, place: Position) -> Order:
-        """A rank is at work, though no step may have ended; answers what it is to do."""
-        if rank == 0 and self._heard is not None:
-            self._heard = self._clock()
-        return self._hangs.hear(rank, place)
+        """Record a rank's heartbeat and return an order for it."""
+        if rank == 0 and self._last_beat is not None:
+            self._last_beat = self._clock()
+        return self._hangs.beat(rank, place)
 
     def show(self, rank: int, place: Position, stacks: str) -> None:
-        """Take a rank's stacks, which it was asked for."""
+        """Record the stack traces that a rank was asked for."""
         self._hangs.show(rank, place, stacks)
 
     def take_hang(self) -> tuple[Hang, list[Any]] | None:
-        """For the driver: a hang, once, and what is to be killed of the workers that do not answer."""
+        """For the driver: a hang, returned once, and the actors of the workers that do not answer, to be killed."""
         hang = self._hangs.take()
         if hang is None:
             return None
         self._note(self._failure_of(hang))
-        return hang, [self._members[rank].actor for rank in hang.silent if rank in self._members]
+        return hang, [self._members[rank].actor for rank in hang.unresponsive if rank in self._members]
 
     def leave(self, failure: Failure | None = None) -> None:
-        """A rank ends; `failure` is what ended it. One that no retry can mend ends the run."""
-        self._heard, self._left = None, self._clock()
+        """A rank ends, because of `failure` if given. A non-retryable failure ends the run."""
+        self._last_beat, self._left = None, self._clock()
         self._hangs.end()
         if failure is not None:
             self._note(failure)
 
     def workers_failed(self, failures: Mapping[int, Failure]) -> None:
-        """What Ray Train says of a group that failed, by rank; of a rank that was killed nobody else does.
+        """Record the failures of a group, by rank, as Ray Train reports them. Only Ray Train reports killed ranks.
 
-        A group may have failed before its rank 0 entered, as where its code cannot be loaded: that start made no step.
+        If a group fails before its rank 0 enters, for example because its code cannot be loaded, the start counts as
+        one without a step.
         """
         self._hangs.end()
         for failure in failures.values():
@@ -175,15 +178,15 @@ class RunState:
         self._entered = False
 
     def notice(self) -> None:
-        """A node is about to go: the workers are going to leave by themselves."""
+        """A node is about to be preempted; the workers will exit by themselves."""
         self._reason = Reason.PREEMPTION
 
     def say(self, message: str | None) -> None:
-        """Take a line about what a task is at, None where one is to begin."""
+        """Record a task's progress message; None if a task is about to start."""
         self._message = message
 
     def wait_for_room(self, waits: bool) -> None:
-        """Whether there is no room for the fewest workers, said again and again while there is none."""
+        """Record whether resources for workers.min workers are missing. Called repeatedly while they are."""
         if not waits:
             self._without_room_since = None
         elif self._without_room_since is None:
@@ -198,7 +201,7 @@ class RunState:
         self._directive = Directive.STOP
 
     def request_regroup(self, reason: Reason = Reason.RESIZE) -> None:
-        """Ask the workers, where there are any, to make room behind a checkpoint."""
+        """Ask running workers, if any, to write a checkpoint and exit."""
         if self.workers_at_work():
             self._directive = max(self._directive, Directive.REGROUP)
             self._reason = reason
@@ -207,27 +210,28 @@ class RunState:
         return self._environment
 
     def workers_at_work(self) -> int:
-        return self._workers if self._heard is not None and self._clock() - self._heard < _SILENT_SECONDS else 0
+        beat = self._last_beat
+        return self._workers if beat is not None and self._clock() - beat < _LOST_SECONDS else 0
 
     def _idle_seconds(self) -> float:
         if self.workers_at_work():
             return 0.0
-        return self._clock() - (self._left if self._heard is None else self._heard)
+        return self._clock() - (self._left if self._last_beat is None else self._last_beat)
 
     def _failure_of(self, hang: Hang) -> Failure:
-        """As one of the rank that the others wait for, where there is one that ever said where it is."""
-        error = WorkersHang(str(hang), remedy="see the stacks that the event Hang in events.jsonl names")
-        for rank in hang.behind:
+        """The failure of the rank that blocks the others, if that rank has joined."""
+        error = WorkersHang(str(hang), remedy="see the stack traces listed in the event Hang in events.jsonl")
+        for rank in hang.blocking:
             if rank in self._members:
                 return Failure(error, rank, self._members[rank].node)
         return Failure(error)
 
     def _note(self, failure: Failure) -> None:
-        """The first word of each rank counts, and of all of them the one that the others only suffered from."""
+        """Keep the first failure of each rank. A root cause takes precedence over the PeerLost errors it leads to."""
         self._failures.setdefault(failure.rank, failure)
-        suffered = [each for each in self._failures.values() if isinstance(each.error, PeerLost)]
-        causes = [each for each in self._failures.values() if each not in suffered]
-        self._failure = (causes or suffered)[0]
+        consequences = [each for each in self._failures.values() if isinstance(each.error, PeerLost)]
+        causes = [each for each in self._failures.values() if each not in consequences]
+        self._failure = (causes or consequences)[0]
         if not failure.error.retryable and self._fatal is None:
             self._fatal = failure
 

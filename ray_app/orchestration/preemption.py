@@ -1,4 +1,4 @@
-"""How a training worker learns that it is to end: SIGTERM, as from a preempted pod."""
+"""Tells a training worker that it must exit: SIGTERM, for example from a preempted pod."""
 
 import signal
 import threading
@@ -8,23 +8,23 @@ from ray_app.ray_runtime.private_api import WorkerCallback
 
 
 class PreemptionNotice(WorkerCallback):  # type: ignore[misc]
-    """Runs in every worker: one that is told to end, by SIGTERM, leaves behind a checkpoint and not within a step.
+    """Runs in every worker. After SIGTERM a worker finishes its step, writes a checkpoint, and then exits.
 
-    Ray itself would end the process at once; only a main thread may say otherwise. The signal is heard when that thread
-    next runs Python: Ray Train asks it for its state every second.
+    Ray's own handler would end the process at once. Only the main thread can replace it. The handler runs when that
+    thread next runs Python code: Ray Train asks it for its state every second.
     """
 
     def after_init_train_context(self) -> None:
-        signal.signal(signal.SIGTERM, _hear)
+        signal.signal(signal.SIGTERM, _on_sigterm)
 
 
-_told = threading.Event()
+_received = threading.Event()
 
 
 def sigterm_received() -> bool:
-    """Whether this process has had a SIGTERM."""
-    return _told.is_set()
+    """Whether this process has received SIGTERM."""
+    return _received.is_set()
 
 
-def _hear(_: int, __: FrameType | None) -> None:
-    _told.set()
+def _on_sigterm(_: int, __: FrameType | None) -> None:
+    _received.set()

@@ -1,4 +1,4 @@
-"""The setup hook of the run's processes: one that will train imports all that it needs before it is given work."""
+"""The setup hook of the run's processes: a training process imports everything before it gets work."""
 
 import gc
 import os
@@ -8,13 +8,13 @@ from ray_app.orchestration.prestart import MARK, READY
 
 
 def preload() -> None:
-    """Ray calls this in every process that it starts for the job; one without the mark of training stays as it is.
+    """Ray calls this in every process that it starts for the job. Only processes marked for training import anything.
 
-    What fails here fails again where training begins, and is reported there.
+    Errors are ignored here: they occur again when training begins, and are reported then.
     """
     if not MARK.items() <= os.environ.items():
         return
-    gc.disable()  # an import makes a million objects and next to no garbage: walking them takes a fifth of the time
+    gc.disable()  # imports create a million objects and almost no garbage; collecting takes a fifth of the time
     with suppress(Exception):
         import ray.train.torch  # noqa: F401
 

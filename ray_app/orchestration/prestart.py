@@ -1,8 +1,7 @@
-"""Spare workers: idle processes of Ray that have imported everything, so that a restart takes seconds and not tens of
-them.
+"""Pre-warmed workers: idle Ray processes that have imported everything, so that a restart takes only a few seconds.
 
-Ray puts a new actor into an idle process of the same job and runtime environment where its node has one. So a node is
-asked for as many more as it has workers; those import while training goes on, and wait.
+If a node has an idle process of the same job and runtime environment, Ray uses it for a new actor. So each node starts
+one idle process per worker. These processes import everything during training, and then wait.
 """
 
 import logging
@@ -15,7 +14,7 @@ from time import monotonic, sleep
 from typing import Any
 
 MARK = {"F2LLM_TRAINS": "1"}
-"""What the environment of the workers of training has, and so that of their spares."""
+"""Environment variables of training workers, and so of pre-warmed workers."""
 READY = "ray::IDLE (ready to train)"
 """The title of a process that has imported everything."""
 _POLL_SECONDS = 0.2
@@ -23,31 +22,31 @@ MOST_WARM_UP_SECONDS = 120.0
 _KEEP_SECONDS = 10 * 365 * 86400
 
 
-def ask_for_spares() -> None:
-    """See to it that this node has as many spares as workers. Every worker asks, one of each node is heard.
+def prewarm_workers() -> None:
+    """Make sure that this node has one pre-warmed worker per worker. Every worker calls this; one per node acts.
 
-    Does not wait for them; where there can be none, training goes on without.
+    Does not wait for them. If they cannot be started, training continues without them.
     """
     here = _processes_here()
     missing = len(here.workers) - len(here.prestarted)
     if missing > 0 and os.getpid() == min(here.workers):
         try:
             _prestart(missing, worker_environment())
-        except Exception as error:  # whatever a call to Ray's own process may raise
-            logging.getLogger(__name__).warning("no spare workers: %r", error)
+        except Exception as error:  # a call to Ray's own process can raise anything
+            logging.getLogger(__name__).warning("cannot start pre-warmed workers: %r", error)
 
 
 def worker_environment() -> str:
-    """The runtime environment of the worker that calls this, as Ray writes it. A spare must have the same."""
+    """The runtime environment of the calling worker, as Ray writes it. A pre-warmed worker must have the same."""
     import ray
 
     return str(ray.get_runtime_context().get_runtime_env_string())
 
 
 def warm_up(environment: str, resources: Mapping[str, float], *, but: Collection[str]) -> list[Any]:
-    """Start spares for as many workers that need these resources as there is room for, on all nodes `but` these.
+    """Start pre-warmed workers on all nodes except `but`, as many as a node's resources allow.
 
-    Answers what to wait for: a task on each node, which ends when its spares have imported everything.
+    Returns one task per node to wait for. A task ends when the node's pre-warmed workers have imported everything.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -63,9 +62,7 @@ def warm_up(environment: str, resources: Mapping[str, float], *, but: Collection
 
 
 def _fill(room: int, environment: str) -> None:
-    """See to it that this node has as many spares as there is room for workers; waits until they are ready, or for
-    MOST_WARM_UP_SECONDS.
-    """
+    """Make sure that this node has `room` pre-warmed workers. Waits for them, at most MOST_WARM_UP_SECONDS."""
     missing = room - len(_processes_here().prestarted)
     if missing > 0:
         _prestart(missing, environment)
@@ -75,7 +72,7 @@ def _fill(room: int, environment: str) -> None:
 
 
 def _prestart(count: int, environment: str) -> None:
-    # Imported late, as Ray: the processes that are no workers of training load this file too.
+    # Imported late, like Ray: processes other than training workers load this file too.
     from ray_app.ray_runtime.private_api import prestart_processes
 
     prestart_processes(count, runtime_environment=environment, keep_seconds=_KEEP_SECONDS)
@@ -83,7 +80,10 @@ def _prestart(count: int, environment: str) -> None:
 
 @dataclass
 class _Processes:
-    """Numbers of processes: with a worker in them, and without; `ready` of the latter have imported everything."""
+    """Process ids with a worker (`workers`) and without one (`prestarted`).
+
+    `ready`: the number of prestarted processes that have imported everything.
+    """
 
     workers: list[int] = field(default_factory=list)
     prestarted: list[int] = field(default_factory=list)
@@ -91,9 +91,9 @@ class _Processes:
 
 
 def _processes_here() -> _Processes:
-    """Those of this node: the ones with the same parent as this one, and the mark.
+    """The processes of this node: those with the same parent as this process, and the mark.
 
-    Several simulated nodes may share a machine; each has a process of Ray that is the parent of its workers.
+    Several simulated nodes can share a machine. Each has a Ray process that is the parent of its workers.
     """
     mark = b"\0".join(f"{name}={value}".encode() for name, value in MARK.items())
     here = _Processes()

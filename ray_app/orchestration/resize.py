@@ -1,4 +1,4 @@
-"""How many workers a run takes, and a checkpoint before that changes: hooks in Ray Train's controller."""
+"""Chooses the number of workers, and writes a checkpoint before it changes: hooks in Ray Train's controller."""
 
 from time import monotonic, sleep
 from typing import Any
@@ -16,19 +16,19 @@ from ray_app.run_directory.status import Reason
 
 _POLL_SECONDS = 0.2
 _MOST_SECONDS = 900.0
-"""A step and a checkpoint take less. After that the resize is done, and steps are repeated."""
+"""A step and a checkpoint take less time. After it the resize is done anyway, and steps are recomputed."""
 
 
 class CheckpointBeforeResize(ControllerCallback):  # type: ignore[misc]
-    """A resize that nobody forces waits for a checkpoint: Ray Train by itself would end the workers where they are."""
+    """A voluntary resize waits for a checkpoint. Ray Train alone would end the workers in the middle of a step."""
 
     def __init__(self, monitor: Any, *, prestart: bool) -> None:
-        """With `prestart`, workers leave for more of them only once processes for those have imported everything."""
+        """With `prestart`, a group is enlarged only after pre-warmed processes for it have imported everything."""
         self._monitor = monitor
         self._prestart = prestart
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
-        """Ask the workers to write a checkpoint and leave, and wait until they have, or until they are gone."""
+        """Ask the workers to write a checkpoint and exit, and wait until no worker is running."""
         workers = self._workers_at_work()
         if not workers:
             return
@@ -51,12 +51,14 @@ class CheckpointBeforeResize(ControllerCallback):  # type: ignore[misc]
 
 
 class CountAvailableWorkers(ControllerCallback):  # type: ignore[misc]
-    """Ray Train would count on room that is gone, or will be, or wait for room that is there, and keep what a lost
-    driver had asked for. And it would take workers that make no step shorter.
+    """Corrects Ray Train's view of free resources, and the number of workers that it chooses.
+
+    Ray Train's view can be stale, can include draining nodes, and can include a lost driver's reservation. Ray Train
+    would also use workers that do not make a step shorter.
     """
 
     def __init__(self, run_uri: str, monitor: Any, *, micro_batches: int) -> None:
-        """The monitor hears whether there is room for the fewest workers; a step has so many micro-batches."""
+        """`monitor` is told whether resources for workers.min workers are missing. `micro_batches`: per step."""
         self._key = f"f2llm-ray/room/{run_uri}"
         self._monitor = monitor
         self._micro_batches = micro_batches
@@ -70,15 +72,18 @@ class CountAvailableWorkers(ControllerCallback):  # type: ignore[misc]
         )
 
     def _release_reservation_of_lost_driver(self, train_run_context: Any) -> None:
-        """What a driver of this run had asked for stays reserved for three minutes after it died, and there may be no
-        more than that. Only one driver has the lease, so the one before is gone.
+        """Release the reservation of an earlier driver of this run.
+
+        It would remain for three minutes after that driver died, and the cluster may have no other free resources. Only
+        one driver holds the lease, so the earlier driver is gone.
         """
         release_reservation_of_lost_driver(self._key, train_run_context.run_id)
 
 
 def useful_workers(there: int, *, fewest: int, micro_batches: int) -> int:
-    """The least number of workers, of those that are there, with which a step of so many micro-batches takes as long as
-    with all of them: W workers take ceil(micro_batches / W) passes. Never below `fewest` where so many are there.
+    """The smallest number of workers for which a step is as fast as with all `there` available workers.
+
+    W workers need ceil(micro_batches / W) passes per step. The result is at least `fewest` if that many are available.
     """
     if there <= fewest:
         return there

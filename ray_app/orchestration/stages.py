@@ -1,5 +1,6 @@
-"""What becomes of a run besides training: measured before, exported, measured after, reported. Each works on a run
-directory alone, in whatever process; none needs Ray.
+"""The stages of a run other than training: evaluation before training, export, and evaluation after it.
+
+Each stage works on a run directory alone, in any process, and does not need Ray.
 """
 
 import tempfile
@@ -23,8 +24,9 @@ from ray_app.run_directory.evaluation_report import EvaluationReport, Moment
 
 
 def evaluate_initial(name: str, spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> None:
-    """Measure the model as it is before its first step, on the document's tasks, then on the held-out sets into
-    evaluation/before.json, which says that all of it is done.
+    """Evaluate the model before its first step: first on the job spec's tasks, then on the held-out sets.
+
+    evaluation/before.json is written last, so it shows that both are done.
     """
     measure_before(name, spec, data=data, run=run, say=say)
     encoder = initial_encoder(spec, data, device=device)
@@ -34,8 +36,10 @@ def evaluate_initial(name: str, spec: JobSpec, *, data: Store, run: Store, devic
 def evaluate_exported(
     spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say, dims: Sequence[int] = ()
 ) -> EvaluationReport:
-    """Measure model/ of the run directory again, and keep the result in evaluation/after.json. `dims` are numbers of
-    first values of the embeddings to measure with, besides those that it was trained for.
+    """Evaluate model/ of the run directory again, and write the result to evaluation/after.json.
+
+    `dims`: additional embedding sizes to evaluate, as numbers of first values. The sizes that the model was trained for
+    are always included.
     """
     with local_copy(run.child("model")) as folder:
         encoder = load_encoder(folder, device=device, batch_tokens=spec.evaluation.batch_tokens)
@@ -43,7 +47,7 @@ def evaluate_exported(
 
 
 def deliver(name: str, spec: JobSpec, *, data: Store, run: Store, device: torch.device, say: Say) -> None:
-    """Export the newest checkpoint to model/ and measure it if the document says so; the card gets the figures."""
+    """Export the newest checkpoint to model/. If the job spec says so, evaluate it and add the metrics to the card."""
     with _target(run) as folder:
         say("exporting the model")
         card = export_run(name, spec, data=data, run=run, out=folder)
@@ -58,9 +62,7 @@ def deliver(name: str, spec: JobSpec, *, data: Store, run: Store, device: torch.
 
 @contextmanager
 def _target(run: Store) -> Iterator[Path]:
-    """Where to write model/ of the run: a temporary directory that is uploaded when the block ends, where that is a
-    bucket.
-    """
+    """The directory to write model/ of the run to. For a bucket: a temporary directory that is uploaded at the end."""
     if run.is_local:
         yield Path(run.child("model").uri)
     else:

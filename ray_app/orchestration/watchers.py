@@ -1,6 +1,6 @@
-"""What the driver does while a phase is under way: small objects with one duty each, polled in turn.
+"""The driver's duties during a phase: small objects with one duty each, polled in turn.
 
-A watcher that raises ends the phase; NothingToWaitFor ends it without an error.
+An exception in a watcher ends the phase; NothingToWaitFor ends it without an error.
 """
 
 import logging
@@ -21,33 +21,33 @@ from ray_app.signals import Interruption
 from ray_app.structured_log import error_fields, fields
 
 _IDLE_SECONDS = 5.0
-"""Once no worker has been at work for so long, a run that is to stop waits for none."""
+"""If no worker has been running for this long, a run that must stop does not wait for workers."""
 _TASK_SECONDS = 20.0
-"""A task that has room is at work by then."""
+"""A task that has enough resources is running by then."""
 
 log = logging.getLogger(__name__)
 
 
 class NothingToWaitFor(Exception):
-    """Not an error: the phase is not waited for, as its end would bring nothing."""
+    """Not an error: ends the phase without waiting for its result."""
 
 
 class Watcher(Protocol):
     """One duty of the driver."""
 
     def poll(self, view: View) -> None:
-        """Look at what the monitor knows now, and act on it."""
+        """Act on the monitor's current view."""
 
 
 def poll_all(watchers: Sequence[Watcher], monitor: Any) -> None:
-    """Poll each once, in order, with the same view of the monitor."""
+    """Poll each watcher once, in order, with the same view of the monitor."""
     view: View = ray.get(monitor.view.remote())
     for watcher in watchers:
         watcher.poll(view)
 
 
 class ShowStatus:
-    """Shows the status that rank 0 reported last."""
+    """Shows the last status that rank 0 reported."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run, self._shown = run, run.status
@@ -86,7 +86,7 @@ class LogProgress:
 
 
 class ReportWaitForRoom:
-    """Says while the fewest workers have no room."""
+    """Reports that the cluster lacks resources for workers.min workers, and when it has them again."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run, self._waits = run, False
@@ -95,12 +95,12 @@ class ReportWaitForRoom:
         if view.waits_for_room == self._waits:
             return
         self._waits, fewest = view.waits_for_room, self._run.spec.workers.lowest
-        log.info("waiting for room" if self._waits else "room found", extra=fields(workers_min=fewest))
-        self._run.say(f"waiting for room for {fewest} worker{'s' if fewest > 1 else ''}" if self._waits else "")
+        log.info("waiting for resources" if self._waits else "resources found", extra=fields(workers_min=fewest))
+        self._run.say(f"waiting for resources for {fewest} worker{'s' if fewest > 1 else ''}" if self._waits else "")
 
 
 class StopOnSignal:
-    """Asks the workers for a checkpoint and their end when a signal came."""
+    """After a signal, asks the workers to write a checkpoint and exit."""
 
     def __init__(self, run: ActiveRun, monitor: Any, interruption: Interruption) -> None:
         self._run, self._monitor, self._interruption = run, monitor, interruption
@@ -110,16 +110,16 @@ class StopOnSignal:
         number = self._interruption.signal
         if number and not self._requested:
             self._monitor.request_stop.remote()
-            doing = "ending, no worker is at work" if view.idle_seconds else "writing a checkpoint"
+            doing = "ending, no worker is running" if view.idle_seconds else "writing a checkpoint"
             log.info("stop requested", extra=fields(signal=signal.Signals(number).name, step=self._run.status.step))
             self._run.say(f"{signal.Signals(number).name}: {doing}")
             self._requested = True
         if self._requested and view.idle_seconds > _IDLE_SECONDS:
-            raise NothingToWaitFor  # there is nothing to save, and leaving Ray ends its wait
+            raise NothingToWaitFor  # nothing to save; Ray stops waiting when the driver leaves it
 
 
 class EvaluateCheckpoints:
-    """Has each new checkpoint measured, and shows the scores."""
+    """Requests the evaluation of each new checkpoint, and shows the scores."""
 
     def __init__(self, run: ActiveRun, evaluator: CheckpointEvaluator) -> None:
         self._run, self._evaluator = run, evaluator
@@ -130,7 +130,7 @@ class EvaluateCheckpoints:
 
 
 class ReportStoreOutage:
-    """Says when the store stops answering the driver's lease, and when it answers again."""
+    """Reports when the store stops answering the driver's lease, and when it answers again."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
@@ -140,14 +140,14 @@ class ReportStoreOutage:
         if since == self._run.status.store_silent_since:
             return
         if since is None:
-            log.warning("the store answers again")
+            log.warning("the store is reachable again")
         else:
-            log.warning("the store does not answer", extra=fields(since=since.isoformat(timespec="seconds")))
+            log.warning("the store is unreachable", extra=fields(since=since.isoformat(timespec="seconds")))
         self._run.show(self._run.status)
 
 
 class ReportFailure:
-    """Says what the workers failed from, once; Ray Train starts others."""
+    """Reports each failure of the workers once. Ray Train restarts them."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
@@ -158,12 +158,12 @@ class ReportFailure:
             where = "a worker" if failure.rank is None else f"worker {failure.rank} on {failure.node}"
             failed = fields(rank=failure.rank, node=failure.node, **error_fields(failure.error))
             log.warning("worker failed", extra=failed)
-            self._run.say(f"{where} failed, workers are started again: {failure.error.message}")
+            self._run.say(f"{where} failed, the workers restart: {failure.error.message}")
         self._run.failure = failure
 
 
 class KeepLease:
-    """Raises RunConflict where another driver has taken the run."""
+    """Raises RunConflict if another driver has taken over the run."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
@@ -173,7 +173,7 @@ class KeepLease:
 
 
 class RecoverFromHangs:
-    """Ends workers that hang, so that Ray Train starts others."""
+    """Ends workers that hang, so that Ray Train starts new ones."""
 
     def __init__(self, run: ActiveRun, monitor: Any) -> None:
         self._run, self._monitor = run, monitor
@@ -183,7 +183,7 @@ class RecoverFromHangs:
 
 
 class RaiseFatal:
-    """Raises what no other workers would get past."""
+    """Raises a failure that a restart of the workers would not fix."""
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
@@ -191,11 +191,11 @@ class RaiseFatal:
     def poll(self, view: View) -> None:
         if view.fatal is not None:
             self._run.failure = view.fatal
-            raise view.fatal.error  # Ray Train would start the workers again; leaving Ray ends it
+            raise view.fatal.error  # Ray Train would restart the workers; it ends when the driver leaves Ray
 
 
 class CancelOnSignal:
-    """Gives up a task when a signal came."""
+    """Cancels a task after a signal."""
 
     def __init__(self, task: Any, interruption: Interruption) -> None:
         self._task, self._interruption = task, interruption
@@ -208,7 +208,7 @@ class CancelOnSignal:
 
 
 class ShowTask:
-    """Shows what a task is at, or which resources it waits for."""
+    """Shows the progress of a task, or the resources that it waits for."""
 
     def __init__(self, run: ActiveRun, needs: str) -> None:
         self._run, self._needs, self._began = run, needs, monotonic()
@@ -217,6 +217,6 @@ class ShowTask:
         message = view.message
         if message is None:
             late = not EMBEDDED and monotonic() - self._began > _TASK_SECONDS
-            message = f"waiting for room for a task of {self._needs}" if late else ""
+            message = f"waiting for resources for a task: {self._needs}" if late else ""
         if message != self._run.status.message:
             self._run.say(message)

@@ -1,4 +1,4 @@
-"""What runs inside Ray: the train function of a worker, and the tasks around training."""
+"""The code that runs inside Ray: the train function of a worker, and the tasks before and after training."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from ray_app.orchestration.callbacks import Regrouping
 from ray_app.orchestration.hang_detector import Order
 from ray_app.orchestration.monitor import Welcome
 from ray_app.orchestration.preemption import sigterm_received
-from ray_app.orchestration.prestart import ask_for_spares, worker_environment
+from ray_app.orchestration.prestart import prewarm_workers, worker_environment
 from ray_app.ray_runtime.failures import classify_error
 from ray_app.ray_runtime.private_api import is_preempted
 from ray_app.run_directory.driver_lease import refuse_without_lease
@@ -40,12 +40,13 @@ log = logging.getLogger(__name__)
 
 
 class RayControl:
-    """A loop's side of the monitor, on every rank. Reports are sent and not waited for; what is wanted is heard with
-    the next answer.
+    """A loop's connection to the monitor, on every rank.
+
+    Reports are sent without waiting; the monitor's directive arrives with a later answer.
     """
 
     def __init__(self, monitor: Any, *, rank: int, workers: int, prestart: bool) -> None:
-        """With `prestart`, this rank sees to spare workers once its first step is done."""
+        """With `prestart`, this rank starts pre-warmed workers after its first step."""
         self._monitor = monitor
         self._rank, self._workers = rank, workers
         self._heartbeat = Heartbeat()
@@ -58,15 +59,15 @@ class RayControl:
         self._heartbeat.at(step, stage)
 
     def report(self, status: RunStatus) -> None:
-        self._hear()
+        self._collect_answer()
         if self._answer is None:
             self._answer = self._monitor.report.remote(status)
 
     def directive(self) -> Directive:
-        """Never waits: the ranks hear of a notice at different steps, and agree in the exchange of their next one."""
-        self._hear()
+        """Never waits. Ranks can learn of a notice at different steps; they agree in the exchange of the next step."""
+        self._collect_answer()
         if self._prestarts:
-            threading.Thread(target=ask_for_spares, daemon=True).start()
+            threading.Thread(target=prewarm_workers, daemon=True).start()
             self._prestarts = False
         if sigterm_received() or is_preempted():
             self._directive = max(self._directive, Directive.REGROUP)
@@ -75,16 +76,16 @@ class RayControl:
                 self._noticed = True
         return self._directive
 
-    def _hear(self) -> None:
+    def _collect_answer(self) -> None:
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
             self._directive = max(self._directive, ray.get(self._answer))
             self._answer = None
 
     @contextmanager
     def at_work(self, records: ProcessLog) -> Iterator[Start | None]:
-        """Enter and leave as one of the workers; what ends this rank is said before Ray hears of it.
+        """Join and leave the group of workers. The monitor gets a failure of this rank before Ray does.
 
-        Rank 0 gets why there are new workers.
+        Yields the reason for the new workers on rank 0, None on all other ranks.
         """
         failure: Failure | None = None
         start: Start | None = None
@@ -100,7 +101,7 @@ class RayControl:
             yield start
         except Regrouping:
             raise
-        except BaseException as raised:  # torch's checkpoints raise one that is no Exception
+        except BaseException as raised:  # torch's checkpoints raise an error that is not an Exception
             error = classify_error(raised)
             log.exception("worker failed", extra=fields(**error_fields(error)))
             failure = Failure(error, self._rank, node, records.last_lines)
@@ -111,11 +112,11 @@ class RayControl:
                 ray.get(self._monitor.leave.remote(failure))
 
     def _beat(self, ended: threading.Event) -> None:
-        """Say now and then where the loop is, and do what is wanted of a worker that hangs."""
+        """Report the loop's position every few seconds, and follow the monitor's orders during a hang."""
         while not ended.wait(_BEAT_SECONDS):
             try:
                 order = ray.get(self._monitor.beat.remote(self._rank, self._heartbeat.position()))
-            except ray.exceptions.RayError:  # the driver has gone, and its monitor with it
+            except ray.exceptions.RayError:  # the driver and its monitor are gone
                 return
             if order is Order.SHOW_STACKS:
                 self._monitor.show.remote(self._rank, self._heartbeat.position(), self._heartbeat.stacks())
@@ -124,27 +125,27 @@ class RayControl:
 
 
 class WorkerConfig(TypedDict):
-    """What the train function of every worker is called with."""
+    """The argument of every worker's train function."""
 
     name: str
     spec: dict[str, Any]
-    """A JobSpec, as JSON has it."""
+    """A JobSpec as JSON."""
     data: Store
     run: Store
     monitor: Any
     holder: str
-    """Whose lease of the run directory the workers belong to."""
+    """The holder of the run directory's lease when the workers were started."""
     started: str
     """The directory of this start's logs."""
     stop_after_steps: int | None
     prestart: bool
-    """Whether the workers see to spare ones."""
+    """Whether the workers start pre-warmed workers."""
 
 
 def train_worker(config: WorkerConfig) -> None:
     """The train function of Ray Train: one rank, from its process group to its last checkpoint.
 
-    Raises Regrouping on every rank where the run is to go on with other workers: Ray Train then starts them.
+    Raises Regrouping on every rank if the run continues with new workers: Ray Train then starts them.
     """
     profile = StartProfile()
     context = ray.train.get_context()
@@ -179,7 +180,7 @@ def train_worker(config: WorkerConfig) -> None:
 
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
 def run_task(task: Task, name: str, spec: JobSpec, data: Store, run: Store, threads: int, monitor: Any) -> None:
-    """One piece of work around training, in a process of its own."""
+    """Run one task before or after training, in a separate process."""
     from ray_app.orchestration import stages
 
     torch.set_num_threads(threads)

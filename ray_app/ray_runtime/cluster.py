@@ -1,4 +1,4 @@
-"""Ray itself: join the cluster that RAY_ADDRESS names, or start an embedded one that ends with this process."""
+"""Joins the Ray cluster at RAY_ADDRESS, or starts an embedded one that ends with this process."""
 
 import os
 import socket
@@ -21,18 +21,18 @@ from tenacity import (
 from ray_app.errors import CapacityError
 
 FIRST_ANSWER_SECONDS = 15.0
-"""How long a cluster may take to answer at all: a wrong address should not cost minutes."""
+"""The time limit for a cluster's first answer, so that a wrong address does not cost minutes."""
 
 
 @contextmanager
 def cluster(
     *, cpus: float, env: Mapping[str, str] | None = None, setup_hook: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Ray for the length of the block: `cpus` cores for the work in all, `env` for its processes.
+    """Ray for the duration of the block. `cpus`: CPUs needed in total. `env`: environment variables of its processes.
 
-    Each process calls `setup_hook`, a function of a module, before it is given work.
+    Each process calls `setup_hook`, a function of a module, before it gets work.
 
-    Raises CapacityError where Ray does not start.
+    Raises CapacityError if Ray does not start.
     """
     environment = {
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,7 +41,7 @@ def cluster(
         **(env or {}),
     }
     runtime_env: dict[str, Any] = {"env_vars": environment}
-    if setup_hook is not None:  # by its name, or Ray would pickle it
+    if setup_hook is not None:  # passed by name; otherwise Ray would pickle it
         runtime_env["worker_process_setup_hook"] = f"{setup_hook.__module__}.{setup_hook.__qualname__}"
     options: dict[str, Any] = {
         "runtime_env": runtime_env,
@@ -49,10 +49,10 @@ def cluster(
         "logging_level": "ERROR",
     }
     if EMBEDDED:
-        # Ray counts cores to place work, not to limit it: on a laptop three workers may share two.
-        cores = max(os.cpu_count() or 1, int(cpus) + 1)
-        # "local", or Ray would join whatever cluster somebody has started on this machine.
-        options |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
+        # Ray uses the number of CPUs to place work, not to limit it: on a laptop, three workers can share two CPUs.
+        num_cpus = max(os.cpu_count() or 1, int(cpus) + 1)
+        # "local": otherwise Ray would join any other cluster that runs on this machine.
+        options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
     else:
         _check_answers(os.environ["RAY_ADDRESS"])
     try:
@@ -60,7 +60,7 @@ def cluster(
     except Exception as error:  # Ray raises some failures as plain exceptions
         raise CapacityError(
             f"Ray did not start: {_gist(error)}",
-            remedy="run `f2llm doctor`; to join a cluster set RAY_ADDRESS, to start an embedded one unset it",
+            remedy="run `f2llm doctor`; set RAY_ADDRESS to join a cluster, or unset it to start an embedded one",
         ) from error
     try:
         yield
@@ -69,7 +69,10 @@ def cluster(
 
 
 def _check_answers(address: str) -> None:
-    """Raises CapacityError where nothing listens at `host:port`: Ray would ask it for minutes. Other addresses pass."""
+    """Raises CapacityError if nothing listens at `host:port`: Ray itself would retry for minutes.
+
+    Does not check addresses in other forms.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():  # "auto"
         return
@@ -83,12 +86,12 @@ def _check_answers(address: str) -> None:
         again(socket.create_connection, (host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
         raise CapacityError(
-            f"no Ray cluster answers at {address}, which RAY_ADDRESS names: {error.strerror or error}",
-            remedy="correct RAY_ADDRESS, start the cluster, or unset RAY_ADDRESS to start an embedded one",
+            f"no Ray cluster answers at {address} (RAY_ADDRESS): {error.strerror or error}",
+            remedy="correct RAY_ADDRESS, start the cluster, or unset RAY_ADDRESS to start an embedded cluster",
         ) from error
 
 
-# Ray gives its node 30 s to start, too little for a busy laptop; no setting changes that.
+# Ray gives its node 30 s to start, which is too short for a busy laptop, and no setting changes that.
 _start_again_if_late = Retrying(
     retry=retry_if_exception_message(match=r"(?s).*timed out during startup"),
     stop=stop_after_attempt(3),
@@ -98,6 +101,6 @@ _start_again_if_late = Retrying(
 
 
 def _gist(error: Exception) -> str:
-    """The first line, and the last where that is another: the cause of a traceback that Ray puts into its text."""
+    """The first and the last line. If Ray's message contains a traceback, its cause is in the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(dict.fromkeys((lines[0], lines[-1])))

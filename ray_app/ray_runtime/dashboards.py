@@ -1,7 +1,7 @@
 """Ray's own Grafana dashboards: `python -m ray_app.ray_runtime.dashboards | kubectl apply -f -`.
 
-They change with Ray's version, so that they are made from the Ray that is installed, and kept nowhere. Each is a
-ConfigMap with the label by which Grafana's sidecar finds it, as kube-prometheus-stack has it.
+They depend on Ray's version. Therefore they are generated from the installed Ray, and are not stored in the repository.
+Each is a ConfigMap with the label that the Grafana sidecar of kube-prometheus-stack looks for.
 """
 
 import argparse
@@ -20,7 +20,7 @@ _OF_TRAINING = {
 
 
 def config_maps(namespace: str) -> list[dict[str, Any]]:
-    """A ConfigMap for each dashboard about what a job uses of Ray: its cluster, Ray Train and Ray Data."""
+    """One ConfigMap for each Ray dashboard that is relevant for a job: cluster, Ray Train and Ray Data."""
     return [
         {
             "apiVersion": "v1",
@@ -38,7 +38,7 @@ def config_maps(namespace: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write Ray's own Grafana dashboards as ConfigMaps to standard output.")
-    parser.add_argument("-n", "--namespace", default="f2llm-system", help="where they go (default: %(default)s)")
+    parser.add_argument("-n", "--namespace", default="f2llm-system", help="namespace to use (default: %(default)s)")
     yaml.safe_dump_all(config_maps(parser.parse_args().namespace), sys.stdout, sort_keys=False, width=10**6)
 
 

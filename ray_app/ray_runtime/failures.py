@@ -1,6 +1,6 @@
-"""What ended a worker, as an error of ours: Ray, torch and the system have their own, and none says what to do.
+"""Translates the errors of Ray, torch and the system into errors of this project, which say what to do.
 
-Foreign exceptions are recognized by name, so that whoever asks loads neither Ray nor torch.
+Foreign exceptions are recognized by name, so that this module imports neither Ray nor torch.
 """
 
 import errno
@@ -10,14 +10,14 @@ from typing import Any
 from data_io.errors import F2LLMError
 from ray_app.errors import CapacityError, PeerLost, TrainingError, WorkerLost
 
-_GOES_ON = "the same command goes on from the last checkpoint"
-_LOOK = f"see logs/ of the run directory; {_GOES_ON}"
+_RESUMES = "the same command resumes from the last checkpoint"
+_LOOK = f"see logs/ in the run directory; {_RESUMES}"
 
 
 def classify_error(error: BaseException) -> F2LLMError:
-    """The error of ours at the bottom of `error`, or what is known of its causes, or a TrainingError with what it says.
+    """The project's own error among the causes of `error`, or the translation of a known cause, or a TrainingError.
 
-    Of several workers' errors the one counts that the others only suffered from.
+    If several workers failed, the root cause takes precedence over a PeerLost that follows from it.
     """
     found = [cause for each in _causes(error) if (cause := _translated(each)) is not None]
     for cause in found:
@@ -27,7 +27,7 @@ def classify_error(error: BaseException) -> F2LLMError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and all that it was made of, nearest first."""
+    """The exception and all its causes, nearest first."""
     queue, seen = [error], set[int]()
     while queue:
         found = queue.pop(0)
@@ -39,7 +39,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _made_of(error: BaseException) -> Iterator[Any]:
-    """Ray Train keeps a worker's error by rank, torch's checkpoints with a traceback beside it."""
+    """Direct causes. Ray Train stores workers' errors by rank; torch's checkpoints store (error, traceback) tuples."""
     yield from getattr(error, "worker_failures", {}).values()
     yield from (each[0] for each in getattr(error, "failures", {}).values() if isinstance(each, tuple))
     for name in ("cause", "_base_exc", "health_check_failure", "controller_failure", "training_failed_error"):
@@ -49,7 +49,7 @@ def _made_of(error: BaseException) -> Iterator[Any]:
 
 def _translated(error: BaseException) -> F2LLMError | None:
     if isinstance(error, F2LLMError):
-        # Ray hands on an error of a task as one of its own class too, whose text is a traceback.
+        # Ray wraps a task's error in an error of a derived class, whose text is a traceback.
         cause = getattr(error, "cause", None)
         return cause if isinstance(cause, F2LLMError) else error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -66,8 +66,8 @@ def _translated(error: BaseException) -> F2LLMError | None:
 def _host_memory(error: BaseException) -> F2LLMError:
     return CapacityError(
         f"a worker ran out of memory: {_first_line(error)}",
-        remedy="give a worker more memory (on Kubernetes spec.cluster.worker.memory), or put fewer on a machine; "
-        f"`f2llm plan` says what one needs; {_GOES_ON}",
+        remedy="give each worker more memory (on Kubernetes: spec.cluster.worker.memory), or use fewer workers per "
+        f"machine; `f2llm plan` shows the memory per worker; {_RESUMES}",
     )
 
 
@@ -75,36 +75,36 @@ def _gpu_memory(error: BaseException) -> F2LLMError:
     return CapacityError(
         f"a GPU ran out of memory: {_first_line(error)}",
         remedy="use GPUs with more memory, or start a new run with a lower train.micro_batch_size "
-        "(`f2llm plan` says what a step needs)",
+        "(`f2llm plan` shows the memory of a step)",
     )
 
 
 def _disk_full(error: BaseException) -> F2LLMError:
-    return CapacityError(f"a disk is full: {_first_line(error)}", remedy=f"free some space; {_GOES_ON}")
+    return CapacityError(f"a disk is full: {_first_line(error)}", remedy=f"free some space; {_RESUMES}")
 
 
 def _no_room(error: BaseException) -> F2LLMError:
     return CapacityError(
-        f"the cluster has no room for the workers: {_first_line(error)}",
-        remedy="lower workers.min, workers.cpus or workers.gpus, or add nodes (what there is: `ray status`)",
+        f"the cluster has too few resources for the workers: {_first_line(error)}",
+        remedy="lower workers.min, workers.cpus or workers.gpus, or add nodes (`ray status` shows the resources)",
     )
 
 
 def _process_died(error: BaseException) -> F2LLMError:
     text = str(error)
     if getattr(error, "preempted", False) or "node has died" in text:
-        return WorkerLost(f"the node of a worker died{_address(text)}", remedy=_GOES_ON)
+        return WorkerLost(f"the node of a worker died{_address(text)}", remedy=_RESUMES)
     return WorkerLost(
         f"the process of a worker died{_address(text)}; it was killed, or crashed outside of Python",
-        remedy=f"look for the kernel's out-of-memory killer in `dmesg` of that node; {_GOES_ON}",
+        remedy=f"look for the kernel's out-of-memory killer in the output of `dmesg` on that node; {_RESUMES}",
     )
 
 
 def _node_died(error: BaseException) -> F2LLMError:
-    return WorkerLost(f"the node of a worker died: {_first_line(error)}", remedy=_GOES_ON)
+    return WorkerLost(f"the node of a worker died: {_first_line(error)}", remedy=_RESUMES)
 
 
-def _silent(error: BaseException) -> F2LLMError:
+def _unresponsive(error: BaseException) -> F2LLMError:
     return WorkerLost(f"a worker does not answer: {_first_line(error)}", remedy=_LOOK)
 
 
@@ -126,13 +126,13 @@ _KNOWN: Mapping[str, Callable[[BaseException], F2LLMError]] = {
     "ray.WorkerCrashedError": _process_died,
     "ray.LocalRayletDiedError": _node_died,
     "ray.NodeDiedError": _node_died,
-    "ray.WorkerHealthCheckTimeoutError": _silent,
+    "ray.WorkerHealthCheckTimeoutError": _unresponsive,
     "torch.DistError": _peer_lost,
 }
 
 
 def _address(text: str) -> str:
-    """The node and process that Ray names in its message, as in " (10.0.0.7, process 123)"; empty where it does not."""
+    """Node and process from Ray's message, for example " (10.0.0.7, process 123)"; empty if the message has neither."""
     lines = [line.strip().partition(": ") for line in text.splitlines() if line.startswith("\t")]
     facts = {name: value for name, _, value in lines if value}
     named = [facts[key] if key == "ip" else f"process {facts[key]}" for key in ("ip", "pid") if key in facts]
@@ -144,6 +144,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def _last_line(error: BaseException) -> str:
-    """What a traceback ends with, where Ray has made the message of one; else what the exception is and says."""
+    """The last line of the message if it is a traceback (as Ray's messages are); otherwise the exception's repr."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return repr(error) if len(lines) < 2 else lines[-1]

@@ -1,6 +1,6 @@
-"""All that is used of Ray and is not its public interface: an upgrade of Ray touches this file and its test.
+"""All uses of Ray's private interfaces: an upgrade of Ray touches only this file and its test.
 
-Import `ray_app.ray_runtime.environment` before it, as before Ray.
+Import `ray_app.ray_runtime.environment` before this module, as before Ray.
 """
 
 from collections.abc import Callable
@@ -35,14 +35,14 @@ _PAUSE_SECONDS = 0.2
 
 
 def set_process_title(title: str) -> None:
-    """The title of this process, as `ps` shows it."""
+    """Set the title of this process, which `ps` shows."""
     setproctitle(title)
 
 
 def prestart_processes(count: int, *, runtime_environment: str, keep_seconds: int) -> None:
-    """Have this node start so many processes of this job that wait for an actor or a task, for so long.
+    """Make this node start `count` processes of this job that wait up to `keep_seconds` for an actor or a task.
 
-    `runtime_environment` is as `get_runtime_env_string` writes it. Raises what a call by gRPC raises.
+    `runtime_environment` has the format of `get_runtime_env_string`. Raises the errors of a gRPC call.
     """
     context = ray.get_runtime_context()
     node = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
@@ -61,22 +61,22 @@ def prestart_processes(count: int, *, runtime_environment: str, keep_seconds: in
 
 
 def is_preempted() -> bool:
-    """Whether Ray Train has told this worker that its node is about to go. Never waits.
+    """Whether Ray Train has notified this worker that its node is about to be preempted. Never waits.
 
-    ray.train.get_preemption_info() would be a barrier through an actor that takes 10 s to start.
+    ray.train.get_preemption_info() would wait at a barrier through an actor that takes 10 s to start.
     """
     return get_train_context().preemption_context.preemption_info is not None
 
 
 def draining_nodes() -> set[str]:
-    """Ids of the nodes that are about to go."""
+    """Ids of the nodes that are draining."""
     return set(global_state.get_draining_nodes())
 
 
 def release_reservation_of_lost_driver(key: str, run_id: str) -> None:
-    """Give up what an earlier driver had reserved of the cluster under `key`; it would stay so for three minutes.
+    """Release the resources that an earlier driver reserved under `key`. They would stay reserved for three minutes.
 
-    `run_id` is that of this driver's Ray Train, and is kept under `key` for the next one.
+    `run_id` is the id of this driver's Ray Train run. It is stored under `key` for the next driver.
     """
     before = _internal_kv_get(key)
     if before:
@@ -85,13 +85,14 @@ def release_reservation_of_lost_driver(key: str, run_id: str) -> None:
 
 
 def change_elastic_scaling(*, choose: Callable[[int, int], int], waits_for_room: Callable[[bool], Any]) -> None:
-    """Change how Ray Train's controller, in this process, counts what a cluster has room for.
+    """Change how Ray Train's controller, in this process, counts the free resources of a cluster.
 
-    Ray Train looks at the nodes every 20 s only, and takes draining ones for room. While there is no room it asks
-    without a pause, which takes a core of the head. Here it looks before it decides, and leaves draining nodes out.
+    Ray Train alone checks the nodes only every 20 s, and counts draining nodes as free. While resources are missing, it
+    asks without a pause, which uses one CPU of the head node. With this change it checks before each decision, ignores
+    draining nodes, and pauses.
 
-    `choose(there, fewest)` says how many workers to take of those that there is room for, with `fewest` asked for.
-    `waits_for_room` hears at every look before a start whether there is too little room.
+    `choose(there, fewest)` returns the number of workers to start. `there`: how many fit; `fewest`: the minimum.
+    `waits_for_room` is called at every check before a start, with whether resources are missing.
     """
     reserved_resources = ElasticScalingPolicy._get_reserved_resources
     decide = ElasticScalingPolicy.make_decision_for_non_running_worker_group
@@ -100,7 +101,7 @@ def change_elastic_scaling(*, choose: Callable[[int, int], int], waits_for_room:
     def reserved_on_nodes_that_stay(policy: Any) -> Any:
         seen = policy._latest_reserved_resources_query_time
         if monotonic() - seen >= policy.GET_RESERVED_RESOURCES_INTERVAL_S:
-            with suppress(RayError):  # as Ray Train asks: what was known before is good enough
+            with suppress(RayError):  # like Ray Train: on an error, the previous result is good enough
                 fresh = get_or_create_autoscaling_coordinator().get_reserved_resources.remote("", recompute=True)
                 ray.get(fresh, timeout=AUTOSCALING_REQUESTS_GET_TIMEOUT_S)
         reserved = reserved_resources(policy)

@@ -1,6 +1,6 @@
 """Independent tasks in several processes on Ray, for preparing and mining data, embedding and evaluating.
 
-They leave the same objects as tasks of one process. A task whose process dies is done again.
+They write the same objects as tasks in one process. If the process of a task dies, the task runs again.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,11 +26,11 @@ def run_tasks(
     cpus: float = 1,
     gpus: float = 0,
 ) -> Iterator[tuple[T, R]]:
-    """Call `function` on every task, `workers` at once; yields each task with its result when it is done.
+    """Call `function` on every task, `workers` tasks at once. Yields each task with its result when it is done.
 
-    Call it inside `ray_app.ray_runtime.cluster.cluster`. Function and tasks must pickle. A task may be done twice, and
-    must then leave the same objects as when it is done once. The first error ends the rest and is raised here: an error
-    of the task as it was raised there, a failure of Ray as `classify_error` has it.
+    Call it inside `ray_app.ray_runtime.cluster.cluster`. The function and the tasks must be picklable. A task can run
+    twice; the result must be the same objects as if it ran once. The first error cancels the other tasks and is raised
+    here: a task's own error unchanged, a failure of Ray as translated by `classify_error`.
     """
     submit = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(function).remote
     upcoming = iter(tasks)
@@ -55,12 +55,11 @@ def run_tasks(
 
 @contextmanager
 def ray_executor(workers: int, *, gpus: int = 0) -> Iterator[Executor]:
-    """An `Executor` that runs `workers` tasks at once, on the cluster of RAY_ADDRESS or an embedded one; with `gpus` it
-    runs as many, each on a GPU of its own.
+    """An `Executor` that runs `workers` tasks at once, on the cluster at RAY_ADDRESS or an embedded one.
 
-    Ray starts with the first call of the `Executor`: a data set that is already there needs none. On a cluster of
-    several machines the store and the files must be reachable from all of them. The `Executor` raises CapacityError
-    where Ray does not start.
+    With `gpus` it runs `gpus` tasks at once, each on its own GPU. Ray starts at the first call of the `Executor`, so an
+    existing data set does not start Ray. On a cluster, all nodes must be able to read the store and the files. The
+    `Executor` raises CapacityError if Ray does not start.
     """
     with ExitStack() as stack:
         started: list[bool] = []

@@ -1,4 +1,4 @@
-"""Which checkpoints a run has, and what each is made of. Standard library, pydantic and the store only."""
+"""The checkpoints of a run, and the files of each. Imports only the standard library, pydantic and the store."""
 
 import json
 import re
@@ -22,7 +22,7 @@ _NAME = re.compile(r"step-(\d{8})\.attempt-(\d+)")
 
 
 class CheckpointItem(BaseModel):
-    """One item of a file: where it starts, how long it is, and the CRC-32 of its bytes."""
+    """One item of a file: its offset and length in bytes, and the CRC-32 of its bytes."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ class CheckpointItem(BaseModel):
 
 
 class CheckpointFile(BaseModel):
-    """One file of a checkpoint and what is in it."""
+    """One file of a checkpoint, and its items."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,7 +41,7 @@ class CheckpointFile(BaseModel):
 
 
 class TrainingProgress(BaseModel):
-    """All the state of training that is not weights and moments: the data order needs one integer."""
+    """The state of training apart from weights and moments. The data order needs only one integer."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,7 +51,7 @@ class TrainingProgress(BaseModel):
 
 
 class CheckpointManifest(BaseModel):
-    """Written last; what it lists is complete."""
+    """The manifest of a checkpoint. It is written last, so all files that it lists are complete."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,17 +64,17 @@ class CheckpointManifest(BaseModel):
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The size of all files, in bytes."""
         return sum(file.size for file in self.files.values())
 
     def to_json(self) -> bytes:
-        """With a checksum of its own: one digit more in `micro_batches_consumed` would skip examples without a word."""
+        """JSON with its own checksum: without it, an extra digit in `micro_batches_consumed` would skip examples."""
         values = self.model_dump(mode="json")
         return json.dumps(values | {"crc32": _checksum(values)}, indent=1).encode()
 
 
 class _Envelope(BaseModel):
-    """What a manifest of any format holds, and what has to be right before the rest is believed."""
+    """The fields that a manifest of any format has. They are checked before the rest is parsed."""
 
     model_config = ConfigDict(strict=True)
 
@@ -94,20 +94,22 @@ class CheckpointName:
 
     @property
     def folder(self) -> str:
-        """Where it is in the run directory."""
+        """The checkpoint's path in the run directory."""
         return f"{FOLDER}/{self}"
 
     @classmethod
     def of_key(cls, key: str) -> "CheckpointName | None":
-        """The checkpoint that a key of the run directory belongs to, None where it is no part of one."""
+        """The checkpoint that a key of the run directory belongs to; None if it does not belong to a checkpoint."""
         parts = key.split("/")
         match = _NAME.fullmatch(parts[1]) if len(parts) > 2 and parts[0] == FOLDER else None
         return cls(int(match[1]), int(match[2])) if match else None
 
 
 def list_checkpoints(run: Store) -> list[CheckpointName]:
-    """Complete checkpoints of a run directory, newest first; one without a manifest does not exist, and one that a
-    replaced attempt has written beyond the start of a later one is not the run's.
+    """Complete checkpoints of a run directory, newest first.
+
+    Left out: checkpoints without a manifest, and checkpoints that a replaced attempt wrote beyond the step from which a
+    later attempt resumed.
     """
     keys = [info.key for info in run.list(f"{FOLDER}/")]
     found = [(key, name) for key in keys if (name := CheckpointName.of_key(key)) is not None]
@@ -123,13 +125,14 @@ def list_checkpoints(run: Store) -> list[CheckpointName]:
 
 
 def read_manifest(run: Store, name: CheckpointName) -> CheckpointManifest:
-    """Raises CheckpointDamaged where the manifest is missing, damaged, or does not fit the files beside it, and
-    CheckpointError where it is of another format.
+    """Raises CheckpointDamaged if the manifest is missing, damaged, or does not match the files in its directory.
+
+    Raises CheckpointError if it has another format version.
     """
     manifest = _parse(run, name, _content(run, name))
     written = CheckpointName(manifest.progress.step, manifest.attempt)
     if written != name:
-        raise _damaged(run, name, f"is that of checkpoint {written}")
+        raise _damaged(run, name, f"belongs to checkpoint {written}")
     sizes = {info.key: info.size for info in run.list(name.folder)}
     for file, stored in manifest.files.items():
         found = sizes.get(f"{name.folder}/{file}")
@@ -137,7 +140,7 @@ def read_manifest(run: Store, name: CheckpointName) -> CheckpointManifest:
             raise CheckpointDamaged(f"{file} of checkpoint {run.uri}/{name.folder} is missing")
         if found != stored.size:
             raise CheckpointDamaged(
-                f"{file} of checkpoint {run.uri}/{name.folder} has {found} bytes, and {stored.size} were written"
+                f"{file} of checkpoint {run.uri}/{name.folder} has a size of {found} bytes, expected {stored.size}"
             )
     return manifest
 
@@ -152,16 +155,16 @@ def _content(run: Store, name: CheckpointName) -> bytes:
 def _parse(run: Store, name: CheckpointName, content: bytes) -> CheckpointManifest:
     try:
         envelope = _Envelope.model_validate_json(content)
-        # Before the checksum, since another format may have another one.
+        # Checked before the checksum, because another format can have a different checksum.
         if envelope.format_version != FORMAT_VERSION:
             newer = envelope.format_version > FORMAT_VERSION
             raise CheckpointError(
-                f"checkpoint {name} of {run.uri} has format {envelope.format_version}, and this version of f2llm-ray "
-                f"reads {FORMAT_VERSION}",
-                remedy=f"resume with {'a newer' if newer else 'the older'} version of f2llm-ray, the one that wrote it",
+                f"checkpoint {name} of {run.uri} has format {envelope.format_version}, but this version of f2llm-ray "
+                f"reads format {FORMAT_VERSION}",
+                remedy=f"resume with the {'newer' if newer else 'older'} version of f2llm-ray that wrote it",
             )
         if envelope.crc32 != _checksum(json.loads(content)):
-            raise _damaged(run, name, "does not have the checksum it was written with")
+            raise _damaged(run, name, "does not match its checksum")
         return CheckpointManifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
@@ -170,7 +173,7 @@ def _parse(run: Store, name: CheckpointName, content: bytes) -> CheckpointManife
 
 
 def _checksum(values: dict[str, Any]) -> int:
-    """CRC-32 of what a manifest says, however its JSON is spaced."""
+    """CRC-32 of a manifest's values, independent of the spacing of its JSON."""
     content = {key: value for key, value in values.items() if key != "crc32"}
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
@@ -180,6 +183,6 @@ def _damaged(run: Store, name: CheckpointName, what: str) -> CheckpointDamaged:
 
 
 def trained_steps(run: Store) -> int:
-    """Steps that are safe in a complete checkpoint; status.json may be ahead of it."""
+    """The step of the newest complete checkpoint, 0 without a checkpoint. status.json can be ahead of it."""
     names = list_checkpoints(run)
     return names[0].step if names else 0

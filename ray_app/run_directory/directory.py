@@ -1,4 +1,7 @@
-"""The run directory, in a local directory or a bucket: the truth about a run (docs/developers/design.md#the-run-directory)."""
+"""The run directory, in a local directory or a bucket: the single source of truth about a run.
+
+See docs/developers/design.md#the-run-directory.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,12 +28,12 @@ EVENTS = "events.jsonl"
 EXAMPLES = "examples.jsonl"
 BEFORE = "evaluation/before.json"
 
-# A store has no append: the object is written anew, and not for every step. A local file grows at once.
+# An object store has no append, so the whole object is written again, but not at every step. Local files are appended.
 _UPLOAD_SECONDS = 15.0
 
 
 class LineLog:
-    """A file of JSON lines that only grows, except that a resume drops the lines of steps it will repeat.
+    """A file of JSON lines that only grows. As an exception, a resume drops the lines of steps that it recomputes.
 
     One thread appends; any thread may flush.
     """
@@ -43,8 +46,9 @@ class LineLog:
         keep: Callable[[dict[str, Any]], bool] | None = None,
         before_write: Callable[[], None] = lambda: None,
     ) -> None:
-        """Opens what is there. With `keep`, lines for which it is false are removed; so is a half-written last line.
-        `before_write` may raise whenever this process may no longer write to the file.
+        """Open the existing file, if any. Removes incomplete lines, and lines for which `keep` is false.
+
+        `before_write` is called before each write. It raises if this process must no longer write to the file.
         """
         self._store, self._key, self._before_write = store, key, before_write
         before = read_text(store, key)
@@ -54,7 +58,7 @@ class LineLog:
         content = "".join(f"{line}\n" for line in kept)
         if content != before:
             store.put(key, content.encode())
-        # What is in the store, and behind it what is not yet there.
+        # The first part is in the store; the others are not there yet.
         self._parts = [content.encode()]
         self._uploaded = monotonic()
         self._uploads = Lock()
@@ -62,11 +66,14 @@ class LineLog:
         self._under_way: Future[None] | None = None
 
     def kept(self) -> Iterator[dict[str, Any]]:
-        """The lines that were there when it was opened; to be asked for before the first append."""
+        """The lines that existed when the file was opened. Call it before the first append."""
         return map(json.loads, self._parts[0].split(b"\n")[:-1])
 
     def append(self, line: dict[str, Any]) -> None:
-        """Never waits for a bucket: an upload is begun now and then, and a line after it raises what it failed of."""
+        """Append a line. For a bucket this never waits: uploads run in the background, at most one every few seconds.
+
+        Raises the error of an earlier background upload that failed.
+        """
         text = json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
         if self._store.is_local:
             self._before_write()
@@ -83,31 +90,31 @@ class LineLog:
             self._under_way = self._thread.submit(self._upload)
 
     def flush(self) -> None:
-        """Make sure that everything appended before is in the store; waits for an upload under way."""
+        """Make sure that all lines appended so far are in the store. Waits for a running upload."""
         if not self._store.is_local:
             self._upload()
-            self._under_way = None  # if it failed, this has made good for it
+            self._under_way = None  # if it failed, this upload has replaced it
 
     def _upload(self) -> None:
-        with self._uploads:  # two at once may end in either order
+        with self._uploads:  # two uploads at once could finish in the wrong order
             taken = len(self._parts)
             if taken > 1:
                 self._before_write()
                 content = b"".join(self._parts[:taken])
                 self._store.put(self._key, content)
-                self._parts[:taken] = [content]  # in one piece for Python: lines go on being appended
+                self._parts[:taken] = [content]  # atomic in Python, because another thread appends lines
             self._uploaded = monotonic()
 
 
 def append_event(run: Store, event: str, **facts: Any) -> None:
-    """One line in events.jsonl: what happened to the run, for people and for programs. Rare, so written at once."""
+    """Write one line to events.jsonl, for people and programs. Events are rare, so each is written at once."""
     log = LineLog(run, EVENTS)
     log.append({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts})
     log.flush()
 
 
 def read_status(run: Store) -> RunStatus | None:
-    """None where there is no run yet, or where a damaged status.json cannot say."""
+    """The status in status.json; None if the file is missing or damaged."""
     try:
         return RunStatus.model_validate_json(run.get(STATUS))
     except (NotFoundInStore, ValidationError):
@@ -119,7 +126,7 @@ def write_status(run: Store, status: RunStatus) -> None:
 
 
 def read_text(run: Store, key: str) -> str:
-    """The file's text, empty where there is none; broken UTF-8, as a crash may leave it, is replaced."""
+    """The text of the file; empty if it does not exist. Replaces broken UTF-8, which a crash can leave."""
     try:
         return run.get(key).decode("utf-8", "replace")
     except NotFoundInStore:
@@ -132,35 +139,43 @@ def claim(
     differences: Callable[[str], list[str]],
     changes: Callable[[str], list[str]],
 ) -> bool:
-    """Make the directory this document's own; True where it already was, so that the run goes on.
+    """Write the job spec into the run directory. Returns True if the directory already had a run, which then resumes.
 
-    Until something is trained the document may still change. `differences(frozen_yaml)` lists, one line each, the
-    fields that differ and may not, `changes(frozen_yaml)` those that may: they become an event of the run. Raises
-    RunConflict with the former, or where the directory holds something else than a run.
+    `changes(frozen_yaml)` lists the fields that differ and may differ; they become an event of the run. Raises
+    RunConflict as `check_claim` does.
+    """
+    frozen, different = check_claim(run, differences)
+    if different:  # the evaluation before training belongs to the old job spec
+        run.delete([BEFORE])
+    run.put(JOB_SPEC, job_spec_yaml.encode())
+    if frozen and (changed := changes(frozen)):
+        append_event(run, "DocumentChanged", changes=changed)
+    return bool(frozen)
+
+
+def check_claim(run: Store, differences: Callable[[str], list[str]]) -> tuple[str, list[str]]:
+    """Whether a job spec can train in this run directory. Reads only.
+
+    Returns job.yaml of the directory, empty for a new run, and `differences` of it: one line per field that
+    must not change once something was trained. Before that, for example after a start that failed, every field may
+    change. Raises RunConflict if a field changed too late, or if the directory contains something other than a run.
     """
     frozen = read_text(run, JOB_SPEC)
-    if frozen:
-        different = differences(frozen)
-        if different and not read_text(run, METRICS) and not list_checkpoints(run):
-            # Nothing was trained: the first start failed, and the mend was in the document.
-            run.delete([BEFORE])
-        elif different:
+    if not frozen:
+        strangers = [info.key for info in run.list() if not info.key.startswith("logs/") and info.key != LEASE]
+        if strangers:
             raise RunConflict(
-                f"{run.uri} is the run of another document:\n  " + "\n  ".join(different),
-                remedy="give this document another metadata.name, or put the fields back to what the run began with",
+                f"{run.uri} is not empty and has no {JOB_SPEC}: {', '.join(strangers[:3])}",
+                remedy="choose another metadata.name or storage.uri, or remove these files",
             )
-        run.put(JOB_SPEC, job_spec_yaml.encode())
-        if changed := changes(frozen):
-            append_event(run, "DocumentChanged", changes=changed)
-        return True
-    strangers = [info.key for info in run.list() if not info.key.startswith("logs/") and info.key != LEASE]
-    if strangers:
+        return "", []
+    different = differences(frozen)
+    if different and (read_text(run, METRICS) or list_checkpoints(run)):
         raise RunConflict(
-            f"{run.uri} is not empty and has no {JOB_SPEC}: {', '.join(strangers[:3])}",
-            remedy="choose another metadata.name or storage.uri, or remove what is there",
+            f"{run.uri}: this run was started with a different job spec:\n  " + "\n  ".join(different),
+            remedy="use another metadata.name for the new job spec, or restore the values of the run",
         )
-    run.put(JOB_SPEC, job_spec_yaml.encode())
-    return False
+    return frozen, different
 
 
 def _is_json(line: str) -> bool:

@@ -1,9 +1,10 @@
-"""One driver a run: `driver.json` in the run directory says who it is, and a heartbeat that it is alive.
+"""One driver per run: `driver.json` in the run directory names the driver, and its heartbeat shows that it is alive.
 
-Nothing here depends on clocks that agree or on conditional writes, which not every store has. A heartbeat is a counter:
-whoever wants the run watches it, and takes over where it does not move. Two who take over at the same time both write,
-and both look again a moment later: the last one to write has it. A driver that was paused and replaced finds another
-name at its next heartbeat; what its workers may write until then is kept from being used by run_directory/attempts.py.
+Nothing here depends on synchronized clocks or on conditional writes, which not every store has. The heartbeat is a
+counter. A new driver watches it, and takes over if it does not change. If two drivers take over at the same time, both
+write the file and read it again a moment later: the last writer has the lease. A driver that was paused and replaced
+finds another holder at its next heartbeat. run_directory/attempts.py prevents the use of anything that its workers
+write until then.
 """
 
 import os
@@ -27,11 +28,11 @@ BEAT_SECONDS = 5.0
 _BEATS_UNTIL_DEAD = 3
 _BEATS_UNTIL_MISSED = 4
 _LOOK_AGAIN_SECONDS = 0.3, 1.5
-"""In a directory, in a bucket."""
+"""For a local directory, and for a bucket."""
 
 
 class Driver(BaseModel):
-    """`driver.json`. `machine` tells process numbers of one machine and container from those of another."""
+    """`driver.json`. `machine` identifies the machine and container to which the process id belongs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,7 +56,7 @@ class Driver(BaseModel):
 
     @property
     def is_known_to_be_gone(self) -> bool:
-        """Whether it said so, or was a process of this machine that is not there any more."""
+        """Whether it released the lease, or was a process of this machine that no longer exists."""
         here = bool(self.machine) and self.machine == _this_machine()
         return self.released or (here and process_started(self.pid) != self.process_started)
 
@@ -64,9 +65,9 @@ class Driver(BaseModel):
 
 
 class DriverLease:
-    """Holds a run for the length of a `with` block. `lost` says who has it, once another driver took it.
+    """Holds the lease of a run for a `with` block. `lost` is the new holder after another driver took over.
 
-    As it writes every few seconds, it is also the first to know of a store that is away: `store_silent_since`.
+    Because the lease is written every few seconds, it also detects an unreachable store first: `store_silent_since`.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class DriverLease:
 
     @property
     def store_silent_since(self) -> datetime | None:
-        """When the store last answered, where that is several heartbeats ago."""
+        """When the store last answered, if that is several heartbeats ago; otherwise None."""
         missed = datetime.now(UTC) - self._answered > _BEATS_UNTIL_MISSED * timedelta(seconds=self._beat_seconds)
         return self._answered if missed and self.lost is None else None
 
@@ -112,7 +113,7 @@ class DriverLease:
                     raise
 
     def refuse_if_lost(self) -> None:
-        """Raises RunConflict where another driver has taken the run."""
+        """Raises RunConflict if another driver has taken over the run."""
         if self.lost is not None:
             raise self._taken(self.lost)
 
@@ -120,7 +121,7 @@ class DriverLease:
         found = read_driver(self._run)
         if found is None or found.is_known_to_be_gone:
             return
-        self._say(f"waiting to see whether the driver of this run, {found}, is alive")
+        self._say(f"checking whether the previous driver of this run ({found}) is still alive")
         for _ in range(_BEATS_UNTIL_DEAD):
             sleep(self._beat_seconds)
             again = read_driver(self._run)
@@ -128,7 +129,7 @@ class DriverLease:
                 return
             if again != found:
                 raise self._taken(again)
-        self._say(f"{found} is dead: taking over")
+        self._say(f"the previous driver ({found}) is gone: taking over")
 
     def _beat(self) -> None:
         while not self._ended.wait(self._beat_seconds):
@@ -140,7 +141,7 @@ class DriverLease:
                 self._driver = self._driver.model_copy(update={"beat": self._driver.beat + 1})
                 self._write()
             except F2LLMError:
-                continue  # the store is away: whether somebody else took the run shows when it is back
+                continue  # the store is unreachable; a takeover is noticed when it is reachable again
 
     def _write(self) -> None:
         self._run.put(LEASE, self._driver.model_dump_json(indent=1).encode())
@@ -149,19 +150,21 @@ class DriverLease:
     def _taken(self, by: Driver) -> RunConflict:
         return RunConflict(
             f"{self._run.uri} has another driver: {by}",
-            remedy="let it do the work, or stop it first; one that is dead is found out by itself",
+            remedy="wait for that driver, or stop it first; a dead driver is detected automatically",
         )
 
 
 def refuse_without_lease(run: Store, holder: str) -> None:
-    """For workers, before they begin: raises RunConflict where their driver does not hold the run any more."""
+    """For workers, before they begin. Raises RunConflict if their driver no longer holds the run's lease."""
     found = read_driver(run)
     if found is not None and found.holder != holder:
-        raise RunConflict(f"{run.uri} has another driver: {found}", remedy="nothing is lost: it does the work")
+        raise RunConflict(
+            f"{run.uri} has another driver: {found}", remedy="no action is needed: that driver continues the run"
+        )
 
 
 def read_driver(run: Store) -> Driver | None:
-    """Who holds the run; None where nobody does or a damaged file cannot say."""
+    """The holder of the run's lease; None if the file does not exist or is damaged."""
     try:
         return Driver.model_validate_json(run.get(LEASE))
     except (NotFoundInStore, ValidationError):
@@ -169,13 +172,13 @@ def read_driver(run: Store) -> Driver | None:
 
 
 def last_heard(run: Store) -> datetime | None:
-    """When the run's driver last wrote its lease, by the store's clock; None where it never did."""
+    """When the run's driver last wrote its lease, by the store's clock; None if it never did."""
     found = run.head(LEASE)
     return found.modified if found else None
 
 
 def _this_machine() -> str:
-    """Changes with every boot, and with every container that has process numbers of its own; empty where unknown."""
+    """An id that differs for each boot, and for each container with its own process ids; empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{socket.gethostname()} {boot} {os.stat('/proc/self/ns/pid').st_ino}"
@@ -184,7 +187,7 @@ def _this_machine() -> str:
 
 
 def process_started(pid: int) -> str:
-    """When a process of this machine started, in the kernel's ticks; empty where there is none."""
+    """When a process of this machine started, in the kernel's ticks; empty if it does not exist."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except OSError:

@@ -1,4 +1,4 @@
-"""The curve of a run, evaluation/checkpoints.jsonl: what its checkpoints were measured as beside training."""
+"""The score curve of a run, evaluation/checkpoints.jsonl: the scores of its checkpoints during training."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,8 +14,10 @@ CURVE = "evaluation/checkpoints.jsonl"
 
 
 class MeasuredCheckpoint(BaseModel):
-    """A line of evaluation/checkpoints.jsonl. `sets` has nDCG@10 or Spearman's correlation of each held-out set,
-    `score` their mean, each set counting once; `seconds` is what export and measurement took.
+    """A line of evaluation/checkpoints.jsonl.
+
+    `sets`: nDCG@10 or Spearman's correlation of each held-out set. `score`: their mean, with equal weight per set.
+    `seconds`: the duration of export and evaluation.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,8 +35,9 @@ class MeasuredCheckpoint(BaseModel):
 
 
 def read_curve(run: Store) -> tuple[MeasuredCheckpoint, ...]:
-    """What was measured, by step; of a step that was trained again after a failure the last counts. Lines that a crash
-    left by halves are passed over.
+    """The evaluated checkpoints, by step. If a step was recomputed after a failure, its last result counts.
+
+    Skips incomplete lines, which a crash can leave.
     """
     by_step: dict[int, MeasuredCheckpoint] = {}
     for line in read_text(run, CURVE).splitlines():
@@ -47,12 +50,12 @@ def read_curve(run: Store) -> tuple[MeasuredCheckpoint, ...]:
 
 
 def read_scores(run: Store) -> dict[str, Any]:
-    """`scores_of` what was measured of this run so far."""
+    """`scores_of` the checkpoints of this run that were evaluated so far."""
     return scores_of(read_curve(run))
 
 
 def scores_of(curve: Sequence[MeasuredCheckpoint]) -> dict[str, Any]:
-    """Fields of RunStatus: of the newest and of the best measured checkpoint; empty while nothing is measured."""
+    """Fields of RunStatus for the newest and the best evaluated checkpoint; empty if no checkpoint is evaluated yet."""
     best = best_of(curve)
     if best is None:
         return {}
@@ -61,5 +64,5 @@ def scores_of(curve: Sequence[MeasuredCheckpoint]) -> dict[str, Any]:
 
 
 def best_of(curve: Sequence[MeasuredCheckpoint]) -> MeasuredCheckpoint | None:
-    """The one with the highest score; of equals the earliest."""
+    """The checkpoint with the highest score; the earliest of equal ones."""
     return max(curve, key=lambda each: (each.score, -each.step), default=None)

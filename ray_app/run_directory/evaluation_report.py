@@ -1,4 +1,7 @@
-"""What an evaluation found: evaluation/before.json and after.json. Standard library and pydantic only."""
+"""The result of an evaluation: evaluation/before.json and after.json.
+
+Imports only the standard library, pydantic and the store.
+"""
 
 from typing import Annotated, Literal
 
@@ -13,14 +16,14 @@ class _Record(BaseModel):
 
 
 class RankingMetrics(_Record):
-    """Means over the queries of a set, each in 0..1, as trec_eval and MTEB define them."""
+    """Means over the queries of a set, between 0 and 1, as defined by trec_eval and MTEB."""
 
     ndcg_at_10: float
     recall_at_10: float
 
 
 class RelevantDocument(_Record):
-    """A document that answers the query, and its grade (above 0). `text` may be cut short."""
+    """A document that answers the query, and its grade (above 0). `text` can be truncated."""
 
     document_id: str
     text: str
@@ -28,7 +31,7 @@ class RelevantDocument(_Record):
 
 
 class RetrievedDocument(_Record):
-    """A document the model ranked high; `grade` is 0 where it is not relevant. `text` may be cut short."""
+    """A document that the model ranked high. `grade` is 0 if it is not relevant. `text` can be truncated."""
 
     document_id: str
     text: str
@@ -37,19 +40,19 @@ class RetrievedDocument(_Record):
 
 
 class QueryExample(_Record):
-    """One query and what came first for it. The same queries are shown before and after training."""
+    """One query and its top results. The same queries are shown before and after training."""
 
     query_id: str
     query: str
     relevant: tuple[RelevantDocument, ...]
     retrieved: tuple[RetrievedDocument, ...]
-    first_relevant_rank: int | None = Field(description="From 1; null where none is among the first 100 documents.")
+    first_relevant_rank: int | None = Field(description="From 1; null if none is among the first 100 documents.")
 
 
 class RetrievalResult(_Record):
-    """One retrieval set. `bm25` ranks the same corpus for the same queries; null where it was not asked for.
+    """One retrieval set. `bm25`: BM25 on the same corpus and queries; null if it was not requested.
 
-    `by_dims` is the model with only the first so many values of its embeddings.
+    `by_dims`: the model's metrics with truncated embeddings, by number of first values.
     """
 
     type: Literal["retrieval"] = "retrieval"
@@ -65,9 +68,9 @@ class RetrievalResult(_Record):
 
 
 class StsResult(_Record):
-    """One set of scored pairs. `spearman` is null where either side is constant: there is no rank to correlate.
+    """One set of scored pairs. `spearman` is null if one side is constant, because ranks cannot be correlated then.
 
-    `by_dims` is that of only the first so many values of the embeddings.
+    `by_dims`: the same with truncated embeddings, by number of first values.
     """
 
     type: Literal["sts"] = "sts"
@@ -95,7 +98,7 @@ class EvaluationReport(_Record):
 
     @property
     def scores(self) -> dict[str, float]:
-        """By set, nDCG@10 of a retrieval set, Spearman's correlation of scored pairs."""
+        """One score per set: nDCG@10 for retrieval, Spearman's correlation for scored pairs."""
         return {
             each.name: each.model.ndcg_at_10 if isinstance(each, RetrievalResult) else each.spearman or 0.0
             for each in self.sets
@@ -103,17 +106,17 @@ class EvaluationReport(_Record):
 
     @property
     def mean_score(self) -> float | None:
-        """The mean of `scores`, each set counting once; null without sets."""
+        """The mean of `scores`, with equal weight per set; None without sets."""
         scores = self.scores.values()
         return sum(scores) / len(scores) if scores else None
 
     @property
     def mean_model(self) -> RankingMetrics | None:
-        """The model's means, each set counting once; null without retrieval sets."""
+        """The model's means, with equal weight per set; None without retrieval sets."""
         return _mean([result.model for result in self.retrieval])
 
     def mean_model_by_dims(self) -> dict[int, RankingMetrics]:
-        """The same for the first so many values of the embeddings, of each number that every set was measured with."""
+        """The same with truncated embeddings, for each number of first values that all sets were evaluated with."""
         measured = [result.by_dims for result in self.retrieval]
         common = sorted(set.intersection(*(set(each) for each in measured))) if measured else []
         means = {dims: _mean([each[dims] for each in measured]) for dims in common}
@@ -121,7 +124,7 @@ class EvaluationReport(_Record):
 
     @property
     def mean_bm25(self) -> RankingMetrics | None:
-        """BM25's means over the same sets; null where a set has none."""
+        """BM25's means over the same sets; None if a set has no BM25 result."""
         baselines = [result.bm25 for result in self.retrieval if result.bm25 is not None]
         return _mean(baselines) if len(baselines) == len(self.retrieval) else None
 
@@ -139,6 +142,6 @@ Moment = Literal["before", "after"]
 
 
 def read_evaluation(run: Store, moment: Moment) -> EvaluationReport | None:
-    """What was measured at that moment, None where nothing was."""
+    """The evaluation at that moment; None if it was not done."""
     text = read_text(run, f"evaluation/{moment}.json")
     return EvaluationReport.model_validate_json(text) if text else None

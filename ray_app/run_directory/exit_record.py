@@ -1,5 +1,6 @@
-"""`exit.json` of a run directory: why a run failed and what to do. There is none while a run is under way or has ended
-well: whoever starts it again removes it.
+"""`exit.json` of a run directory: why a run failed and how to fix it.
+
+Only a failed run has this file. The next start of the run removes it.
 """
 
 from dataclasses import dataclass, field
@@ -18,18 +19,18 @@ LOG_LINES = 50
 
 @dataclass(frozen=True)
 class Failure:
-    """An error, and where it was met: `rank` and `node` are None where it was met outside of the workers."""
+    """An error and its origin. `rank` and `node` are None if it did not occur in a worker."""
 
     error: F2LLMError
     rank: int | None = None
     node: str | None = None
     log: tuple[str, ...] = ()
-    """The last lines that the worker logged; a process that was killed leaves none."""
+    """The last lines of the worker's log; empty for a killed process."""
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What events.jsonl says of it, the log left out."""
+        """The fields of its event in events.jsonl, without the log."""
         return {
             "error_class": self.error.error_class,
             "message": self.error.message,
@@ -40,7 +41,7 @@ class Failure:
 
 
 class ExitRecord(BaseModel):
-    """`retryable` says whether the same command may help; step, epoch and attempt are those the run had come to."""
+    """`retryable`: whether running the same command again can help. `step`, `epoch`, `attempt`: at the failure."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,14 +57,14 @@ class ExitRecord(BaseModel):
     epoch: float
     attempt: int
     time: datetime
-    rank: int | None = Field(None, description="The worker that failed first; null where it was none, or is not known.")
+    rank: int | None = Field(None, description="The worker that failed first; null if unknown or not a worker.")
     node: str | None = None
     worker_log: tuple[str, ...] = Field((), description="The last lines that this worker logged.")
     driver_log: tuple[str, ...] = Field((), description="The last lines that the driver logged.")
 
 
 def exit_record(failure: Failure, status: RunStatus, *, driver_log: tuple[str, ...]) -> ExitRecord:
-    """What is kept of a failure; `status` is where the run was when it ended."""
+    """The record of a failure. `status`: the run's status when it failed."""
     error = failure.error
     return ExitRecord.model_validate(
         {
@@ -92,7 +93,7 @@ def write_exit_record(run: Store, record: ExitRecord) -> None:
 
 
 def read_exit_record(run: Store) -> ExitRecord | None:
-    """None where the run has not failed, or where a damaged file cannot say."""
+    """The run's exit record; None if the run has not failed, or if the file is damaged."""
     try:
         return ExitRecord.model_validate_json(run.get(EXIT))
     except (NotFoundInStore, ValidationError):

@@ -1,4 +1,4 @@
-"""What a step measured, and the lines of `metrics.jsonl` and `examples.jsonl` made of it."""
+"""The metrics of a step, as lines of `metrics.jsonl`."""
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from data_io.storage.ranged_reads import ReadStats
 
 
 class SourceMetrics(BaseModel):
-    """One source's part of a step: means over its rows."""
+    """The metrics of one source in a step: means over its rows."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,8 +25,8 @@ class SourceMetrics(BaseModel):
 class StepMetrics(BaseModel):
     """A line of metrics.jsonl. `step` counts finished steps from 1; losses are means over the step's examples.
 
-    `loss` is what was minimized, None where every micro-batch was skipped; `in_batch_loss` is the mean over the
-    examples that have one, None where none has; `distillation_loss` has its weight in it, None without a teacher.
+    `loss`: the minimized loss, None if every micro-batch was skipped. `in_batch_loss`: the mean over the examples with
+    this loss, None if no example has it. `distillation_loss`: includes its weight, None without a teacher.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,8 +54,10 @@ class StepMetrics(BaseModel):
 
 @dataclass(frozen=True)
 class PartMetrics:
-    """One part of a slot, gathered from the rank that ran it; `in_batch` is None where its kind has no such loss,
-    `distillation` where there is no teacher, `rows` is 0 where it was skipped.
+    """One source's part of a micro-batch, from the rank that ran it.
+
+    `in_batch` is None if the task type has no such loss. `distillation` is None without a teacher. `rows` is 0 if the
+    part was skipped.
     """
 
     source: str
@@ -71,7 +73,7 @@ class PartMetrics:
 
 
 def losses_of(parts: Sequence[PartMetrics]) -> SourceMetrics | None:
-    """Means over the rows of `parts`; None where they have none."""
+    """Means over the rows of `parts`; None without rows."""
     rows = sum(part.rows for part in parts)
     if not rows:
         return None
@@ -85,21 +87,21 @@ def losses_of(parts: Sequence[PartMetrics]) -> SourceMetrics | None:
 
 
 def _mean(losses: Iterable[tuple[float | None, int]]) -> float | None:
-    """Mean over the rows that have a loss, None where none has."""
+    """Mean over the rows that have a loss; None if no row has one."""
     found = [(loss, rows) for loss, rows in losses if loss is not None]
     total = sum(rows for _, rows in found)
     return sum(loss * rows for loss, rows in found) / total if total else None
 
 
 def losses_by_source(parts: Sequence[PartMetrics]) -> dict[str, SourceMetrics]:
-    """The same, source by source, in alphabetical order."""
+    """`losses_of` each source, in alphabetical order."""
     names = sorted({part.source for part in parts})
     means = {name: losses_of([part for part in parts if part.source == name]) for name in names}
     return {name: metrics for name, metrics in means.items() if metrics is not None}
 
 
 def reads_of(by_rank: Sequence[Mapping[str, ReadStats]]) -> dict[str, Any]:
-    """Facts of the event that says what was read, by source over all workers, and by worker over all sources."""
+    """Fields of the event DataRead: totals by source over all workers, and by worker over all sources."""
     sources = sorted({name for reads in by_rank for name in reads})
     return {
         "sources": {name: _facts([reads[name] for reads in by_rank if name in reads]) for name in sources},
@@ -113,7 +115,7 @@ def _facts(reads: Iterable[ReadStats]) -> dict[str, Any]:
 
 
 class Rates:
-    """Mean speed over the last `window` steps; the first step of an attempt, which warms up, is left out."""
+    """Mean speed over the last `window` steps, without the first step of an attempt, which is a warm-up."""
 
     def __init__(self, window: int = 20) -> None:
         self._steps: deque[StepMetrics] = deque(maxlen=window)
@@ -125,7 +127,7 @@ class Rates:
         self._warm = True
 
     def of(self, steps_left: int) -> dict[str, Any]:
-        """Fields of RunStatus; empty while there is nothing to average."""
+        """Fields of RunStatus; empty if there is nothing to average yet."""
         seconds = sum(m.seconds for m in self._steps)
         if seconds <= 0:
             return {}

@@ -1,4 +1,4 @@
-"""What a process logs, kept for the run directory and for whoever asks why it ended."""
+"""The log of a process: in memory for error reports, and written to the run directory at the end."""
 
 import io
 import logging
@@ -16,12 +16,12 @@ _OURS = ("data_io", "ray_app")
 
 
 def _is_worth_keeping(record: logging.LogRecord) -> bool:
-    """How things go says only our own code; of libraries, some of which say all they do, warnings are enough."""
+    """All records of our own code, and warnings of libraries, some of which log very much."""
     return record.levelno >= logging.WARNING or record.name.partition(".")[0] in _OURS
 
 
 class ProcessLog:
-    """The log so far, in memory, and on standard error as well where `console` says in which format."""
+    """The log so far, in memory. If `console` is set, lines also go to standard error in that format."""
 
     def __init__(self, context: Callable[[], Mapping[str, Any]] = dict, console: LogFormat | None = None) -> None:
         self._records = io.StringIO()
@@ -35,7 +35,7 @@ class ProcessLog:
 
     @property
     def last_lines(self) -> tuple[str, ...]:
-        """At most LOG_LINES of them, oldest first."""
+        """The last lines of the log, at most LOG_LINES, oldest first."""
         return tuple(self.text.splitlines()[-LOG_LINES:])
 
 
@@ -50,10 +50,10 @@ def _handler(stream: TextIO, log_format: LogFormat, context: Callable[[], Mappin
 def process_log(
     run: Store, key: str, *, context: Callable[[], Mapping[str, Any]] = dict, console: LogFormat | None = None
 ) -> Iterator[ProcessLog]:
-    """Keep what is logged in the block: warnings of all libraries, and how things go of our own. It is in the run
-    directory when the block ends, however it ends.
+    """Collect the log of the block: our own records, and warnings of all libraries.
 
-    `context` gives the fields that every line has. With `console` the lines go to standard error too.
+    At the end of the block the log is written to the run directory, even after an error. `context` returns the fields
+    of every line. With `console` the lines go to standard error too.
     """
     log, root = ProcessLog(context, console), logging.getLogger()
     for handler in log.handlers:
@@ -67,5 +67,5 @@ def process_log(
         logging.captureWarnings(False)
         for handler in log.handlers:
             root.removeHandler(handler)
-        with suppress(StorageError):  # a log is not worth a run, nor the error that ended it
+        with suppress(StorageError):  # a log that cannot be written must not fail the run or hide its error
             run.put(key, log.text.encode())

@@ -1,4 +1,7 @@
-"""What an evaluation on tasks found, and the published figures to hold it against. Standard library and pydantic."""
+"""The result of an evaluation on tasks, and published scores to compare it with.
+
+Imports only the standard library and pydantic.
+"""
 
 from collections.abc import Mapping
 from statistics import fmean
@@ -6,11 +9,11 @@ from statistics import fmean
 from pydantic import BaseModel, ConfigDict, Field
 
 RESULTS = "evaluation/mteb"
-"""Where in a run directory the results on tasks are."""
+"""The directory of task results in a run directory."""
 SUMMARY = "summary.json"
-"""In the results, the last evaluation: a TaskReport."""
+"""The file in that directory with the last evaluation, a TaskReport."""
 ENGLISH_V2 = "MTEB(eng, v2)"
-"""The benchmark that the published figures are of."""
+"""The benchmark of the published scores."""
 PUBLISHED_SOURCE = "arXiv 2510.02294, Table 2"
 _CATEGORIES = ("Classification", "Clustering", "PairClassification", "Reranking", "Retrieval", "STS", "Summarization")
 PUBLISHED: Mapping[str, Mapping[str, float]] = {
@@ -31,39 +34,39 @@ class _Record(BaseModel):
 
 
 class TaskScore(_Record):
-    """One task. `score` is mteb's main score, which `metric` names; null where the task could not be measured."""
+    """One task. `score`: mteb's main score, named by `metric`; null if the task could not be evaluated."""
 
     name: str
     type: str
     metric: str
-    benchmark: str | None = Field(description="The benchmark that it was asked for by; null for a task by name.")
+    benchmark: str | None = Field(description="The benchmark that selected the task; null for a task selected by name.")
     score: float | None = None
-    before: float | None = Field(None, description="Of the model as it was before its first step, where measured.")
+    before: float | None = Field(None, description="Score of the initial model, before the first step, if evaluated.")
     instruction: str = ""
     seconds: float | None = None
-    failure: str | None = Field(None, description="Why the task was not measured.")
-    remedy: str | None = Field(None, description="What to do about it.")
+    failure: str | None = Field(None, description="Why the task was not evaluated.")
+    remedy: str | None = Field(None, description="How to fix it.")
 
 
 class Category(_Record):
-    """The mean over the measured tasks of one type, times 100; `mean` is that over all types' tasks."""
+    """The mean score over the evaluated tasks of one type, times 100. The category `mean` covers tasks of all types."""
 
-    benchmark: str | None = Field(description="Which its tasks were asked for by; null for tasks by name.")
+    benchmark: str | None = Field(description="The benchmark that selected the tasks; null for tasks selected by name.")
     name: str
     tasks: int
     score: float
     before: float | None
-    published: dict[str, float] = Field(description="By model; empty where not all tasks of the category are measured.")
+    published: dict[str, float] = Field(description="By model; empty unless all tasks of the category are evaluated.")
 
 
 class TaskReport(_Record):
-    """All tasks of one evaluation, in the order they were asked for."""
+    """All tasks of one evaluation, in the requested order."""
 
     version: int = 1
     model: str
     revision: str
     dimensions: int | None
-    results: str = Field(description="Where mteb's own result files are.")
+    results: str = Field(description="Path or URI of mteb's own result files.")
     tasks: tuple[TaskScore, ...]
 
     @property
@@ -75,8 +78,9 @@ class TaskReport(_Record):
         return tuple(task for task in self.tasks if task.failure is not None)
 
     def categories(self) -> list[Category]:
-        """A row a task type and one of all, for each benchmark and for the tasks by name; published figures stand only
-        beside the very same tasks.
+        """Rows for each benchmark and for the tasks selected by name: one row per task type and one for all types.
+
+        A row has published scores only if they are for exactly the same tasks.
         """
         rows = []
         for benchmark in dict.fromkeys(task.benchmark for task in self.tasks):

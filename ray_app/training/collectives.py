@@ -25,13 +25,13 @@ class SharedStep:
     """A step as all ranks know it after the exchange."""
 
     parts: list[PartMetrics]
-    """One for each part of each slot, in order."""
+    """One per part of each micro-batch, in order."""
     wait_seconds: float
-    """The longest wait of a rank for its data."""
+    """The longest time that a rank waited for its data."""
     directive: Directive
-    """The highest that a rank wants."""
+    """The highest directive that a rank requests."""
     read: ReadStats
-    """Requests, bytes and retries of all ranks since the step before."""
+    """Requests, bytes and retries of all ranks since the previous step."""
     timings: list[ForwardTiming]
     """The forward passes of each rank, by rank."""
 
@@ -48,8 +48,8 @@ def share_step(
 ) -> SharedStep:
     """One all-reduce of a float64 table, [parts + ranks, 7]; every rank must call it.
 
-    `losses`: of the parts of this rank's micro-batches, in order. `read`: this rank's reads since the step before.
-    `timing`: its forward passes. `names`: the sources of the data order, by number.
+    `losses`: the losses of the parts of this rank's micro-batches, in order. `read`: this rank's reads since the
+    previous step. `timing`: its forward passes. `names`: the sources of the data order, by number.
     """
     step, world_size = loaded.step, dist.get_world_size()
     table = torch.zeros(len(step.parts) + world_size, 7, dtype=torch.float64)
@@ -86,12 +86,12 @@ def share_step(
 
 
 def _optional(value: float | None) -> tuple[float, float]:
-    """(value, 1), or (0, 0) for None."""
+    """(value, 1); (0, 0) for None."""
     return (0.0, 0.0) if value is None else (value, 1.0)
 
 
 def share_reads(own: dict[str, ReadStats]) -> list[dict[str, ReadStats]]:
-    """The reads of each rank by source, by rank; empty on the ranks above 0. Every rank must call it."""
+    """On rank 0: the reads by source of each rank, by rank. On all other ranks: empty. Every rank must call it."""
     by_rank: list[dict[str, ReadStats]] | None = None
     if dist.get_rank() == 0:
         by_rank = [{} for _ in range(dist.get_world_size())]
@@ -100,7 +100,7 @@ def share_reads(own: dict[str, ReadStats]) -> list[dict[str, ReadStats]]:
 
 
 def share_examples(loaded: LoadedStep, device: torch.device) -> list[list[str]]:
-    """Hashes of the query texts of the step, 16 hex digits each, by part and in the order of use.
+    """Hashes of the query texts of the step, 16 hex digits each, by part, in the order in which the step uses them.
 
     Every rank must call it.
     """

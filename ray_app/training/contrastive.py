@@ -1,5 +1,6 @@
-"""Forward and backward passes of one optimizer step, with the losses of arXiv 2510.02294, section 3 (docs/developers/design.md,
-"The training step" and "Data order").
+"""Forward and backward passes of one optimizer step, with the losses of arXiv 2510.02294, section 3.
+
+See docs/developers/design.md, "The training step" and "Data order". A slot is one micro-batch of the step.
 
 Shapes: G slots in the step, n_g rows of slot g, P = sum(n_g) rows of the step, B rows of one source in a micro-batch,
 R rows of a micro-batch, N distinct texts of a micro-batch, H hard negatives, D dimensions.
@@ -8,12 +9,12 @@ The loss of the step is the mean over its P rows: slot g has the weight n_g / P.
 one source) is weighted by its rows. A slot that the job skips has no weight. It is not in P, it is not in the pool, and
 its texts are not embedded, because their embeddings may not be finite.
 
-The in-batch pool has the positives of all retrieval rows in slot order, so it is the same for any number of workers. A
-worker with several slots embeds their positives once without gradient to fill the pool. The positives of the current
-micro-batch keep their gradient; all others are constants.
+The pool of in-batch negatives has the positives of all retrieval rows in slot order. So it is the same for any number
+of workers. A worker with several slots first embeds their positives without gradient to fill the pool. The positives of
+the current micro-batch keep their gradient; all others are constants.
 
-With `train.matryoshka_dims` each loss is the weighted sum over the first d values of the same embeddings and pool, for
-several d (ray_app.training.losses).
+With `train.matryoshka_dims` each loss is a weighted sum over several d. For each d it is computed on the first d values
+of the same embeddings and of the same pool (ray_app.training.losses).
 """
 
 from collections.abc import Sequence
@@ -41,14 +42,15 @@ from ray_app.training.losses import (
 from ray_app.training.stragglers import ForwardTiming, Stopwatch
 
 if TYPE_CHECKING:
-    from ray_app.training.engine import Engine  # DeepSpeed takes seconds to import, and a step runs with any engine
+    from ray_app.training.engine import Engine  # only a type: importing DeepSpeed takes seconds
 
 
 @dataclass(frozen=True)
 class PartLoss:
-    """Mean losses over the rows of one source in a micro-batch; `rows` is 0 when they were skipped.
+    """Mean losses over the rows of one source in a micro-batch; `rows` is 0 if they were skipped.
 
-    `in_batch` is None for a kind without that loss. `distillation` includes its weight; None: there is no teacher.
+    `in_batch` is None for a task type without that loss. `distillation` includes its weight, and is None without a
+    teacher.
     """
 
     rows: int
@@ -59,7 +61,7 @@ class PartLoss:
 
 
 class TeacherModel(Protocol):
-    """An embedding model that the trained model is to approach."""
+    """An embedding model whose embeddings are the target of the distillation loss."""
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Embeddings float32 [N, D of the teacher], L2-normalized, without gradient."""
@@ -68,7 +70,10 @@ class TeacherModel(Protocol):
 
 @dataclass(frozen=True)
 class Pool:
-    """An in-batch pool: embeddings float32 [P, D], text hashes int64 [P], and the entries that take part, bool [P]."""
+    """A pool of in-batch negatives: embeddings float32 [P, D], text hashes int64 [P], and a bool [P].
+
+    The bool is True for entries that are used as negatives.
+    """
 
     embeddings_PD: Tensor
     hashes_P: Tensor
@@ -88,9 +93,9 @@ class ContrastiveStep:
         world_size: int,
         teacher: TeacherModel | None = None,
     ) -> None:
-        """`kinds`: of the sources of the data order, by number.
+        """`kinds`: the task types of the sources of the data order, by number.
 
-        Raises ModelError when the model's embeddings have fewer dimensions than one of `train.matryoshka_dims`.
+        Raises ModelError if the model's embeddings have fewer dimensions than one of `train.matryoshka_dims`.
         """
         self._engine = engine
         self._train = train
@@ -102,12 +107,12 @@ class ContrastiveStep:
         self._tokens = 0
 
     def take_timing(self) -> ForwardTiming:
-        """This rank's forward passes since the last call; the count starts again."""
+        """This rank's forward passes since the previous call. Resets the count."""
         tokens, self._tokens = self._tokens, 0
         return ForwardTiming(self._stopwatch.take(), tokens)
 
     def run(self, loaded: LoadedStep) -> list[PartLoss]:
-        """Forward and backward of every slot of this rank; the gradients are left in the engine.
+        """Forward and backward passes of every slot of this rank; the gradients accumulate in the engine.
 
         Returns the losses of all parts of its micro-batches, in order.
         """
@@ -117,7 +122,7 @@ class ContrastiveStep:
         first: Tensor | None = None
         if self._train.in_batch == "step":
             if passes == 1 and loaded.micro_batches and not step.slots[loaded.micro_batches[0].position].skipped:
-                # The only micro-batch of this rank is embedded once, with its gradient, for the pool and for the loss.
+                # This rank has one micro-batch. It is embedded once, with gradient, for the pool and for the loss.
                 first = self._embed(loaded.micro_batches[0])
             pool = self._gather_pool(loaded, first)
         first_rows = step.first_rows
@@ -144,7 +149,8 @@ class ContrastiveStep:
     ) -> tuple[Tensor, list[PartLoss]]:
         """The mean loss of a micro-batch's rows, to be minimized, and the losses of each part.
 
-        `pool`: of the step; the micro-batch's rows begin there at `first_row`. None: the pool is the micro-batch's own.
+        `pool`: the pool of the step, in which the micro-batch's rows begin at `first_row`. None: the micro-batch is its
+        own pool.
         """
         device = embeddings_ND.device
         positives_RD = embeddings_ND[_index(np.concatenate([part.positive_B for part in batch.parts]), device)]
@@ -152,7 +158,7 @@ class ContrastiveStep:
             valid_R = torch.from_numpy(_in_pool(batch.parts)).to(device)
             first_row, pool = 0, Pool(positives_RD, _hashes(batch.parts, device), valid_R)
         elif any(part.kind.uses_in_batch_negatives for part in batch.parts):
-            # Out of place: the pool itself stays constant, this micro-batch's own rows carry their gradient.
+            # A copy: the pool stays constant, and only this micro-batch's rows carry a gradient.
             own_R = torch.arange(first_row, first_row + batch.rows, device=device)
             pool = replace(pool, embeddings_PD=pool.embeddings_PD.index_copy(0, own_R, positives_RD))
         teacher_ND = None if self._teacher is None else self._teacher.embed(batch.strings).to(embeddings_ND.dtype)
@@ -188,7 +194,7 @@ class ContrastiveStep:
         )
 
     def _in_batch_loss(self, part: PartRows, q_BD: Tensor, pool: Pool, *, first_row: int) -> Tensor | None:
-        """None for a part without this loss. The part's own positives are in the pool from `first_row` on."""
+        """None for a part without this loss. The part's own positives begin in the pool at `first_row`."""
         if self._train.in_batch == "off" or not part.kind.uses_in_batch_negatives:
             return None
         target_B = torch.arange(first_row, first_row + part.rows, device=q_BD.device)
@@ -207,7 +213,7 @@ class ContrastiveStep:
         )
 
     def _distillation_loss(self, part: PartRows, embeddings_ND: Tensor, teacher_ND: Tensor) -> Tensor:
-        """The weighted distance to the teacher's embeddings, in the first dimensions that both have."""
+        """The weighted distance to the teacher's embeddings, over the first dimensions that both models have."""
         assert self._train.teacher is not None
         device = embeddings_ND.device
         dims = min(embeddings_ND.shape[1], teacher_ND.shape[1])
@@ -220,7 +226,7 @@ class ContrastiveStep:
         )
 
     def _gather_pool(self, loaded: LoadedStep, first: Tensor | None) -> Pool:
-        """The pool of the step: each rank fills in its own rows, and the sum with the zeros of the others is exact."""
+        """The pool of the step. Each rank writes its own rows into zeros; the all-reduce sum of these is exact."""
         device = self._engine.device
         step = loaded.step
         valid = [
@@ -262,7 +268,7 @@ class ContrastiveStep:
             return self._engine.embed(packed)
 
     def _empty_pass(self, *, last: bool) -> None:
-        """A pass of weight zero, so that a rank without a slot reduces the same gradients as the others."""
+        """A pass of weight zero, so that a rank without a slot takes part in the same gradient reductions."""
         one_token = self._pack(np.zeros(1, dtype=np.int32), np.ones(1, dtype=np.int32))
         self._engine.backward(self._engine.embed(one_token).sum() * 0.0, last=last)
 
@@ -275,7 +281,7 @@ def _index(array: npt.NDArray[np.int64], device: torch.device) -> Tensor:
 
 
 def _hashes(parts: Sequence[PartRows], device: torch.device) -> Tensor:
-    """Of the rows' positives, int64 [rows]: the same 64 bits in a type that every device can compare."""
+    """Hashes of the rows' positives, int64 [rows]: the bits of the uint64, in a type that every device can compare."""
     return torch.from_numpy(np.concatenate([part.positive_hash_B for part in parts]).view(np.int64)).to(device)
 
 

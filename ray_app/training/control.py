@@ -1,4 +1,4 @@
-"""The interface between a training loop and the process that started it. Does not know Ray."""
+"""The interface between a training loop and the process that started it. Does not import Ray."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -10,27 +10,30 @@ from ray_app.training.heartbeat import Stage
 
 
 class Directive(IntEnum):
-    """What a loop is to do after its step. Of several directives the highest counts, whichever rank got it."""
+    """The loop's next action after a step. If ranks got different directives, the highest one applies."""
 
     CONTINUE = 0
     SAVE = 1
     """Write a checkpoint and continue."""
     REGROUP = 2
-    """Write a checkpoint and end: the run resumes at once with other workers."""
+    """Write a checkpoint and exit. The run resumes at once with new workers."""
     STOP = 3
-    """Write a checkpoint and end: the run ends."""
+    """Write a checkpoint and exit. The run ends."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Why a loop was started; `failure` ended the workers before it, None if unknown."""
+    """Why a loop was started. `failure` is the error that ended the previous workers, None if unknown."""
 
     reason: Reason
     failure: Failure | None = None
 
 
 class Control(Protocol):
-    """The loop's connection to its starter. Every rank calls `directive` once per step; no call may block for long."""
+    """The loop's connection to the process that started it.
+
+    Every rank calls `directive` once per step. No call may block for long.
+    """
 
     def at(self, step: int, stage: Stage) -> None:
         """Called by every rank when it enters a stage of step `step`, counted from 1."""
@@ -39,4 +42,4 @@ class Control(Protocol):
         """Called by rank 0 at the start, after each step, and at the end."""
 
     def directive(self) -> Directive:
-        """The directive that this rank got; the ranks agree on the highest."""
+        """The directive that this rank received; the ranks agree on the highest one."""

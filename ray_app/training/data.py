@@ -1,4 +1,4 @@
-"""The data set of a job as one worker reads it: which sources, in which order, with which tokenizer."""
+"""The data set of a job as one worker reads it: its sources, their order and the tokenizer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,10 @@ from ray_app.models.loading import load_tokenizer
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data set of a job: its sources, their order (docs/developers/design.md, "Data order") and the model's tokenizer."""
+    """The data set of a job: its sources, their order and the model's tokenizer.
+
+    See docs/developers/design.md, "Data order".
+    """
 
     store: Store
     manifest: Manifest
@@ -29,7 +32,7 @@ class TrainingData:
 
     @staticmethod
     def open(store: Store, spec: JobSpec) -> "TrainingData":
-        """Reads the manifest and the tokenizer. Raises ConfigError for a source or micro-batch that is not there."""
+        """Read the manifest and the tokenizer. Raises ConfigError for a source or micro-batch that does not exist."""
         manifest = load_manifest(store)
         sources = select_sources(manifest, spec)
         order = make_order(manifest, sources, spec)
@@ -39,7 +42,7 @@ class TrainingData:
 
     @property
     def names(self) -> list[str]:
-        """Of the sources, in the order of their numbers."""
+        """The names of the sources, in the order of their numbers."""
         return [source.name for source in self.sources]
 
     def reader(self, spec: JobSpec) -> Reader:
@@ -50,7 +53,7 @@ class TrainingData:
     def loader(
         self, reader: Reader, spec: JobSpec, *, first_step: int, end_step: int, rank: int, world_size: int
     ) -> Loader:
-        """Steps [first_step, end_step) with the micro-batches of worker `rank`."""
+        """Loads steps [first_step, end_step), each with the micro-batches of worker `rank`."""
         return Loader(
             self.order,
             self.sources,

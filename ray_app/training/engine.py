@@ -1,7 +1,8 @@
-"""The one door to DeepSpeed: ZeRO stage 2 owns gradients, optimizer partitions and clipping; everything else is ours.
+"""The only module that imports DeepSpeed. ZeRO stage 2 manages gradients, optimizer partitions and clipping.
 
-A step is any number of backward passes, the last one marked, then one update. The number of passes may differ from
-step to step (the last step of an epoch is short), so accumulation is steered here and not by DeepSpeed's own counter.
+A step is any number of backward passes followed by one update. The number of passes differs between steps, because the
+last step of an epoch is shorter. Therefore this module marks the last pass of a step itself and does not use
+DeepSpeed's counter of accumulation steps.
 """
 
 import os
@@ -11,7 +12,7 @@ from unittest import mock
 
 import torch
 
-# Where nobody has said it, DeepSpeed looks by itself, and prints on standard output what it did not find.
+# Without this variable DeepSpeed probes for accelerators and prints to standard output which ones it did not find.
 if "DS_ACCELERATOR" not in os.environ:
     os.environ["DS_ACCELERATOR"] = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -24,14 +25,17 @@ from ray_app.job_spec import TrainSpec
 from ray_app.models.embedder import Embedder
 from ray_app.models.packing import PackedBatch
 
-# DeepSpeed looks whether the optimizer is its Muon, whose module compiles functions as it is imported, and so loads all
-# of torch's compiler: 4 s of every start. It is imported here without.
+# DeepSpeed imports its Muon optimizer to check the optimizer's type. That module calls torch.compile during import,
+# which loads all of torch's compiler: 4 s of every start. Import it here first, with torch.compile replaced.
 with mock.patch.object(torch, "compile", lambda function: function):
     import deepspeed.runtime.zero.muon.muon_optimizer
 
 
 class Engine:
-    """An Embedder under DeepSpeed. torch.distributed must be initialized; every rank builds one with equal weights."""
+    """An Embedder under DeepSpeed.
+
+    torch.distributed must be initialized. Every rank must build an engine with the same weights.
+    """
 
     def __init__(self, model: Embedder, train: TrainSpec) -> None:
         optimizer = torch.optim.AdamW(
@@ -42,13 +46,13 @@ class Engine:
             weight_decay=train.weight_decay,
             fused=True,
         )
-        # DeepSpeed would compile a shared-memory all-reduce that only inference uses, and fail without a compiler.
+        # DeepSpeed would compile a shared-memory all-reduce, which only inference uses, and fail without a compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=_deepspeed_config(train), dist_init_required=False
         )
-        # DeepSpeed casts buffers with the weights; rotary frequencies rounded to bf16 turn long positions into noise.
+        # DeepSpeed casts buffers together with the weights. Rotary frequencies in bf16 are useless at long positions.
         for name, buffer in buffers.items():
             owner, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(owner), leaf, buffer.to(self._engine.device))
@@ -58,7 +62,7 @@ class Engine:
 
     @property
     def model(self) -> Embedder:
-        """The module itself, for passes that need no gradient."""
+        """The module itself, for passes without gradient."""
         return self._engine.module  # type: ignore[no-any-return]
 
     def embed(self, batch: PackedBatch) -> Tensor:
@@ -66,16 +70,16 @@ class Engine:
         return self._engine(batch)  # type: ignore[no-any-return]
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Add the gradient of `loss` to the step's. Over all ranks and passes gradients are summed, not averaged.
+        """Add the gradient of `loss` to the step's gradient. Gradients are summed over ranks and passes, not averaged.
 
-        Every rank must call this equally often in a step, with `last` set on the final call.
+        Every rank must make the same number of calls in a step, and set `last` on the final one.
         """
         self._engine.set_gradient_accumulation_boundary(last)
         # DeepSpeed divides by the number of ranks.
         self._engine.backward(loss * self._world_size)
 
     def update(self, learning_rate: float) -> float:
-        """Clip and apply the step's gradient; returns its norm before clipping (inf or nan where it is not finite)."""
+        """Clip and apply the step's gradient. Returns its norm before clipping: inf or nan if it is not finite."""
         for group in self._zero.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
@@ -86,8 +90,8 @@ class Engine:
         """This rank's part of the model and optimizer state. Before the first update the moments are zero."""
         self._make_optimizer_state()
         for name, parameter in self.model.named_parameters():
-            mapping: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 - DeepSpeed puts it there, no stub knows it
-            if mapping is None:  # another rank's
+            mapping: Any = getattr(parameter, "_hp_mapping")  # noqa: B009 - set by DeepSpeed, unknown to type stubs
+            if mapping is None:  # it belongs to another rank
                 continue
             address = mapping.lp_fragment_address
             values = {"weight": mapping.get_hp_fragment()}
@@ -97,7 +101,7 @@ class Engine:
                 yield Fragment(name, state, values[state].view(-1), address.start, parameter.numel())
 
     def finish_restore(self, *, updates: int) -> None:
-        """Call once every fragment is restored: `updates` is how many updates the optimizer state has seen."""
+        """Call after every fragment is restored. `updates`: the number of optimizer updates that the state has seen."""
         for state in self._adam.state.values():
             state["step"].fill_(updates)
         self._zero.update_lp_params()
@@ -107,7 +111,7 @@ class Engine:
         return self._zero.optimizer  # type: ignore[no-any-return]
 
     def _make_optimizer_state(self) -> None:
-        """Adam makes its state at the first update; a checkpoint may come before it, a restore always does."""
+        """Create Adam's state now: Adam creates it at the first update, which a checkpoint or a restore may precede."""
         for group in self._adam.param_groups:
             for flat in group["params"]:
                 if not self._adam.state[flat]:
@@ -121,7 +125,7 @@ class Engine:
 
 def _deepspeed_config(train: TrainSpec) -> dict[str, Any]:
     return {
-        "train_micro_batch_size_per_gpu": 1,  # our own loop decides; DeepSpeed only wants a number
+        "train_micro_batch_size_per_gpu": 1,  # required by DeepSpeed but not used: the training loop decides
         "gradient_accumulation_steps": 1,
         "gradient_clipping": train.max_grad_norm,
         "zero_optimization": {"stage": 2, "overlap_comm": False, "contiguous_gradients": True},

@@ -1,6 +1,6 @@
-"""The position of a worker in its training, and the stacks of its threads. The loop writes it, another thread reads it.
+"""The position of a worker in its training, and the stack traces of its threads.
 
-Knows no Ray.
+The loop writes the position and another thread reads it. Does not import Ray.
 """
 
 import secrets
@@ -19,10 +19,10 @@ _COLLECTIVES = "torch.distributed.distributed_c10d"
 
 
 class Stage(IntEnum):
-    """The stages of a step in their order, between a start and an end that belong to no step."""
+    """The stages of a step in order. STARTING and ENDING do not belong to a step."""
 
     STARTING = 0
-    """Until the first step of a start has ended: it warms up, compiles, and reads the first data."""
+    """Until the end of a worker's first step, which warms up, compiles, and reads the first data."""
     WAITING_FOR_DATA = 1
     COMPUTING = 2
     EXCHANGING = 3
@@ -37,10 +37,10 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True)
 class Position:
-    """`step` counts from 1 and is under way; `in_collective` says that the loop waits for other workers.
+    """`step` is the current step, counted from 1. `in_collective`: the loop waits for other workers.
 
-    `process` tells a worker from the one that had its rank before; `typical_seconds` is the median of its last steps,
-    None before the second has ended.
+    `process` is an id that distinguishes this worker from the previous worker of the same rank. `typical_seconds` is
+    the median duration of the last steps, None until the second step has ended.
     """
 
     process: str
@@ -51,7 +51,7 @@ class Position:
 
     @property
     def progress(self) -> tuple[int, Stage, bool]:
-        """How far this is: of workers that hang, the others wait for those that are behind."""
+        """Sorts positions. In a hang, the workers with the lowest value block the others."""
         return self.step, self.stage, self.in_collective
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class Position:
 
 
 class Heartbeat:
-    """Made and written by the thread that runs the loop, read by any."""
+    """Created and written by the thread that runs the loop; any thread may read it."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -87,12 +87,12 @@ class Heartbeat:
         return Position(self._process, step, stage, is_in_collective(self._thread), typical)
 
     def stacks(self) -> str:
-        """What every thread of this process is doing, the loop's first."""
+        """The stack traces of all threads of this process, the loop's first."""
         return describe_stacks(first=self._thread)
 
 
 def is_in_collective(thread: int) -> bool:
-    """Whether a thread waits for other workers, as far as Python sees: on a GPU it may wait for the device instead."""
+    """Whether a thread is in a collective, as far as Python can see. On a GPU it may wait for the device instead."""
     frame = sys._current_frames().get(thread)
     while frame is not None:
         if frame.f_globals.get("__name__") == _COLLECTIVES:
@@ -102,7 +102,7 @@ def is_in_collective(thread: int) -> bool:
 
 
 def describe_stacks(first: int) -> str:
-    """The Python stack of every thread but the one that asks, innermost call last; thread `first` comes first."""
+    """The Python stack of every thread except the caller's, innermost call last; thread `first` comes first."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     frames = sys._current_frames()
     frames.pop(threading.get_ident())

@@ -1,7 +1,8 @@
-"""The training loop of one worker (docs/developers/design.md, "The training step"). It uses torch.distributed and does not know
-Ray: torchrun can start it too.
+"""The training loop of one worker (docs/developers/design.md, "The training step").
 
-    data order -> loader -> forward and backward -> exchange -> update -> record -> checkpoint, where one is due
+It uses torch.distributed and does not import Ray, so torchrun can start it too.
+
+    data order -> loader -> forward and backward -> exchange -> update -> record -> checkpoint, if one is due
 
 All ranks run the same steps, enter the same collectives and decide from the same exchanged numbers. Rank 0 writes the
 run directory.
@@ -50,7 +51,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended, after `step` steps of the run in all; `finished` is False when steps of the run remain."""
+    """How training ended. `step`: steps of the run so far. `finished`: False if steps of the run remain."""
 
     step: int
     finished: bool
@@ -68,11 +69,11 @@ def train(
     start: Start | None = None,
     stop_after_steps: int | None = None,
 ) -> Outcome:
-    """Set up, restore the newest checkpoint if there is one, and train. Always ends on a complete checkpoint.
+    """Set up, restore the newest checkpoint if there is one, and train. Always ends with a complete checkpoint.
 
-    `stop_after_steps` counts from the start of the run, not from the checkpoint; None: train all steps of the job.
-    torch.distributed must be initialized, and every rank must call this. Raises LossNotFinite with the step and its
-    micro-batches when a loss or a gradient is not finite.
+    `stop_after_steps` counts from the start of the run, not from the checkpoint. None: train all steps of the job.
+    torch.distributed must be initialized, and every rank must call this. Raises LossNotFinite, with the step and its
+    micro-batches, if a loss or a gradient is not finite.
     """
     profile = worker.profile
     dataset = TrainingData.open(data, spec)
@@ -118,7 +119,7 @@ class Trainer:
         start: Start | None = None,
         stop_after_steps: int | None = None,
     ) -> None:
-        """`engine` has the weights that `restored` describes. Every rank must build its trainer at the same time."""
+        """`engine` has the weights that `restored` describes. All ranks must build their trainers at the same time."""
         self._spec, self._dataset, self._engine, self._control = spec, dataset, engine, control
         order = dataset.order
         consumed = restored.progress.micro_batches_consumed if restored else 0
@@ -171,7 +172,7 @@ class Trainer:
         self._step_began = monotonic()
 
     def run(self) -> Outcome:
-        """Train until the last step, or until the ranks agree on a directive to end."""
+        """Train until the last step, or until the ranks agree on a directive to exit."""
         directive = Directive.CONTINUE
         try:
             for loaded in self._loader:
@@ -188,7 +189,7 @@ class Trainer:
         return Outcome(step=step, finished=step >= self._total_steps, directive=directive)
 
     def step(self, loaded: LoadedStep) -> Directive:
-        """One optimizer step, up to its record; returns the directive that all ranks agreed on."""
+        """Run and record one optimizer step. Returns the directive that all ranks agreed on."""
         train, step = self._spec.train, loaded.step.index + 1
 
         self._control.at(step, Stage.COMPUTING)
@@ -209,15 +210,18 @@ class Trainer:
         return shared.directive
 
     def save(self) -> None:
-        """Start a checkpoint of the last finished step, written in the background (docs/developers/design.md, "Checkpoints")."""
+        """Start a checkpoint of the last finished step. It is written in the background.
+
+        See docs/developers/design.md, "Checkpoints".
+        """
         self._control.at(self._progress.step, Stage.SAVING)
         self._recorder.save_begun()
         self._recorder.saved(self._saver.start(self._progress))
         self._saved_step = self._progress.step
 
     def finish(self) -> None:
-        """Wait until the checkpoint of the last finished step is complete, and record what was read."""
-        if self._saved_step != self._progress.step:  # a new run without a step: its start is the checkpoint
+        """Wait until the checkpoint of the last finished step is complete, and record the data reads."""
+        if self._saved_step != self._progress.step:  # a new run that did no step: save its initial state
             self.save()
         self._control.at(self._progress.step, Stage.ENDING)
         last = self._saver.finish()
@@ -226,7 +230,7 @@ class Trainer:
         self._recorder.finish(reads_by_rank)
 
     def close(self) -> None:
-        """Stop the threads that read; what was recorded is in the run directory when this returns."""
+        """Stop the reader threads. When this returns, all records are in the run directory."""
         self._reader.close()
         self._loader.close()
         self._recorder.close()
@@ -287,7 +291,7 @@ def _build_model(spec: JobSpec, worker: Worker, vocabulary_size: int) -> Embedde
 
 
 def _next_attempt(run: Store) -> int:
-    """The same number on all ranks, above that of every earlier attempt at this run."""
+    """The same number on all ranks, higher than that of every earlier attempt at this run."""
     attempt = [0]
     if dist.get_rank() == 0:
         status = read_status(run)

@@ -1,13 +1,15 @@
-"""The losses of a micro-batch: F2LLM's two contrastive ones (arXiv 2510.02294, section 3), and F2LLM-v2's distance to a
-teacher (arXiv 2603.19223, section 3.3). Each is a mean over the micro-batch's queries.
+"""The losses of a micro-batch: F2LLM's two contrastive losses and F2LLM-v2's distillation loss.
+
+Contrastive losses: arXiv 2510.02294, section 3. Distillation loss: arXiv 2603.19223, section 3.3. Each is a mean over
+the micro-batch's queries.
 
 Matryoshka representation learning (arXiv 2205.13147), as F2LLM-v2 trains it: the first d values of an embedding are an
-embedding themselves. The losses are computed on them too, L2-normalized again, for several d, and summed with weights.
-The whole embedding always counts.
+embedding themselves. For several d the losses are also computed on these values, L2-normalized again. The results are
+added up with weights. The whole embedding is always included.
 
-Shapes: B queries of a micro-batch, H hard negatives each, P positives in the in-batch pool, D dimensions, N texts.
-Embeddings are float32 and L2-normalized, so an inner product is the cosine s(q, d). All arithmetic is fp32 (or fp64 in
-the tests): in bf16 the loss is off by 0.02 on average and 0.13 at worst.
+Shapes: B queries of a micro-batch, H hard negatives per query, P positives in the pool of in-batch negatives,
+D dimensions, N texts. Embeddings are float32 and L2-normalized, so an inner product is the cosine s(q, d). All
+arithmetic is fp32 (fp64 in the tests): in bf16 the error of the loss is 0.02 on average and 0.13 at worst.
 """
 
 import math
@@ -25,7 +27,7 @@ MatryoshkaTerms = tuple[tuple[int, float], ...]
 
 
 def hard_negative_loss(q_BD: Tensor, p_BD: Tensor, n_BHD: Tensor, *, temperature: float) -> Tensor:
-    """-log e^{s(q,d+)/t} / (e^{s(q,d+)/t} + sum_n e^{s(q,d-_n)/t}), mean over B; 0 where H = 0."""
+    """-log e^{s(q,d+)/t} / (e^{s(q,d+)/t} + sum_n e^{s(q,d-_n)/t}), mean over B; 0 if H = 0."""
     positive_B1 = (q_BD * p_BD).sum(-1, keepdim=True)
     negative_BH = torch.einsum("bd,bhd->bh", q_BD, n_BHD)
     logits = torch.cat([positive_B1, negative_BH], dim=1) / temperature
@@ -44,8 +46,8 @@ def in_batch_loss(
 ) -> Tensor:
     """-log e^{s(q,d+)/t} / sum_{j in pool} e^{s(q,d_j+)/t}, mean over B; no hard negatives in the denominator.
 
-    target_B int64: where each query's own positive stands in the pool. pool_valid_P bool: entries that take part. An
-    entry whose text equals the query's own positive (equal 64-bit hashes) is no negative of it and is masked.
+    target_B int64: index of each query's own positive in the pool. pool_valid_P bool: entries to use. If an entry's
+    text equals the query's own positive (equal 64-bit hashes), it is not a negative of that query and is masked.
     """
     scores_BP = q_BD @ pool_PD.T / temperature
     own_BP = F.one_hot(target_B, len(pool_PD)).bool()
@@ -57,11 +59,12 @@ def in_batch_loss(
 def distillation_loss(
     embeddings_ND: Tensor, teacher_ND: Tensor, *, query_B: Tensor, positive_B: Tensor, negatives_BH: Tensor
 ) -> Tensor:
-    """|e(q) - t(q)|^2 + |e(d+) - t(d+)|^2 + mean_n |e(d-_n) - t(d-_n)|^2, mean over B; the last is 0 where H = 0.
+    """|e(q) - t(q)|^2 + |e(d+) - t(d+)|^2 + mean_n |e(d-_n) - t(d-_n)|^2, mean over B; the last term is 0 if H = 0.
 
-    e are the embeddings, t the teacher's, of as many dimensions. The loss of F2LLM-v2 (arXiv 2603.19223, section 3.3):
-    the mean squared error of queries, positives and negatives. Its code takes raw states and averages over D; with
-    vectors of one unit of length the sum over D, 2 - 2 cos, does not shrink with D.
+    e are the embeddings, t the teacher's, with the same number of dimensions. This is the loss of F2LLM-v2 (arXiv
+    2603.19223, section 3.3): the mean squared error of queries, positives and negatives. The F2LLM-v2 code takes raw
+    states and averages over D. Here the vectors have unit length and the sum over D is used, 2 - 2 cos, which does not
+    shrink with D.
     """
     distance_N = (embeddings_ND - teacher_ND).pow(2).sum(-1)
     loss = distance_N[query_B].mean() + distance_N[positive_B].mean()
@@ -69,19 +72,17 @@ def distillation_loss(
 
 
 def truncate(embeddings: Tensor, dims: int) -> Tensor:
-    """The first `dims` values of L2-normalized embeddings [..., D], L2-normalized again; with dims = D, the embeddings
-    themselves.
-    """
+    """The first `dims` values of L2-normalized embeddings [..., D], L2-normalized again. If dims = D: the input."""
     if dims == embeddings.shape[-1]:
         return embeddings
     return F.normalize(embeddings[..., :dims], dim=-1)
 
 
 def matryoshka_terms(train: TrainSpec, dimensions: int) -> MatryoshkaTerms:
-    """(d, weight of the losses of the first d values), the whole embedding of D = `dimensions` values first.
+    """(d, weight of the losses of the first d values). The whole embedding, of D = `dimensions` values, comes first.
 
-    Default of the weights: those of F2LLM-v2's code: 1 / (n sqrt(D / d)), n counting from 1, the
-    largest d first. Raises ModelError for a d above D.
+    Default weights: 1 / (n sqrt(D / d)), as in F2LLM-v2's code. n counts from 1, with the largest d first. Raises
+    ModelError for a d above D.
     """
     if problem := too_wide(train.matryoshka_dims, dimensions):
         message, _, remedy = problem.rpartition("; ")
@@ -95,5 +96,5 @@ def matryoshka_terms(train: TrainSpec, dimensions: int) -> MatryoshkaTerms:
 
 
 def weighted_sum(terms: MatryoshkaTerms, loss: Callable[[int], Tensor]) -> Tensor:
-    """Sum over the terms of weight times `loss(d)`. With one term of weight 1 it equals that loss bit for bit."""
+    """Sum over the terms of weight times `loss(d)`. With one term of weight 1, it is bit-identical to that loss."""
     return torch.stack([weight * loss(dims) for dims, weight in terms]).sum()

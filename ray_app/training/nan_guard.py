@@ -1,6 +1,6 @@
-"""A step whose loss or gradient is not finite ends the run with an error that says how to resume without it.
+"""If the loss or the gradient of a step is not finite, the run ends with an error that says how to resume without it.
 
-Every rank knows the same losses and the same norm, so all ranks end in the same step. The last checkpoint is intact.
+Every rank has the same losses and the same norm, so all ranks end in the same step. The last checkpoint is intact.
 """
 
 import json
@@ -16,7 +16,7 @@ from ray_app.training.collectives import SharedStep
 
 
 def refuse_loss(loaded: LoadedStep, shared: SharedStep, train: TrainSpec) -> None:
-    """Raises LossNotFinite with the micro-batches whose loss is not finite. Call it before the update."""
+    """Raises LossNotFinite, with the micro-batches whose loss is not finite. Call it before the update."""
     bad = [(slot, part) for slot, part in _pairs(loaded, shared) if not math.isfinite(part.loss)]
     if bad:
         places = ", ".join(f"{part.source} micro-batch {slot.occurrence} (loss {part.loss})" for slot, part in bad)
@@ -24,8 +24,9 @@ def refuse_loss(loaded: LoadedStep, shared: SharedStep, train: TrainSpec) -> Non
 
 
 def refuse_gradient(loaded: LoadedStep, shared: SharedStep, train: TrainSpec, *, norm: float) -> None:
-    """Raises LossNotFinite with all micro-batches of the step when its gradient norm is not finite: the norm does not
-    show which micro-batch caused it.
+    """Raises LossNotFinite if the gradient norm is not finite.
+
+    The error lists all micro-batches of the step, because the norm does not show which micro-batch caused it.
     """
     if not math.isfinite(norm):
         used = [(slot, part) for slot, part in _pairs(loaded, shared) if not slot.skipped]
@@ -56,9 +57,9 @@ def _error(
         message,
         remedy="\n".join(
             [
-                "to go on from the last checkpoint without these micro-batches, write this below spec of the document "
-                "and start it again; where it happens again, a new run needs a lower train.learning_rate or a longer "
-                "train.warmup_steps",
+                "to resume from the last checkpoint without these micro-batches, add these lines below spec in the "
+                "job spec and start the run again. If it happens again, start a new run with a lower "
+                "train.learning_rate or more train.warmup_steps",
                 "  train:",
                 "    skip_micro_batches:",
                 *lines,

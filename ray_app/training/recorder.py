@@ -1,4 +1,4 @@
-"""The interface of the recorder, which every rank has: rank 0 records the run (run_recorder.py), the others nothing."""
+"""The interface of the recorder. Rank 0's recorder records the run (run_recorder.py); all others do nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ray_app.training.collectives import SharedStep
 
 @dataclass(frozen=True)
 class StepResult:
-    """A finished step. `grad_norm` is the norm before clipping; `seconds` counts from the end of the step before."""
+    """A finished step. `grad_norm` is the norm before clipping; `seconds` counts from the end of the previous step."""
 
     loaded: LoadedStep
     shared: SharedStep
@@ -21,11 +21,11 @@ class StepResult:
     seconds: float
     micro_batches_consumed: int
     query_hashes: Sequence[Sequence[str]]
-    """Of the step's examples, by part; empty unless the job records its examples."""
+    """Query hashes of the step's examples, by part; empty unless the job records its examples."""
 
 
 class Recorder(Protocol):
-    """The loop's record of an attempt. Every rank calls the same methods; only rank 0's recorder does something."""
+    """Records an attempt. Every rank calls the same methods; only rank 0's recorder writes anything."""
 
     def begin(self, restored: Restored | None) -> None:
         """The attempt starts from `restored`, or from step 0."""
@@ -40,19 +40,19 @@ class Recorder(Protocol):
         """A save starts."""
 
     def saved(self, checkpoint: SavedCheckpoint | None) -> None:
-        """A save is complete; None: there was no save to wait for."""
+        """A save is complete. None: no save has finished."""
 
     def poll(self, saver: CheckpointSaver) -> None:
-        """Record the save in the background if it is complete by now."""
+        """Record the background save if it is complete."""
 
     def finish(self, reads_by_rank: Sequence[Mapping[str, ReadStats]]) -> None:
-        """Training has ended; `reads_by_rank` has what each rank read of each source."""
+        """Training has ended. `reads_by_rank`: the reads of each rank, by source."""
 
     def flush(self) -> None:
-        """Every line written so far is in the store when this returns. Called by another thread."""
+        """When this returns, every line written so far is in the store. Called by another thread."""
 
     def close(self) -> None:
-        """Lines and status are in the store when this returns."""
+        """When this returns, lines and status are in the store."""
 
 
 class NullRecorder:

@@ -1,4 +1,7 @@
-"""Metrics, examples, events and status of a run, written by rank 0 during training (docs/reference/run-directory.md)."""
+"""Metrics, examples, events and status of a run, which rank 0 writes during training.
+
+The files are described in docs/reference/run-directory.md.
+"""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +35,8 @@ log = logging.getLogger(__name__)
 class RunRecorder:
     """The recorder of rank 0. Once a later attempt has begun, writing raises RunConflict.
 
-    A resume drops the lines of steps that it will repeat, so the files keep the steps that the weights have seen.
+    A resume drops the lines of steps that it will compute again. So the files have only the steps that contributed to
+    the weights.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class RunRecorder:
         profile: StartProfile,
         report: Callable[[RunStatus], None],
     ) -> None:
-        """Begins the attempt. `report` gets the status at the begin, after every step, and at the end."""
+        """Begins the attempt. `report` gets the status at the start, after every step, and at the end."""
 
         def keep(line: dict[str, Any]) -> bool:
             return bool(line["step"] <= first_step)
@@ -77,9 +81,9 @@ class RunRecorder:
         self._began = monotonic()
 
     def begin(self, restored: Restored | None) -> None:
-        """Write the first status of the attempt, and events of damaged checkpoints and of the resume or start."""
+        """Write the first status of the attempt, and the events for damaged checkpoints and for the start or resume."""
         before, failure = self._status, self._start.failure if self._start else None
-        # Lines that were not yet in the store when their worker died are counted by the status, or not at all.
+        # Steps whose lines were not in the store when the worker died are counted from the status, or not at all.
         lost = max(self._metrics.dropped, before.step - self._first_step)
         now = datetime.now(UTC)
         group = WorkerGroup(
@@ -91,7 +95,7 @@ class RunRecorder:
             message=failure.error.message if failure else "",
             steps_lost=lost,
         )
-        # Since the status before was written the run was training, or about to.
+        # Since the previous status was written, the run was training or about to train.
         self._training_seconds = before.training_seconds + max(0.0, (now - before.updated).total_seconds())
         self._status = before.model_copy(
             update={
@@ -109,7 +113,7 @@ class RunRecorder:
             }
         )
         self._write_status()
-        for damage in restored.passed_over if restored else ():
+        for damage in restored.skipped if restored else ():
             self._event("CheckpointDamaged", message=damage)
         self._event(
             "Resumed" if restored else "Started",
@@ -123,7 +127,7 @@ class RunRecorder:
         self._report(self._status)
 
     def save_is_due(self, step: int) -> bool:
-        """By the interval of the job, which may depend on what earlier saves cost."""
+        """Follows the job's checkpoint interval, which may depend on the cost of earlier saves."""
         return self._interval.due(step, self._status)
 
     def step(self, result: StepResult) -> None:
@@ -143,11 +147,11 @@ class RunRecorder:
             self._event("StartProfile", step=metrics.step, seconds=self._profile.seconds)
 
     def save_begun(self) -> None:
-        """The interval to the next save starts."""
+        """Start the interval to the next save."""
         self._interval.begun()
 
     def saved(self, checkpoint: SavedCheckpoint | None) -> None:
-        """Status and event of a complete checkpoint; nothing for None."""
+        """Record the status and the event of a complete checkpoint; None: record nothing."""
         if checkpoint is None:
             return
         self._status = self._status.model_copy(
@@ -171,19 +175,19 @@ class RunRecorder:
         self.saved(saver.poll())
 
     def finish(self, reads_by_rank: Sequence[Mapping[str, ReadStats]]) -> None:
-        """Event of what was read, and a last report."""
+        """Write the event with the data reads, and report the status a last time."""
         self._event("DataRead", **reads_of(reads_by_rank))
         self._report(self._status)
 
     def flush(self) -> None:
-        """Every line written so far is in the store when this returns. Another thread may write meanwhile."""
+        """When this returns, every line written so far is in the store. Another thread may write at the same time."""
         self._refuse_if_replaced()
         self._metrics.flush()
         if self._examples is not None:
             self._examples.flush()
 
     def close(self) -> None:
-        """Lines and status are in the store when this returns."""
+        """When this returns, lines and status are in the store."""
         self.flush()
         self._write_status()
 
@@ -224,7 +228,7 @@ class RunRecorder:
                 "Straggler",
                 rank=rank,
                 slowness=slowness,
-                message=f"worker {rank} takes {slowness:.1f} times as long for a token as the median worker",
+                message=f"worker {rank} takes {slowness:.1f} times as long per token as the median worker",
             )
 
     def _status_after(self, metrics: StepMetrics) -> RunStatus:
@@ -250,7 +254,7 @@ class RunRecorder:
         )
 
     def _write_examples(self, result: StepResult) -> None:
-        """The examples of the step: per part its source and the hashes of its query texts."""
+        """Write the examples of the step: for each part its source and the hashes of its query texts."""
         if self._examples is not None:
             step = result.loaded.step
             parts = [
@@ -269,7 +273,7 @@ class RunRecorder:
 
 
 def _counted(before: RunStatus, group: WorkerGroup) -> dict[str, int]:
-    """Restarts by reason, with this one where it is one."""
+    """Restarts by reason, including this start if it is a restart."""
     counts = dict(before.restarts_by_reason)
     if group.attempt > 1 and group.reason is not None:
         counts[group.reason] = counts.get(group.reason, 0) + 1

@@ -1,6 +1,6 @@
 """Stragglers: workers that are slower than the others, by the seconds per token of their own forward passes.
 
-Backward passes are not a measure: in them a worker waits for the others.
+Backward passes do not count, because a worker waits for the others during them.
 """
 
 from collections import deque
@@ -19,14 +19,14 @@ _FEWEST_STEPS = 10
 
 @dataclass(frozen=True)
 class ForwardTiming:
-    """One rank's forward passes of a step: their seconds and their tokens."""
+    """One rank's forward passes in a step: their seconds and their tokens."""
 
     seconds: float = 0.0
     tokens: int = 0
 
 
 class Stopwatch:
-    """Adds up the time of blocks: `with stopwatch: ...`. On a GPU this is device time, read only in `take`."""
+    """Adds up the time of `with stopwatch: ...` blocks. On a GPU it is device time, which only `take` reads."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -49,7 +49,7 @@ class Stopwatch:
             self._seconds += perf_counter() - self._begin
 
     def take(self) -> float:
-        """Seconds since the last call. Waits until the GPU has finished them."""
+        """Seconds of all blocks since the previous call. Waits until the GPU has finished them."""
         for begin, end in self._events:
             end.synchronize()
             self._seconds += begin.elapsed_time(end) / 1000
@@ -66,10 +66,10 @@ class Stragglers:
         self._warm = False
         self._reported: set[int] = set()
         self.slowness: tuple[float, ...] = ()
-        """By rank, 1 for the median; empty with one rank, and before enough steps were seen."""
+        """By rank, 1 for the median. Empty for a single rank, and until enough steps are known."""
 
     def add(self, by_rank: Sequence[ForwardTiming]) -> None:
-        """Add a step. The first one of an attempt is a warm-up and does not count."""
+        """Add a step. The first step of an attempt is a warm-up and does not count."""
         if self._warm:
             self._steps.append(by_rank)
             self.slowness = self._measure()
@@ -88,7 +88,7 @@ class Stragglers:
         return tuple(round(one / middle, 3) for one in each) if middle else ()
 
     def newly_found(self) -> list[tuple[int, float]]:
-        """(rank, slowness) of ranks that were stragglers for a whole window; each is returned once."""
+        """(rank, slowness) of ranks that are stragglers over a whole window; each rank is returned once."""
         if len(self._steps) < WINDOW:
             return []
         found = [

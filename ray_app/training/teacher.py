@@ -1,7 +1,7 @@
-"""A teacher: an embedding model that embeds the texts of a micro-batch too; the trained model is to approach it.
+"""A teacher for distillation: an embedding model that also embeds the texts of each micro-batch.
 
-It is any sentence-transformers model, with its own tokenizer. It gets the same texts as the trained model, including
-the instructions, without prompts of its own.
+It can be any sentence-transformers model and uses its own tokenizer. It gets the same texts as the trained model,
+including the instructions, and adds no prompts of its own.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Teacher:
     """The model, on this worker's device."""
 
     def __init__(self, spec: TeacherSpec, device: torch.device) -> None:
-        """Raises ModelError when it cannot be loaded."""
+        """Raises ModelError if the model cannot be loaded."""
         self._model = SentenceModel(spec.name_or_path, device, revision=spec.revision, max_tokens=spec.max_seq_length)
         self._device = device
 
