@@ -68,7 +68,11 @@ RULES = (
         r"behind(?! (?:a|the|an) (?:\w+ )?(?:proxy|balancer)))\b",
         "resume, fix, during, compared with, after, heartbeat, unreachable, preempted, the only module that imports X",
     ),
-    _rule("is no", r"\b(?:is|are|was|were|be) (?:no|none)\b(?! longer)(?! more)", "'is not a', 'there is no'"),
+    _rule(
+        "is no",
+        r"(?<!there )(?<!There )\b(?:is|are|was|were|be) (?:no|none)\b(?! longer)(?! more)",
+        "'is not a', 'there is no'",
+    ),
     _rule(
         "ellipsis",
         r"(?:[Oo]therwise|[Ee]lse) (?:the |its |by |that |those |all |one |a |an |"
