@@ -18,7 +18,7 @@ from data_io.demo.packages import installed_packages
 PACKAGES = ("networkx", "pandas", "scipy", "sklearn")
 PER_PACKAGE = 100
 SECTION = re.compile(r"^[A-Z][A-Za-z ]+\n-{3,}", re.MULTILINE)
-"""Where a docstring of numpy's style goes on with its parameters."""
+"""The heading after which a docstring in the style of numpy lists its parameters."""
 WORDS = 15
 
 
