@@ -149,7 +149,7 @@ def claim(
         run.delete([BEFORE])
     run.put(JOB_SPEC, job_spec_yaml.encode())
     if frozen and (changed := changes(frozen)):
-        append_event(run, "DocumentChanged", changes=changed)
+        append_event(run, "JobSpecChanged", changes=changed)
     return bool(frozen)
 
 

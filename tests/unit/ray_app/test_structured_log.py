@@ -56,7 +56,7 @@ def test_the_fields_stand_on_the_first_line_of_a_message_that_has_several() -> N
 
 
 @given(value=st.text(min_size=1), log_format=st.sampled_from(LogFormat))
-def test_a_line_stays_one_line_whatever_its_fields_hold(value: str, log_format: LogFormat) -> None:
+def test_a_line_stays_one_line_for_any_fields(value: str, log_format: LogFormat) -> None:
     line = StructuredFormatter(log_format).format(record(error=value))
 
     assert "\n" not in line
@@ -73,7 +73,7 @@ def test_an_error_is_named_by_type_class_and_message() -> None:
     assert error_fields(ValueError("bad")) == {"error_type": "ValueError", "error": "bad"}
 
 
-def test_the_environment_says_whether_and_how_the_driver_logs_to_standard_error(
+def test_the_environment_sets_whether_and_how_the_driver_logs_to_standard_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("F2LLM_LOG_FORMAT", raising=False)

@@ -1,4 +1,4 @@
-"""What one set of workers stores in pieces, any other reads: exactly its own values, and no bytes of others."""
+"""Any set of workers can read the pieces that another set stored: each worker reads exactly its own values."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def values(name: str, state: str) -> torch.Tensor:
 
 
 def save() -> tuple[Store, StoreReader]:
-    """As a rank that has everything, in pieces of PIECE values."""
+    """Save as a single rank that has all values, in pieces of PIECE values."""
     store = open_store(f"memory://pieces-{next(_number)}")
     everything = {
         f"{state}/{name}": _Chunk.of(Fragment(name, state, values(name, state), 0, size))
@@ -43,7 +43,7 @@ def save() -> tuple[Store, StoreReader]:
 
 
 def read(reader: StoreReader, first: int, end: int) -> dict[tuple[str, str], tuple[torch.Tensor, torch.Tensor]]:
-    """Values [first, end) of all parameters laid end to end, as ZeRO partitions them: those read, those expected."""
+    """Values [first, end) of the concatenated parameters, as ZeRO partitions them: the read ones, the expected ones."""
     chunks, expected, offset = {}, {}, 0
     for name, size in SIZES.items():
         start, stop = max(first - offset, 0), min(end - offset, size)
@@ -74,9 +74,7 @@ def test_every_part_is_read_as_it_was_written(cut: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 5000, 10**9])
-def test_a_request_is_no_longer_than_it_may_be_and_as_long_as_it_can(
-    most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_are_as_long_as_the_limit_allows(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint_storage, "_MOST_BYTES_A_READ", most)
     store, reader = save()
     requests: list[int] = []
@@ -101,7 +99,7 @@ def test_a_request_is_no_longer_than_it_may_be_and_as_long_as_it_can(
         assert requests == [file.size]
 
 
-def test_damage_matters_to_those_who_read_it() -> None:
+def test_damage_is_an_error_only_for_ranks_that_read_it() -> None:
     store, reader = save()
     [file] = [info for info in store.list() if info.key.endswith(".distcp")]
     content = bytearray(store.get(file.key))
@@ -109,5 +107,5 @@ def test_damage_matters_to_those_who_read_it() -> None:
     store.put(file.key, bytes(content))
 
     read(reader, 0, SIZES["embedding"])
-    with pytest.raises(CheckpointDamaged, match="do not have the checksum"):
+    with pytest.raises(CheckpointDamaged, match="do not match their checksum"):
         read(reader, 0, sum(SIZES.values()))

@@ -1,4 +1,4 @@
-"""A checkpoint is due after so many steps, after so much time, or when it loses least."""
+"""A checkpoint is due after a number of steps, after a time, or at the interval that minimizes lost time."""
 
 import pytest
 from pydantic import ValidationError
@@ -47,7 +47,7 @@ def test_a_time_is_counted_from_the_start_and_from_each_save() -> None:
     assert every.due(99, STATUS)
 
 
-def test_auto_saves_early_once_and_then_by_what_that_took() -> None:
+def test_auto_saves_early_once_and_then_by_the_measured_cost() -> None:
     every, clock = interval("auto")
     clock.now += 60
     assert every.due(1, STATUS)
@@ -64,9 +64,9 @@ def test_auto_saves_early_once_and_then_by_what_that_took() -> None:
 
 
 @pytest.mark.parametrize(("stall", "save", "between"), [(0.5, 30.0, 86_400.0), (5.0, 2.0, 3_600.0)])
-def test_no_other_interval_loses_less(stall: float, save: float, between: float) -> None:
+def test_no_other_interval_loses_less_time(stall: float, save: float, between: float) -> None:
     def lost(seconds: float) -> float:
-        """Share of time: for checkpoints, and at a failure half an interval on average."""
+        """Share of time lost: to checkpoints, and to failures, each of which loses half an interval on average."""
         return (stall + SLOWED_BY * save) / seconds + seconds / 2 / between
 
     best = best_interval(stall_seconds=stall, save_seconds=save, seconds_between_failures=between)
@@ -75,7 +75,7 @@ def test_no_other_interval_loses_less(stall: float, save: float, between: float)
     assert lost(best) <= min(others)
 
 
-def test_a_save_is_under_way_for_a_tenth_of_the_time_at_most() -> None:
+def test_at_most_a_tenth_of_the_time_is_spent_saving() -> None:
     assert best_interval(stall_seconds=0.1, save_seconds=60.0, seconds_between_failures=60.0) == 600.0
 
 
@@ -90,7 +90,7 @@ def test_only_restarts_that_lose_steps_are_failures() -> None:
 
 
 @pytest.mark.parametrize("every", ["auto", "1 step", "500 steps", "10 min", "0.5 min", "1.25 min"])
-def test_what_may_be_written(every: str) -> None:
+def test_valid_intervals_are_accepted(every: str) -> None:
     spec = CheckpointSpec(every=every)
 
     assert (every == "auto") == (spec.every_steps is None and spec.every_seconds is None)
@@ -100,6 +100,6 @@ def test_what_may_be_written(every: str) -> None:
 @pytest.mark.parametrize(
     "every", ["", "500", "0 steps", "-1 steps", "0 min", "0.0 min", "10 minutes", "1 h", "1.5 steps"]
 )
-def test_what_may_not(every: str) -> None:
+def test_invalid_intervals_are_rejected(every: str) -> None:
     with pytest.raises(ValidationError):
         CheckpointSpec(every=every)

@@ -1,4 +1,4 @@
-"""Embeddings do not depend on how texts are packed: each is what the text gives alone, and so is its gradient."""
+"""Embeddings do not depend on packing: each embedding, and its gradient, equals that of the text alone."""
 
 from dataclasses import replace
 from typing import Any
@@ -20,8 +20,8 @@ from ray_app.models.packing import PackedBatch, pack
 from tests.support.slow_kernels import Calls, replace_gpu_kernels
 
 VOCABULARY = 90
-# At the usual 0.02 all embeddings of so small a model are nearly equal, and a test would see nothing. Two query heads
-# share a key head, and there are two of those.
+# With the usual 0.02 all embeddings of such a small model are almost equal, and tests would not detect errors. Two query
+# heads share a key head, and there are two key heads.
 SPEC = ModelSpec(
     architecture=Qwen3Architecture(
         hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=48,
@@ -38,7 +38,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def _texts(*lengths: int) -> TokenTexts:
-    """Random texts, the filler's id 0 among their tokens."""
+    """Random texts; their tokens include the padding id 0."""
     ids = np.random.default_rng(list(lengths)).integers(0, VOCABULARY, sum(lengths), dtype=np.int32)
     return TokenTexts(ids, np.array(lengths, dtype=np.int32))
 
@@ -57,7 +57,7 @@ def _model(
 
 
 def _of_another_kind(attention: Attention) -> Embedder:
-    """A decoder that is no Qwen3."""
+    """A decoder that is not a Qwen3."""
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         intermediate_size=48, initializer_range=0.15,
@@ -72,7 +72,7 @@ def _embed(model: Embedder, texts: TokenTexts) -> Tensor:
 
 
 def _alone(model: Embedder, texts: TokenTexts) -> Tensor:
-    """The reference: transformers' own eager attention, a pass for each text, no packing, no mask and no padding."""
+    """The reference: transformers' eager attention, one pass per text, without packing, mask or padding."""
     model.backbone.set_attn_implementation("eager")  # type: ignore[operator]
     ends = np.cumsum(texts.lengths)
     states = [
@@ -83,7 +83,7 @@ def _alone(model: Embedder, texts: TokenTexts) -> Tensor:
 
 
 def _gradients(model: Embedder, embeddings_ND: Tensor) -> dict[str, Tensor]:
-    """Of a loss in which every text and every dimension has a weight of its own."""
+    """Gradients of a loss in which every text and every dimension has its own weight."""
     weights_ND = torch.from_numpy(np.random.default_rng(0).standard_normal(tuple(embeddings_ND.shape)))
     (embeddings_ND * weights_ND).sum().backward()  # type: ignore[no-untyped-call]
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -94,12 +94,12 @@ def _assert_equal_gradients(actual: dict[str, Tensor], expected: dict[str, Tenso
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
         difference = float((actual[name] - gradient).abs().max())
-        assert difference <= tolerance * scale, f"{name}: off by {difference:.3g} where the largest is {scale:.3g}"
+        assert difference <= tolerance * scale, f"{name}: wrong by {difference:.3g}, the largest is {scale:.3g}"
 
 
 @BATCHES
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_each_embedding_is_the_texts_own(kernels: Calls, attention: Attention, texts: TokenTexts) -> None:
+def test_each_embedding_equals_that_of_the_text_alone(kernels: Calls, attention: Attention, texts: TokenTexts) -> None:
     expected = _alone(_model(), texts)
 
     embeddings = _embed(_model(attention), texts)
@@ -110,7 +110,7 @@ def test_each_embedding_is_the_texts_own(kernels: Calls, attention: Attention, t
 @BATCHES
 @pytest.mark.parametrize("gradient_checkpointing", [False, True], ids=["plain", "checkpointing"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_gradients_are_those_of_each_text_alone(
+def test_gradients_equal_those_of_each_text_alone(
     kernels: Calls, attention: Attention, gradient_checkpointing: bool, texts: TokenTexts
 ) -> None:
     reference = _model()
@@ -123,7 +123,7 @@ def test_gradients_are_those_of_each_text_alone(
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS[:2])  # transformers looks for the kernel's package in the third
-def test_a_decoder_that_is_no_qwen3_is_embedded_by_the_same_law(kernels: Calls, attention: Attention) -> None:
+def test_a_decoder_other_than_qwen3_has_the_same_property(kernels: Calls, attention: Attention) -> None:
     reference, model = _of_another_kind("sdpa"), _of_another_kind(attention)
 
     expected, embeddings = _alone(reference, MIXED), _embed(model, MIXED)
@@ -134,7 +134,7 @@ def test_a_decoder_that_is_no_qwen3_is_embedded_by_the_same_law(kernels: Calls, 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True], ids=["plain", "checkpointing"])
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_the_last_feed_forward_part_sees_the_embedded_tokens_alone(
+def test_the_last_feed_forward_layer_processes_only_the_embedded_tokens(
     kernels: Calls, attention: Attention, gradient_checkpointing: bool
 ) -> None:
     model = _model(attention, gradient_checkpointing=gradient_checkpointing)
@@ -162,7 +162,7 @@ def test_the_sequence_of_a_gpu_and_the_rows_of_a_cpu_give_the_same(
     by_rows, by_sequence = _embed(rows, MIXED), _embed(sequence, MIXED)
 
     assert by_rows.dtype == by_sequence.dtype == dtype
-    # Qwen3's norms and rotary angles are fp32 in every model, so fp64 gains little here.
+    # Qwen3's norms and rotary angles are always fp32, so fp64 gains little here.
     torch.testing.assert_close(by_sequence, by_rows, atol=1e-6, rtol=0)
     _assert_equal_gradients(_gradients(sequence, by_sequence), _gradients(rows, by_rows), tolerance=1e-6)
     assert kernels[attention]
@@ -173,7 +173,7 @@ def test_the_sequence_of_a_gpu_and_the_rows_of_a_cpu_give_the_same(
 def test_the_kernels_get_our_boundaries_in_every_layer(
     kernels: Calls, attention: Attention, gradient_checkpointing: bool
 ) -> None:
-    """Not boundaries that transformers found in the positions: those cost a wait for the GPU in each layer."""
+    """Not boundaries that transformers derives from the positions: these would wait for the GPU in each layer."""
     model = _model(attention, gradient_checkpointing=gradient_checkpointing)
     batch = pack(MIXED.ids, MIXED.lengths, layout="sequence")
 
@@ -190,7 +190,7 @@ def test_the_kernels_get_our_boundaries_in_every_layer(
 
 @pytest.mark.parametrize("attention", ATTENTIONS[1:])
 def test_no_mask_is_made_for_a_sequence(kernels: Calls, attention: Attention, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a mask, transformers would cut the texts by it and leave our boundaries aside."""
+    """With a mask, transformers would derive the boundaries from it and ignore ours."""
     model = _model(attention)
     masks: list[object] = []
     layer: nn.Module = model.backbone.layers[0]  # type: ignore[index, assignment]
@@ -225,7 +225,7 @@ def _with_other_filler(batch: PackedBatch) -> PackedBatch:
 
 
 @DTYPES
-def test_filler_leaks_into_nothing(dtype: torch.dtype) -> None:
+def test_padding_does_not_change_embeddings(dtype: torch.dtype) -> None:
     batch = pack(MIXED.ids, MIXED.lengths, layout="rows")
     model, other_model = _model(dtype=dtype), _model(dtype=dtype)
 
@@ -271,7 +271,7 @@ def test_the_job_spec_chooses_the_attention(wanted: Any, device: str, attention:
 
 
 @pytest.mark.parametrize(("installed", "attention"), [(True, "flash_attention_2"), (False, "varlen")])
-def test_a_gpu_gets_flash_attn_where_it_is_installed(
+def test_a_gpu_gets_flash_attn_if_it_is_installed(
     monkeypatch: pytest.MonkeyPatch, installed: bool, attention: Attention
 ) -> None:
     monkeypatch.setattr(
@@ -285,7 +285,7 @@ def test_a_gpu_gets_flash_attn_where_it_is_installed(
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_fp32_gets_sdpa_on_a_gpu_since_its_kernels_take_16_bits_alone(
+def test_fp32_gets_sdpa_on_a_gpu_because_the_kernels_accept_only_16_bits(
     monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
     monkeypatch.setattr(
@@ -307,7 +307,7 @@ def test_a_gpu_kernel_is_refused_on_a_cpu(wanted: Any) -> None:
     assert "auto" in str(raised.value.remedy)
 
 
-def test_operations_are_six_for_each_weight_that_a_token_meets() -> None:
+def test_a_token_costs_six_operations_per_weight_that_it_uses() -> None:
     qwen3, other = _model(), _of_another_kind("sdpa")
 
     table, layers, feed_forward = 128 * 32, _weights(qwen3.backbone), 3 * 32 * 48

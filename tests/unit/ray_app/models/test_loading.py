@@ -1,4 +1,4 @@
-"""Where the backbone and the tokenizer come from, and what is said where they cannot be had."""
+"""The sources of the backbone and the tokenizer, and the errors if they cannot be loaded."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def tokenizer_files() -> TokenizerFiles:
 
 @pytest.fixture(scope="module")
 def complete(tokenizer_files: TokenizerFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory as it is published: with a head, and with its tokenizer."""
+    """A model directory like a published one: with a head and a tokenizer."""
     folder = tmp_path_factory.mktemp("published")
     torch.manual_seed(5)
     config = Qwen3Config(
@@ -46,7 +46,7 @@ def complete(tokenizer_files: TokenizerFiles, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def folder(complete: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
+    """A copy of the model directory that a test can damage."""
     return shutil.copytree(complete, tmp_path / "model")
 
 
@@ -57,7 +57,7 @@ def test_the_same_seed_builds_the_same_weights_and_another_seed_others() -> None
     assert not torch.equal(first["embed_tokens.weight"], other["embed_tokens.weight"])
 
 
-def test_building_leaves_everybody_elses_random_numbers_alone() -> None:
+def test_building_does_not_change_the_global_random_state() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -73,7 +73,7 @@ def test_a_built_model_embeds_every_id_in_a_multiple_of_64_rows(vocabulary_size:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_backbone_has_the_asked_precision_and_no_head(complete: Path, dtype: torch.dtype) -> None:
+def test_a_backbone_has_the_requested_precision_and_no_head(complete: Path, dtype: torch.dtype) -> None:
     spec = ModelSpec(name_or_path=str(complete))
 
     backbone = build_backbone(spec, vocabulary_size=VOCABULARY, dtype=dtype, seed=0)
@@ -84,7 +84,7 @@ def test_a_backbone_has_the_asked_precision_and_no_head(complete: Path, dtype: t
 
 @pytest.mark.parametrize("published", [False, True], ids=["built", "loaded"])
 def test_rotary_frequencies_are_fp32_in_every_precision(complete: Path, published: bool) -> None:
-    """In bf16 they are off by up to a radian at position 1024, and no longer those of the exported model."""
+    """In bf16 they are wrong by up to a radian at position 1024, and differ from those of the exported model."""
     spec = ModelSpec(name_or_path=str(complete)) if published else SMALL
     expected = dict(_build(spec).named_buffers())
 
@@ -107,7 +107,7 @@ def test_loaded_weights_are_the_published_ones(complete: Path) -> None:
 def test_a_tokenizer_with_more_ids_than_the_model_embeds_is_refused(complete: Path) -> None:
     spec = ModelSpec(name_or_path=str(complete))
 
-    with pytest.raises(ModelError, match="the tokenizer has 321 ids, the model embeds 320") as raised:
+    with pytest.raises(ModelError, match="the tokenizer has 321 ids, but the model has embeddings for 320") as raised:
         _build(spec, vocabulary_size=321)
 
     assert "model.tokenizer" in str(raised.value.remedy)
@@ -115,7 +115,7 @@ def test_a_tokenizer_with_more_ids_than_the_model_embeds_is_refused(complete: Pa
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "no/such/folder/here", "/no/such/folder", "not a name!"])
 @pytest.mark.parametrize("load", [_build, lambda spec: load_tokenizer(spec, open_store("memory://"))])
-def test_what_is_neither_a_folder_nor_reachable_is_named_with_a_way_out(
+def test_a_model_that_is_neither_a_directory_nor_reachable_is_named_with_a_remedy(
     name: str, load: Callable[[ModelSpec], object]
 ) -> None:
     with pytest.raises(ModelError) as raised:
@@ -147,7 +147,7 @@ def _edit(path: Path, **changes: object) -> None:
         pytest.param(lambda f: _edit(f / "config.json", hidden_size=32), id="weights of another size"),
     ],
 )
-def test_a_damaged_model_folder_is_refused_with_its_name(folder: Path, damage: Callable[[Path], object]) -> None:
+def test_a_damaged_model_directory_is_refused_with_its_name(folder: Path, damage: Callable[[Path], object]) -> None:
     damage(folder)
 
     with pytest.raises(ModelError) as raised:
@@ -158,8 +158,8 @@ def test_a_damaged_model_folder_is_refused_with_its_name(folder: Path, damage: C
 
 
 @pytest.mark.parametrize("missing", [["tokenizer.json", "tokenizer_config.json"], ["tokenizer.json"]], ids=len)
-def test_a_folder_without_a_tokenizer_is_refused(folder: Path, missing: list[str]) -> None:
-    """Where both files are missing, transformers makes up a tokenizer for which all texts are empty."""
+def test_a_directory_without_a_tokenizer_is_refused(folder: Path, missing: list[str]) -> None:
+    """If both files are missing, transformers creates a tokenizer for which all texts are empty."""
     for name in missing:
         (folder / name).unlink()
 
@@ -176,9 +176,7 @@ def test_a_tokenizer_without_an_eos_token_is_refused(folder: Path) -> None:
         load_tokenizer(ModelSpec(name_or_path=str(folder)), open_store("memory://"))
 
 
-def test_a_model_built_from_nothing_takes_the_data_sets_tokenizer(
-    tokenizer_files: TokenizerFiles, tmp_path: Path
-) -> None:
+def test_a_model_from_scratch_uses_the_data_sets_tokenizer(tokenizer_files: TokenizerFiles, tmp_path: Path) -> None:
     data = open_store(str(tmp_path))
     save_tokenizer(data, tokenizer_files)
 

@@ -1,4 +1,4 @@
-"""Packing loses nothing, mixes nothing and wastes little, for any texts."""
+"""For any texts, packing keeps every token, keeps texts separate and wastes little."""
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ lengths_of_few_short_texts = _lengths(7, 8)
 
 
 def _pack(lengths: npt.NDArray[np.int32], layout: Layout) -> PackedBatch:
-    """Every token has an id of its own, from 1 on; 0 is what filler looks like."""
+    """Every token has its own id, starting at 1; padding has the id 0."""
     return pack(np.arange(1, lengths.sum() + 1, dtype=np.int32), lengths, layout=layout)
 
 
@@ -55,7 +55,7 @@ def test_a_text_lies_in_one_piece_before_its_last_token_with_positions_from_zero
 
 
 @given(lengths=lengths_of_texts)
-def test_the_sequence_layout_has_no_filler_and_its_boundaries_are_the_cumulative_lengths(
+def test_the_sequence_layout_has_no_padding_and_its_boundaries_are_the_cumulative_lengths(
     lengths: npt.NDArray[np.int32],
 ) -> None:
     batch = _pack(lengths, "sequence")
@@ -63,7 +63,7 @@ def test_the_sequence_layout_has_no_filler_and_its_boundaries_are_the_cumulative
     assert batch.cu_seqlens is not None
     assert batch.cu_seqlens.dtype == torch.int32
     assert batch.cu_seqlens.tolist() == [0, *np.cumsum(lengths).tolist()]
-    # A token beyond the last boundary gets NaN gradients from the kernels, without an error.
+    # For a token beyond the last boundary, the kernels return NaN gradients without an error.
     assert batch.input_ids.shape == (1, batch.tokens)
     assert int(batch.cu_seqlens[-1]) == batch.tokens
     assert batch.max_length == lengths.max()
@@ -82,7 +82,7 @@ def test_rows_are_as_wide_as_the_longest_text(lengths: npt.NDArray[np.int32]) ->
 
 
 @given(lengths=lengths_of_texts)
-def test_a_padded_text_begins_its_row_and_filler_comes_after_it(lengths: npt.NDArray[np.int32]) -> None:
+def test_a_padded_text_begins_its_row_and_padding_comes_after_it(lengths: npt.NDArray[np.int32]) -> None:
     batch = _pack(lengths, "padded")
 
     assert (batch.input_ids != 0).tolist() == [[i < length for i in range(lengths.max())] for length in lengths]
@@ -109,7 +109,7 @@ def test_longest_first_each_text_goes_into_the_fullest_row_that_still_has_room(l
         room = min((room for room in rooms if room >= length), default=None)
         if room is not None:
             rooms.remove(room)
-        # No row is opened where a text still fits.
+        # No new row is started if a text still fits into an existing one.
         expected.append((length, 0 if room is None else width - room))
         rooms.append((width if room is None else room) - length)
 
@@ -130,8 +130,8 @@ def test_no_two_rows_could_be_one(lengths: npt.NDArray[np.int32]) -> None:
 
 
 @given(lengths=lengths_of_few_short_texts)
-def test_the_mask_lets_a_token_see_exactly_its_own_texts_earlier_tokens(lengths: npt.NDArray[np.int32]) -> None:
-    """Filler too sees something, itself: a softmax over nothing is NaN, which no product with zero takes away."""
+def test_the_mask_allows_exactly_the_earlier_tokens_of_the_same_text(lengths: npt.NDArray[np.int32]) -> None:
+    """Padding attends to itself: a softmax over nothing is NaN, and multiplying NaN by zero does not remove it."""
     batch = _pack(lengths, "rows")
     assert batch.segment_RL is not None
     segment = batch.segment_RL.tolist()

@@ -1,4 +1,4 @@
-"""A run from the driver's side, without Ray: what it refuses before it starts, and when it stops waiting."""
+"""A run from the driver's side, without Ray: its checks before the start, and when it stops waiting."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def _spec(folder: Path, **workers: Any) -> JobSpec:
 
 
 @pytest.mark.parametrize(("there", "refused"), [(0, True), (1, True), (2, False)])
-def test_an_embedded_run_is_refused_where_the_machine_has_fewer_gpus_than_its_fewest_workers_need(
+def test_an_embedded_run_is_refused_if_the_machine_has_too_few_gpus_for_workers_min(
     there: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Started(F2LLMError):
@@ -50,11 +50,12 @@ def test_an_embedded_run_is_refused_where_the_machine_has_fewer_gpus_than_its_fe
         driver.run("small", spec, job_spec_yaml="", differences=lambda _: [], changes=lambda _: [])
 
     if refused:
-        assert f"2 GPUs are asked for, and this machine has {there}" in str(raised.value)
+        assert f"2 GPUs are requested, but this machine has {there or 'none'}" in str(raised.value)
+        assert "`--set workers.gpus=0` to train on CPU" in str(raised.value.remedy)
 
 
 class _Actor:
-    """The monitor's state as an actor is called, in this process."""
+    """The monitor's state with the interface of an actor, in this process."""
 
     def __init__(self, state: RunState) -> None:
         self._state = state
@@ -64,7 +65,7 @@ class _Actor:
 
 
 class _Endless:
-    """A trainer of Ray Train whose workers find no room, until the test ends."""
+    """A trainer of Ray Train whose workers wait for resources until the test ends."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
@@ -82,7 +83,7 @@ def endless() -> Iterator[_Endless]:
 
 @dataclass
 class Stage:
-    """A run whose monitor is in this process, and what it has said."""
+    """A run whose monitor is in this process, and its messages."""
 
     phases: driver.Phases
     run: ActiveRun
@@ -106,7 +107,7 @@ def stage(endless: _Endless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return make
 
 
-def test_a_signal_ends_a_run_whose_workers_find_no_room(stage: Callable[..., Stage]) -> None:
+def test_a_signal_ends_a_run_whose_workers_wait_for_resources(stage: Callable[..., Stage]) -> None:
     now, interruption = 0.0, Interruption()
     monitor = RunState(clock=lambda: now)
     monitor.wait_for_room(True)
@@ -116,5 +117,5 @@ def test_a_signal_ends_a_run_whose_workers_find_no_room(stage: Callable[..., Sta
 
     made.phases.train(None, evaluates_checkpoints=False)
 
-    assert "waiting for room for 2 workers" in made.said
-    assert "SIGTERM: ending, no worker is at work" in made.said
+    assert "waiting for resources for 2 workers" in made.said
+    assert "SIGTERM: ending, no worker is running" in made.said

@@ -1,4 +1,4 @@
-"""What is a hang and what is only slow, whom the others wait for, and how a group that hangs comes to its end."""
+"""The difference between a hang and slow work, which worker blocks the others, and how a hanging group is ended."""
 
 import threading
 from dataclasses import replace
@@ -13,7 +13,7 @@ BEAT = 2.0
 
 
 class Group:
-    """Workers that say where they are as time goes by, and the watch that hears them."""
+    """Workers that report their positions over time, and the detector that receives the reports."""
 
     def __init__(self, workers: int, timeout_seconds: float | None = None) -> None:
         self.now = 100.0
@@ -26,14 +26,14 @@ class Group:
         for rank in ranks:
             self.places[rank] = Position(f"process {rank}", step, stage, in_collective, typical)
 
-    def beat(self, seconds: float, *, silent: tuple[int, ...] = (), answering: bool = True) -> None:
-        """Time passes and all but the silent ones beat; those that are asked for stacks give them."""
+    def beat(self, seconds: float, *, unresponsive: tuple[int, ...] = (), answering: bool = True) -> None:
+        """Let time pass. All responsive workers send heartbeats, and their stack traces if asked."""
         end = self.now + seconds
         while self.now < end:
             self.now += BEAT
             for rank, place in self.places.items():
-                if rank not in silent:
-                    self.orders[rank] = self.watch.hear(rank, place)
+                if rank not in unresponsive:
+                    self.orders[rank] = self.watch.beat(rank, place)
                     if self.orders[rank] is Order.SHOW_STACKS and answering:
                         self.watch.show(rank, place, f"stack of {rank}")
 
@@ -44,7 +44,9 @@ class Group:
 
 
 @pytest.mark.parametrize(("typical", "limit"), [(0.1, 60), (1, 60), (20, 200)])
-def test_a_hang_is_a_step_of_ten_times_the_usual_length_and_of_a_minute_at_least(typical: float, limit: float) -> None:
+def test_a_hang_is_a_step_that_takes_ten_times_the_typical_time_and_at_least_a_minute(
+    typical: float, limit: float
+) -> None:
     group = Group(2)
     group.move(0, 1, step=12, stage=Stage.COMPUTING, in_collective=True, typical=typical)
 
@@ -55,7 +57,7 @@ def test_a_hang_is_a_step_of_ten_times_the_usual_length_and_of_a_minute_at_least
     assert group.hang().step == 12
 
 
-def test_steps_that_end_are_no_hang_however_many_there_are() -> None:
+def test_steps_that_end_are_not_a_hang() -> None:
     group = Group(2, timeout_seconds=5)
 
     for step in range(2, 50):
@@ -66,7 +68,7 @@ def test_steps_that_end_are_no_hang_however_many_there_are() -> None:
 
 
 @pytest.mark.parametrize("stage", [Stage.STARTING, Stage.SAVING, Stage.ENDING])
-def test_what_is_slow_for_a_reason_is_no_hang_and_what_comes_after_it_has_its_full_time(stage: Stage) -> None:
+def test_expected_slow_stages_are_not_hangs_and_the_next_stage_has_the_full_limit(stage: Stage) -> None:
     group = Group(2, timeout_seconds=20)
     group.move(0, step=7, stage=stage)
     group.move(1, step=7, stage=Stage.COMPUTING, in_collective=True)
@@ -77,10 +79,10 @@ def test_what_is_slow_for_a_reason_is_no_hang_and_what_comes_after_it_has_its_fu
     assert group.watch.take() is None
     group.beat(6)
 
-    assert group.hang().behind == [0]
+    assert group.hang().blocking == [0]
 
 
-def test_an_outage_of_the_store_is_waited_out() -> None:
+def test_an_outage_of_the_store_is_not_a_hang() -> None:
     group = Group(2)
     group.move(0, step=7, stage=Stage.WAITING_FOR_DATA)
     group.move(1, step=7, stage=Stage.COMPUTING, in_collective=True)
@@ -89,32 +91,32 @@ def test_an_outage_of_the_store_is_waited_out() -> None:
     assert group.watch.take() is None
     group.beat(40)
 
-    assert group.hang().behind == [0]
+    assert group.hang().blocking == [0]
 
 
 @pytest.mark.parametrize("stage", [Stage.STARTING, Stage.SAVING, Stage.COMPUTING])
-def test_a_worker_that_does_not_answer_is_excused_by_nobody(stage: Stage) -> None:
+def test_a_slow_stage_of_another_worker_does_not_excuse_one_that_does_not_answer(stage: Stage) -> None:
     group = Group(3)
     group.move(0, 1, 2, step=7, stage=stage)
     group.beat(10)
 
-    group.beat(150, silent=(1,))
+    group.beat(150, unresponsive=(1,))
 
     hang = group.hang()
-    assert hang.silent == hang.behind == [1]
+    assert hang.unresponsive == hang.blocking == [1]
     assert "worker 1 does not answer" in str(hang)
 
 
-def test_workers_of_which_none_answers_are_found_too() -> None:
+def test_a_group_in_which_no_worker_answers_is_detected() -> None:
     group = Group(1)
     group.move(0, step=7, stage=Stage.COMPUTING)
     group.beat(10)
 
-    group.beat(50, silent=(0,))
+    group.beat(50, unresponsive=(0,))
     assert group.watch.take() is None
-    group.beat(10, silent=(0,))
+    group.beat(10, unresponsive=(0,))
 
-    assert group.hang().silent == [0]
+    assert group.hang().unresponsive == [0]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_workers_of_which_none_answers_are_found_too() -> None:
         (Position("process 1", 8, Stage.COMPUTING), "worker 1 is still computing in step 8"),
     ],
 )
-def test_the_others_wait_for_the_worker_that_is_behind(place: Position, told: str) -> None:
+def test_the_worker_at_the_earliest_position_blocks_the_others(place: Position, told: str) -> None:
     group = Group(4, timeout_seconds=30)
     group.move(0, 2, 3, step=8, stage=Stage.COMPUTING, in_collective=True)
     group.places[1] = place
@@ -133,40 +135,40 @@ def test_the_others_wait_for_the_worker_that_is_behind(place: Position, told: st
     group.beat(60)
 
     hang = group.hang()
-    assert hang.behind == [1]
+    assert hang.blocking == [1]
     assert told in str(hang)
 
 
-def test_where_all_are_at_the_same_place_none_is_blamed() -> None:
+def test_if_all_are_at_the_same_position_none_blocks_the_others() -> None:
     group = Group(3, timeout_seconds=30)
     group.move(0, 1, 2, step=8, stage=Stage.UPDATING, in_collective=True)
 
     group.beat(60)
 
     hang = group.hang()
-    assert hang.behind == []
-    assert "all workers are at the same place, updating in step 8" in str(hang)
+    assert hang.blocking == []
+    assert "all workers are at the same position, updating in step 8" in str(hang)
 
 
-def test_no_worker_ends_before_all_that_answer_have_shown_their_stacks_and_those_are_taken() -> None:
+def test_no_worker_ends_before_all_stack_traces_are_sent_and_collected() -> None:
     group = Group(3, timeout_seconds=30)
     group.move(0, 1, 2, step=8, stage=Stage.COMPUTING)
     group.beat(30 + 2 * BEAT, answering=False)
     assert group.watch.take() is None
 
-    orders = [group.watch.hear(rank, group.places[rank]) for rank in (0, 1, 2)]
+    orders = [group.watch.beat(rank, group.places[rank]) for rank in (0, 1, 2)]
     for rank in (0, 1):
         group.watch.show(rank, group.places[rank], "stack")
-    assert group.watch.hear(0, group.places[0]) is Order.SHOW_STACKS
+    assert group.watch.beat(0, group.places[0]) is Order.SHOW_STACKS
     group.watch.show(2, group.places[2], "stack")
 
     assert orders == [Order.SHOW_STACKS] * 3
-    assert group.watch.hear(0, group.places[0]) is Order.SHOW_STACKS
+    assert group.watch.beat(0, group.places[0]) is Order.SHOW_STACKS
     assert group.hang().stacks == {0: "stack", 1: "stack", 2: "stack"}
-    assert [group.watch.hear(rank, group.places[rank]) for rank in (0, 1, 2)] == [Order.END] * 3
+    assert [group.watch.beat(rank, group.places[rank]) for rank in (0, 1, 2)] == [Order.END] * 3
 
 
-def test_a_hang_is_told_once_and_leaves_the_next_workers_in_peace() -> None:
+def test_a_hang_is_reported_once_and_does_not_affect_the_next_workers() -> None:
     group = Group(2, timeout_seconds=30)
     group.move(0, 1, step=8, stage=Stage.COMPUTING)
     group.beat(60)
@@ -175,12 +177,12 @@ def test_a_hang_is_told_once_and_leaves_the_next_workers_in_peace() -> None:
     assert group.orders == {0: Order.END, 1: Order.END}
     assert group.watch.take() is None
 
-    early = replace(group.places[1], process="the next worker 1")  # it may be heard before the group has begun
-    assert group.watch.hear(1, early) is Order.CONTINUE
+    early = replace(group.places[1], process="the next worker 1")  # its heartbeat can arrive before the group has begun
+    assert group.watch.beat(1, early) is Order.CONTINUE
     group.watch.begin(2)
 
     assert group.watch.take() is None
-    assert group.watch.hear(1, early) is Order.CONTINUE
+    assert group.watch.beat(1, early) is Order.CONTINUE
 
 
 def test_workers_that_have_ended_are_not_missed() -> None:
@@ -194,7 +196,7 @@ def test_workers_that_have_ended_are_not_missed() -> None:
     assert group.watch.take() is None
 
 
-def test_a_group_that_ends_by_itself_while_its_stacks_are_asked_for_did_not_hang() -> None:
+def test_a_group_that_ends_while_its_stack_traces_are_requested_did_not_hang() -> None:
     group = Group(2, timeout_seconds=30)
     group.move(0, 1, step=8, stage=Stage.COMPUTING)
     group.beat(30 + 2 * BEAT, answering=False)
@@ -204,7 +206,7 @@ def test_a_group_that_ends_by_itself_while_its_stacks_are_asked_for_did_not_hang
     group.now += 1000
 
     assert group.watch.take() is None
-    assert group.watch.hear(0, group.places[0]) is Order.CONTINUE
+    assert group.watch.beat(0, group.places[0]) is Order.CONTINUE
 
 
 def test_a_start_lasts_until_its_first_step_has_ended_and_that_step_is_not_typical() -> None:
@@ -239,4 +241,4 @@ def test_stacks_name_every_thread_and_show_where_it_is() -> None:
 
     assert text.startswith("Thread the-loop:")
     assert "in wait_here" in text
-    assert "test_stacks_name_every_thread" not in text  # the one that asks
+    assert "test_stacks_name_every_thread" not in text  # the calling thread

@@ -1,4 +1,4 @@
-"""Who tells whom what between driver, controller and workers, and when a run that makes no steps is given up."""
+"""Messages between driver, controller and workers, and when a run without progress fails."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def status(step: int) -> RunStatus:
     return RunStatus(name="small", step=step)
 
 
-def test_a_stop_is_heard_with_the_next_report_and_stays() -> None:
+def test_a_stop_is_returned_by_the_next_report_and_stays() -> None:
     talk = RunState()
     talk.enter(1)
 
@@ -31,7 +31,7 @@ def test_a_stop_is_heard_with_the_next_report_and_stays() -> None:
     assert talk.report(status(2)) is Directive.STOP
 
 
-def test_a_regroup_is_over_when_the_next_workers_are_there_and_never_outdoes_a_stop() -> None:
+def test_a_regroup_ends_when_the_next_workers_start_and_never_overrides_a_stop() -> None:
     talk = RunState()
     talk.enter(3)
 
@@ -47,7 +47,7 @@ def test_a_regroup_is_over_when_the_next_workers_are_there_and_never_outdoes_a_s
     assert talk.report(status(2)) is Directive.STOP
 
 
-def test_without_workers_there_is_nobody_to_ask() -> None:
+def test_without_workers_a_regroup_is_not_requested() -> None:
     talk = RunState()
 
     talk.request_regroup()
@@ -56,7 +56,7 @@ def test_without_workers_there_is_nobody_to_ask() -> None:
     assert talk.enter(1).start == Start(Reason.FIRST_START)
 
 
-def test_workers_are_idle_from_the_time_they_leave_or_fall_silent_until_others_enter() -> None:
+def test_workers_are_idle_from_their_end_or_last_heartbeat_until_others_enter() -> None:
     now = 0.0
     talk = RunState(clock=lambda: now)
 
@@ -70,11 +70,11 @@ def test_workers_are_idle_from_the_time_they_leave_or_fall_silent_until_others_e
     assert talk.view().idle_seconds == 3
     talk.enter(2)
     assert talk.view().idle_seconds == 0
-    now = 63.0  # and nobody said that they died
+    now = 63.0  # without a report of their death
     assert talk.view().idle_seconds == 40
 
 
-def test_a_wait_for_room_is_said_once_it_lasts() -> None:
+def test_a_wait_for_resources_is_reported_only_after_some_seconds() -> None:
     now = 0.0
     talk = RunState(clock=lambda: now)
 
@@ -87,7 +87,7 @@ def test_a_wait_for_room_is_said_once_it_lasts() -> None:
     assert not talk.view().waits_for_room
 
 
-def test_starts_that_follow_on_steps_wait_for_nothing_and_are_never_too_many() -> None:
+def test_starts_after_a_finished_step_do_not_wait_and_are_not_limited() -> None:
     talk = RunState()
 
     for step in range(1, 50):
@@ -98,7 +98,7 @@ def test_starts_that_follow_on_steps_wait_for_nothing_and_are_never_too_many() -
     assert talk.view().fatal is None
 
 
-def test_starts_without_a_step_wait_longer_and_longer_until_the_run_is_given_up_with_its_last_error() -> None:
+def test_starts_without_a_step_back_off_until_the_run_fails_with_its_last_error() -> None:
     talk = RunState(seed=1)
     talk.enter(1)
     talk.report(status(7))
@@ -109,9 +109,9 @@ def test_starts_without_a_step_wait_longer_and_longer_until_the_run_is_given_up_
         talk.leave(failure(StorageError("the store is away")))
         waits.append(talk.enter(1).wait_seconds)
 
-    assert waits[0] == 0  # the step before it was made
+    assert waits[0] == 0  # the step before it was finished
     assert all(0 < wait <= 2.0**n for n, wait in enumerate(waits[1:-1], start=1))
-    assert waits[-1] == 60  # nobody is to start any more
+    assert waits[-1] == 60  # no worker must start any more
     fatal = talk.view().fatal
     assert fatal is not None
     assert isinstance(fatal.error, StorageError)
@@ -119,7 +119,7 @@ def test_starts_without_a_step_wait_longer_and_longer_until_the_run_is_given_up_
 
 
 @pytest.mark.parametrize("error", [ConfigError("wrong"), StorageError("away")])
-def test_only_what_no_retry_can_mend_ends_the_run_at_once(error: ConfigError | StorageError) -> None:
+def test_only_a_failure_that_is_not_retryable_ends_the_run_at_once(error: ConfigError | StorageError) -> None:
     talk = RunState()
     talk.enter(1)
 
@@ -129,21 +129,21 @@ def test_only_what_no_retry_can_mend_ends_the_run_at_once(error: ConfigError | S
     assert talk.view().fatal is (None if error.retryable else ended)
 
 
-def test_a_failure_is_forgotten_once_a_step_was_made_that_none_had_made_before() -> None:
+def test_a_failure_is_cleared_by_the_first_new_step() -> None:
     talk = RunState()
     talk.enter(1)
     talk.report(status(7))
     talk.leave(failure(StorageError("away")))
     talk.enter(1)
 
-    talk.report(status(5))  # a step that is done again
+    talk.report(status(5))  # a recomputed step
     assert talk.view().failure is not None
     talk.report(status(8))
     assert talk.view().failure is None
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_the_cause_is_the_worker_that_the_others_lost(order: tuple[int, int]) -> None:
+def test_the_cause_is_the_failure_of_the_worker_that_the_others_lost(order: tuple[int, int]) -> None:
     errors = {0: PeerLost("the connection broke"), 1: WorkerLost("the process died")}
     talk = RunState()
     talk.enter(1)
@@ -156,7 +156,7 @@ def test_the_cause_is_the_worker_that_the_others_lost(order: tuple[int, int]) ->
     assert (found.rank, found.error) == (1, errors[1])
 
 
-def test_what_a_worker_said_itself_counts_before_what_ray_says_of_it() -> None:
+def test_a_workers_own_error_takes_precedence_over_rays_report_of_it() -> None:
     said = Failure(StorageError("away"), rank=1, log=("the last line",))
     talk = RunState()
     talk.enter(1)
@@ -167,7 +167,7 @@ def test_what_a_worker_said_itself_counts_before_what_ray_says_of_it() -> None:
     assert talk.view().failure is said
 
 
-def test_new_workers_are_told_why_they_are_there() -> None:
+def test_new_workers_get_the_reason_for_their_start() -> None:
     talk = RunState(Reason.DRIVER_LOST)
     assert talk.enter(1).start == Start(Reason.DRIVER_LOST)
     talk.request_regroup()
@@ -185,7 +185,7 @@ def test_new_workers_are_told_why_they_are_there() -> None:
     assert talk.enter(1).start == Start(Reason.FAILURE, ended)
 
 
-def test_a_hang_is_what_the_next_workers_are_there_for_whatever_its_end_looks_like_to_others() -> None:
+def test_a_hang_is_the_reason_for_the_next_workers_whatever_other_errors_follow_it() -> None:
     now = 0.0
     talk = RunState(hang_timeout_seconds=30, clock=lambda: now)
     places = [Position(f"process {rank}", 8, Stage.COMPUTING) for rank in (0, 1)]
@@ -194,7 +194,7 @@ def test_a_hang_is_what_the_next_workers_are_there_for_whatever_its_end_looks_li
         talk.join(rank, f"node {rank}", f"actor {rank}")
         talk.beat(rank, places[rank])
 
-    now = 40.0  # and worker 1 is not heard any more
+    now = 40.0  # worker 1 sends no more heartbeats
     orders = [talk.beat(0, places[0]) for _ in range(2)]
     talk.show(0, places[0], "stack")
     taken = talk.take_hang()
@@ -214,7 +214,7 @@ def test_a_hang_is_what_the_next_workers_are_there_for_whatever_its_end_looks_li
     assert start.failure.error.retryable
 
 
-def test_workers_that_fail_before_they_enter_are_not_started_for_ever() -> None:
+def test_workers_that_fail_before_they_enter_are_not_restarted_without_limit() -> None:
     talk = RunState()
     broken = failure(WorkerLost("its code cannot be loaded"), 0)
 

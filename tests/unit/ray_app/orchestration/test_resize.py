@@ -1,4 +1,4 @@
-"""How many workers a run takes of those there is room for: no more than make its steps shorter."""
+"""A run uses only as many of the possible workers as make its steps shorter."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ def passes(workers: int, micro_batches: int) -> int:
 
 
 @given(there=COUNTS, fewest=COUNTS, micro_batches=COUNTS)
-def test_steps_take_no_longer_than_with_all_workers_and_with_one_worker_less_they_would(
+def test_steps_are_as_fast_as_with_all_workers_and_would_be_slower_with_one_worker_less(
     there: int, fewest: int, micro_batches: int
 ) -> None:
     taken = useful_workers(there, fewest=fewest, micro_batches=micro_batches)
@@ -32,11 +32,11 @@ def test_sixteen_micro_batches_are_shared_evenly(there: int, taken: int) -> None
 
 
 @pytest.mark.parametrize(("room", "taken"), [(0, 0), (1, 1), (3, 2), (5, 4)])
-def test_ray_train_takes_so_many_of_the_room_on_all_nodes(
+def test_ray_train_uses_this_number_out_of_the_resources_of_all_nodes(
     room: int, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_count_possible_workers", "_get_reserved_resources", "make_decision_for_non_running_worker_group"):
-        monkeypatch.setattr(ElasticScalingPolicy, name, getattr(ElasticScalingPolicy, name))  # put back at the end
+        monkeypatch.setattr(ElasticScalingPolicy, name, getattr(ElasticScalingPolicy, name))  # restored at the end
     monkeypatch.setattr(CountAvailableWorkers, "_release_reservation_of_lost_driver", lambda *_: None)
     policy = ElasticScalingPolicy(ScalingConfig(num_workers=(1, 8), resources_per_worker={"CPU": 1}))
 

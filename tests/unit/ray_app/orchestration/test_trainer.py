@@ -1,4 +1,4 @@
-"""What Ray Train is told of a run."""
+"""The configuration of Ray Train for a run."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ from ray_app.orchestration.trainer import make_trainer
 from ray_app.orchestration.worker import WorkerConfig
 
 
-def test_ray_keeps_its_own_record_out_of_the_home_which_a_containers_user_may_not_have(
+def test_rays_own_record_is_not_in_the_home_directory_which_may_not_exist_in_a_container(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOME", "/nowhere")

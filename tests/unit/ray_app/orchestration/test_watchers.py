@@ -1,4 +1,4 @@
-"""What the driver does and logs with each poll of the monitor."""
+"""The driver's actions and log lines at each poll of the monitor."""
 
 import logging
 from datetime import UTC, datetime
@@ -65,14 +65,12 @@ def run(tmp_path: Path, lease: Any, said: list[str]) -> ActiveRun:
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Any:
-    """The lines so far: their event and their fields."""
+    """The event and the fields of each log line so far."""
     caplog.set_level(logging.INFO, "ray_app")
     return lambda: [(each.message, getattr(each, "fields", {})) for each in caplog.records]
 
 
-def test_a_poll_of_a_run_in_which_nothing_has_changed_says_and_logs_nothing(
-    run: ActiveRun, said: list[str], logged: Any
-) -> None:
+def test_a_poll_without_changes_prints_and_logs_nothing(run: ActiveRun, said: list[str], logged: Any) -> None:
     quiet: list[Watcher] = [
         ShowStatus(run),
         LogProgress(run),
@@ -113,7 +111,7 @@ def test_each_worker_group_and_each_checkpoint_is_logged_once(run: ActiveRun, lo
     assert (restarted["reason"], restarted["resume_step"], restarted["error"]) == (Reason.FAILURE, 4, "away")
 
 
-def test_a_failure_of_the_workers_is_said_and_logged_once_with_where_and_what(
+def test_a_failure_of_the_workers_is_printed_and_logged_once_with_rank_node_and_error(
     run: ActiveRun, said: list[str], logged: Any
 ) -> None:
     report, failure = ReportFailure(run), Failure(WorkerLost("the process died"), 1, "n7")
@@ -122,20 +120,20 @@ def test_a_failure_of_the_workers_is_said_and_logged_once_with_where_and_what(
         report.poll(view(failure=failure))
     report.poll(view())
 
-    assert said == ["worker 1 on n7 failed, workers are started again: the process died"]
+    assert said == ["worker 1 on n7 failed, the workers restart: the process died"]
     ((event, found),) = logged()
     assert (event, found["rank"], found["node"], found["error_class"]) == ("worker failed", 1, "n7", "infrastructure")
     assert run.failure is None
 
 
-def test_room_that_is_missing_and_found_is_said_each_time(run: ActiveRun, said: list[str], logged: Any) -> None:
+def test_missing_and_found_resources_are_printed_each_time(run: ActiveRun, said: list[str], logged: Any) -> None:
     report = ReportWaitForRoom(run)
 
     for waits in (True, True, False, False):
         report.poll(view(waits_for_room=waits))
 
-    assert said == ["waiting for room for 2 workers", ""]
-    assert [event for event, _ in logged()] == ["waiting for room", "room found"]
+    assert said == ["waiting for resources for 2 workers", ""]
+    assert [event for event, _ in logged()] == ["waiting for resources", "resources found"]
 
 
 def test_a_store_that_stops_answering_is_in_the_status_until_it_answers(
@@ -151,7 +149,7 @@ def test_a_store_that_stops_answering_is_in_the_status_until_it_answers(
     report.poll(view())
 
     assert run.status.store_silent_since is None
-    assert [event for event, _ in logged()] == ["the store does not answer", "the store answers again"]
+    assert [event for event, _ in logged()] == ["the store is unreachable", "the store is reachable again"]
 
 
 def test_a_signal_is_passed_on_once_and_workers_that_are_idle_are_not_waited_for(
@@ -174,7 +172,7 @@ def test_a_signal_is_passed_on_once_and_workers_that_are_idle_are_not_waited_for
     assert logged() == [("stop requested", {"signal": "SIGTERM", "step": 0})]
 
 
-def test_what_no_other_workers_would_get_past_ends_the_run_and_so_does_a_lost_lease(run: ActiveRun, lease: Any) -> None:
+def test_a_fatal_failure_ends_the_run_and_so_does_a_lost_lease(run: ActiveRun, lease: Any) -> None:
     fatal = Failure(ConfigError("wrong"), 0, "n1")
 
     def lost() -> None:

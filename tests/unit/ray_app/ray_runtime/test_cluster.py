@@ -1,4 +1,4 @@
-"""Starting Ray: what is only late is started again, what is wrong is said at once."""
+"""Starting Ray: a start that times out is retried; any other error is reported at once."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.s3_server import free_port
 
 
 class Starts:
-    """In place of `ray.init`: fails with these messages in turn, then starts."""
+    """A replacement of `ray.init` that fails with these messages in turn, then starts."""
 
     def __init__(self, *failures: str) -> None:
         self.failures = list(failures)
@@ -30,7 +30,7 @@ LATE = "The current node timed out during startup. This could happen because the
 REFUSED = "Failed to start GCS.\n\nLast error: Traceback\n  File node.py\nAuthenticationError: no token\n"
 
 
-def test_what_was_only_late_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_times_out_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     starts = Starts(LATE, LATE)
     monkeypatch.setattr(ray, "init", starts)
     with cluster(cpus=1):
@@ -38,7 +38,7 @@ def test_what_was_only_late_is_started_again(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(("failures", "tries"), [([LATE] * 4, 3), ([REFUSED], 1)])
-def test_what_stays_wrong_is_an_error_of_capacity(
+def test_a_start_that_keeps_failing_is_a_capacity_error(
     failures: list[str], tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts = Starts(*failures)
@@ -48,14 +48,14 @@ def test_what_stays_wrong_is_an_error_of_capacity(
     assert starts.tries == tries
 
 
-def test_the_cause_that_ray_hides_in_its_text_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cause_inside_rays_message_is_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "init", Starts(REFUSED))
     with pytest.raises(CapacityError, match=r"Failed to start GCS\. AuthenticationError: no token\n"), cluster(cpus=1):
         pass
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_a_cluster_that_does_not_answer_is_told_soon(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_does_not_answer_is_reported_soon(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"{scheme}127.0.0.1:{free_port()}"
     starts = Starts()
     monkeypatch.setattr(ray, "init", starts)
@@ -63,14 +63,17 @@ def test_a_cluster_that_does_not_answer_is_told_soon(scheme: str, monkeypatch: p
     monkeypatch.setattr(cluster_module, "FIRST_ANSWER_SECONDS", 0.0)
     monkeypatch.setenv("RAY_ADDRESS", address)
 
-    with pytest.raises(CapacityError, match=f"no Ray cluster answers at {address}.*refused"), cluster(cpus=1):
+    with (
+        pytest.raises(CapacityError, match=rf"no Ray cluster answers at {address} \(RAY_ADDRESS\): .*refused"),
+        cluster(cpus=1),
+    ):
         pass
 
     assert starts.tries == 0
 
 
 @pytest.mark.parametrize(("address", "embedded"), [("", True), ("127.0.0.1:6379", False)])
-def test_an_empty_address_is_none(address: str, embedded: bool) -> None:
+def test_an_empty_address_counts_as_not_set(address: str, embedded: bool) -> None:
     program = "from ray_app.ray_runtime.environment import EMBEDDED; print(EMBEDDED)"
 
     done = subprocess.run(

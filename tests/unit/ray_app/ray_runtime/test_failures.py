@@ -1,4 +1,4 @@
-"""What ended a worker: which class every error has, and which of several errors is the cause."""
+"""The class of each error that ends a worker, and which of several errors is the cause."""
 
 import errno
 from importlib import import_module
@@ -30,7 +30,7 @@ def actor_died(message: str, pid: int = 123) -> Exception:
     return WorkerHealthCheckFailedError("A worker health check failed.", ray_errors.ActorDiedError(context))
 
 
-def test_an_error_of_a_task_is_itself_and_not_rays_text_of_it() -> None:
+def test_an_error_of_a_task_is_returned_and_not_rays_wrapper_of_it() -> None:
     error = DataError("no rows", remedy="give some")
 
     found = classify_error(ray_errors.RayTaskError("run_task", "a traceback\n" * 9, error).as_instanceof_cause())
@@ -45,8 +45,12 @@ CAUSES: list[tuple[BaseException, type[F2LLMError], str]] = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), CapacityError, "a GPU ran out of memory"),
     (ray_errors.OutOfDiskError("full"), CapacityError, "a disk is full"),
     (OSError(errno.ENOSPC, "No space left on device"), CapacityError, "a disk is full"),
-    (InsufficientClusterResourcesError("1 GPU asked, none there"), CapacityError, "no room for the workers: 1 GPU"),
-    (ControllerError(WorkerGroupStartupTimeoutError(4)), CapacityError, "no room for the workers"),
+    (
+        InsufficientClusterResourcesError("1 GPU asked, none there"),
+        CapacityError,
+        "too few resources for the workers: 1 GPU",
+    ),
+    (ControllerError(WorkerGroupStartupTimeoutError(4)), CapacityError, "too few resources for the workers"),
     (actor_died("The actor died because its node has died."), WorkerLost, r"node of a worker died \(10\.0\.0\.7"),
     (actor_died("its worker process has died"), WorkerLost, r"process of a worker died \(10\.0\.0\.7, process 123\)"),
     (ray_errors.NodeDiedError("node 7 is unreachable"), WorkerLost, "node of a worker died: node 7"),
@@ -58,7 +62,7 @@ CAUSES: list[tuple[BaseException, type[F2LLMError], str]] = [
 
 
 @pytest.mark.parametrize(("error", "kind", "message"), CAUSES)
-def test_every_end_of_a_worker_has_a_class_a_message_and_a_remedy(
+def test_every_failure_of_a_worker_has_a_class_a_message_and_a_remedy(
     error: BaseException, kind: type[F2LLMError], message: str
 ) -> None:
     cause = classify_error(error)
@@ -70,7 +74,7 @@ def test_every_end_of_a_worker_has_a_class_a_message_and_a_remedy(
         raise cause
 
 
-def test_an_error_of_ours_is_found_wherever_a_library_has_put_it() -> None:
+def test_our_own_error_is_found_inside_the_wrappers_of_libraries() -> None:
     ours = StorageError("the store is away")
     wrapped: list[BaseException] = [
         WorkerGroupError("text", {0: RuntimeError(GLOO), 1: ours}),
@@ -84,14 +88,14 @@ def test_an_error_of_ours_is_found_wherever_a_library_has_put_it() -> None:
     assert all(classify_error(error) is ours for error in [ours, chained, *wrapped])
 
 
-def test_the_worker_that_was_lost_is_the_cause_and_not_those_that_lost_it() -> None:
+def test_the_lost_worker_is_the_cause_and_not_the_workers_that_lost_it() -> None:
     failures: dict[int, Any] = {0: RuntimeError(GLOO), 1: actor_died("its worker process has died"), 2: PeerLost("x")}
 
     assert "process 123" in classify_error(WorkerGroupError("text", failures)).message
 
 
 def test_the_class_says_whether_a_retry_can_help() -> None:
-    """User and data errors are never retried, those of the machines always are; a store's answer may be final."""
+    """User and data errors are never retried, infrastructure errors always. Storage errors can be either."""
     classes = ("user", "data", "storage", "capacity", "infrastructure")
     kinds = [
         kind

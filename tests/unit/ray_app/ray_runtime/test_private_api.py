@@ -1,4 +1,4 @@
-"""What is used of Ray's private API is there, in the version of Ray that it was written against."""
+"""The parts of Ray's private API that are used exist, in the version of Ray that the code was written for."""
 
 import inspect
 from dataclasses import fields
@@ -24,7 +24,7 @@ from ray_app.ray_runtime import private_api
 VERSION = "2.60"
 
 
-def test_ray_is_of_the_version_that_the_private_api_was_read_in() -> None:
+def test_ray_has_the_version_that_private_api_was_written_for() -> None:
     assert ray.__version__.rpartition(".")[0] == VERSION, (
         "read private_api.py against this version, then change VERSION"
     )
@@ -46,11 +46,11 @@ def test_ray_is_of_the_version_that_the_private_api_was_read_in() -> None:
     ],
     ids=lambda value: getattr(value, "__qualname__", None),
 )
-def test_it_is_called_as_here(method: Any, parameters: list[str]) -> None:
+def test_private_functions_accept_our_arguments(method: Any, parameters: list[str]) -> None:
     assert list(inspect.signature(method).parameters) == parameters
 
 
-def test_the_scaling_policy_keeps_what_it_knows_of_reserved_resources() -> None:
+def test_the_scaling_policy_caches_the_reserved_resources() -> None:
     policy = ElasticScalingPolicy(ScalingConfig(num_workers=(1, 8)))
 
     assert vars(policy).keys() >= {"_latest_reserved_resources_query_time", "_latest_reserved_resources"}
@@ -69,7 +69,7 @@ def test_the_scaling_policy_keeps_what_it_knows_of_reserved_resources() -> None:
         (ActorMetadata, {"hostname"}),
     ],
 )
-def test_what_ray_train_hands_over_has_these_fields(kind: Any, names: set[str]) -> None:
+def test_objects_of_ray_train_have_the_fields_that_we_use(kind: Any, names: set[str]) -> None:
     assert names <= {field.name for field in fields(kind)}
 
 
@@ -82,12 +82,12 @@ def test_what_ray_train_hands_over_has_these_fields(kind: Any, names: set[str]) 
         (private_api.NoopDecision, "__init__"),
     ],
 )
-def test_what_ray_train_hands_over_has_these_properties(kind: Any, name: str) -> None:
+def test_objects_of_ray_train_have_the_properties_that_we_use(kind: Any, name: str) -> None:
     assert hasattr(kind, name)
 
 
 @pytest.mark.parametrize("hooks", [CheckpointBeforeResize, CountAvailableWorkers, FailureWatch, PreemptionNotice])
-def test_every_hook_is_one_that_ray_train_calls(hooks: type) -> None:
+def test_ray_train_has_every_hook_that_we_implement(hooks: type) -> None:
     ours = [name for name in vars(hooks) if not name.startswith("_")]
     (base,) = hooks.__bases__
 
@@ -97,7 +97,7 @@ def test_every_hook_is_one_that_ray_train_calls(hooks: type) -> None:
         assert list(here) == list(there)
 
 
-def test_processes_are_asked_for_with_these_fields() -> None:
+def test_the_request_for_processes_has_the_fields_that_we_set() -> None:
     fields_of_request = set(PrestartWorkersRequest.DESCRIPTOR.fields_by_name)
     environment = PrestartWorkersRequest().runtime_env_info
 

@@ -1,4 +1,4 @@
-"""What a replaced attempt writes is never used."""
+"""Checkpoints of a replaced attempt are never used."""
 
 import pytest
 
@@ -8,11 +8,11 @@ from ray_app.run_directory.attempts import begin_attempt, is_fenced_off, list_at
 from ray_app.run_directory.checkpoint_manifest import MANIFEST_FILE, CheckpointName, list_checkpoints
 
 
-def test_a_checkpoint_beyond_the_start_of_a_later_attempt_is_not_the_runs() -> None:
+def test_a_checkpoint_beyond_the_start_of_a_later_attempt_does_not_belong_to_the_run() -> None:
     run = open_store("memory://attempts")
     for number, step in ((1, 0), (2, 20), (3, 30)):
         begin_attempt(run, number, step)
-    written = [(10, 1), (20, 1), (25, 1), (30, 2), (40, 2), (35, 3)]  # 25 and 40 by attempts that were replaced
+    written = [(10, 1), (20, 1), (25, 1), (30, 2), (40, 2), (35, 3)]  # 25 and 40 were written by replaced attempts
     for step, attempt in written:
         run.put(f"{CheckpointName(step, attempt).folder}/{MANIFEST_FILE}", b"{}")
 

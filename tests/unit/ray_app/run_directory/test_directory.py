@@ -1,4 +1,4 @@
-"""Lines of a run in a bucket: none is waited for while training goes on, and all are there where a checkpoint is."""
+"""Lines of a run in a bucket: training never waits for an upload, and all lines are stored before a checkpoint."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ KEY = "metrics.jsonl"
 
 
 class Bucket:
-    """A store of one object. A put waits while `open` is not set, and raises `error` where there is one."""
+    """A store of one object. A put waits until `open` is set, and raises `error` if that is set."""
 
     is_local = False
 
@@ -54,7 +54,7 @@ class Bucket:
 
 
 def opened(bucket: Bucket, **options: Any) -> LineLog:
-    return LineLog(bucket, KEY, **options)  # type: ignore[arg-type]  # as much of a store as it needs
+    return LineLog(bucket, KEY, **options)  # type: ignore[arg-type]  # only the methods that it needs
 
 
 def append_for_ever(log: LineLog) -> None:
@@ -65,7 +65,7 @@ def append_for_ever(log: LineLog) -> None:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An upload is due with every line."""
+    """Make an upload due at every line."""
     monkeypatch.setattr(run_directory, "_UPLOAD_SECONDS", -1.0)
 
 
@@ -100,7 +100,7 @@ def test_what_was_appended_before_a_flush_is_in_the_store_after_it(calls: list[s
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_flush_waits_for_the_upload_under_way_and_brings_what_it_left_out() -> None:
+def test_a_flush_waits_for_the_running_upload_and_uploads_the_rest() -> None:
     bucket = Bucket()
     log = opened(bucket)
     bucket.open.clear()
@@ -110,12 +110,12 @@ def test_a_flush_waits_for_the_upload_under_way_and_brings_what_it_left_out() ->
 
     flush = threading.Thread(target=log.flush)
     flush.start()
-    flush.join(0.2)  # a flush that does not wait for the upload begins its own in this time
+    flush.join(0.2)  # a flush that does not wait for the upload would begin its own in this time
 
     assert flush.is_alive()
     bucket.open.set()
     flush.join(30)
-    assert bucket.most_at_once == 1, "two uploads at once may end in either order"
+    assert bucket.most_at_once == 1, "two uploads at once can end in either order"
     assert bucket.steps() == [0, 1]
 
 
@@ -141,7 +141,7 @@ def test_lines_that_come_while_another_thread_flushes_are_kept_in_order() -> Non
 
 
 @pytest.mark.usefixtures("at_once")
-def test_an_upload_that_fails_is_heard_of_with_a_line_after_it() -> None:
+def test_a_failed_upload_raises_its_error_at_a_later_line() -> None:
     bucket = Bucket()
     log = opened(bucket)
     bucket.error = StorageError("the store is away")
@@ -155,7 +155,7 @@ def test_an_upload_that_fails_is_heard_of_with_a_line_after_it() -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_flush_makes_good_for_an_upload_that_failed() -> None:
+def test_a_flush_repeats_a_failed_upload() -> None:
     bucket = Bucket()
     log = opened(bucket)
     bucket.error = StorageError("the store is away")
@@ -171,7 +171,7 @@ def test_a_flush_makes_good_for_an_upload_that_failed() -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_process_that_was_replaced_writes_no_line_more() -> None:
+def test_a_replaced_process_writes_no_more_lines() -> None:
     def replaced() -> None:
         raise RunConflict("attempt 2 has begun")
 

@@ -1,4 +1,4 @@
-"""What a run directory keeps of a failure."""
+"""The record of a failure in the run directory."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from ray_app.run_directory.status import Phase, RunStatus
 from ray_app.structured_log import LogFormat
 
 
-def test_an_exit_record_says_what_failed_where_when_and_what_to_do(tmp_path: Path) -> None:
+def test_an_exit_record_has_the_error_its_origin_its_time_and_a_remedy(tmp_path: Path) -> None:
     run = open_store(str(tmp_path))
     failure = Failure(StorageError("the store is away", remedy="look at it"), rank=1, node="n7", log=("worker line",))
     status = RunStatus(name="job", phase=Phase.TRAINING, step=14, total_steps=40, epoch=1.4, attempt=3)
@@ -29,13 +29,11 @@ def test_an_exit_record_says_what_failed_where_when_and_what_to_do(tmp_path: Pat
     assert (found.time, found.worker_log, found.driver_log) == (failure.time, ("worker line",), ("driver line",))
 
 
-def test_a_run_that_has_not_failed_has_none(tmp_path: Path) -> None:
+def test_a_run_that_has_not_failed_has_no_exit_record(tmp_path: Path) -> None:
     assert read_exit_record(open_store(str(tmp_path))) is None
 
 
-def test_a_log_is_on_standard_error_too_where_that_is_asked_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_is_on_standard_error_too_if_requested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for console in (None, LogFormat.JSON):
         with process_log(open_store(str(tmp_path)), "driver.log", context=lambda: {"attempt": 2}, console=console):
             logging.getLogger("ray_app.test").info("driver started")

@@ -1,4 +1,4 @@
-"""Whether a run's driver is still heard, by the status and the lease that it writes."""
+"""The heartbeat timeout of a run's driver, from the status and the lease that it writes."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ def status(phase: Phase, *, updated: datetime, **values: int) -> RunStatus:
 
 
 @pytest.mark.parametrize("phase", UNDER_WAY)
-def test_a_driver_is_silent_once_neither_its_status_nor_its_lease_was_written_for_a_minute(phase: Phase) -> None:
+def test_the_heartbeat_times_out_if_neither_status_nor_lease_was_written_for_a_minute(phase: Phase) -> None:
     found = status(phase, updated=seconds_ago(500))
 
     assert found.stale_seconds(heard=seconds_ago(420), now=NOW) == 420
@@ -28,18 +28,18 @@ def test_a_driver_is_silent_once_neither_its_status_nor_its_lease_was_written_fo
 
 
 @pytest.mark.parametrize("phase", UNDER_WAY)
-def test_a_driver_that_writes_its_lease_is_heard_however_long_the_phase_says_nothing(phase: Phase) -> None:
+def test_a_driver_that_writes_its_lease_is_alive_even_if_its_status_is_old(phase: Phase) -> None:
     assert status(phase, updated=seconds_ago(7200)).stale_seconds(heard=seconds_ago(4), now=NOW) is None
 
 
-def test_a_run_that_has_ended_is_not_silent() -> None:
+def test_a_run_that_has_ended_has_no_heartbeat_timeout() -> None:
     for phase in set(Phase) - set(UNDER_WAY):
         assert status(phase, updated=seconds_ago(1e6)).stale_seconds(heard=seconds_ago(1e6), now=NOW) is None
 
 
-def test_what_is_said_of_a_silent_driver_names_the_step_that_the_run_goes_on_from() -> None:
+def test_the_message_about_a_missing_heartbeat_names_the_step_to_resume_from() -> None:
     fresh = status(Phase.TRAINING, updated=NOW)
     saved = status(Phase.TRAINING, updated=NOW, last_checkpoint_step=56)
 
-    assert saved.silence(432.0) == "no word from the driver for 7 min; `f2llm run` goes on from step 56"
-    assert fresh.silence(3 * 3600.0) == "no word from the driver for 3 h; `f2llm run` begins again"
+    assert saved.silence(432.0) == "no heartbeat from the driver for 7 min; `f2llm run` resumes from step 56"
+    assert fresh.silence(3 * 3600.0) == "no heartbeat from the driver for 3 h; `f2llm run` starts from step 0"

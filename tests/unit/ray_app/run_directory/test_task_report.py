@@ -1,4 +1,4 @@
-"""The table of an evaluation: means by category, and published figures only where they are of the same tasks."""
+"""The table of an evaluation: means by category, and published scores only if they are for the same tasks."""
 
 from ray_app.run_directory.task_report import ENGLISH_V2, PUBLISHED, TaskReport, TaskScore
 
@@ -26,7 +26,7 @@ def test_the_published_categories_make_up_the_published_mean() -> None:
         assert abs(total / sum(COUNTS.values()) - figures["mean"]) < 0.02
 
 
-def test_a_category_is_the_mean_of_its_tasks_and_the_last_row_that_of_all() -> None:
+def test_a_category_is_the_mean_of_its_tasks_and_the_last_row_is_the_mean_of_all() -> None:
     found = report(score("a", "STS", 0.2), score("b", "STS", 0.4), score("c", "Retrieval", 0.6)).categories()
 
     assert [(row.name, row.tasks, round(row.score, 6)) for row in found] == [
@@ -37,7 +37,7 @@ def test_a_category_is_the_mean_of_its_tasks_and_the_last_row_that_of_all() -> N
     assert all(not row.published for row in found)
 
 
-def test_published_figures_stand_beside_whole_categories_of_their_benchmark_only() -> None:
+def test_published_scores_are_shown_only_for_complete_categories_of_their_benchmark() -> None:
     found = report(
         score("a", "STS", 0.2, benchmark=ENGLISH_V2),
         score("b", "Retrieval", 0.4, benchmark=ENGLISH_V2),
@@ -54,7 +54,7 @@ def test_published_figures_stand_beside_whole_categories_of_their_benchmark_only
     ]
 
 
-def test_an_earlier_figure_is_shown_only_where_every_task_has_one() -> None:
+def test_an_earlier_score_is_shown_only_if_every_task_has_one() -> None:
     earlier = score("a", "STS", 0.2).model_copy(update={"before": 0.1})
 
     both = report(earlier, score("b", "STS", 0.4)).categories()
@@ -64,7 +64,7 @@ def test_an_earlier_figure_is_shown_only_where_every_task_has_one() -> None:
     assert [row.before for row in alone] == [10.0, 10.0]
 
 
-def test_nothing_measured_has_no_table() -> None:
+def test_without_evaluated_tasks_there_is_no_table() -> None:
     found = report(score("a", "STS", None))
 
     assert found.categories() == []

@@ -1,4 +1,4 @@
-"""The step's losses and gradients against the paper's equations; tests/process has them with several workers."""
+"""The step's losses and gradients compared with the paper's equations. tests/process tests several workers."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
@@ -26,7 +26,7 @@ from tests.support.reference_loss import ReferencePart, reference_distillation, 
 
 SLOTS = (ALONE, MIXED)
 WHOLE = {16: 1.0}
-"""What the losses of so many values weigh: those of the whole embedding alone."""
+"""The weights of the losses by number of values: only the whole embedding has one."""
 
 
 def _reference(
@@ -36,7 +36,7 @@ def _reference(
     teacher_dims: int = 0,
     slots: Sequence[Sequence[int]] = ALONE,
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """`weights` by number of values."""
+    """`weights`: by number of values."""
     model = small_model()
 
     def embed(text: tuple[int, ...]) -> torch.Tensor:
@@ -90,13 +90,13 @@ def test_loss_and_gradients_are_those_of_the_papers_equations(in_batch: str, slo
     [
         ({"matryoshka_dims": (4, 8), "matryoshka_weights": (0.3, 2.0)}, {16: 1.0, 8: 2.0, 4: 0.3}),
         ({"matryoshka_dims": (1, 16), "matryoshka_weights": (0.5, 0.25)}, {16: 0.25, 1: 0.5}),
-        # As F2LLM-v2's code has them: 1 / (n sqrt(D / d)).
+        # As in F2LLM-v2's code: 1 / (n sqrt(D / d)).
         ({"matryoshka_dims": (4, 8)}, {16: 1.0, 8: 1 / (2 * 2**0.5), 4: 1 / (3 * 2)}),
         ({"matryoshka_dims": (4, 8, 16)}, {16: 1.0, 8: 1 / (2 * 2**0.5), 4: 1 / (3 * 2)}),
         ({"matryoshka_dims": ()}, WHOLE),
     ],
 )
-def test_with_matryoshka_dims_it_is_the_sum_of_the_losses_of_shorter_embeddings(
+def test_with_matryoshka_dims_the_loss_is_the_sum_of_the_losses_of_truncated_embeddings(
     in_batch: str, fields: dict[str, Any], weights: dict[int, float]
 ) -> None:
     loss, gradients = run_step(in_batch, **fields)
@@ -109,7 +109,7 @@ def test_with_matryoshka_dims_it_is_the_sum_of_the_losses_of_shorter_embeddings(
 
 @pytest.mark.parametrize("teacher_dims", [8, 16, 40])
 @pytest.mark.parametrize(("skipped", "slots"), [((), ALONE), ((1, 4), ALONE), ((1,), MIXED)])
-def test_with_a_teacher_it_has_the_distance_to_the_teachers_embeddings(
+def test_with_a_teacher_the_loss_includes_the_distance_to_the_teachers_embeddings(
     teacher_dims: int, skipped: tuple[int], slots: Sequence[Sequence[int]]
 ) -> None:
     loss, gradients = run_step("step", skipped=skipped, slots=slots, teacher_dims=teacher_dims)
@@ -121,7 +121,7 @@ def test_with_a_teacher_it_has_the_distance_to_the_teachers_embeddings(
     assert_equal_gradients(gradients, expected_gradients, 1e-6)
 
 
-def test_an_embedding_is_refused_that_has_fewer_values_than_are_asked_for() -> None:
+def test_a_model_with_fewer_dimensions_than_requested_is_refused() -> None:
     with pytest.raises(ModelError, match=r"asks for 17 values.*hidden_size=16") as caught:
         run_step("step", matryoshka_dims=(4, 17))
 
@@ -133,7 +133,7 @@ def test_an_embedding_is_refused_that_has_fewer_values_than_are_asked_for() -> N
     ("skipped", "slots"),
     [({0}, ALONE), ({1}, ALONE), ({2, 3}, ALONE), ({0, 2, 4}, ALONE), ({0}, MIXED), ({1, 2}, MIXED)],
 )
-def test_a_step_with_skipped_slots_is_the_step_that_never_had_them(
+def test_a_step_with_skipped_slots_equals_the_step_without_them(
     in_batch: str, skipped: set[int], slots: Sequence[Sequence[int]]
 ) -> None:
     loss, gradients = run_step(in_batch, skipped=skipped, slots=slots)
@@ -144,7 +144,7 @@ def test_a_step_with_skipped_slots_is_the_step_that_never_had_them(
     assert_equal_gradients(gradients, expected_gradients, 1e-6)
 
 
-def test_a_step_of_skipped_slots_alone_has_a_gradient_of_zero() -> None:
+def test_a_step_with_only_skipped_slots_has_a_gradient_of_zero() -> None:
     loss, gradients = run_step("step", skipped=range(len(PARTS)))
 
     assert loss == 0

@@ -1,4 +1,4 @@
-"""What a step that is not finite says, and that its remedy can be copied into the document as it stands."""
+"""The error of a step that is not finite. Its remedy can be copied into the job spec without changes."""
 
 import math
 
@@ -28,14 +28,14 @@ def shared(loss: float) -> SharedStep:
 
 
 def remedied(error: LossNotFinite) -> TrainSpec:
-    """The document's section once the lines of the remedy are copied into it."""
+    """The section of the job spec after the lines of the remedy are copied into it."""
     assert error.remedy is not None
     _, _, lines = error.remedy.partition("\n")
     return TrainSpec.model_validate(yaml.safe_load(lines)["train"])
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_the_micro_batch_is_named_and_the_remedy_skips_it_beside_those_skipped_before(loss: float) -> None:
+def test_the_micro_batch_is_named_and_the_remedy_skips_it_in_addition_to_earlier_ones(loss: float) -> None:
     with pytest.raises(LossNotFinite, match=r'in step 42, epoch 1: odd: "name" micro-batch 3 \(loss') as caught:
         refuse_loss(LOADED, shared(loss), TrainSpec(skip_micro_batches=(BEFORE,)))
 
@@ -48,7 +48,7 @@ def test_a_gradient_that_is_not_finite_names_all_micro_batches_of_its_step() -> 
         refuse_gradient(LOADED, shared(1.0), TRAIN, norm=math.inf)
 
 
-def test_a_mixed_micro_batch_is_skipped_by_its_place_in_the_epoch() -> None:
+def test_a_mixed_micro_batch_is_skipped_by_its_number_in_the_epoch() -> None:
     mixed = LoadedStep(Step(index=41, epoch=1, first_slot=41, slots=(Slot(41, (FAQ, ODD)),)), (), 0.0)
     train = TrainSpec(step_source="mixed")
 
@@ -64,17 +64,15 @@ def test_a_mixed_micro_batch_is_skipped_by_its_place_in_the_epoch() -> None:
 
 @pytest.mark.parametrize(
     ("step_source", "source", "remedy"),
-    [("mixed", "faq", "leave source out"), ("same", None, "name the micro-batch's")],
+    [("mixed", "faq", "remove source"), ("same", None, "name the source")],
 )
-def test_a_skip_that_does_not_fit_how_micro_batches_are_made_is_refused(
-    step_source: str, source: str | None, remedy: str
-) -> None:
+def test_a_skip_that_does_not_fit_the_step_source_is_refused(step_source: str, source: str | None, remedy: str) -> None:
     skips = [{"epoch": 0, "source": source, "micro_batch": 3}]
 
     with pytest.raises(ValidationError, match=remedy):
         TrainSpec.model_validate({"step_source": step_source, "skip_micro_batches": skips})
 
 
-def test_a_step_of_numbers_goes_on() -> None:
+def test_a_finite_step_is_accepted() -> None:
     refuse_loss(LOADED, shared(1.0), TRAIN)
     refuse_gradient(LOADED, shared(1.0), TRAIN, norm=0.0)

@@ -1,4 +1,4 @@
-"""The learning rate: it rises in a line, falls along a cosine and never below its floor."""
+"""The learning rate: it rises linearly, then falls along a cosine, but not below its floor."""
 
 from decimal import Decimal, getcontext
 from itertools import pairwise
@@ -63,15 +63,15 @@ def test_the_floor_holds_after_warm_up_and_beyond_the_end(schedule: dict[str, fl
     assert rates[-1] == schedule["floor"]
 
 
-def test_the_floor_does_not_hold_in_warm_up() -> None:
+def test_the_floor_does_not_apply_during_warm_up() -> None:
     rate = learning_rate(0, peak=PEAK, floor=FLOOR, warmup_steps=500, total_steps=1000)
 
     assert rate == pytest.approx(PEAK / 500)
     assert rate < FLOOR
 
 
-def test_the_floor_cuts_the_cosine_and_does_not_stretch_it() -> None:
-    """Half-way down the cosine the rate is half the peak, whatever the floor."""
+def test_the_floor_clamps_the_cosine_and_does_not_stretch_it() -> None:
+    """Half-way down the cosine the rate is half the peak, for any floor."""
     rates = [learning_rate(50, peak=1.0, floor=floor, warmup_steps=0, total_steps=100) for floor in (0.0, 0.25)]
 
     assert rates == pytest.approx([0.5, 0.5], rel=1e-12)

@@ -1,4 +1,4 @@
-"""A worker is slow beside the others by its time for a token, not by what it was given."""
+"""A worker's slowness depends on its time per token compared with the others, not on its amount of work."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from ray_app.training.stragglers import LIMIT, WINDOW, ForwardTiming, Stopwatch,
 
 
 def watched(*speeds: float, tokens: tuple[int, ...] = (), steps: int = WINDOW) -> Stragglers:
-    """Seconds a token of each rank, over so many steps after the first."""
+    """Record steps in which each rank has the given seconds per token, after a first step."""
     stragglers = Stragglers()
     counts = tokens or (100,) * len(speeds)
     for step in range(steps + 1):
@@ -23,11 +23,11 @@ def test_more_work_is_not_slowness() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
-def test_slowness_is_beside_the_median_and_the_first_step_does_not_count(factor: float) -> None:
+def test_slowness_is_relative_to_the_median_and_the_first_step_does_not_count(factor: float) -> None:
     assert watched(0.1, 0.1 * factor, 0.1).slowness == pytest.approx((1.0, factor, 1.0))
 
 
-def test_a_straggler_is_told_once_after_a_whole_window() -> None:
+def test_a_straggler_is_reported_once_after_a_whole_window() -> None:
     early = watched(0.1, 0.1, 0.1 * LIMIT * 1.01, steps=WINDOW - 1)
     assert early.newly_found() == []
     late = watched(0.1, 0.1, 0.1 * LIMIT * 1.01)
@@ -43,7 +43,7 @@ def test_one_worker_is_neither_slow_nor_fast() -> None:
     assert alone.newly_found() == []
 
 
-def test_a_worker_that_computed_nothing_gives_no_figures() -> None:
+def test_if_a_worker_computed_nothing_there_is_no_slowness() -> None:
     assert watched(0.1, 0.1, tokens=(100, 0)).slowness == ()
 
 

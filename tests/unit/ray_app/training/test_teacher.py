@@ -1,4 +1,4 @@
-"""A teacher embeds as sentence-transformers does with the same texts, and its loss reaches all ranks."""
+"""A teacher gives the same embeddings as sentence-transformers, and all ranks get its loss."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +35,7 @@ def _one_process_group(tmp_path: Path) -> Iterator[None]:
         yield
 
 
-def test_texts_are_embedded_as_they_are_in_their_order(tmp_path: Path) -> None:
+def test_texts_are_embedded_without_changes_and_in_order(tmp_path: Path) -> None:
     folder = str(export_small_model(tmp_path / "teacher", TEXTS))
     threads = torch.get_num_threads()
 
@@ -47,7 +47,7 @@ def test_texts_are_embedded_as_they_are_in_their_order(tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_texts_are_cut_where_the_job_spec_says(tmp_path: Path) -> None:
+def test_texts_are_truncated_to_the_length_in_the_job_spec(tmp_path: Path) -> None:
     folder = str(export_small_model(tmp_path / "teacher", TEXTS))
 
     found = Teacher(TeacherSpec(name_or_path=folder, max_seq_length=8), torch.device("cpu")).embed(TEXTS)
@@ -59,13 +59,13 @@ def test_texts_are_cut_where_the_job_spec_says(tmp_path: Path) -> None:
     assert np.abs(found.numpy() - whole).max() > 0.01
 
 
-def test_a_teacher_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"sentence-transformers cannot load the model nowhere"):
+def test_a_missing_teacher_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=f"cannot load the model {tmp_path}/nowhere"):
         Teacher(TeacherSpec(name_or_path=f"{tmp_path}/nowhere"), torch.device("cpu"))
 
 
 @pytest.mark.usefixtures("_one_process_group")
-def test_its_loss_is_a_part_of_the_steps() -> None:
+def test_its_loss_is_part_of_the_steps_loss() -> None:
     slots = (Slot(occurrence=0, parts=(Part(0, 0, 3),)), Slot(occurrence=1, parts=(Part(0, 3, 1),)))
     batches = tuple(_batch(position, slot.rows) for position, slot in enumerate(slots))
     losses = [PartLoss(3, 7, 0.5, 0.25, 0.125), PartLoss(1, 7, 1.5, None, 1.0)]
