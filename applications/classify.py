@@ -1,8 +1,8 @@
-"""Classifying a user's texts: a linear probe trained on labeled ones, and its predictions for others.
+"""Classifies a user's texts: trains a linear probe on labeled texts, and predicts labels for other texts.
 
 <probe>/weights.safetensors   weight and bias of each label
-<probe>/probe.json            labels, how it was trained, how good it is; the last thing that is written
-<out>/predictions.parquet     the input's rows with a label and its probability each
+<probe>/probe.json            labels, training settings and metrics; written last
+<out>/predictions.parquet     the rows of the input, each with a label and its probability
 """
 
 import hashlib
@@ -36,8 +36,8 @@ class ProbeManifest(BaseModel):
 
     version: int = 1
     model: str
-    model_uri: str = Field(description="Where the model was; texts are embedded with the same one.")
-    fingerprint: str = Field(description="Stands for the model's files.")
+    model_uri: str = Field(description="Path, URI or Hub id of the model. Predictions need the same model.")
+    fingerprint: str = Field(description="Hash of the model's files.")
     cut: int | None
     instruction: str
     weights: str = Field(description="SHA-256 of weights.safetensors.")
@@ -53,7 +53,7 @@ class ProbeManifest(BaseModel):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One row's."""
+    """The prediction for one row."""
 
     text: str
     label: str
@@ -62,7 +62,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many rows have each label, and the first few."""
+    """The number of rows per label, and the first few predictions."""
 
     rows: int
     labels: dict[str, int]
@@ -84,9 +84,9 @@ def train(
     say: Say = silent,
     on_progress: OnEmbedding = lambda progress: None,
 ) -> ProbeManifest:
-    """Train a probe on the labeled texts at `address` into `out`, over an older probe.
+    """Train a probe on the labeled texts at `address` and write it to `out`, replacing an older probe.
 
-    Raises DataError for texts or labels that cannot be trained on.
+    Raises DataError for texts or labels that cannot be used for training.
     """
     began = time()
     made, parts = embed_for(
@@ -127,19 +127,21 @@ def train(
 
 
 def read_probe(place: Store) -> tuple[ProbeManifest, Probe]:
-    """Raises ConfigError where there is no probe, DataError for one that is damaged."""
+    """Raises ConfigError if `place` has no complete probe, DataError if the probe is damaged."""
     try:
         manifest = ProbeManifest.model_validate_json(place.get(MANIFEST))
         weights = place.get(WEIGHTS)
     except NotFoundInStore as error:
         raise ConfigError(
-            f"{place.uri} has no whole probe: {MANIFEST} or {WEIGHTS} is not there",
+            f"{place.uri} has no complete probe: {MANIFEST} or {WEIGHTS} is missing",
             remedy="train it first: `f2llm classify train`",
         ) from error
     except ValueError as error:
         raise DataError(f"{place.uri}/{MANIFEST} is damaged", remedy="train the probe again") from error
     if hashlib.sha256(weights).hexdigest() != manifest.weights:
-        raise DataError(f"{place.uri}/{WEIGHTS} is not what {MANIFEST} says", remedy="train the probe again")
+        raise DataError(
+            f"{place.uri}/{WEIGHTS} is damaged: its SHA-256 differs from {MANIFEST}", remedy="train the probe again"
+        )
     found = load(weights)
     return manifest, Probe(manifest.labels, found["weight"], found["bias"])
 
@@ -155,8 +157,9 @@ def predict(
     say: Say = silent,
     on_progress: OnEmbedding = lambda progress: None,
 ) -> Predicted:
-    """Label the texts at `address`: their rows, with a label and its probability, go to `out`. A row without a text is
-    left out. Raises DataError for what cannot be embedded.
+    """Label the texts at `address`, and write their rows with a label and its probability to `out`.
+
+    Rows without a text are left out. Raises DataError for files that cannot be embedded.
     """
     manifest, weights = probe
     began = time()

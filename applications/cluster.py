@@ -1,8 +1,8 @@
-"""Clusters of a user's texts: what belongs together, what each group is about, and a map.
+"""Clusters a user's texts: groups of similar texts, their keywords, and a map.
 
-<out>/clusters.parquet   the input's rows with the number of their cluster, and their place on the map
-<out>/map.html           the map and the clusters, one file without a network
-<out>/clusters.json      the clusters and how they were made; the last thing that is written
+<out>/clusters.parquet   the rows of the input with the number of their cluster, and their position on the map
+<out>/map.html           the map and the clusters, one file that needs no network
+<out>/clusters.json      the clusters and how they were made; written last
 """
 
 from time import time
@@ -31,10 +31,10 @@ class _Record(BaseModel):
 
 
 class Cluster(_Record):
-    number: int = Field(description="From 1, the largest first.")
+    number: int = Field(description="Counted from 1, the largest cluster first.")
     texts: int
     terms: tuple[str, ...]
-    middle: tuple[str, ...] = Field(description="The texts nearest to its mean.")
+    middle: tuple[str, ...] = Field(description="The texts nearest to the mean of the cluster.")
 
 
 class Clusters(_Record):
@@ -49,8 +49,8 @@ class Clusters(_Record):
     seed: int
     column: str
     texts: int
-    unassigned: int = Field(description="Texts that HDBSCAN puts into no cluster; their number is 0.")
-    silhouette: float | None = Field(description="Mean over texts in clusters, -1 to 1; None for one cluster.")
+    unassigned: int = Field(description="Texts that HDBSCAN assigns to no cluster. Their cluster number is 0.")
+    silhouette: float | None = Field(description="Mean over the texts in clusters, -1 to 1. None for one cluster.")
     clusters: tuple[Cluster, ...]
 
 
@@ -70,9 +70,10 @@ def cluster_texts(
     say: Say = silent,
     on_progress: OnEmbedding = lambda progress: None,
 ) -> Clusters:
-    """Group the texts at `address` into `out`, over what an earlier start left. A row without a text is left out.
+    """Cluster the texts at `address` and write the result to `out`, replacing an earlier result.
 
-    All vectors are in memory at once. Raises DataError where there are fewer texts than clusters, or less than three.
+    Rows without a text are left out. All vectors are in memory at once. Raises DataError if the number of texts is not
+    larger than `clusters`, or less than three.
     """
     began = time()
     made, read = embed_for(
@@ -85,9 +86,11 @@ def cluster_texts(
     texts: list[str] = rows.column(made.column).to_pylist()
     if len(texts) < max(3, (clusters or 0) + 1):
         raise DataError(
-            f"{len(texts)} texts are too few for {clusters or 'any'} clusters", remedy="give more texts, or a lower -k"
+            f"found {len(texts)} {'text' if len(texts) == 1 else 'texts'}; expected at least "
+            f"{max(3, (clusters or 0) + 1)}, more than clusters",
+            remedy="give more texts, or a lower -k",
         )
-    say("grouping")
+    say("clustering")
     if method == "hdbscan" and len(texts) < smallest:
         raise _no_group(smallest, len(texts))
     cluster_N, silhouette = group(vectors, method=method, clusters=clusters, smallest=smallest, seed=seed)
@@ -124,12 +127,13 @@ def cluster_texts(
 
 def _no_group(smallest: int, texts: int) -> DataError:
     return DataError(
-        f"HDBSCAN finds no group of {smallest} texts among {texts}", remedy="lower --smallest, or use k-means"
+        f"HDBSCAN finds no cluster of at least {smallest} texts; the input has {texts}",
+        remedy="lower --smallest, or use k-means",
     )
 
 
 def _shown(texts: int, seed: int) -> Ids:
-    """Positions of the texts on the map: all, or a sample."""
+    """Positions of the texts that are on the map: all texts, or a sample."""
     if texts <= MOST_POINTS:
         return np.arange(texts)
     return np.sort(np.random.default_rng(seed).choice(texts, MOST_POINTS, replace=False))

@@ -1,4 +1,4 @@
-"""Texts of a user's files with their vectors, through `f2llm embed`'s own code, for all that is built on them.
+"""Embeds the texts of a user's files for the applications, with the code of `f2llm embed`.
 
 N rows, D dimensions.
 """
@@ -26,9 +26,9 @@ from ray_app.inference.encoder import Cut
 from ray_app.inference.model_source import EmbeddingModel
 
 _VECTOR = "f2llm_embedding"
-"""The column of the vectors while they are on their way."""
+"""The temporary column of the vectors."""
 _SHARD_ROWS = 1024
-"""What a stop costs, what is told, and what cores share among them; the parts go when the result is there."""
+"""Rows of a shard: the unit of lost work after a stop, of progress, and of parallel work. The parts are temporary."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class EmbeddedRows:
     """N rows that have a text."""
 
     numbers_N: npt.NDArray[np.int64]
-    """Their places in the input, from 1; rows without a text are counted too."""
+    """Their row numbers in the input, from 1. Rows without a text are counted too."""
     table: pa.Table
-    """The input's columns."""
+    """The columns of the input."""
     vectors_ND: npt.NDArray[np.float32]
 
 
@@ -57,20 +57,19 @@ def embed_for(
     say: Say,
     on_progress: OnEmbedding,
 ) -> tuple[Embeddings, Iterator[EmbeddedRows]]:
-    """Embed the texts at `address` in the work directory of `out`. An earlier start's work there is gone on with; work on
-    other texts, or in another way, is removed. Returns what the vectors are, and the rows a part at a time, all of one
-    schema.
+    """Embed the texts at `address` in the work directory of `out`. Returns a description of the vectors, and the rows
+    part by part, all with the same schema.
 
-    `keep_remedy` says what to do where a column to keep is not there, `adds` are columns that the result will have
-    beside the input's. Raises DataError, before anything is embedded, for files whose columns do not agree and for one
-    that has such a column.
+    The work of an earlier start resumes; work with other texts or settings is removed. `keep_remedy` is the remedy if a
+    column of `keep` is missing. `adds` are columns that the result will have in addition to the input's. Raises
+    DataError, before any text is embedded, if the files' columns do not match, or if the input has a column of `adds`.
     """
     files = find_files(address)
     texts = describe_input(files, text=column, keep=keep, keep_remedy=keep_remedy)
     taken = next((name for name in (_VECTOR, *adds) if name in texts.columns), None)
     if taken is not None:
         raise DataError(
-            f"{files[0].address} has a column {taken!r}, which the result would have too", remedy="rename the column"
+            f"{files[0].address} already has a column {taken!r}, which the result would add", remedy="rename the column"
         )
     schema = common_schema(files, texts.columns)
     place = out.child(WORK_PREFIX).child("embeddings")
@@ -106,15 +105,15 @@ def _cast(values: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
 
 
 def document_instruction(model: EmbeddingModel) -> str:
-    """What the model wants before a document: nothing, in the recipe.
+    """The model's instruction for documents. In the recipe documents have none.
 
-    Raises ModelError for a prompt in other words than `f2llm embed` can put there.
+    Raises ModelError for a document prompt that is not an instruction in the format of the recipe.
     """
     prompt = dict(model.prompts).get("document", "")
     instruction = instruction_of(prompt)
     if instruction is None:
         raise ModelError(
-            f"{model.name} puts {prompt!r} before documents, which is not `Instruct: ...`, line end, `Query: `",
-            remedy="use a model whose documents carry no prompt",
+            f"{model.name} has the document prompt {prompt!r}; expected `Instruct: ...`, line end, `Query: `",
+            remedy="use a model without a prompt for documents",
         )
     return instruction

@@ -1,4 +1,4 @@
-"""Groups of texts by their vectors, names for them, and a flat map; scikit-learn does the work. Pure.
+"""Clusters of vectors, keywords for each cluster, and a two-dimensional map, computed with scikit-learn. Pure.
 
 N texts, D dimensions, C clusters.
 """
@@ -20,13 +20,13 @@ Ids = npt.NDArray[np.int64]
 GroupMethod = Literal["kmeans", "hdbscan"]
 
 NOISE = -1
-"""What HDBSCAN calls a text that is in no cluster."""
+"""HDBSCAN's label for a text in no cluster."""
 MOST_CLUSTERS = 20
-"""The largest number that is tried where none is given."""
+"""The largest number of clusters that is tried by default."""
 _JUDGED = 2000
-"""Texts that a number of clusters is judged by: the silhouette compares all pairs."""
+"""Texts in the sample for the silhouette, which compares all pairs."""
 _DENSE_DIMENSIONS = 10
-"""Densities need few dimensions: everything is far from everything in many."""
+"""HDBSCAN needs few dimensions: in many dimensions all points are far from each other."""
 _MAP_DIMENSIONS = 50
 _PERPLEXITY = 30
 _WORD = r"(?u)\b[^\W\d_]{3,}\b"
@@ -35,11 +35,12 @@ _WORD = r"(?u)\b[^\W\d_]{3,}\b"
 def group(
     vectors_ND: Floats, *, method: GroupMethod, clusters: int | None, smallest: int, seed: int
 ) -> tuple[Ids, float | None]:
-    """The cluster of each text, int64 [N], the largest first, NOISE for none; and the mean silhouette of what is in one
-    (None where fewer than two clusters are).
+    """The cluster of each text, int64 [N], and the mean silhouette of the texts in clusters.
 
-    k-means makes `clusters` of them; None takes the number from 2 to 20 with the best silhouette. HDBSCAN finds
-    clusters of at least `smallest` texts on its own, in the first ten principal components.
+    Cluster 0 is the largest. A text in no cluster has NOISE. The silhouette is None for fewer than two clusters.
+    k-means makes `clusters` clusters; None chooses the number from 2 to 20 with the best silhouette. HDBSCAN chooses
+    the number of clusters itself. Its clusters have at least `smallest` texts; it uses the first ten principal
+    components.
     """
     if method == "hdbscan":
         flat = PCA(min(_DENSE_DIMENSIONS, *vectors_ND.shape), random_state=seed).fit_transform(vectors_ND)
@@ -54,9 +55,11 @@ def group(
 
 
 def name_clusters(texts: Sequence[str], cluster_N: Ids, *, terms: int = 4) -> list[tuple[str, ...]]:
-    """For each cluster the words that set it apart, by class-based TF-IDF: a word's share of the cluster's words times
-    log(1 + A / f), A words a cluster on average, f how often the word is anywhere (Grootendorst: BERTopic,
-    arXiv 2203.05794, section 3.3). English stop words and words of less than three letters do not count.
+    """The keywords of each cluster, by class-based TF-IDF (Grootendorst: BERTopic, arXiv 2203.05794, section 3.3).
+
+    The weight of a word is its share of the cluster's words times log(1 + A / f). A is the mean number of words per
+    cluster, f is the frequency of the word in all clusters. English stop words and words of fewer than three letters
+    are ignored.
     """
     count = int(cluster_N.max()) + 1
     joined = [" ".join(texts[i] for i in np.flatnonzero(cluster_N == c).tolist()) for c in range(count)]
@@ -73,7 +76,7 @@ def name_clusters(texts: Sequence[str], cluster_N: Ids, *, terms: int = 4) -> li
 
 
 def middles(vectors_ND: Floats, cluster_N: Ids, *, texts: int = 3) -> list[Ids]:
-    """For each cluster the positions of the texts nearest to its mean, nearest first."""
+    """For each cluster, the positions of the texts nearest to its mean, nearest first."""
     found = []
     for cluster in range(int(cluster_N.max()) + 1):
         members = np.flatnonzero(cluster_N == cluster)
@@ -83,8 +86,10 @@ def middles(vectors_ND: Floats, cluster_N: Ids, *, texts: int = 3) -> list[Ids]:
 
 
 def flat_map(vectors_ND: Floats, *, seed: int) -> Floats:
-    """Places float32 [N, 2] where neighbors stay neighbors: t-SNE (van der Maaten and Hinton, 2008) of the first 50
-    principal components. Distances between far groups mean nothing.
+    """Positions float32 [N, 2] on a map that keeps neighbors together.
+
+    Computed by t-SNE (van der Maaten and Hinton, 2008) from the first 50 principal components. Distances between groups
+    that are far apart have no meaning.
     """
     if len(vectors_ND) < 5:
         return np.pad(vectors_ND, ((0, 0), (0, 2)))[:, :2]

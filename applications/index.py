@@ -1,6 +1,6 @@
-"""Making an index of a user's texts (applications.index_files says what is in it).
+"""Builds an index of a user's texts (see applications.index_files for its files).
 
-The work of one that was stopped is under `.f2llm-work/`, and is gone on with.
+An interrupted build resumes from its work under `.f2llm-work/`.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ from ray_app.inference.model_source import ExportedModel
 
 _ID_COLUMNS = ("id", "_id")
 _ROWS_AT_ONCE = 256
-"""Rows of a row group: what is read to show one hit."""
+"""Rows of a row group. One row group is read to show one hit."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """What there is now, and whether this start made it."""
+    """The index, and whether this start built it."""
 
     index: IndexManifest
     is_new: bool
@@ -57,7 +57,7 @@ def build_index(
 ) -> Built:
     """Embed the texts of the files at `address` and index them in `out`.
 
-    Raises DataError for what cannot be indexed, for an id that two texts have, and where `out` holds something else.
+    Raises DataError for files that cannot be indexed, if two texts have the same id, and if `out` holds other files.
     """
     files = find_files(address)
     texts = describe_input(files, text=column, keep=None)
@@ -106,15 +106,17 @@ def build_index(
 
 
 def _known(out: Store, key: str) -> IndexManifest | None:
-    """The index in `out` if it is the one that is wanted, None where it is still to be made."""
+    """The index in `out` if it has this key, None if it must still be built."""
     found = read_manifest(out)
     if found is not None and found.key == key:
         return found
     others = [info.key for info in out.list() if not info.key.startswith(f"{WORK_PREFIX}/")]
     ours = (VECTORS, ROWS, LISTING, f"{BM25}/")
     if found is not None or any(not name.startswith(ours) for name in others):
-        what = "an index of other texts, or one made in another way" if found else f"something else ({others[0]})"
-        raise DataError(f"{out.uri} holds {what}", remedy="give an empty place for the index, or remove what is there")
+        what = "an index of another model, input or setting" if found else f"other files ({others[0]})"
+        raise DataError(
+            f"{out.uri} holds {what}", remedy="give an empty directory for the index, or remove these files"
+        )
     return None
 
 
@@ -131,7 +133,7 @@ def _id_column(address: str, columns: tuple[str, ...], wanted: str | None) -> st
 def _write(
     folder: Path, parts: Iterator[EmbeddedRows], kind: VectorKind, dimensions: int, *, text: str, ids: str | None
 ) -> int:
-    """Write vectors, rows and BM25 of all parts to an empty directory; returns how many texts there are."""
+    """Write vectors, rows and BM25 of all parts to an empty directory. Returns the number of texts."""
     vectors, corpus, seen = Vectors.empty(kind, dimensions), list[str](), set[str]()
     writer = None
     for part in parts:
@@ -140,7 +142,7 @@ def _write(
             if found is None or found in seen:
                 raise DataError(
                     f"two texts have the id {found!r}" if found else f"a text has no id in column {ids!r}",
-                    remedy="mend the ids, or name another column with --id",
+                    remedy="fix the ids, or name another column with --id",
                 )
             seen.add(found)
         writer = writer or pq.ParquetWriter(folder / ROWS, rows.schema, compression="zstd", write_page_checksum=True)
@@ -157,7 +159,7 @@ def _write(
 
 
 def _rows(part: EmbeddedRows, text: str, ids: str | None) -> pa.Table:
-    """Columns id, text, and `columns`: the input's others, as one struct."""
+    """The columns id, text, and `columns`: a struct of the other columns of the input."""
     found = part.numbers_N.astype(np.str_) if ids is None else part.table.column(ids).cast(pa.string())
     columns = {"id": pa.array(found) if ids is None else found, "text": part.table.column(text).cast(pa.string())}
     others = [name for name in part.table.column_names if name not in (text, ids)]

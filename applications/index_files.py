@@ -1,12 +1,12 @@
-"""What an index of texts is made of.
+"""The files of an index of texts.
 
-    <index>/vectors.faiss    a vector a text
-    <index>/bm25/            bm25s's own files; not there where no text has a word
-    <index>/rows.parquet     id, text, and the input's other columns
-    <index>/files.json       sizes and SHA-256 of the above
-    <index>/index.json       what it is and how it was made; the last thing that is written
+    <index>/vectors.faiss    one vector per text
+    <index>/bm25/            files of bm25s; missing if the texts have no words
+    <index>/rows.parquet     id, text, and the other columns of the input
+    <index>/files.json       sizes and SHA-256 of the files above
+    <index>/index.json       describes the index and how it was made; written last
 
-Without index.json there is no index.
+A directory without index.json is not an index.
 """
 
 import json
@@ -21,8 +21,9 @@ from data_io.storage.store import Store
 MANIFEST, LISTING = "index.json", FILES_KEY
 VECTORS, ROWS, BM25 = "vectors.faiss", "rows.parquet", "bm25"
 VectorKind = Literal["flat", "hnsw"]
-"""flat compares a query with every vector; hnsw walks a graph of near neighbors (arXiv 1603.09320): faster, and not
-always exact."""
+"""flat compares a query with every vector. hnsw searches a graph of near neighbors (arXiv 1603.09320), which is faster
+and not always exact.
+"""
 
 
 class IndexManifest(BaseModel):
@@ -31,23 +32,23 @@ class IndexManifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = 1
-    key: str = Field(description="Stands for everything that decides the index.")
+    key: str = Field(description="Hash of everything that decides the index.")
     model: str
-    model_uri: str = Field(description="Where the model was; queries are embedded with the same one.")
-    fingerprint: str = Field(description="Stands for the model's files.")
+    model_uri: str = Field(description="Path, URI or Hub id of the model. Queries need the same model.")
+    fingerprint: str = Field(description="Hash of the model's files.")
     dimensions: int
-    cut: int | None = Field(description="The first so many values of each vector; None: all of them.")
+    cut: int | None = Field(description="Number of first values kept of each vector. None keeps all.")
     vectors: VectorKind
     texts: int
-    nulls: int = Field(description="Rows of the input without a text; the index has not got them.")
+    nulls: int = Field(description="Rows of the input without a text. They are not in the index.")
     tokens: int
     input: tuple[str, ...]
     column: str
-    id_column: str | None = Field(description="None: ids are the numbers of rows, from 1.")
+    id_column: str | None = Field(description="Column of the ids. None: ids are row numbers, from 1.")
 
 
 def read_manifest(place: Store) -> IndexManifest | None:
-    """The manifest of a whole index; None where there is none. Raises DataError for one that is damaged."""
+    """The manifest of a complete index. None if no complete index exists. Raises DataError if the index is damaged."""
     try:
         found = IndexManifest.model_validate_json(place.get(MANIFEST))
         listed = json.loads(place.get(LISTING))["files"]

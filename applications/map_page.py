@@ -1,4 +1,4 @@
-"""The page of `f2llm cluster`: a map of the texts, and what each group is about. Pure: values in, HTML out."""
+"""The page of `f2llm cluster`: a map of the texts, and the keywords of each cluster. Pure: values in, HTML out."""
 
 import html
 import textwrap
@@ -13,9 +13,9 @@ from ray_app.reporting.charts import PALETTE, figure_json
 from ray_app.reporting.page import Chart, render_page
 
 MOST_POINTS = 5000
-"""Texts on a map: a browser draws each as an element of its own. Of more, a sample is shown."""
+"""Maximum of texts on a map, because a browser draws each as an element. Of more texts, a sample is shown."""
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
-"""After the last color they begin again, in another shape."""
+"""After the last color, the colors repeat with another symbol."""
 _UNASSIGNED = "#9aa3af"
 _HOVER_CHARACTERS, _HOVER_WIDTH = 280, 60
 _LABEL_TERMS = 2
@@ -24,9 +24,14 @@ _LABEL_TERMS = 2
 def render_map(
     found: Mapping[str, Any], texts: Sequence[str], number_N: npt.NDArray[np.int64], places_N2: npt.NDArray[np.float32]
 ) -> str:
-    """The whole page. `found` is a clusters.json; texts, numbers of clusters (0: none) and places are those shown."""
-    sample = f" A sample of {len(texts):,} is shown." if len(texts) < found["texts"] else ""
-    note = f"A point a text, near to texts that mean alike; how far apart groups lie means nothing (t-SNE).{sample}"
+    """The whole page. `found` is the content of clusters.json. Texts, cluster numbers (0: none) and positions are those
+    of the shown texts.
+    """
+    sample = f" The map shows a sample of {len(texts):,} texts." if len(texts) < found["texts"] else ""
+    note = (
+        "Each point is a text. Texts with similar meaning are close together. Distances between groups have no meaning "
+        f"(t-SNE).{sample}"
+    )
     return render_page(
         "clusters.html.j2",
         {"excerpt": _excerpt, "color": _color},

@@ -1,6 +1,6 @@
-"""A linear probe: logistic regression over embeddings that stay as they are. N rows, D dimensions, L labels.
+"""A linear probe: logistic regression over fixed embeddings. N rows, D dimensions, L labels.
 
-scikit-learn trains and measures; what is kept are the labels and the weights, so that nothing has to be unpickled.
+scikit-learn trains and evaluates. Only the labels and the weights are stored, so that no file has to be unpickled.
 """
 
 import warnings
@@ -19,7 +19,7 @@ from data_io.errors import DataError
 
 Floats = npt.NDArray[np.float32]
 STRENGTHS = (1.0, 10.0, 100.0)
-"""Inverses of the regularisation that are tried."""
+"""The inverse regularization strengths that are tried."""
 _FOLDS = 3
 _ITERATIONS = 1000
 
@@ -29,7 +29,7 @@ class _Record(BaseModel):
 
 
 class LabelMeasure(_Record):
-    """How well one label is found among the held-out rows."""
+    """Metrics of one label on the held-out rows."""
 
     label: str
     rows: int
@@ -39,7 +39,7 @@ class LabelMeasure(_Record):
 
 
 class Measure(_Record):
-    """How good the predictions for held-out rows are; `most_frequent` is the accuracy of always saying that label."""
+    """Metrics on the held-out rows. `most_frequent` is the accuracy of always predicting the most frequent label."""
 
     trained_on: int
     held_out: int
@@ -66,18 +66,23 @@ class Probe:
 def train_probe(
     vectors_ND: Floats, labels: Sequence[str], *, held_out: float, seed: int
 ) -> tuple[Probe, Measure, float]:
-    """Train on all rows but a share of each label's, which is measured on. Also returns the strength that three-fold
-    cross-validation of the training rows chose: in two folds, or without any, where the labels have too few rows.
+    """Train on a part of the rows of each label, and evaluate on the held-out part.
 
-    Raises DataError where there are fewer than two labels, or a label has one row alone.
+    Also returns the inverse regularization strength, which three-fold cross-validation of the training rows chose. If
+    the labels have too few rows, two folds or no cross-validation are used. Raises DataError if the rows have fewer
+    than two labels, or if a label has only one row.
     """
     counts = Counter(labels)
     if len(counts) < 2:
-        raise DataError(f"the rows have {len(counts)} labels; expected two or more", remedy="name another --label")
+        raise DataError(
+            f"the rows have {len(counts)} {'label' if len(counts) == 1 else 'labels'}; expected two or more",
+            remedy="name another column with --label",
+        )
     if alone := sorted(label for label, rows in counts.items() if rows < 2):
         raise DataError(
-            f"{len(alone)} labels have one row alone ({alone[0]!r}); expected two or more, to train and to measure",
-            remedy="leave such rows out, or put labels together",
+            f"{len(alone)} {'label has' if len(alone) == 1 else 'labels have'} only one row ({alone[0]!r}); expected "
+            "two or more rows per label, to train and to evaluate",
+            remedy="remove these rows, or merge labels",
         )
     size = max(round(held_out * len(labels)), len(counts))
     try:
@@ -86,7 +91,7 @@ def train_probe(
         )
     except ValueError as error:
         raise DataError(
-            f"{len(labels)} rows of {len(counts)} labels cannot be divided: {error}", remedy="give more rows"
+            f"{len(labels)} rows with {len(counts)} labels cannot be split: {error}", remedy="give more rows"
         ) from error
     if len(np.unique(train)) < 2:
         raise DataError(
@@ -102,7 +107,7 @@ def train_probe(
 
 
 def _strength(vectors_ND: Floats, labels: npt.NDArray[np.str_], seed: int) -> float:
-    """The best under cross-validation of the labels that have a row for each fold; of tiny data, the first."""
+    """The best strength in cross-validation of the labels with a row for each fold. For tiny data, the first."""
     names, counts = np.unique(labels, return_counts=True)
     most = min(_FOLDS, int(np.sort(counts)[-2]))
     if most < 2:
@@ -119,7 +124,7 @@ def _strength(vectors_ND: Floats, labels: npt.NDArray[np.str_], seed: int) -> fl
 
 def _probe(fitted: LogisticRegression) -> Probe:
     weights, bias = fitted.coef_.astype(np.float32), fitted.intercept_.astype(np.float32)
-    if len(fitted.classes_) == 2:  # one row, for the second label
+    if len(fitted.classes_) == 2:  # scikit-learn gives one row, for the second label
         weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
     return Probe(fitted.classes_.tolist(), weights, bias)
 

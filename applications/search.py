@@ -1,4 +1,4 @@
-"""Searching an index: by meaning, by words, by both, and for what is like an item. Q queries, D dimensions."""
+"""Searches an index by meaning, by words or by both, and finds texts similar to an item. Q queries, D dimensions."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,17 +18,17 @@ from ray_app.evaluation.bm25 import Bm25
 
 Method = Literal["dense", "bm25", "hybrid"]
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
-"""Queries to vectors float32 [Q, D]; called where vectors are compared only."""
+"""Queries to vectors float32 [Q, D]. Called only if vectors are compared."""
 
 _FUSED = 100
-"""How many of each ranking the hybrid one is made from."""
+"""Hits of each ranking that the hybrid search uses."""
 RRF_K = 60
-"""The constant of the paper below, which found it uncritical."""
+"""The constant of the paper cited in `fuse`. The paper found that its value is not critical."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A text that was found. The score is a cosine (dense), BM25's, or that of the fusion (hybrid)."""
+    """A text that was found. The score is a cosine (dense), a BM25 score, or a fusion score (hybrid)."""
 
     rank: int
     score: float
@@ -36,7 +36,7 @@ class Hit:
     text: str
     columns: dict[str, Any]
     ranks: dict[str, int]
-    """Its rank by each of the methods that found it."""
+    """Its rank in each method that found it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SearchIndex:
     rows: pq.ParquetFile
 
     def search(self, queries: Sequence[str], encode: Encode, *, method: Method, k: int) -> Iterator[list[Hit]]:
-        """At most k hits for every query, best first."""
+        """At most k hits per query, best first."""
         depth = max(k, _FUSED) if method == "hybrid" else k
         dense: Iterator[dict[int, float]] = (
             self._dense(encode(queries), depth) if method != "bm25" else iter([{}] * len(queries))
@@ -66,7 +66,7 @@ class SearchIndex:
                 yield self._hits(list(scores.items()), {method: scores})
 
     def like(self, ids: Sequence[str], *, k: int) -> list[Hit]:
-        """At most k texts whose vectors are nearest to an item's, or to the mean of several; not these themselves.
+        """At most k texts whose vectors are nearest to an item, or to the mean of several items, without the items.
 
         Raises DataError for an id that no text has.
         """
@@ -107,7 +107,7 @@ class SearchIndex:
         ]  # fmt: skip
 
     def _rows(self, places: Sequence[int]) -> list[dict[str, Any]]:
-        """Rows at these positions; a row group is read once."""
+        """Rows at these positions. Each row group is read once."""
         sizes = [self.rows.metadata.row_group(group).num_rows for group in range(self.rows.num_row_groups)]
         ends = np.cumsum(sizes)
         groups = np.searchsorted(ends, np.asarray(places, dtype=np.int64), side="right")
@@ -121,23 +121,25 @@ class SearchIndex:
 
 @contextmanager
 def open_index(place: Store) -> Iterator[SearchIndex]:
-    """The index at a place, for as long as the block runs; one in an object store is copied here first.
+    """The index in a directory, open for as long as the block runs. An index in an object store is copied here first.
 
-    Raises ConfigError where there is no whole index, DataError where it is damaged.
+    Raises ConfigError if the directory has no complete index, DataError if the index is damaged.
     """
     manifest = read_manifest(place)
     if manifest is None:
         raise ConfigError(
-            f"{place.uri} has no whole index: it has no {MANIFEST}", remedy="make it, or go on: `f2llm index`"
+            f"{place.uri} has no complete index: {MANIFEST} is missing", remedy="make or resume it: `f2llm index`"
         )
     with local_copy(place) as folder, pq.ParquetFile(folder / ROWS, page_checksum_verification=True) as rows:
         yield SearchIndex(manifest, Vectors.load(folder / VECTORS), Bm25.load(folder / BM25), rows)
 
 
 def fuse(rankings: Sequence[Sequence[int]], *, k: int = RRF_K) -> list[tuple[int, float]]:
-    """Positions with their scores, best first, by reciprocal rank fusion: the sum of 1 / (k + rank) over the rankings
-    that have a position, ranks counted from 1 (Cormack, Clarke, Büttcher: Reciprocal Rank Fusion Outperforms Condorcet
-    and Individual Rank Learning Methods, SIGIR 2009). Of equal scores the smaller position comes first.
+    """Positions with their scores, best first, by reciprocal rank fusion.
+
+    The score is the sum of 1 / (k + rank) over the rankings that contain the position, ranks counted from 1 (Cormack,
+    Clarke, Büttcher: Reciprocal Rank Fusion Outperforms Condorcet and Individual Rank Learning Methods, SIGIR 2009). Of
+    equal scores the smaller position comes first.
     """
     scores: dict[int, float] = {}
     for ranking in rankings:

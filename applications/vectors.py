@@ -1,4 +1,7 @@
-"""The vectors of an index, compared by inner product. The one door to faiss. N vectors, Q queries, D dimensions."""
+"""The vectors of an index, compared by inner product. The only module that imports faiss.
+
+N vectors, Q queries, D dimensions.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from applications.index_files import VectorKind
 
 _FACTORY: dict[VectorKind, str] = {"flat": "Flat", "hnsw": "HNSW32,Flat"}
 _LEAST_WALKED = 128
-"""Candidates that a walk keeps; more find more of the nearest."""
+"""Candidates that a graph search keeps. With more candidates it finds more of the nearest vectors."""
 
 
 class Vectors:
@@ -26,7 +29,7 @@ class Vectors:
 
     @classmethod
     def load(cls, path: Path) -> "Vectors":
-        """What `save` wrote; the file stays on disk and is read as it is needed."""
+        """Open the file that `save` wrote. The file stays on disk and is read on demand."""
         return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
 
     def save(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""BM25: the baseline of an evaluation, and the word search of an index."""
+"""BM25: the baseline of an evaluation, and the keyword search of an index."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,19 +11,19 @@ import numpy.typing as npt
 
 from ray_app.evaluation.ranking_metrics import top_k
 
-# bm25s logs at DEBUG whatever the application's level is.
+# bm25s logs at DEBUG, whatever level the application sets.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 class Bm25:
     """An index of N documents.
 
-    Lucene's variant with k1 = 1.5 and b = 0.75; lower-cased words of two characters and more, without Lucene's English
-    stop words, no stemming.
+    Lucene's variant with k1 = 1.5 and b = 0.75. Words are lower-cased and have at least two characters. Lucene's
+    English stop words are removed. Words are not stemmed.
     """
 
     def __init__(self, index: Any) -> None:
-        """`index` is None where no document has a word."""
+        """`index` is None if the documents have no words."""
         self._index = index
 
     @classmethod
@@ -37,19 +37,20 @@ class Bm25:
 
     @classmethod
     def load(cls, folder: Path) -> "Bm25":
-        """What `save` wrote; scores are read from the files as they are needed."""
+        """Open the index that `save` wrote. Scores are read from its files on demand."""
         return cls(bm25s.BM25.load(folder, mmap=True, show_progress=False) if folder.is_dir() else None)
 
     def save(self, folder: Path) -> None:
-        """Write the index to a new directory; none where no document has a word."""
+        """Write the index to a new directory. Writes nothing if the documents have no words."""
         if self._index is not None:
             self._index.save(folder, show_progress=False)
 
     def rank(
         self, queries: Sequence[str], *, depth: int
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """For every query the positions of at most `depth` documents, best first, and their scores; of equal scores the
-        earlier one first. A document that shares no word with the query is not retrieved at all.
+        """For every query, the positions of at most `depth` documents, best first, and their scores.
+
+        Of equal scores the earlier document comes first. Documents without a common word are not retrieved.
         """
         for words in _words(queries):
             if self._index is None:
@@ -62,7 +63,7 @@ class Bm25:
 
 
 def bm25_rankings(corpus: Sequence[str], queries: Sequence[str], *, depth: int) -> Iterator[npt.NDArray[np.int64]]:
-    """`Bm25.rank` over a corpus that is needed once: positions only."""
+    """As `Bm25.rank`, for a corpus that is used once. Returns positions only."""
     return (positions for positions, _ in Bm25.build(corpus).rank(queries, depth=depth))
 
 

@@ -1,6 +1,6 @@
-"""How well a model retrieves: held-out queries against their whole corpus, exact, beside BM25.
+"""Retrieval quality of a model: exact search of held-out queries over their whole corpus, compared with BM25.
 
-Shape letters: Q queries, N documents, D embedding size, K documents kept a query, P pairs.
+Shape letters: Q queries, N documents, D embedding size, K documents kept per query, P pairs.
 """
 
 import hashlib
@@ -34,18 +34,18 @@ EXAMPLES_PER_SET = 8
 _SHOWN_DOCUMENTS = 3
 _SHOWN_CHARACTERS = 600
 _DEPTH = 100
-# A block of scores is at most 2048 x 8192 fp32 values, 64 MB, whatever the corpus.
+# A block of scores has at most 2048 x 8192 fp32 values, 64 MB, for any size of corpus.
 _QUERY_BLOCK = 2048
 _DOCUMENT_BLOCK = 8192
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
-# (name of the set, texts embedded so far, texts in all)
+# (name of the set, texts embedded so far, all texts)
 OnTexts = Callable[[str, int, int], None]
 
 
 class Encode(Protocol):
-    """Embeds texts as float32 [n, D], L2-normalized; each is put behind the instruction first, as format_query does."""
+    """Embeds texts as float32 [n, D], L2-normalized. The instruction is put before each text, as by format_query."""
 
     def __call__(self, texts: Sequence[str], *, instruction: str = "") -> Floats: ...
 
@@ -60,7 +60,7 @@ def evaluate(
     with_bm25: bool = True,
     progress: OnTexts | None = None,
 ) -> EvaluationReport:
-    """Measure the model on every evaluation set of a data set; one set at a time is in memory."""
+    """Evaluate the model on every evaluation set of a data set. Only one set at a time is in memory."""
     sets = (load_evaluation(store, entry) for entry in manifest.evaluations)
     return evaluate_sets(encode, sets, max_queries=spec.max_queries, dims=dims, with_bm25=with_bm25, progress=progress)
 
@@ -74,11 +74,12 @@ def evaluate_sets(
     with_bm25: bool = True,
     progress: OnTexts | None = None,
 ) -> EvaluationReport:
-    """nDCG@10 and recall@10 of retrieval sets, Spearman of scored pairs; and those of the first d values of the same
-    embeddings, L2-normalized again, for each d of `dims`.
+    """nDCG@10 and recall@10 of retrieval sets, and Spearman's correlation of scored pairs.
 
-    `max_queries` keeps the queries whose ids hash lowest, so every model sees the same ones; the corpus stays whole.
-    Raises DataError where no query of a set has a relevant document, ModelError where an embedding is not finite.
+    The same metrics are computed for each d of `dims` with the first d values of the embeddings, L2-normalized again.
+    `max_queries` keeps the queries whose ids have the lowest hashes, so every model gets the same queries. The corpus
+    is never reduced. Raises DataError if no query of a set has a relevant document, ModelError if an embedding is not
+    finite.
     """
     report = progress or (lambda name, done, total: None)
     return EvaluationReport(
@@ -93,7 +94,7 @@ def evaluate_sets(
 
 @dataclass(frozen=True)
 class _Queries:
-    """The queries that count, in the order of their hash, and the corpus in trec_eval's order of equal scores."""
+    """The evaluated queries in the order of their hash, and the corpus in trec_eval's order for equal scores."""
 
     ids: list[str]
     texts: list[str]
@@ -102,7 +103,7 @@ class _Queries:
 
 
 def _select(each: RetrievalSet, max_queries: int | None) -> _Queries:
-    # As in MTEB, a query to which nothing is relevant is not asked.
+    # As in MTEB, queries without a relevant document are left out.
     asked = [i for i, query in enumerate(each.query_ids) if any(g > 0 for g in each.qrels.get(query, {}).values())]
     if not asked:
         raise DataError(
@@ -173,10 +174,10 @@ def _metrics(rankings: Sequence[Sequence[str]], grades: Sequence[Mapping[str, fl
 def _rank(
     encode: Encode, asked: _Queries, each: RetrievalSet, dims: Sequence[int | None], progress: OnTexts
 ) -> list[tuple[Positions, Floats]]:
-    """Positions in the corpus and scores [Q, K] of every query's best documents, best first, by the first d values of
-    the embeddings, for each d of `dims`; None takes all.
+    """Positions in the corpus and scores [Q, K] of every query's best documents, best first, for each d of `dims`.
 
-    The corpus is embedded once and scored a block at a time and forgotten: memory holds the queries and one block.
+    d is the number of first values of the embeddings that are compared; None compares all. The corpus is embedded once
+    and scored block by block. Memory holds the queries and one block.
     """
     count, documents = len(asked.texts), len(asked.corpus)
     total = count + documents
@@ -196,7 +197,7 @@ def _rank(
 def _with_block(
     best: tuple[Positions, Floats], queries_QD: Floats, block_ND: Floats, block: slice
 ) -> tuple[Positions, Floats]:
-    """The best of what was kept and of a block of the corpus that follows."""
+    """Merge the best documents so far with the next block of the corpus, and keep the best."""
     positions_QK, scores_QK = best
     count, kept = len(queries_QD), min(_DEPTH, block.stop)
     next_positions = np.empty((count, kept), dtype=np.int64)
@@ -205,7 +206,7 @@ def _with_block(
     for begin in range(0, count, _QUERY_BLOCK):
         block_scores = queries_QD[begin : begin + _QUERY_BLOCK] @ block_ND.T
         for row, new_scores in enumerate(block_scores, start=begin):
-            # What was kept comes from earlier positions, so that equal scores stay in the order of the corpus.
+            # The kept documents have earlier positions, so equal scores stay in the order of the corpus.
             candidate_scores = np.concatenate([scores_QK[row], new_scores])
             candidate_positions = np.concatenate([positions_QK[row], block_positions])
             chosen = top_k(candidate_scores, kept)
@@ -214,9 +215,7 @@ def _with_block(
 
 
 def cut(embeddings_ND: Floats, dims: int | None) -> Floats:
-    """The first `dims` values, L2-normalized again; None keeps all as they are. Raises ModelError where there are
-    fewer.
-    """
+    """The first `dims` values, L2-normalized again. None keeps all, unchanged. Raises ModelError if D < `dims`."""
     if dims is None:
         return embeddings_ND
     if dims > embeddings_ND.shape[1]:
@@ -271,7 +270,7 @@ def _example(
 
 
 def _evaluate_sts(encode: Encode, each: StsSet, dims: Sequence[int], progress: OnTexts) -> StsResult:
-    """Both texts carry the instruction, as in MTEB's symmetric tasks."""
+    """Both texts get the instruction, as in MTEB's symmetric tasks."""
     start = time.perf_counter()
     pairs = len(each.text_a)
     places = [str(row) for row in range(pairs)]

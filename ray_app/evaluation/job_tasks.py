@@ -1,7 +1,7 @@
-"""Tasks that the document names, measured by mteb as a part of the run: before its first step, and of the model that it
-trained. `f2llm evaluate RUN --task` measures the same way into the same place.
+"""Evaluates the tasks of a job spec with mteb as a part of the run: the initial model, and the trained model.
 
-mteb is an extra and takes seconds to import: only a run with tasks does.
+`f2llm evaluate RUN --task` does the same and writes to the same directory. mteb is an optional dependency and takes
+seconds to import, so only a run with tasks imports it.
 """
 
 from pathlib import Path
@@ -15,16 +15,16 @@ from ray_app.run_directory.task_report import RESULTS, TaskReport, TaskScore
 
 
 def measure_before(name: str, spec: JobSpec, *, data: Store, run: Store, say: Say) -> None:
-    """Measure the model as it is before its first step, for the column beside that of the trained one."""
+    """Evaluate the initial model, for the column next to the trained model."""
     if spec.evaluation.measures_tasks:
         _measure(_initial(name, spec, data), spec, data=data, run=run, say=say, before=None)
 
 
 def measure_exported(name: str, folder: Path, spec: JobSpec, *, data: Store, run: Store, say: Say) -> TaskReport | None:
-    """Measure the exported model in `folder`; None where the document names no task.
+    """Evaluate the exported model in `folder`. Returns None if the job spec has no tasks.
 
-    A task that cannot be measured, as where its data cannot be fetched, ends no run: the event TasksNotMeasured says
-    why.
+    A failed task, for example one whose data cannot be fetched, does not end the run. The event TasksNotMeasured gives
+    the reason.
     """
     if not spec.evaluation.measures_tasks:
         return None
@@ -55,7 +55,7 @@ def _measure(
             on_progress=lambda found: say(f"task {found.done} of {found.total}, {_outcome(found.task)}"),
         )
     finally:
-        open_encoder.cache_clear()  # the held-out sets are measured with an encoder of their own: not two at a time
+        open_encoder.cache_clear()  # the held-out sets use another encoder; do not hold two at a time
 
 
 def _outcome(task: TaskScore) -> str:

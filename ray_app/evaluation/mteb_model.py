@@ -1,4 +1,4 @@
-"""A model as mteb asks for it. With own_tasks.py and mteb_task.py one of the doors to mteb."""
+"""A model with mteb's interface. Only this module, own_tasks.py and mteb_task.py import mteb here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,12 +15,12 @@ from ray_app.errors import ModelError
 from ray_app.inference.encoder import Encoder
 
 F2LLM_INSTRUCTIONS: Mapping[str, str] = prompts_dict
-"""What F2LLM was measured with, by task (arXiv 2510.02294, Table 5), as mteb has it."""
+"""The instructions that F2LLM was evaluated with, by task (arXiv 2510.02294, Table 5), as in mteb."""
 _WITH_QUERIES = ("Retrieval", "Reranking")
 
 
 def model_meta(name: str, fingerprint: str, *, experiment: Mapping[str, object]) -> Any:
-    """mteb's description of a model (`ModelMeta`). Results of an `experiment` are kept beside those without one."""
+    """mteb's description of a model (`ModelMeta`). Results of an `experiment` are kept apart from those without one."""
     return ModelMeta.create_empty(
         {
             "name": name if "/" in name else f"f2llm-ray/{name}",
@@ -35,20 +35,20 @@ def model_meta(name: str, fingerprint: str, *, experiment: Mapping[str, object])
     )
 
 
-class MtebModel(AbsEncoder):  # type: ignore[misc] # mteb is not looked into
-    """Puts each task's instruction before its queries, and before both sides where a task has no sides.
+class MtebModel(AbsEncoder):  # type: ignore[misc] # mteb is untyped here
+    """Puts each task's instruction before its queries, and before all texts of a symmetric task.
 
-    `instructions` come first; a task that is not among them has the instruction that mteb gives it.
+    `instructions` take precedence. Other tasks use mteb's own instruction.
     """
 
     def __init__(self, meta: Any, encoder: Callable[[], Encoder], instructions: Mapping[str, str]) -> None:
-        """`encoder` is called when the first text is embedded: a task that was measured before needs none."""
+        """`encoder` is called when the first text is embedded, so a task with stored results needs no encoder."""
         self.mteb_model_meta = meta
         self._encoder = encoder
         self._instructions = instructions
 
     def query_instruction(self, task: Any) -> str:
-        """What a query of this task is put behind, and every text of a task that has no queries."""
+        """The instruction before a query of this task, or before every text of a task without queries."""
         return self._instruction(task, PromptType.query if task.type in _WITH_QUERIES else None)
 
     def _instruction(self, task: Any, prompt_type: Any) -> str:

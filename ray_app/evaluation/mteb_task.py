@@ -1,7 +1,7 @@
-"""One task of mteb, measured by an executor. Its result is a file of mteb's own.
+"""Evaluates one task of mteb in an executor. The result is a file in mteb's format.
 
-A task that was measured before, with the same weights and the same data, is not measured again. The path of a result
-names the weights, and its content the revision of the data.
+A task that was evaluated before, with the same weights and the same data, is not evaluated again. The path of a result
+contains the fingerprint of the weights; its content contains the revision of the data.
 """
 
 import logging
@@ -37,14 +37,14 @@ META = "model_meta.json"
 
 @dataclass(frozen=True)
 class HubTask:
-    """A task that mteb knows, with the splits and subsets that its benchmark takes of it."""
+    """A task of mteb, with the splits and subsets that its benchmark uses."""
 
     name: str
     type: str
     benchmark: str | None
     splits: tuple[str, ...]
     subsets: tuple[str, ...] | None
-    """None where the task is not divided."""
+    """None if the task has no subsets."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,22 @@ AnyTask = HubTask | OwnTask | HeldOutTask
 
 @dataclass(frozen=True)
 class MtebTask:
-    """A task, with the values that a worker needs to measure it; the task of an executor."""
+    """A task, with the values that a worker needs to evaluate it. The executor runs one of these at a time."""
 
     task: AnyTask
     model: EmbeddingModel
     cut: Cut
     results: Store
     instruction: str | None
-    """Of the task's queries; None takes what mteb has for the task."""
+    """The instruction of the task's queries. None uses mteb's instruction for the task."""
     is_given: bool
-    """The instruction is the user's own: its result is kept apart from that with the usual one."""
+    """Whether the user gave the instruction. Its result is kept apart from the result with the usual instruction."""
     overwrite: bool
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The result of a task, or `failure` and `remedy`. `settings` are mteb's lines about how it was measured."""
+    """The result of a task, or `failure` and `remedy`. `settings` are mteb's lines about the settings of the run."""
 
     name: str
     type: str = ""
@@ -91,7 +91,7 @@ class Measured:
 
 
 def measure_task(mteb_task: MtebTask) -> Measured:
-    """Measure one task, unless that was done before. An error of the task is returned, not raised."""
+    """Evaluate one task, unless its result exists. An error of the task is returned, not raised."""
     _quiet()
     started = time.monotonic()
     try:
@@ -103,7 +103,7 @@ def measure_task(mteb_task: MtebTask) -> Measured:
 
 
 def open_task(task: AnyTask) -> Any:
-    """The task as mteb has it (`AbsTask`). Own data is read at once; a hub task's is loaded when it is measured."""
+    """The task as an mteb object (`AbsTask`). Own data is read at once, Hub data when the task is evaluated."""
     if isinstance(task, HubTask):
         return mteb.get_task(task.name, eval_splits=list(task.splits), hf_subsets=task.subsets and list(task.subsets))
     if isinstance(task, OwnTask):
@@ -127,7 +127,7 @@ def _measure(task: Any, mteb_task: MtebTask, started: float) -> Measured:
             _fetch(mteb_task.results, key, path)
         known = cache.load_task_result(name, meta)
         if known is not None and not (known.is_mergeable(task) and isfinite(known.get_score())):
-            path.unlink()  # of other data, or no score: mteb itself would take it for this task
+            path.unlink()  # it is of other data or has no score, but mteb would use it for this task
             known = None
         if known is not None and not known.get_missing_evaluations(task):
             result, settings, described = known, "", ""
@@ -142,7 +142,7 @@ def _measure(task: Any, mteb_task: MtebTask, started: float) -> Measured:
                 raise _no_score(task, float(result.get_score()))
             mteb_task.results.put(key, path.read_bytes())
             settings, described = (path.with_name(file).read_text("utf-8") for file in (SETTINGS, META))
-            result = TaskResult.from_disk(path)  # rounded, as whoever reads it later finds it
+            result = TaskResult.from_disk(path)  # rounded, as later readers see it
     return Measured(
         name,
         type=task.metadata.type,
@@ -156,17 +156,17 @@ def _measure(task: Any, mteb_task: MtebTask, started: float) -> Measured:
 
 
 def _no_score(task: Any, score: float) -> DataError:
-    """A correlation, say, is not defined where one side of it is the same everywhere."""
+    """For example, a correlation is undefined if one of its sides is constant."""
     return DataError(
-        f"task {task.metadata.name}: {task.metadata.main_score} is {score}, which is no score: all embeddings are "
-        "equal, or all that they are compared with",
-        remedy="give texts and judgments that differ; where the texts differ only behind the model's max_seq_length "
-        "tokens, which the instruction is a part of, a shorter instruction",
+        f"task {task.metadata.name}: {task.metadata.main_score} is {score}, which is not a score: all embeddings are "
+        "equal, or all judgments are",
+        remedy="give texts and judgments that differ. If the texts differ only after the model's max_seq_length "
+        "tokens, which include the instruction, give a shorter instruction",
     )
 
 
 _TEXTS_AT_ONCE = 1024
-"""In mteb's own batches, which only carry texts to the encoder: it makes batches of its own, by tokens."""
+"""The size of mteb's batches. They only pass texts to the encoder, which makes its own batches by tokens."""
 
 
 def _fetch(store: Store, key: str, path: Path) -> None:
@@ -179,7 +179,7 @@ def _fetch(store: Store, key: str, path: Path) -> None:
 
 
 def result_folder(mteb_task: MtebTask) -> str:
-    """The directory of `results` in which mteb keeps the results of this model, with these settings."""
+    """The directory in `results` where mteb keeps the results of this model with these settings."""
     root = Path("results")
     meta = model_meta_of(mteb_task)
     folder = root / meta.model_name_as_path() / meta.revision
@@ -188,7 +188,7 @@ def result_folder(mteb_task: MtebTask) -> str:
 
 
 def known_score(mteb_task: MtebTask, model: EmbeddingModel) -> float | None:
-    """The score of another model on the same task, from the same results; None where it is missing or not a number."""
+    """The score of another model on the same task, from the same results. None if it is missing or not finite."""
     try:
         content = mteb_task.results.get(f"{result_folder(replace(mteb_task, model=model))}/{mteb_task.task.name}.json")
     except NotFoundInStore:
@@ -198,7 +198,7 @@ def known_score(mteb_task: MtebTask, model: EmbeddingModel) -> float | None:
 
 
 def model_meta_of(mteb_task: MtebTask) -> Any:
-    """mteb's description of the model as this task uses it; it decides the directory of the result."""
+    """mteb's description of the model with the settings of this task. It decides the directory of the result."""
     experiment: dict[str, object] = {}
     if mteb_task.cut.dimensions is not None:
         experiment["embed_dim"] = mteb_task.cut.dimensions
@@ -208,7 +208,7 @@ def model_meta_of(mteb_task: MtebTask) -> Any:
 
 
 def _quiet() -> None:
-    """mteb and the libraries below it say on every task what does not concern its user."""
+    """Disable messages of mteb and its libraries that repeat for every task and do not help the user."""
     warnings.filterwarnings("ignore", module=r"(mteb|datasets|sklearn|torch|transformers)\.")
     for library in ("mteb", "datasets", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A user's own sets as tasks of mteb, so that they are measured and kept as its own are."""
+"""A user's own sets as tasks of mteb, so that they are evaluated and stored like mteb's tasks."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,11 +19,11 @@ from data_io.evaluation.own_sets import TRAIN, LabeledSet, OwnSet, PairSet, Rera
 from data_io.evaluation.task import TaskKind
 
 _LANGUAGE = "eng-Latn"
-"""mteb wants one; nothing that is measured depends on it."""
+"""mteb requires a language. No metric depends on it."""
 
 
 def own_task(own: OwnSet, kind: TaskKind, *, origin: str) -> Any:
-    """A task of mteb (`AbsTask`) whose data is there. Raises DataError for what mteb has no measure for."""
+    """A task of mteb (`AbsTask`) with its data loaded. Raises DataError for data that mteb cannot evaluate."""
     task_type, main_score, base, options = _TYPES[kind]
     metadata = TaskMetadata(
         name=own.name,
@@ -42,7 +42,7 @@ def own_task(own: OwnSet, kind: TaskKind, *, origin: str) -> Any:
 
 
 def default_instruction(kind: TaskKind) -> str:
-    """What mteb puts before the texts of a task that says nothing itself."""
+    """mteb's instruction for tasks of this type that have no instruction of their own."""
     return str(_TYPES[kind][2].abstask_prompt)
 
 
@@ -50,7 +50,7 @@ _TYPES: Mapping[TaskKind, tuple[str, str, Any, dict[str, Any]]] = {
     TaskKind.RETRIEVAL: ("Retrieval", "ndcg_at_10", AbsTaskRetrieval, {}),
     TaskKind.RERANKING: ("Reranking", "map_at_1000", AbsTaskRetrieval, {}),
     TaskKind.CLASSIFICATION: ("Classification", "accuracy", AbsTaskClassification, {}),
-    # All of a user's texts, where mteb takes a part of its large sets.
+    # Use all of a user's texts. mteb embeds only a part of its large sets.
     TaskKind.CLUSTERING: (
         "Clustering", "v_measure", AbsTaskClustering, {"max_fraction_of_documents_to_embed": None},
     ),
@@ -64,14 +64,14 @@ def _retrieval(own: RetrievalSet) -> dict[str, Any]:
     broken = next((g for of in own.qrels.values() for g in of.values() if g != int(g)), None)
     if broken is not None:
         raise DataError(
-            f"task {own.name}: a document has the grade {broken:g}, and mteb measures with integers",
-            remedy="grade with integers, 1 for an answer",
+            f"task {own.name}: a document has the grade {broken:g}; mteb expects integers",
+            remedy="use integers as grades, 1 for an answer",
         )
     return _searched(own.corpus_ids, own.corpus, own.query_ids, own.queries, grades, None)
 
 
 def _reranking(own: RerankingSet) -> dict[str, Any]:
-    """Candidates are the same document wherever they are the same text."""
+    """Candidates with the same text are the same document."""
     ids: dict[str, str] = {}
     grades: dict[str, dict[str, int]] = {}
     candidates: dict[str, list[str]] = {}
@@ -115,7 +115,7 @@ def _clustering(own: LabeledSet) -> Any:
 
 
 def _numbers(labels: list[str]) -> list[int]:
-    """Labels as mteb's measures want them."""
+    """Labels as the integers that mteb's metrics expect."""
     number = {label: n for n, label in enumerate(sorted(set(labels)))}
     return [number[label] for label in labels]
 

@@ -1,9 +1,9 @@
-"""Measuring a model on tasks, by mteb and in its own result format: `f2llm evaluate --task`.
+"""Evaluates a model on tasks with mteb, in mteb's result format: `f2llm evaluate --task`.
 
-    <results>/results/<model>/<fingerprint>/<task>.json    as mteb keeps them; mteb.ResultCache(<results>) reads them
+    <results>/results/<model>/<fingerprint>/<task>.json    in mteb's layout; mteb.ResultCache(<results>) reads them
     <results>/summary.json                                 the last evaluation as a table (run_directory/task_report.py)
 
-Results of measured tasks are kept, so the same call resumes after the last task that an earlier one measured.
+Results of finished tasks are kept, so the same call resumes after the last finished task.
 """
 
 import json
@@ -39,7 +39,7 @@ from ray_app.run_directory.task_report import SUMMARY, TaskReport, TaskScore
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """A task that is done, of how many; `eta_seconds` from the mean time of those that had to be measured."""
+    """A finished task, and the number of tasks done. `eta_seconds` follows from the mean time per finished task."""
 
     task: TaskScore
     done: int
@@ -63,18 +63,18 @@ def evaluate_tasks(
     executor: Executor = in_process,
     on_progress: OnTask | None = None,
 ) -> TaskReport:
-    """Measure `model` on tasks by their names (`data_io.evaluation.task`); `held-out` stands for the sets of `data`.
+    """Evaluate `model` on the named tasks (`data_io.evaluation.task`). `held-out` means the evaluation sets of `data`.
 
-    `instructions` by task replace those of the recipe. `before` is another model whose results, where there are any,
-    stand beside. A task that cannot be measured is in the report with the reason. Raises ConfigError for a task that is
-    not known, before anything is measured.
+    `instructions`, by task, replace those of the recipe. `before` is another model; its stored results are added to the
+    report. A failed task is in the report with the reason. Raises ConfigError for an unknown task, before any task is
+    evaluated.
     """
     cut, given = cut or Cut(), instructions or {}
     tasks = find_tasks(names, data)
     unknown = sorted(given.keys() - {task.name for task in tasks})
     if unknown:
         raise ConfigError(
-            f"an instruction is given for {unknown[0]}, which is not measured; measured are "
+            f"an instruction is given for {unknown[0]}, which is not one of the evaluated tasks: "
             f"{', '.join(task.name for task in tasks)}",
             remedy="correct the name in --instruction NAME=TEXT",
         )
@@ -102,7 +102,7 @@ def evaluate_tasks(
 
 
 def find_tasks(names: Sequence[str], data: Store | None) -> list[AnyTask]:
-    """Every task that the names stand for, once. Raises ConfigError where one is unknown, or two share a name."""
+    """The tasks of these names, each once. Raises ConfigError if a task is unknown, or if two share a name."""
     found: list[AnyTask] = []
     for text in names:
         found += _tasks_of(parse_task(text), data)
@@ -111,7 +111,7 @@ def find_tasks(names: Sequence[str], data: Store | None) -> list[AnyTask]:
         known = by_name.setdefault(task.name, task)
         if type(known) is not type(task) or (isinstance(task, OwnTask) and known != task):
             raise ConfigError(
-                f"two tasks are called {task.name}", remedy="give the task of your own another name: NAME:KIND=ADDRESS"
+                f"two tasks are called {task.name}", remedy="give your own task another name: NAME:KIND=FILE"
             )
     return list(by_name.values())
 
@@ -122,7 +122,7 @@ def _tasks_of(asked: OwnTask | str, data: Store | None) -> list[AnyTask]:
     if asked == HELD_OUT:
         if data is None:
             raise ConfigError(
-                f"{HELD_OUT} stands for the evaluation sets of a data set, and none is given",
+                f"{HELD_OUT} means the evaluation sets of a data set, and no data set is given",
                 remedy="evaluate a run, or name the data set with --data",
             )
         return [HeldOutTask(entry.name, entry.instruction, data) for entry in load_manifest(data).evaluations]
@@ -143,8 +143,11 @@ def _tasks_of(asked: OwnTask | str, data: Store | None) -> list[AnyTask]:
 def _instruction(task: AnyTask, model: EmbeddingModel, given: Mapping[str, str]) -> tuple[str | None, bool]:
     """The instruction of a task's queries, and whether the user gave it.
 
-    The recipe's own for a task of mteb (None: it has none, and mteb's is taken); a set's own; for a user's task that of
-    the model's source of the same name, else the model's for queries, else mteb's for that kind of task.
+    The user's instruction takes precedence. The defaults are:
+    - for a task of mteb, the recipe's instruction, or None, which uses mteb's;
+    - for an evaluation set, its own instruction;
+    - for a user's task, the first that exists of: the instruction of the model's source of the same name, the model's
+      query instruction (for retrieval and reranking), mteb's instruction for that type of task.
     """
     if task.name in given:
         return given[task.name], True
@@ -175,7 +178,7 @@ def _score(mteb_task: MtebTask, measured: Measured, before: EmbeddingModel | Non
 
 
 def _keep_settings(results: Store, mteb_task: MtebTask, measured: Measured) -> None:
-    """Add mteb's lines about a task to those of the other tasks of the same model; one process writes them."""
+    """Add mteb's settings of a task to those of the model's other tasks. Only one process writes them."""
     if not measured.settings:
         return
     folder = results.child(result_folder(mteb_task))

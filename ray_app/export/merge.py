@@ -1,8 +1,8 @@
-"""Averages of models, for `f2llm merge`: checkpoints of one run, or exported directories. A model directory comes out.
+"""Averages checkpoints of one run, or exported models, into a model directory: `f2llm merge`.
 
 The released recipe saves late checkpoints for merging (arXiv 2510.02294's code) and does not say how they are merged.
-Here it is the weighted mean of the weights (model soup, arXiv 2203.05482), which may be chosen by held-out data with
-that paper's greedy recipe.
+Here the result is the weighted mean of the weights (model soup, arXiv 2203.05482). That paper's greedy recipe can
+choose the models on held-out data.
 """
 
 import shutil
@@ -34,7 +34,7 @@ from ray_app.run_directory.evaluation_report import EvaluationReport
 
 Shares = Mapping[str, float]
 
-# What may differ between models of one architecture: how they are stored, and by what they were written.
+# Settings that can differ between models of one architecture: how they are stored, and which program wrote them.
 _NO_ARCHITECTURE = {"dtype", "torch_dtype", "transformers_version", "_name_or_path", "matryoshka_dimensions"}
 _SAME_IN_ALL = ("config.json", "sentence_bert_config.json", "1_Pooling/config.json", "tokenizer.json")
 
@@ -46,7 +46,7 @@ class Source(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def write(self, shares: Shares, out: Path, *, on_bytes: OnBytes) -> CardFacts | None:
-        """Write the average of those named as the model directory `out`, each with its share; the shares add up to 1."""
+        """Write the average of the models in `shares` as the model directory `out`. The shares add up to 1."""
         ...
 
 
@@ -70,9 +70,9 @@ class RunCheckpoints:
 
 
 def find_checkpoints(run: Store, steps: Sequence[int] | None) -> list[CheckpointName]:
-    """The run's complete checkpoints of those steps, or all of them, oldest first.
+    """The run's complete checkpoints of these steps, or all of them, oldest first.
 
-    Raises CheckpointError for a step that has none.
+    Raises CheckpointError for a step without a complete checkpoint.
     """
     by_step = {name.step: name for name in reversed(list_checkpoints(run))}
     there = ", ".join(map(str, by_step)) or "none"
@@ -80,14 +80,14 @@ def find_checkpoints(run: Store, steps: Sequence[int] | None) -> list[Checkpoint
         if step not in by_step:
             raise CheckpointError(
                 f"{run.uri} has no complete checkpoint of step {step}; it has {there}",
-                remedy="name those that are there; a run keeps the last checkpoint.keep of them",
+                remedy="name existing checkpoints; a run keeps the last `checkpoint.keep` of them",
             )
     return [by_step[step] for step in sorted(set(steps or by_step))]
 
 
 @dataclass(frozen=True)
 class ExportedModels:
-    """Exported directories on this machine, by the names that users gave them."""
+    """Model directories on this machine, by the names that the user gave."""
 
     folders: Mapping[str, Path]
 
@@ -107,9 +107,9 @@ class ExportedModels:
 
 @contextmanager
 def open_models(places: Mapping[str, Store]) -> Iterator[ExportedModels]:
-    """Models at places, copied to this machine where they are in a bucket, for as long as the block runs.
+    """The models in these directories, open for as long as the block runs. A model in an object store is copied here.
 
-    Raises ModelError where a place has none, or where they are not of one architecture and tokenizer.
+    Raises ModelError if a directory has no model, or if the models differ in architecture or tokenizer.
     """
     with ExitStack() as stack:
         folders = {name: stack.enter_context(local_copy(model_folder(place))) for name, place in places.items()}
@@ -121,7 +121,7 @@ def open_models(places: Mapping[str, Store]) -> Iterator[ExportedModels]:
 
 @dataclass(frozen=True)
 class Measure:
-    """Held-out sets to measure models on."""
+    """Held-out sets to evaluate models on."""
 
     data: Store
     spec: EvaluationSpec
@@ -136,20 +136,20 @@ class Measure:
             load_manifest(self.data),
             self.spec,
             dims=[d for d in self.dims if d < encoder.dimensions],
-            progress=lambda name, done, total: say(f"embedding {name}: {done} of {total} texts"),
+            progress=lambda name, done, total: say(f"embedding {name}: {done:,} of {total:,} texts"),
         )
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What came of a merge: the shares of the models that are in it, and the scores of what was measured, 0..1."""
+    """The result of a merge: the shares of the merged models, and the scores of the evaluated models, 0..1."""
 
     out: str
     shares: dict[str, float]
     scores: dict[str, float] = field(default_factory=dict)
-    """Of each model alone."""
+    """The score of each model alone."""
     score: float | None = None
-    """Of the average."""
+    """The score of the average."""
 
 
 def merge(
@@ -164,18 +164,18 @@ def merge(
 ) -> Merged:
     """Write the average of a source's models to `out`, which must be empty.
 
-    `weights` are as many as models; without them all count the same. With `measure` each model and the average are
-    measured on held-out data; with `greedy` only models that do not make the average worse are taken. Raises
-    ConfigError where `out` holds something or there is nothing to average.
+    `weights` has one value per model. Default: equal weights. With `measure`, each model and the average are evaluated
+    on held-out data. With `greedy`, only models that do not lower the score of the average are used. Raises ConfigError
+    if `out` is not empty or there are fewer than two models.
     """
     if len(source.names) < 2:
         found = ", ".join(source.names) or "none"
         raise ConfigError(
-            f"an average needs two models at least, and there is {found}",
+            f"an average needs at least two models; found: {found}",
             remedy="name more checkpoints, or more models",
         )
     if out.list():
-        raise ConfigError(f"{out.uri} already holds files", remedy="give a directory that is empty, or not there")
+        raise ConfigError(f"{out.uri} already holds files", remedy="give a directory that is empty or does not exist")
     with tempfile.TemporaryDirectory(prefix=".merge-", dir=_scratch(out)) as temporary:
         bench = _Bench(source, measure, Path(temporary), say, on_bytes)
         scores = {name: bench.score({name: 1.0}) for name in source.names} if measure is not None else {}
@@ -187,9 +187,9 @@ def merge(
 
 
 def greedy_soup(scores: Mapping[str, float], score_of: Callable[[Shares], float]) -> dict[str, float]:
-    """The greedy recipe of arXiv 2203.05482: from the best model on, each is kept that does not make the average worse.
+    """The greedy recipe of arXiv 2203.05482: start with the best model, and add each that does not lower the score.
 
-    `scores` are those of each model alone, higher is better. Returns equal shares of those that are kept.
+    `scores` are the scores of each model alone; higher is better. Returns equal shares of the kept models.
     """
     first, *others = sorted(scores, key=lambda name: -scores[name])
     kept, best = [first], scores[first]
@@ -201,7 +201,7 @@ def greedy_soup(scores: Mapping[str, float], score_of: Callable[[Shares], float]
 
 @dataclass(frozen=True)
 class _Bench:
-    """Where averages are written and measured."""
+    """Writes and evaluates averages in a temporary directory."""
 
     source: Source
     measure: Measure | None
@@ -210,9 +210,9 @@ class _Bench:
     on_bytes: OnBytes
 
     def score(self, shares: Shares) -> float:
-        """The score of an average that is not kept."""
+        """The score of an average that is not kept afterwards."""
         folder = self.scratch / "candidate"
-        self.say(f"measuring {' + '.join(shares)}")
+        self.say(f"evaluating {' + '.join(shares)}")
         self.source.write(shares, folder, on_bytes=lambda done, total: None)
         assert self.measure is not None
         score = _score(self.measure.of(folder, say=self.say))
@@ -220,7 +220,7 @@ class _Bench:
         return score
 
     def write(self, shares: Shares, folder: Path) -> float | None:
-        """Write the average that is kept; its score where it is measured, which its card then has."""
+        """Write the average that is kept. If it is evaluated, return its score and add the results to its card."""
         self.say(f"averaging {' + '.join(shares)}")
         card = self.source.write(shares, folder, on_bytes=self.on_bytes)
         if self.measure is None:
@@ -235,8 +235,8 @@ def _score(report: EvaluationReport) -> float:
     score = report.mean_score
     if score is None:
         raise ConfigError(
-            "the data set has no held-out set to measure models on",
-            remedy="name one that has: --data URI, or merge without --evaluate and --greedy",
+            "the data set has no held-out set to evaluate models on",
+            remedy="name another data set with --data URI, or merge without --evaluate and --greedy",
         )
     return score
 
@@ -247,7 +247,7 @@ def _shares(counts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _scratch(out: Store) -> str | None:
-    """Beside a local target, so that the model is moved there and not copied."""
+    """The parent of a local target, so that the model can be renamed into place instead of copied."""
     if not out.is_local:
         return None
     parent = Path(out.uri).parent
@@ -271,8 +271,8 @@ def _refuse_other_model(first: str, reference: Path, name: str, folder: Path) ->
         differ = [key for key in {**mine, **theirs} if key not in _NO_ARCHITECTURE and mine.get(key) != theirs.get(key)]
         if differ:
             key = differ[0]
-            values = "" if file == "tokenizer.json" else f": {mine.get(key)} there and {theirs.get(key)} here"
+            values = "" if file == "tokenizer.json" else f" ({mine.get(key)} and {theirs.get(key)})"
             raise ModelError(
                 f"{first} and {name} are different models: they differ in {key} of {file}{values}",
-                remedy="average models of one architecture and tokenizer, such as checkpoints of a run",
+                remedy="average models with the same architecture and tokenizer, such as checkpoints of a run",
             )

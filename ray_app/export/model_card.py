@@ -1,4 +1,4 @@
-"""The README of an exported model: what it is, what it was made from, what it reaches, how to use it."""
+"""The README (model card) of an exported model: use, results, training data, recipe and license."""
 
 import json
 import re
@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data_io.storage.folder_copy import read_json
 from data_io.task import Kind
+from ray_app.inference.hub import HUB_ID
 from ray_app.job_spec import JobSpec, TrainSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport, RetrievalResult, StsResult
 from ray_app.run_directory.task_report import TaskReport, TaskScore
 
-# "owner/name" as the hub spells it; a local directory is no address that a reader of the card can follow.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_DATASET = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)|([A-Za-z0-9][\w-]*/[\w.-]+)")
 
 _FRONT_MATTER: Mapping[str, Any] = {
@@ -28,7 +27,7 @@ _FRONT_MATTER: Mapping[str, Any] = {
 
 
 class CardSource(BaseModel):
-    """A source as the card names it; a manifest's SourceEntry has these attributes and more."""
+    """A source as shown in the card. A manifest's SourceEntry has these attributes and more."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
@@ -42,7 +41,7 @@ class CardSource(BaseModel):
 
 
 class AveragedPart(BaseModel):
-    """One of the models that another one is the average of; the shares of all add up to 1."""
+    """One of the models that were averaged. The shares of all add up to 1."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,18 +50,18 @@ class AveragedPart(BaseModel):
 
 
 class CardFacts(BaseModel):
-    """What the card says that the weights do not."""
+    """Facts for the card that are not in the model's files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="Name of the run.")
-    job: JobSpec = Field(description="The effective document.")
+    job: JobSpec = Field(description="The effective job spec.")
     data_version: str
-    sources: tuple[CardSource, ...] = Field(description="The sources that were trained on.")
+    sources: tuple[CardSource, ...] = Field(description="The sources that the model was trained on.")
     steps: int
-    examples: int = Field(description="Examples trained on, each epoch counting again.")
+    examples: int = Field(description="Examples trained on, counted again in each epoch.")
     averaged: tuple[AveragedPart, ...] = Field(
-        (), description="The checkpoints that the weights are the average of; empty where they are those of one."
+        (), description="The averaged checkpoints. Empty if the weights are those of one checkpoint."
     )
     license: str | None = Field(
         None, description="Hub license id of the base model, such as apache-2.0; null if unknown."
@@ -73,16 +72,17 @@ class CardFacts(BaseModel):
 
     @property
     def base_model(self) -> str | None:
-        """The hub id training started from; None for random weights or a local directory."""
+        """The Hub id of the model that training started from. None for random weights or a local directory."""
         name = self.job.model.name_or_path
-        is_hub_id = name is not None and _HUB_ID.fullmatch(name) and not Path(name).exists()
+        # A local directory is not a link that a reader of the card can follow.
+        is_hub_id = name is not None and HUB_ID.fullmatch(name) and not Path(name).exists()
         return name if is_hub_id else None
 
 
 def render_card(
     facts: CardFacts, *, prompts: Mapping[str, str], max_seq_length: int, embedding_dimension: int, eos_token: str
 ) -> str:
-    """README.md: YAML front matter for the hub, then text. The tests run its examples as they stand."""
+    """README.md: YAML front matter for the Hub, then text. The tests run its examples unchanged."""
     return _template("model_card.md.j2").render(
         front_matter=yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True),
         facts=facts,
@@ -98,7 +98,7 @@ def render_card(
 
 
 def render_merged_card(folder: Path, averaged: Sequence[AveragedPart]) -> str:
-    """README.md of a directory whose weights are the average of exported models, which have cards of their own."""
+    """README.md of a merged model: its weights are the average of exported models that have their own cards."""
     config = read_json(folder / "config.json")
     return _template("merged_card.md.j2").render(
         front_matter=yaml.safe_dump({**_FRONT_MATTER, "tags": [*_FRONT_MATTER["tags"], "merge"]}, sort_keys=False),
@@ -123,10 +123,10 @@ def _template(name: str) -> Template:
 
 
 def recipe_rows(job: JobSpec) -> list[tuple[str, str]]:
-    """The training as a table: (setting, value)."""
+    """The training settings as a table: (setting, value)."""
     train, data = job.train, job.data
     in_batch = {
-        "step": f"positives of the whole step ({train.global_batch_size})",
+        "step": f"positives of the whole optimizer step ({train.global_batch_size})",
         "micro_batch": f"positives of the micro-batch ({train.micro_batch_size})",
         "off": "off",
     }[train.in_batch]
@@ -134,15 +134,15 @@ def recipe_rows(job: JobSpec) -> list[tuple[str, str]]:
     negatives = ", ".join(f"{data.hard_negatives.of(kind)} ({kind})" for kind in Kind)
     return [
         ("Epochs", f"{train.epochs}"),
-        ("Examples a step", f"{train.global_batch_size}, in micro-batches of {train.micro_batch_size} {sources}"),
-        ("Tokens a text", f"at most {job.model.max_seq_length}, the closing EOS included"),
-        *([("Tokens left out", f"{train.token_deletion:g} of each text")] if train.token_deletion else []),
-        ("Hard negatives a query", negatives),
-        ("In-batch loss", f"{in_batch}, retrieval sources only"),
+        ("Global batch size", f"{train.global_batch_size}, in micro-batches of {train.micro_batch_size} {sources}"),
+        ("Tokens per text", f"at most {job.model.max_seq_length}, including the final EOS"),
+        *([("Deleted tokens", f"{train.token_deletion:g} of each text")] if train.token_deletion else []),
+        ("Hard negatives per query", negatives),
+        ("In-batch negatives", f"{in_batch}, retrieval sources only"),
         ("Temperature", f"{train.temperature:g}"),
         *([("Matryoshka", _matryoshka(train))] if train.matryoshka_dims else []),
         *([("Teacher", f"{train.teacher.name_or_path}, weight {train.teacher.weight:g}")] if train.teacher else []),
-        ("Optimiser", f"AdamW ({train.adam_beta1:g}, {train.adam_beta2:g}), weight decay {train.weight_decay:g}"),
+        ("Optimizer", f"AdamW ({train.adam_beta1:g}, {train.adam_beta2:g}), weight decay {train.weight_decay:g}"),
         (
             "Learning rate",
             f"{train.learning_rate:g}, {train.warmup_steps} warm-up steps, cosine, floor {train.min_learning_rate:g}",
@@ -157,7 +157,7 @@ def _matryoshka(train: TrainSpec) -> str:
     weights = (
         "weights 1 / (n sqrt(D / d))" if train.matryoshka_weights is None else f"weights {train.matryoshka_weights}"
     )
-    return f"both losses also on the first {', '.join(map(str, train.matryoshka_dims))} values, {weights}"
+    return f"the losses also use the first {', '.join(map(str, train.matryoshka_dims))} values, {weights}"
 
 
 def _front_matter(facts: CardFacts) -> dict[str, object]:
@@ -196,7 +196,7 @@ def _index_entry(result: RetrievalResult | StsResult) -> dict[str, object]:
 
 
 def _task_entry(task: TaskScore) -> dict[str, object]:
-    """As mteb writes its results into cards, but for the names of subsets."""
+    """The format in which mteb writes its results into cards, without the names of subsets."""
     assert task.score is not None
     return {
         "task": {"type": task.type},
@@ -206,7 +206,7 @@ def _task_entry(task: TaskScore) -> dict[str, object]:
 
 
 def _retrieval_rows(facts: CardFacts) -> list[dict[str, object]]:
-    """A row a set and metric: the model after training, before (if measured) and BM25."""
+    """One row per set and metric: the trained model, the initial model (if evaluated) and BM25."""
     if facts.after is None:
         return []
     before = {result.name: result for result in facts.before.retrieval} if facts.before else {}
@@ -239,7 +239,7 @@ def _sts_rows(facts: CardFacts) -> list[dict[str, object]]:
 
 
 def _shorter_rows(facts: CardFacts) -> list[dict[str, object]]:
-    """A row a retrieval set and number of dimensions that it was measured with, the whole embedding last."""
+    """One row per retrieval set and number of dimensions, the whole embedding last."""
     return [
         {"set": result.name, "dims": dims, "ndcg": metrics.ndcg_at_10, "recall": metrics.recall_at_10}
         for result in (facts.after.retrieval if facts.after else ())
@@ -249,7 +249,7 @@ def _shorter_rows(facts: CardFacts) -> list[dict[str, object]]:
 
 
 def _cell(text: object) -> str:
-    """Text inside a Markdown table's cell: one line, no column break, no markup of its own."""
+    """Text for a cell of a Markdown table: one line, with column breaks and markup escaped."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\|<>*_`\[\]])", r"\\\1", line)
 

@@ -1,6 +1,6 @@
-"""Writes `model/`: a directory that sentence-transformers and transformers load, and serving stacks read.
+"""Writes `model/`: a directory that sentence-transformers, transformers and serving stacks load.
 
-The layout is sentence-transformers' own in its oldest spelling, which every version from 3.0 on loads.
+The layout is the oldest one of sentence-transformers, which every version from 3.0 loads.
 """
 
 import copy
@@ -23,7 +23,7 @@ from ray_app.errors import ModelError
 from ray_app.export.model_card import CardFacts, render_card
 
 _FILE_BYTES = 2 << 30
-# The oldest version that reads everything written here; a newer number would only make older versions warn.
+# The oldest version that reads all these files. A newer number would only cause warnings in older versions.
 _SENTENCE_TRANSFORMERS = "3.0.0"
 
 
@@ -38,12 +38,12 @@ def export_model(
     dtype: torch.dtype,
     weights: Weights | None = None,
 ) -> Path:
-    """Write the model to the directory `out`, replacing what is there, and return `out`.
+    """Write the model to the directory `out`, replace an existing directory, and return `out`.
 
-    `model` is a transformers decoder, with or without its head; it stays as it is. Weights are written as `dtype`; they
-    are `weights`, read and written part by part, where the model is an outline without any.
-    `prompts` maps names, `query` among them, to what is put before a text (`model_card.make_prompts`). The directory
-    appears under its name only when it is complete. Raises ModelError where tokenizer and model do not fit together.
+    `model` is a transformers decoder, with or without its head. It is not changed. If the model is an outline without
+    weights, `weights` are read and written part by part. Weights are written as `dtype`. `prompts` maps names,
+    including `query`, to the prompt before a text (`model_source.make_prompts`). The directory appears under its name
+    only when it is complete. Raises ModelError if tokenizer and model do not match.
     """
     backbone = model.base_model
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
@@ -67,7 +67,7 @@ def export_model(
 
 
 def rewrite_card(folder: Path, card: CardFacts) -> None:
-    """Replace the card of an exported directory, with what has been measured since; the rest stays."""
+    """Replace the card of a model directory, for example to add results. Other files do not change."""
     readme = render_card(
         card,
         prompts=read_json(folder / "config_sentence_transformers.json")["prompts"],
@@ -79,21 +79,21 @@ def rewrite_card(folder: Path, card: CardFacts) -> None:
 
 
 def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: int, *, rows: int) -> tuple[int, int]:
-    """Write tokenizer.json and its settings; returns the ids of the EOS that closes every text, and of padding."""
+    """Write tokenizer.json and its settings. Returns the ids of the EOS at the end of every text, and of padding."""
     backend = Tokenizer.from_str(tokenizer.tokenizer_json)
     eos_id = backend.token_to_id(tokenizer.eos_token)
     if eos_id is None or eos_id >= rows:
         raise ModelError(
-            f"the tokenizer's EOS {tokenizer.eos_token!r} has id {eos_id}, the model embeds ids below {rows}",
-            remedy="export with the tokenizer the model was trained with",
+            f"the tokenizer's EOS {tokenizer.eos_token!r} has id {eos_id}, but the model embeds only ids below {rows}",
+            remedy="export with the tokenizer that the model was trained with",
         )
-    # A padding token that the model has no row for would break every padded batch. That it may be the EOS does no harm:
-    # masks come from the tokenizer's padding, never from comparing ids.
+    # A padding token without a row in the model's embeddings would break every padded batch. The EOS is a safe
+    # replacement, because masks come from the tokenizer's padding and never from comparing ids.
     pad_id = backend.token_to_id(tokenizer.pad_token)
     if pad_id is None or pad_id >= rows:
         pad_id = eos_id
     pad_token = backend.id_to_token(pad_id)
-    # Truncation counts the tokens a post-processor adds, so the EOS is there and last in a text of any length.
+    # Truncation counts the tokens that a post-processor adds, so a text of any length ends with the EOS.
     backend.post_processor = processors.TemplateProcessing(
         single=f"$A {tokenizer.eos_token}",
         pair=f"$A $B {tokenizer.eos_token}",
@@ -103,7 +103,7 @@ def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: i
     backend.no_padding()
     backend.save(str(folder / "tokenizer.json"))
     settings = {
-        # The class that takes tokenizer.json as it is; a model's own class rebuilds parts of it.
+        # This class uses tokenizer.json unchanged. A model's own tokenizer class rebuilds parts of it.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_seq_length,
         "eos_token": tokenizer.eos_token,
@@ -111,7 +111,7 @@ def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: i
         "padding_side": "right",
         "truncation_side": "right",
         "clean_up_tokenization_spaces": False,
-        # Without this, versions before 5 also hand over token_type_ids, which decoders refuse.
+        # Without this, versions before 5 also pass token_type_ids, which decoders reject.
         "model_input_names": ["input_ids", "attention_mask"],
     }
     (folder / "tokenizer_config.json").write_text(_json(settings), encoding="utf-8")
@@ -119,7 +119,7 @@ def _write_tokenizer(folder: Path, tokenizer: LoadedTokenizer, max_seq_length: i
 
 
 class _LoadedWeights:
-    """The weights of a model that is in memory."""
+    """The weights of a model in memory."""
 
     def __init__(self, backbone: Any) -> None:
         self._state = backbone.state_dict()
@@ -130,7 +130,7 @@ class _LoadedWeights:
 
 
 def write_weights(folder: Path, weights: Weights, dtype: torch.dtype) -> None:
-    """Write safetensors files, and their index where there are several; memory holds one of them and a part more."""
+    """Write safetensors files, and an index if there are several. Memory holds one file and one part of the weights."""
     shapes = weights.shapes
     split = split_state_dict_into_shards_factory(
         dict(shapes),
@@ -155,15 +155,15 @@ def _write_config(
     config.architectures = [type(backbone).__name__]
     config.dtype = dtype
     config.eos_token_id = eos_id
-    config.pad_token_id = pad_id  # text-embeddings-inference does not take null for it
+    config.pad_token_id = pad_id  # text-embeddings-inference rejects null
     content = json.loads(config.to_json_string())
-    # transformers 4 knows only this spelling and would otherwise compute with another base, without a word.
+    # transformers 4 knows only `rope_theta`. Without it, transformers 4 would use another base without a warning.
     rope = content.get("rope_parameters") or {}
     if "rope_theta" in rope:
         scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
         content["rope_theta"] = rope["rope_theta"]
         content["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
-    if matryoshka_dims:  # vLLM's name: without it a request for fewer dimensions is refused
+    if matryoshka_dims:  # vLLM's name; without it vLLM refuses requests for fewer dimensions
         content["matryoshka_dimensions"] = sorted({*matryoshka_dims, config.hidden_size})
     (folder / "config.json").write_text(_json(content), encoding="utf-8")
 
@@ -196,7 +196,7 @@ def _write_modules(folder: Path, dimension: int, max_seq_length: int, prompts: M
 
 
 def put_in_place(partial: Path, out: Path) -> None:
-    """Rename `partial` to `out`; a directory that was there stays whole until the moment it is replaced."""
+    """Rename `partial` to `out`. An existing directory stays complete until it is replaced."""
     end_replacing(partial, out)
     if out.exists():
         out.rename(_replaced(partial))
@@ -205,7 +205,7 @@ def put_in_place(partial: Path, out: Path) -> None:
 
 
 def end_replacing(partial: Path, out: Path) -> None:
-    """What a `put_in_place` that was killed left: the older directory comes back where nothing is, else it goes."""
+    """Clean up after a killed `put_in_place`: restore the older directory if `out` does not exist, else remove it."""
     if out.exists():
         shutil.rmtree(_replaced(partial), ignore_errors=True)
     elif _replaced(partial).exists():

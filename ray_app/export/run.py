@@ -31,16 +31,16 @@ def export_run(
     dtype: torch.dtype | None = None,
     on_bytes: OnBytes = lambda done, total: None,
 ) -> CardFacts:
-    """Write the fp32 master weights of a checkpoint (the newest by default) as the model directory `out`; returns its
-    card. Of several checkpoints it is their average, each with its share of `shares`, which add up to 1.
+    """Write the fp32 master weights of a checkpoint as the model directory `out`, and return the facts of its card.
 
-    The type of the weights follows train.precision by default. Raises CheckpointError where there is no checkpoint, or
-    it is damaged, ModelError where weights are not finite.
+    Default: the newest checkpoint. `shares` names other checkpoints to average; the shares add up to 1. The default
+    `dtype` follows train.precision. Raises CheckpointError if the run has no checkpoint or a checkpoint is damaged,
+    ModelError if weights are not finite.
     """
     names = list_checkpoints(run)
     if not names:
         raise CheckpointError(
-            f"{run.uri} has no complete checkpoint", remedy="train it first: `f2llm run` with its document"
+            f"{run.uri} has no complete checkpoint", remedy="train it first: `f2llm run` with its job spec"
         )
     shares = shares or {names[0]: 1.0}
     newest = max(shares)
@@ -62,7 +62,7 @@ def export_run(
         before=read_evaluation(run, "before"),
         after=read_evaluation(run, "after") if len(shares) == 1 else None,
     )
-    with _mend_named(run, [name for name in names if name not in shares]):
+    with _remedy_named(run, [name for name in names if name not in shares]):
         parts = [
             WeightedModel(step_text(each), CheckpointWeights(run, each, shapes), share)
             for each, share in shares.items()
@@ -81,13 +81,13 @@ def export_run(
 
 
 def step_text(name: CheckpointName) -> str:
-    """A checkpoint as people name it."""
+    """The name of a checkpoint in messages and cards."""
     return f"step {name.step}"
 
 
 @contextmanager
-def _mend_named(run: Store, others: Sequence[CheckpointName]) -> Iterator[None]:
-    """Adds what to do to an error of a damaged checkpoint. Another one is never taken unasked: it is another model."""
+def _remedy_named(run: Store, others: Sequence[CheckpointName]) -> Iterator[None]:
+    """Add a remedy to the error of a damaged checkpoint. No other checkpoint replaces it: it would be another model."""
     try:
         yield
     except CheckpointError as error:
@@ -100,7 +100,7 @@ def _mend_named(run: Store, others: Sequence[CheckpointName]) -> Iterator[None]:
 
 
 def _examples(manifest: Manifest, spec: JobSpec, steps: int) -> int:
-    """Examples in the first `steps` steps, each epoch counting again."""
+    """Examples in the first `steps` steps, counted again in each epoch."""
     plan = make_order(manifest, select_sources(manifest, spec), spec)
     epochs, rest = divmod(steps, plan.steps_per_epoch)
     whole = sum(source.rows for source in plan.sources)

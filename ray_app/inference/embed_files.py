@@ -118,8 +118,8 @@ def embed_texts(
 
     `column` holds the texts (None detects it), `keep` names the columns to copy (None copies all), and `into` is the
     column of the vectors. The same call resumes an interrupted job, and keeps finished vectors. Objects of another job
-    in `out` raise DataError; with `starts_over` they are removed. Raises DataError, ConfigError or ModelError for files,
-    columns or texts that cannot be embedded.
+    in `out` raise DataError; with `starts_over` they are removed. Raises DataError, ConfigError or ModelError for
+    files, columns or texts that cannot be embedded.
     """
     cut = cut or Cut()
     files = find_files(address)
@@ -196,7 +196,7 @@ class _Progress:
 
 
 def _ranges(job: EmbedJob, key: str, shards: Sequence[TextShard], executor: Executor, say: Say) -> Ranges:
-    """Minimum and maximum per dimension over a sample that is spread over the input. Every start of a job uses the same."""
+    """Minimum and maximum per dimension in a sample of the whole input. Every start of a job uses the same values."""
     kept = f"{WORK_PREFIX}/{key}/ranges.json"
     try:
         low, high = json.loads(job.out.get(kept))
@@ -261,7 +261,7 @@ def _is_whole(out: Store, found: Embeddings) -> bool:
 
 
 def _claim(out: Store, key: str, *, starts_over: bool, say: Say) -> None:
-    """Reserve an empty directory for this job before its first part, or accept one that this job has reserved before."""
+    """Reserve an empty directory for this job before its first part, or accept one that this job reserved before."""
     claim = f"{WORK_PREFIX}/{key}/begun"
     listed = [info.key for info in out.list()]
     if listed and claim not in listed:

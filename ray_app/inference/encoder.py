@@ -101,7 +101,7 @@ class Encoder:
 
     @torch.inference_mode()
     def embed_in_groups(self, tokens: TokenTexts) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """The same, group by group, short texts first: positions [n] of the group's texts, and their embeddings [n, D]."""
+        """The same, group by group, short texts first: positions [n] of the texts, and their embeddings [n, D]."""
         ends = np.cumsum(tokens.lengths, dtype=np.int64)
         for group in group_lengths(tokens.lengths, self._batch_tokens, padded=self._layout == "padded"):
             ids = np.concatenate([tokens.ids[ends[i] - tokens.lengths[i] : ends[i]] for i in group])

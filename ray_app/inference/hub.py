@@ -21,7 +21,7 @@ def is_hub_id(place: str) -> bool:
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
-    """The id and the revision of ORG/NAME@REVISION. The revision is None if there is no @REVISION."""
+    """The id and the revision of ORG/NAME@REVISION. The revision is None if the name has none."""
     repository, _, revision = name.partition("@")
     return repository, revision or None
 

@@ -1,4 +1,4 @@
-"""Models to embed with, from a directory, an object store or the Hub: their names, their fingerprints, how to open one."""
+"""Models to embed with, from a directory, an object store or the Hub: how to find, identify and open one."""
 
 import hashlib
 import json
@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from data_io.data_spec import S3Options
 from data_io.dataset.manifest import Manifest, load_manifest
 from data_io.storage.folder_copy import FILES_KEY, local_copy, uploaded_files
-from data_io.data_spec import S3Options
 from data_io.storage.store import Store, open_store
 from data_io.task import format_query
 from ray_app.data_order import select_sources
@@ -31,8 +31,9 @@ _WHAT_EMBEDS = (".safetensors", ".json", ".txt", ".model")
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A model directory that `f2llm export` wrote, or another one that sentence-transformers loads, in a local directory
-    or an object store. It can be pickled and holds nothing open.
+    """A model directory that `f2llm export` wrote, or another one that sentence-transformers loads.
+
+    It is local or in an object store. The value can be pickled and holds nothing open.
     """
 
     name: str
@@ -82,7 +83,7 @@ class NamedModel:
 def find_model(place: str, s3: S3Options, *, name: str | None = None, batch_tokens: int = 16384) -> ExportedModel:
     """The model in a run directory or model directory (a path or s3:// URI), or of a Hub id (ORG/NAME[@REVISION]).
 
-    A model on the Hub is downloaded unless it is in the cache. Raises ModelError if there is no model, StorageError if
+    A model on the Hub is downloaded unless it is in the cache. Raises ModelError if no model is found, StorageError if
     the object store or the Hub cannot be reached.
     """
     if not is_hub_id(place):
@@ -99,7 +100,7 @@ def model_store(place: str, s3: S3Options) -> Store:
 
 
 def find_exported(place: Store, *, name: str | None = None, batch_tokens: int = 16384) -> ExportedModel:
-    """The model in a run directory (its model/), or in a model directory. Raises ModelError if there is none."""
+    """The model in a run directory (its model/), or in a model directory. Raises ModelError if none is found."""
     folder = model_folder(place)
     settings = json.loads(folder.get(_CONFIGURATION))
     parts = folder.uri.rstrip("/").split("/")
@@ -134,7 +135,7 @@ def initial_model(name: str, spec: JobSpec, data: Store) -> InitialModel:
 
 
 def model_prompts(spec: JobSpec, manifest: Manifest) -> dict[str, str]:
-    """The prompts of a job spec's model: the instructions of its sources. `query` is that of the first retrieval source."""
+    """The prompts of a job spec's model: its sources' instructions. `query` is that of the first retrieval source."""
     sources = select_sources(manifest, spec)
     instructions = {source.name: source.instruction for source in sources}
     retrieval = [source.instruction for source in sources if source.kind.uses_in_batch_negatives]
@@ -144,7 +145,7 @@ def model_prompts(spec: JobSpec, manifest: Manifest) -> dict[str, str]:
 def find_named(name: str, *, query_prompt: str | None, max_tokens: int | None, batch_tokens: int) -> NamedModel:
     """A model by directory or Hub id. A model on the Hub is downloaded unless it is in the cache.
 
-    Raises ModelError if there is no model, StorageError if the Hub cannot be reached.
+    Raises ModelError if no model is found, StorageError if the Hub cannot be reached.
     """
     folder, revision = Path(name).expanduser(), None
     if folder.is_dir():

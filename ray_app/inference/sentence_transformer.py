@@ -64,7 +64,7 @@ class SentenceModel(nn.Module):
         max_tokens: int | None = None,
         local_files_only: bool = False,
     ) -> None:
-        """`name` is a directory or a Hub id. Texts are cut to `max_tokens`, or to the model's own limit if that is less.
+        """`name` is a directory or a Hub id. Texts are cut to `max_tokens` or the model's own limit, whichever is less.
 
         Raises ModelError if sentence-transformers cannot load the model.
         """
@@ -114,8 +114,8 @@ class SentenceModel(nn.Module):
     def embed_documents(self, texts: Sequence[str], *, batch_tokens: int) -> npt.NDArray[np.float32]:
         """Embeddings float32 [N, D], L2-normalized, of texts with the model's own prompt for documents, if it has one.
 
-        `batch_tokens` bounds the tokens of a batch, here and in the next two methods. Raises ModelError for an embedding
-        that is not finite.
+        `batch_tokens` bounds the tokens of a batch, here and in the next two methods. Raises ModelError for an
+        embedding that is not finite.
         """
         return self._embed(self.model.encode_document, texts, batch_tokens)
 

@@ -1,10 +1,10 @@
 """The texts and rows of a source, sorted by the keys of texts, in bounded memory.
 
-A data set's rows are shuffled, and so are the texts of a corpus. To find repeated texts, and all rows of one query,
-they are first sorted outside memory: each task reads a range of the input and writes sorted runs of documents (by the
-key of the text) and rows (by the key of the query). A range of keys of all runs is a share of the whole that fits in
-memory. Keys are those of `data_io.dataset.schema.text_key`: texts that differ in case and white space only are the same
-text, and the smallest of them is kept.
+The rows of a data set and the texts of a corpus are shuffled. An external sort finds repeated texts and all rows of one
+query. Each task reads a range of the input and writes sorted runs: documents by the key of the text, and rows by the
+key of the query. Later tasks read one range of keys of all runs, which fits in memory. Keys are computed by
+`data_io.dataset.schema.text_key`: texts that differ only in case and white space are the same text, and the smallest of
+them is kept.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,12 +42,12 @@ ROWS = pa.schema(
     }
 )
 _COMPRESSION_RATIO = 4
-"""About the ratio of zstd on text: ranges are planned by stored sizes, which the manifest has."""
+"""Approximate ratio of zstd on text. Ranges are planned by the stored sizes in the manifest."""
 
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row of a retrieval source; `number` is its place in the source."""
+    """One row of a retrieval source. `number` is its position in the source."""
 
     key: int
     number: int
@@ -58,10 +58,10 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class RowRange:
-    """Row groups of a source from `first_group` to before `end_group`, or one corpus file; read by one task."""
+    """Row groups of a source, `first_group` <= group < `end_group`, or one corpus file. One task reads it."""
 
     key: str
-    """Name of the task in the work directory; its runs begin with it."""
+    """Name of the task in the work directory, and prefix of its runs."""
     data: Store
     source: str
     first_group: int = 0
@@ -72,7 +72,7 @@ class RowRange:
 def plan_scan(
     data: Store, manifest: Manifest, source: str, corpus: Sequence[RawFile], *, run_bytes: int
 ) -> list[RowRange]:
-    """The ranges of a source of about `run_bytes` of texts each, in stored order, then its corpus files."""
+    """Ranges of a source with about `run_bytes` bytes of texts each, in stored order, then its corpus files."""
     stored = manifest.row_groups(source).chunk_bytes.sum(axis=1, dtype="int64") * _COMPRESSION_RATIO
     bounds, size = [0], 0
     for group, group_bytes in enumerate(stored.tolist()):
@@ -91,9 +91,10 @@ def plan_scan(
 
 
 def scan(row_range: RowRange, work: Store, *, run_bytes: int, chunk_bytes: int) -> Mark:
-    """Read a range and write its sorted runs. Holds about `run_bytes` of texts, and one row group or record more.
+    """Read a range and write its sorted runs. Memory holds about `run_bytes` bytes of texts, plus one row group or
+    record.
 
-    Raises DataError with the place of an invalid corpus text, and for a damaged data set.
+    Raises DataError for an invalid corpus text, with its file and line, and for a damaged data set.
     """
     runs = _Runs(work, row_range.key, run_bytes, chunk_bytes)
     if row_range.corpus is not None:
@@ -109,7 +110,7 @@ def scan(row_range: RowRange, work: Store, *, run_bytes: int, chunk_bytes: int) 
 
 
 def source_rows(data: Store, source: str, first_group: int, end_group: int) -> Iterator[SourceRow]:
-    """Rows of the groups from `first_group` to before `end_group`, in stored order."""
+    """Rows of the row groups `first_group` <= group < `end_group`, in stored order."""
     manifest = _manifest(data)
     reader = Reader(data, manifest)
     groups = manifest.row_groups(source)
@@ -124,9 +125,9 @@ def source_rows(data: Store, source: str, first_group: int, end_group: int) -> I
 
 
 def find_corpus(address: str) -> list[RawFile]:
-    """Files of texts: plain text (a text a line), JSON lines, CSV, TSV or Parquet; a file, a directory or a pattern.
+    """Files of texts: plain text (one text per line), JSON lines, CSV, TSV or Parquet; a file, a directory or a glob.
 
-    Raises DataError where there is none, or one without a column that can be recognized.
+    Raises DataError if no file is found, or if the text column of a file cannot be detected.
     """
     if is_text_file_name(address):
         return find_text_files(address, remedy="give the path of a file of texts")
@@ -137,7 +138,7 @@ def find_corpus(address: str) -> list[RawFile]:
 
 
 def corpus_texts(file: RawFile) -> Iterator[str]:
-    """Texts of a file; blank lines of plain text are none. Raises DataError with the place of what cannot be stored."""
+    """Texts of a file. Blank lines of plain text are skipped. Raises DataError, with the place, for an invalid text."""
     if file.format == "txt":
         for place, line in read_text_lines(file):
             if line:
@@ -148,15 +149,17 @@ def corpus_texts(file: RawFile) -> Iterator[str]:
     for place, record in read_records(file, (column,)):
         if column not in record:
             raise DataError(
-                f"{place}: no {column!r}; the row has {', '.join(record) or 'no fields'}",
-                remedy="add it or remove the row",
+                f"{place}: the field {column!r} is missing; the row has {', '.join(record) or 'no fields'}",
+                remedy="add the field or remove the row",
             )
         check_text(record[column], repr(column), place)
         yield record[column]
 
 
 def merge_documents(tables: Iterable[pa.Table], first: int, last: int) -> pa.Table:
-    """Documents with keys from `first` to `last`, out of sorted runs: each key once, rising, with its smallest text."""
+    """Documents of sorted runs with keys from `first` to `last`, in ascending order: each key once, with its smallest
+    text.
+    """
     smallest: dict[int, str] = {}
     for table in tables:
         for key, text in zip(table.column("key").to_pylist(), table.column("text").to_pylist(), strict=True):
@@ -167,7 +170,7 @@ def merge_documents(tables: Iterable[pa.Table], first: int, last: int) -> pa.Tab
 
 
 def merge_rows(tables: Iterable[pa.Table], first: int, last: int) -> list[SourceRow]:
-    """Rows with query keys from `first` to `last`, out of sorted runs: by key, then by their place in the source."""
+    """Rows of sorted runs with query keys from `first` to `last`, by key and then by their position in the source."""
     rows = [
         SourceRow(**record | {"negatives": tuple(record["negatives"])})
         for table in tables
@@ -178,7 +181,7 @@ def merge_rows(tables: Iterable[pa.Table], first: int, last: int) -> list[Source
 
 
 class _Runs:
-    """Collects documents and rows, and writes a pair of sorted runs for about each `run_bytes` of texts."""
+    """Collects documents and rows, and writes a pair of sorted runs after about `run_bytes` bytes of texts."""
 
     def __init__(self, work: Store, key: str, run_bytes: int, chunk_bytes: int) -> None:
         self._work = work
@@ -240,5 +243,5 @@ class _Runs:
         self._bytes = 0
 
 
-# A worker's tasks are of one data set; its manifest is read once a process.
+# The tasks of a worker share one data set. Its manifest is read once per process.
 _manifest: Callable[[Store], Manifest] = lru_cache(maxsize=2)(load_manifest)

@@ -1,10 +1,10 @@
-"""Hard negatives for a whole data set, as a job on Ray: `f2llm data mine`.
+"""Mines hard negatives for a whole data set in a job on Ray: `f2llm data mine`.
 
-Stages of each source: its texts are sorted (read), all of them are embedded once, block by block (embed), and each
-share of the queries is searched in all blocks and its negatives are selected (mine). Then the new data set is written.
+The stages of each source are: sort its texts (read), embed all of them once, block by block (embed), and for each share
+of the queries search all blocks and select negatives (mine). Then the new data set is written.
 
-A task leaves objects in the work directory `mining/<key>/` of the new data set, whose key stands for everything that
-decides the result. So a job that was killed resumes with the missing tasks, and ends with the same bytes.
+Tasks write objects to the work directory `mining/<key>/` of the new data set. The key is a hash of everything that
+decides the result. Therefore an interrupted job resumes with the missing tasks and writes the same bytes.
 """
 
 import hashlib
@@ -46,27 +46,27 @@ from ray_app.ray_runtime.environment import check_gpus
 
 _FOLDER = "mining"
 _WORK = re.compile(rf"{_FOLDER}/[0-9a-f]{{16}}/")
-"""Objects that a job keeps until its end."""
+"""Objects that a job removes when it ends."""
 
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """Settings that decide the mined data set and its report, together with the input."""
+    """Settings that, together with the input, decide the mined data set and its report."""
 
     model: str
-    """A directory or a hub id."""
+    """A directory or a Hub id."""
     rule: MiningRule = field(default_factory=MiningRule)
     sources: Sequence[str] = ()
-    """Names of the sources to mine; none stands for all retrieval sources."""
+    """Names of the sources to mine. Default: all retrieval sources."""
     corpus: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By source, addresses of files with more documents."""
+    """By source, paths or URIs of files with additional documents."""
     query_prompt: str | None = None
-    """Prompt of the queries; None takes the model's own."""
+    """Prompt of the queries. None uses the model's own."""
     max_tokens: int | None = None
-    """Tokens after which texts are cut; None takes the model's own limit."""
+    """Limit of tokens per text. None uses the model's own limit."""
     batch_tokens: int = 8192
     samples: int = 5
-    """Sample rows of each source in the report."""
+    """Sample rows per source in the report."""
     sizes: Sizes = field(default_factory=Sizes)
 
 
@@ -79,11 +79,12 @@ def mine_dataset(
     keep_work: bool = False,
     on_progress: OnMining = lambda progress: None,
 ) -> MiningReport:
-    """Write to `out` the data set at `data`, with hard negatives mined for its sources.
+    """Copy the data set at `data` to `out`, with hard negatives mined for its sources.
 
-    Sources that are not mined, evaluation sets and the tokenizer are carried over. The same call resumes after a kill,
-    and leaves a finished data set as it is. With `keep_work` the work directory is not removed. Raises ConfigError,
-    DataError, ModelError or CapacityError; where an error can be known before anything is embedded, it is raised then.
+    Sources that are not mined, evaluation sets and the tokenizer are copied. The same call resumes an interrupted job
+    and does not change a finished data set. With `keep_work` the work directory is not removed. Raises ConfigError,
+    DataError, ModelError, StorageError or CapacityError. Errors that can be detected early are raised before any text
+    is embedded.
     """
     workers = workers or Workers(1)
     mining = _check(data, out, options, workers)
@@ -98,7 +99,9 @@ def mine_dataset(
 
 def _check(data: Store, out: Store, options: MiningOptions, workers: Workers) -> "_Mining":
     if data == out or data.uri == out.uri:
-        raise ConfigError(f"{out.uri} is the data set that is mined", remedy="give another place for the new one")
+        raise ConfigError(
+            f"{out.uri} is the data set that is mined", remedy="give another directory for the new data set"
+        )
     manifest = load_manifest(data)
     sources = chosen_sources(manifest, options.sources)
     corpus = corpus_files(sources, options.corpus)
@@ -114,7 +117,7 @@ def _check(data: Store, out: Store, options: MiningOptions, workers: Workers) ->
 
 @dataclass(frozen=True)
 class _MinedSource:
-    """A source whose shares of queries are all mined; `marks` are in the order of the shares."""
+    """A source whose shares of queries are all mined. `marks` are in the order of the shares."""
 
     marks: list[Mark]
     report: SourceReport
@@ -122,7 +125,7 @@ class _MinedSource:
 
 @dataclass(frozen=True)
 class _Mining:
-    """A job whose input and settings are checked."""
+    """A job with checked input and settings."""
 
     data: Store
     out: Store
@@ -162,7 +165,7 @@ class _Mining:
         return Job(self.out.child(f"{_FOLDER}/{key}"), self.model, self.options.rule, self.options.sizes)
 
     def run(self, workers: Workers, on_progress: OnMining) -> MiningReport:
-        """Mine every source, write the new data set, and its report. Raises DataError where `out` is not free."""
+        """Mine every source, and write the new data set and its report. Raises DataError if `out` is not free."""
         check_free(self.out, self._job.work)
         with cluster(cpus=workers.count, env={} if workers.gpus else {"OMP_NUM_THREADS": "1"}):
             runner = StageRunner(workers, finished(self._job.work, ""), on_progress)
@@ -176,7 +179,7 @@ class _Mining:
         return report
 
     def _mine_source(self, name: str, runner: StageRunner) -> _MinedSource:
-        """Raises DataError for a source without a row that has enough negatives."""
+        """Raises DataError for a source if none of its rows has enough negatives."""
         probe = ProbeTask("model", self._job)
         (loaded,) = runner.run("load the model", name, probe_model, [probe], on_model=True)
         runs = runner.run("read", name, read_range, self._read_tasks(name), on_model=False)
@@ -209,7 +212,7 @@ class _Mining:
         return tasks
 
     def _query_tasks(self, name: str, runs: Sequence[Mark], *, blocks: Sequence[str]) -> list[QueryTask]:
-        """One share of the queries per task, to be searched in all blocks."""
+        """One share of the queries per task. Each task searches all blocks."""
         sizes, rows = self.options.sizes, _sum(runs, "rows")
         mined_bytes = rows * self.options.rule.negatives * _sum(runs, "document_bytes") // _sum(runs, "documents")
         shares = max(
@@ -223,7 +226,7 @@ class _Mining:
         return tasks
 
     def _write(self, mined: Mapping[str, _MinedSource]) -> Manifest:
-        """Write the sources, mined or as they are, with the tokenizer and the evaluation sets."""
+        """Write the sources, mined or unchanged, with the tokenizer and the evaluation sets."""
         for key in self.tokenizer:
             self.out.put(key, self.data.get(key))
         rows = [
@@ -276,8 +279,8 @@ def _read_report(out: Store) -> MiningReport:
         return MiningReport.model_validate_json(out.get(REPORT_KEY))
     except (NotFoundInStore, ValueError) as error:
         raise DataError(
-            f"{out.uri} was mined already, but {REPORT_KEY} is missing or damaged",
-            remedy="use the data set as it is, or mine to another place for a new report",
+            f"{out.uri} was already mined, but {REPORT_KEY} is missing or damaged",
+            remedy="use the data set as it is, or mine to another directory for a new report",
         ) from error
 
 

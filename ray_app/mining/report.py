@@ -1,4 +1,4 @@
-"""What mining found, source by source: mining/report.json of the mined data set."""
+"""The report of mining for each source: mining/report.json of the mined data set."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ class MinedNegative(_Part):
 
 
 class Sample(_Part):
-    """A row to read: its texts, cut, and the hardest of its mined negatives."""
+    """A sample row: its shortened texts, and the hardest of its mined negatives."""
 
     query: str
     positive: str
@@ -29,7 +29,7 @@ class Sample(_Part):
 
 
 class SourceReport(_Part):
-    """Counts and scores of one source. A histogram counts cosines in the report's bins."""
+    """Counts and scores of one source. Histograms count cosines in the report's bins."""
 
     name: str
     rows: int
@@ -38,15 +38,17 @@ class SourceReport(_Part):
     kept_rows: int
     dropped_rows: int
     dropped_queries: int
-    """Queries none of whose rows is left."""
+    """Queries that have lost all their rows."""
     own_negatives: int
     mined_negatives: int
     candidates: int
     above_max_score: int
     above_max_ratio: int
-    """Candidates refused for being too near to the positive's score, and not for `max_score`."""
+    """Candidates below `max_score` that were refused because of `max_ratio`."""
     histograms: dict[str, tuple[int, ...]]
-    """positive: of each query's lowest positive; nearest: of its first candidate; negative: of all that were taken."""
+    """positive: scores of each query's lowest positive; nearest: of its first candidate; negative: of all selected
+    negatives.
+    """
     samples: tuple[Sample, ...]
 
     @property
@@ -65,7 +67,7 @@ class MiningReport(_Part):
 
 
 def source_report(name: str, *, documents: int, marks: Sequence[Mark], samples: int) -> SourceReport:
-    """The sum of what the query shards counted, with the first of their samples."""
+    """The sum of the counts of all shares of queries, with their first samples."""
     counts: dict[str, int] = {}
     histograms: dict[str, list[int]] = {}
     for mark in marks:
@@ -81,7 +83,7 @@ def source_report(name: str, *, documents: int, marks: Sequence[Mark], samples: 
 
 
 def quantile(bins: Sequence[int], share: float) -> float:
-    """The score below which `share` of a histogram lies, to the width of a bin; 0 where nothing was counted."""
+    """The score below which `share` of a histogram lies, interpolated in its bin. 0 for an empty histogram."""
     total, seen = sum(bins), 0.0
     for low, high, count in zip(HISTOGRAM_EDGES, HISTOGRAM_EDGES[1:], bins, strict=False):
         if count and seen + count >= share * total:

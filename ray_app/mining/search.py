@@ -1,6 +1,6 @@
 """Exact search of queries in embedded blocks of documents.
 
-Q queries, N documents of a block, K candidates, D dimensions.
+Q queries, N documents per block, K candidates, D dimensions.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from ray_app.mining.selection import NO_ID, BestCandidates, Ids, Scores
 
 @dataclass(frozen=True)
 class Query:
-    """All rows of one query. `answers` holds the keys of its positives and of the query, which are never negatives."""
+    """All rows of one query. `answers` holds the keys of its positives and of the query; these are never negatives."""
 
     key: int
     text: str
@@ -33,7 +33,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Block:
-    """An embedded block; its documents have the ids from `first_id` on."""
+    """An embedded block. The ids of its documents start at `first_id`."""
 
     mark: Mark
     first_id: int
@@ -44,14 +44,14 @@ class Block:
 class Search:
     """The candidates of each query, and the blocks that were searched."""
 
-    best_scores: Scores  # [Q, K] falling
+    best_scores: Scores  # [Q, K], descending
     ids: Ids  # [Q, K]
-    positive_scores: Scores  # [Q]: the lowest of a query's positives
+    positive_scores: Scores  # [Q]: the lowest score of a query's positives
     blocks: tuple[Block, ...]
 
 
 def group_rows(rows: Sequence[SourceRow]) -> list[Query]:
-    """Queries with all their rows; the rows of one query must be neighbors."""
+    """Queries with all their rows. The rows of one query must be consecutive."""
     found = []
     for key, group in groupby(rows, key=lambda row: row.key):
         mine = tuple(group)
@@ -69,7 +69,7 @@ def search(
     top_k: int,
     device: str | torch.device,
 ) -> Search:
-    """The `top_k` nearest documents, answers left out, of queries with vectors [Q, D]. Exact: each block is read once.
+    """The `top_k` nearest documents of queries with vectors [Q, D], without answers. Exact; each block is read once.
 
     `names` are the embed tasks of the blocks in `work`. Raises DataError for a block that is missing or damaged.
     """
@@ -101,7 +101,7 @@ def search(
 
 
 class _Pairs:
-    """Pairs of a query and the key of a text, sorted by key, to be found in blocks."""
+    """Pairs of a query and the key of a text, sorted by key, for lookups in blocks."""
 
     def __init__(self, keys_of_queries: Sequence[frozenset[int]]) -> None:
         pairs = sorted((key, q) for q, keys in enumerate(keys_of_queries) for key in keys)
@@ -109,7 +109,7 @@ class _Pairs:
         self._queries = np.array([q for _, q in pairs], dtype=np.int64)
 
     def within(self, keys: npt.NDArray[np.uint64]) -> tuple[Ids, Ids]:
-        """Queries and columns of the pairs whose text is in the block with these rising keys."""
+        """Queries and columns of the pairs whose text is in the block with these ascending keys."""
         low, high = np.searchsorted(self._keys, keys[0]), np.searchsorted(self._keys, keys[-1], side="right")
         columns = np.searchsorted(keys, self._keys[low:high])
         there = keys[columns] == self._keys[low:high]
@@ -131,13 +131,13 @@ def _blocks(
         if mark.counts["documents"]:
             (keys,) = read_chunks(work, fetches([mark], "keys"))
             (vectors,) = read_chunks(work, fetches([mark], "vectors"))
-            # Copied: torch wants memory that it may write to.
+            # A copy, because torch requires writable memory.
             documents = np.frombuffer(vectors, dtype="<f4").reshape(-1, dimensions).astype(np.float32)
             yield mark, np.frombuffer(keys, dtype="<u8").astype(np.uint64), documents
 
 
 def document_texts(work: Store, blocks: Sequence[Block], ids: Ids) -> dict[int, tuple[int, str]]:
-    """Key and text of the documents with these rising ids; only chunks that hold one are read."""
+    """Key and text of the documents with these ascending ids. Reads only chunks that contain one of them."""
     found: dict[int, tuple[int, str]] = {}
     for block in blocks:
         for fetch in fetches([block.mark], "texts"):

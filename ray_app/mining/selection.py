@@ -1,8 +1,8 @@
 """The recipe's choice of hard negatives (arXiv 2510.02294, section 2), without models, stores or Ray.
 
-Q queries, N documents of a block, K the number of candidates that are kept. Documents come in blocks of rising ids, so
-that of two equal scores the one seen first wins: the result is that of sorting everything by falling score, then by id,
-whatever the blocks.
+Q queries, N documents per block, K kept candidates. Documents arrive in blocks with ascending ids, and of two equal
+scores the first one wins. Therefore the result does not depend on the blocks: it equals a full sort by descending score
+and then by id.
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,19 @@ Ids = npt.NDArray[np.int64]
 
 NO_ID = -1
 HISTOGRAM_EDGES = np.linspace(-1.0, 1.0, 41)
-"""Of scores, which are cosines: bins of 0.05."""
+"""Bins of 0.05 for scores, which are cosines."""
 
 
 class MiningRule(BaseModel):
-    """Which of a query's candidates become its hard negatives. The defaults are the recipe's.
+    """The rule that selects a query's hard negatives from its candidates. The defaults are the recipe's.
 
-    Candidates are the `top_k` highest scores among the texts that are no answer. Allowed is a candidate that scores
-    below `max_score` and below the positive's score less (1 - `max_ratio`) of its size: 0.95 of it where it is above 0.
-    With several positives the lowest score counts. `skip` is dropped from the front: of the allowed ones, as
-    sentence-transformers does it, or of all candidates before any is refused. The next `negatives` are taken; a row
-    with fewer, its own included, is dropped.
+    1. Candidates are the `top_k` texts with the highest scores that are not answers.
+    2. A candidate is allowed if its score is below two limits. The first limit is `max_score`. The second limit is the
+       positive's score s minus (1 - `max_ratio`) * |s|, which is `max_ratio` * s if s is above 0. If a query has
+       several positives, the lowest score counts.
+    3. The first `skip` are dropped: of the allowed candidates, as in sentence-transformers, or of all candidates before
+       any is refused (`skip_among`).
+    4. The next `negatives` are selected. A row with fewer negatives, its own included, is dropped.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,8 +45,8 @@ class MiningRule(BaseModel):
     def _enough(self) -> "MiningRule":
         if self.top_k - self.skip < self.negatives:
             raise ValueError(
-                f"top_k={self.top_k} less skip={self.skip} leaves {self.top_k - self.skip} candidates, and "
-                f"negatives={self.negatives} are wanted"
+                f"top_k={self.top_k} minus skip={self.skip} leaves {self.top_k - self.skip} candidates, fewer than "
+                f"negatives={self.negatives}"
             )
         return self
 
@@ -59,7 +61,7 @@ class Hits:
 
 
 class BestCandidates:
-    """The K best documents of each of Q queries seen so far; scores [Q, K] falling, ids [Q, K]."""
+    """The K best documents so far of each of Q queries. scores [Q, K] are descending, ids are [Q, K]."""
 
     def __init__(self, queries: int, k: int) -> None:
         self.scores: Scores = np.full((queries, k), -np.inf, dtype=np.float32)
@@ -68,11 +70,11 @@ class BestCandidates:
 
     @property
     def least(self) -> Scores:
-        """What a later document has to exceed, [Q]; minus infinity while there are fewer than K."""
+        """The score that a later document must exceed, [Q]. Minus infinity for fewer than K documents."""
         return self.scores[:, -1].copy()
 
     def add(self, hits: Hits, first_id: int) -> None:
-        """Take documents whose ids are `first_id` + column, all above every id seen before."""
+        """Add documents with the ids `first_id` + column, which must be larger than all earlier ids."""
         queries = len(self.scores)
         kept_rows = np.repeat(np.arange(queries), self._k)
         known = self.ids.ravel() != NO_ID
@@ -91,8 +93,10 @@ class BestCandidates:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the rule took of Q queries' candidates: `taken` [Q, K] in rank order, at most `negatives` a query; and how
-    many candidates there were, were refused for `max_score`, and for `max_ratio` alone.
+    """The candidates of Q queries that the rule selected: `taken` [Q, K] in rank order, at most `negatives` per query.
+
+    `candidates` counts all candidates. `above_max_score` were refused because of `max_score`, and `above_max_ratio`
+    because of `max_ratio` alone.
     """
 
     taken: npt.NDArray[np.bool_]
@@ -102,7 +106,7 @@ class Selection:
 
 
 def select(scores: Scores, positive_scores: Scores, rule: MiningRule) -> Selection:
-    """Choose among candidates, scores [Q, K] falling with minus infinity for none; positive_scores [Q]."""
+    """Select among candidates. scores [Q, K] are descending, minus infinity means no candidate; positive_scores [Q]."""
     there = np.isfinite(scores)
     limit = positive_scores - np.abs(positive_scores) * np.float32(1.0 - rule.max_ratio)
     low_enough = scores < np.float32(rule.max_score)
@@ -122,6 +126,6 @@ def select(scores: Scores, positive_scores: Scores, rule: MiningRule) -> Selecti
 
 
 def histogram(scores: npt.ArrayLike) -> list[int]:
-    """Counts of scores in bins of 0.05 from -1 to 1; rounding errors beyond are counted in the last."""
+    """Counts of scores in bins of 0.05 from -1 to 1. The outer bins include rounding errors beyond these limits."""
     counts, _ = np.histogram(np.clip(scores, -1.0, 1.0), HISTOGRAM_EDGES)
     return [int(count) for count in counts]

@@ -1,4 +1,4 @@
-"""The tasks of a stage on Ray: those without a mark are run, and the progress of the stage is told."""
+"""Runs the tasks of a stage on Ray, except those with a mark, and reports progress."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ T = TypeVar("T", bound="ReadTask | ProbeTask | EmbedTask | QueryTask")
 
 @dataclass(frozen=True)
 class MiningProgress:
-    """Tasks of a stage of a source that are done, those of an earlier run included. `eta_seconds` is the stage's."""
+    """Finished tasks of a stage of a source, including those of an earlier run. `eta_seconds` is of the stage."""
 
     stage: str
     source: str
@@ -28,14 +28,14 @@ OnMining = Callable[[MiningProgress], None]
 
 @dataclass(frozen=True)
 class Workers:
-    """`count` tasks at once. With `gpus`, as many tasks that use the model at once, each on a GPU of its own."""
+    """`count` is the number of parallel tasks. With `gpus`, that many tasks use the model in parallel, one per GPU."""
 
     count: int
     gpus: int = 0
 
 
 class StageRunner:
-    """Runs the tasks that are not in `done`, the marks by task name that an earlier run of the job left."""
+    """Runs the tasks that are not in `done`: the marks of an earlier run of the job, by task name."""
 
     def __init__(self, workers: Workers, done: Mapping[str, Mark], on_progress: OnMining) -> None:
         self._workers = workers
@@ -45,7 +45,7 @@ class StageRunner:
     def run(
         self, stage: str, source: str, function: Callable[[T], Mark], tasks: Sequence[T], *, on_model: bool
     ) -> list[Mark]:
-        """The marks of `tasks` in their order; `on_model` says that they use the model. Raises the first error."""
+        """The marks of `tasks` in their order. `on_model`: whether the tasks use the model. Raises the first error."""
         marks = {task.name: self._done[task.name] for task in tasks if task.name in self._done}
         missing = [task for task in tasks if task.name not in marks]
         gpus = self._workers.gpus if on_model else 0

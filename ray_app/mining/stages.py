@@ -1,7 +1,7 @@
 """The tasks of a mining job: read a range of rows, embed a block of documents, mine a share of the queries.
 
-Each task writes objects and a mark under the job's work directory (data_io.storage.chunk_files). A document's id is its
-place among all documents of the source, sorted by key. N documents of a block, D dimensions.
+Each task writes objects and a mark under the job's work directory (data_io.storage.chunk_files). The id of a document
+is its position among all documents of the source, sorted by key. N documents per block, D dimensions.
 """
 
 from collections.abc import Sequence
@@ -26,18 +26,18 @@ MINED = pa.schema({"query": pa.large_string(), "positive": pa.large_string(), "n
 
 @dataclass(frozen=True)
 class Sizes:
-    """About the bytes and rows in memory at once. They decide where blocks end, so another size is another job."""
+    """Approximate bytes and rows in memory at once. They decide the blocks, so other sizes make another job."""
 
     run_bytes: int = 64 * 2**20
-    """Texts that a reading task sorts at once."""
+    """Bytes of texts that a read task sorts at once."""
     chunk_bytes: int = 256 * 2**10
-    """The least that is read of a run or of a block's texts."""
+    """Smallest read of a run or of the texts of a block."""
     block_vector_bytes: int = 8 * 2**20
     block_text_bytes: int = 64 * 2**20
-    """A block of documents ends at whichever of the two comes first."""
+    """A block of documents ends at the first of these two limits."""
     query_rows: int = 4096
     output_bytes: int = 64 * 2**20
-    """Texts of a share of the queries with their mined negatives; a share has about `query_rows` rows at most."""
+    """Bytes of the texts of a share of the queries, including mined negatives. `query_rows` also limits a share."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class QueryTask:
 
 
 def read_range(task: ReadTask) -> Mark:
-    """Write the sorted runs of a range of a source, or of a corpus file. Raises DataError as `inputs.scan` does."""
+    """Write the sorted runs of a range of a source or of a corpus file. Raises DataError as `inputs.scan` does."""
     sizes = task.job.sizes
     return scan(task.row_range, task.job.work, run_bytes=sizes.run_bytes, chunk_bytes=sizes.chunk_bytes)
 
 
 def probe_model(task: ProbeTask) -> Mark:
-    """Load the model where it will be used, before anything is read; counts its dimensions. Raises ModelError."""
+    """Load the model on a worker before any data is read, and return its dimensions. Raises ModelError."""
     dimensions = open_named(task.job.model).dimensions
     return write_mark(task.job.work, task.name, Mark(counts={"dimensions": dimensions}))
 
@@ -157,7 +157,7 @@ class _MinedRows:
 
 
 def _fill_rows(job: Job, queries: Sequence[Query], found: Search, selection: Selection) -> _MinedRows:
-    """Each row with its own and the selected negatives; a row with fewer than the rule's number is dropped."""
+    """Rows with their own and the selected negatives. A row with fewer negatives than the rule requires is dropped."""
     taken = [found.ids[q][selection.taken[q]] for q in range(len(queries))]
     documents = document_texts(job.work, found.blocks, np.unique(np.concatenate(taken)))
     rows: list[dict[str, object]] = []
@@ -194,7 +194,9 @@ def _histograms(found: Search, selection: Selection) -> dict[str, list[int]]:
 def fill(
     row: SourceRow, answers: frozenset[int], mined: Sequence[tuple[int, str]], *, negatives: int
 ) -> tuple[list[str], list[str]]:
-    """A row's own negatives, then mined ones (key and text) up to `negatives` in all: no answer, and no text twice."""
+    """A row's own negatives, then mined negatives (key and text), up to `negatives` in all. Answers and repeated texts
+    are skipped.
+    """
     taken = set(answers)
     own: list[str] = []
     added: list[str] = []

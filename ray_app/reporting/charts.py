@@ -1,4 +1,4 @@
-"""The report's charts. Pure: numbers in, Plotly figures as JSON out; colors of text and grid are set by the page."""
+"""The report's charts. Pure: numbers in, Plotly figures as JSON out. The page sets the colors of text and grid."""
 
 import html
 import math
@@ -11,7 +11,7 @@ from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint
 from ray_app.run_directory.evaluation_report import EvaluationReport
 from ray_app.run_directory.metrics import StepMetrics
 
-# Mid tones that can be told apart on a light and on a dark page.
+# Mid tones that are distinguishable on a light and on a dark page.
 PALETTE = (
     "#3b82d6", "#e07b39", "#2f9e6e", "#9a6bd8", "#d9534f", "#1f9fb3",
     "#c95f9e", "#8f8f2a", "#a06d4b", "#7d8794", "#5b6ee1", "#4f9a2f",
@@ -26,7 +26,7 @@ Pick = Callable[[StepMetrics], float | None]
 
 
 def series(steps: Sequence[StepMetrics], pick: Pick) -> Series:
-    """(step, value) where there is a finite value, at most 1200 points: longer runs become means of equal stretches."""
+    """(step, value) of the steps with a finite value, at most 1200 points. Longer runs become means of equal ranges."""
     points = [(s.step, float(v)) for s in steps if (v := pick(s)) is not None and math.isfinite(v)]
     stride = -(-len(points) // _MOST_POINTS)
     if stride <= 1:
@@ -36,15 +36,15 @@ def series(steps: Sequence[StepMetrics], pick: Pick) -> Series:
 
 
 def smooth(points: Series) -> Series:
-    """Centerd running mean over about a twentieth of the points; one-sided at the ends."""
+    """Centered running mean over about a twentieth of the points, one-sided at the ends."""
     half = len(points) // 40
     sums = [0.0]
     for _, value in points:
         sums.append(sums[-1] + value)
     smoothed = []
     for i, (step, _) in enumerate(points):
-        first, behind = max(0, i - half), min(len(points), i + half + 1)
-        smoothed.append((step, (sums[behind] - sums[first]) / (behind - first)))
+        first, end = max(0, i - half), min(len(points), i + half + 1)
+        smoothed.append((step, (sums[end] - sums[first]) / (end - first)))
     return smoothed
 
 
@@ -66,7 +66,7 @@ def curves_chart(curves: Sequence[tuple[str, Series]], *, x_title: str) -> str:
 
 
 def bars_chart(names: Sequence[str], bars: Sequence[tuple[str, str, Sequence[float | None]]], *, digits: int) -> str:
-    """Groups of bars, one a name; each of `bars` is a label, a color and a height for every name."""
+    """Groups of bars, one group per name. Each of `bars` is a label, a color and the heights for all names."""
     figure = go.Figure()
     for label, color, heights in bars:
         figure.add_trace(
@@ -92,12 +92,12 @@ def bars_chart(names: Sequence[str], bars: Sequence[tuple[str, str, Sequence[flo
 
 
 def short_label(name: str) -> str:
-    """A name that leaves room for what it stands beside."""
+    """The name, shortened so that the chart next to it has enough room."""
     return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"
 
 
 def largest_sources(steps: Sequence[StepMetrics]) -> list[str]:
-    """Sources by examples used, most first."""
+    """Sources by the number of examples used, largest first."""
     examples: dict[str, int] = {}
     for step in steps:
         for name, source in step.sources.items():
@@ -106,7 +106,7 @@ def largest_sources(steps: Sequence[StepMetrics]) -> list[str]:
 
 
 def source_loss_chart(steps: Sequence[StepMetrics]) -> str:
-    """Total loss of each source, for the 12 that gave most examples."""
+    """Total loss of each source, for the 12 sources with the most examples."""
 
     def loss_of(name: str) -> Pick:
         return lambda step: step.sources[name].loss if name in step.sources else None
@@ -116,7 +116,7 @@ def source_loss_chart(steps: Sequence[StepMetrics]) -> str:
 
 
 def single_chart(steps: Sequence[StepMetrics], pick: Pick, *, color: int, smoothed: bool = True, **axis: Any) -> str:
-    """One curve on a small chart; `axis` goes to the y axis."""
+    """One curve on a small chart. `axis` are options of the y axis."""
     points = series(steps, pick)
     figure = go.Figure()
     if smoothed and len(points) > 2:
@@ -128,7 +128,7 @@ def single_chart(steps: Sequence[StepMetrics], pick: Pick, *, color: int, smooth
 
 
 def checkpoints_chart(measured: Sequence[MeasuredCheckpoint]) -> str:
-    """nDCG@10 or Spearman's correlation of each held-out set by step, and their mean where there are several."""
+    """nDCG@10 or Spearman's correlation of each held-out set by step, and their mean if there are several sets."""
     sets = list(dict.fromkeys(name for each in measured for name in each.sets))[: MOST_SOURCES - 1]
     curves = [(name, [(each.step, each.sets[name]) for each in measured if name in each.sets]) for name in sets]
     if len(sets) > 1:
@@ -140,7 +140,7 @@ def checkpoints_chart(measured: Sequence[MeasuredCheckpoint]) -> str:
 
 
 def evaluation_chart(before: EvaluationReport | None, after: EvaluationReport | None, metric: str) -> str:
-    """Bars a retrieval set: before, after and BM25. `metric` is a field of RankingMetrics."""
+    """Bars per retrieval set: before, after and BM25. `metric` is a field of RankingMetrics."""
     results = (after or before or EvaluationReport(sets=())).retrieval
     figures = {
         "before": {r.name: getattr(r.model, metric) for r in before.retrieval} if before else {},
@@ -170,7 +170,7 @@ def evaluation_chart(before: EvaluationReport | None, after: EvaluationReport | 
 
 
 def _lines(curves: Sequence[tuple[str, Series]]) -> go.Figure:
-    """Each curve raw and faint, and smoothed on top; a click on its name in the legend hides both."""
+    """Each curve twice: raw and faint, and smoothed on top. A click on its name in the legend hides both."""
     figure = go.Figure()
     drawn = [(name, points, PALETTE[i]) for i, (name, points) in enumerate(curves) if points]
     for name, points, color in drawn:
@@ -182,7 +182,7 @@ def _lines(curves: Sequence[tuple[str, Series]]) -> go.Figure:
 
 
 def _trace(name: str, points: Series, color: str, *, faint: bool = False) -> go.Scatter:
-    # Plotly reads a subset of HTML in names.
+    # Plotly interprets some HTML in names.
     label = html.escape(name)
     return go.Scatter(
         x=[step for step, _ in points],
@@ -208,7 +208,7 @@ def figure_json(
     legend: bool = True,
     right: int = 14,
 ) -> str:
-    """Lay a figure out for the page; `right` is its margin for what stands beside it."""
+    """The figure with the layout of the page, as JSON. `right` is the right margin."""
     figure.update_layout(
         template=None,
         height=height,

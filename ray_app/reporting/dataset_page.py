@@ -1,4 +1,4 @@
-"""The page of `f2llm data stats --page`: a data set's sources with charts, in one file and without a network."""
+"""The page of `f2llm data stats --page`: the sources of a data set with charts, in one file that needs no network."""
 
 import html
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ class _Histogram:
 
 
 def write_data_report(found: DatasetStatistics, out: Path) -> None:
-    """Raises ConfigError where the file cannot be written."""
+    """Raises ConfigError if the file cannot be written."""
     page = render_data_report(found)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"{out} cannot be written: {error.strerror}", remedy="give a file in a directory that you may write to"
+            f"{out} cannot be written: {error.strerror}", remedy="give a file in a directory with write permission"
         ) from error
 
 
 def render_data_report(found: DatasetStatistics) -> str:
-    """The whole page; its numbers are those of `found`. Every text from the data set is escaped."""
+    """The whole page with the numbers of `found`. Every text from the data set is escaped."""
     largest = sorted(found.sources, key=lambda source: (-source.rows, source.name))
     in_tokens = any(source.tokens for source in found.sources)
     return render_page(
@@ -48,7 +48,7 @@ def render_data_report(found: DatasetStatistics) -> str:
         kinds=_by_kind(found),
         measured=sum(source.rows_read for source in found.sources),
         removed=sum(source.prepared.get("repeated", 0) for source in found.sources),
-        row_chart=Chart("Rows a source", _row_chart(largest[:_MOST_ROWS_OF_A_CHART])),
+        row_chart=Chart("Rows per source", _row_chart(largest[:_MOST_ROWS_OF_A_CHART])),
         histograms=[
             _Histogram(source, Chart(source.name, _length_chart(source, found.histogram_edges))) for source in largest
         ],
@@ -57,7 +57,7 @@ def render_data_report(found: DatasetStatistics) -> str:
 
 
 def _by_license(found: DatasetStatistics) -> list[tuple[str, int, int]]:
-    """License, sources and rows under it, most rows first."""
+    """Licenses with their numbers of sources and rows, most rows first."""
     return _summed([(source.license or "not recorded", source.rows) for source in found.sources])
 
 
@@ -75,7 +75,7 @@ def _summed(named: Sequence[tuple[str, int]]) -> list[tuple[str, int, int]]:
 
 
 def _row_chart(sources: Sequence[SourceStatistics]) -> str:
-    """A bar a source, the largest on top, colored by kind."""
+    """One bar per source, the largest on top, colored by task type."""
     figure = go.Figure()
     for kind in dict.fromkeys(source.kind for source in sources):
         mine = [source for source in sources if source.kind == kind]
@@ -100,7 +100,7 @@ def _row_chart(sources: Sequence[SourceStatistics]) -> str:
 
 
 def _length_chart(source: SourceStatistics, edges: Sequence[int]) -> str:
-    """Share of the texts of each role by length; both ends are cut off where no role has any."""
+    """Share of the texts of each role by length. Empty bins at both ends are left out."""
     lower = (0, *edges[:-1])
     filled = [i for i in range(len(edges)) if any(counts[i] for counts in source.histograms.values())]
     shown = range(filled[0], filled[-1] + 1) if filled else range(0)
@@ -125,7 +125,7 @@ def _length_chart(source: SourceStatistics, edges: Sequence[int]) -> str:
 
 
 def _interval(lower: int, upper: int) -> str:
-    """The lengths from `lower` to below `upper`."""
+    """The lengths from `lower` to below `upper`, as a label."""
     if upper >= 2**62:
         return f"{lower:,} and more"
     return f"{lower:,}" if upper - lower == 1 else f"{lower:,}-{upper - 1:,}"

@@ -1,4 +1,4 @@
-"""What the pages made here share: one file each, with its charts, in light and dark, and without a network."""
+"""Renders the HTML pages: each is one file with its charts, has a light and a dark style, and needs no network."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _OWN_PACKAGE = "ray_app.reporting"
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure on a page: `figure` is Plotly's JSON."""
+    """A figure on a page. `figure` is Plotly's JSON."""
 
     title: str
     figure: str
@@ -27,9 +27,9 @@ def render_page(
     package: str = _OWN_PACKAGE,
     **values: Any,
 ) -> str:
-    """A template of `package`, filled in; it may extend and import those of this one.
+    """Render a template of `package`, which can extend and import the templates of ray_app.reporting.
 
-    Every text is escaped; nothing in the page is fetched from anywhere.
+    Every text is escaped. The page loads no external resources.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, _OWN_PACKAGE))]),
@@ -43,5 +43,5 @@ def render_page(
 
 
 def _in_script(text: str) -> Markup:
-    """JSON inside a script element: no character in it can end that element."""
+    """JSON for a script element, escaped so that it cannot end the element."""
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

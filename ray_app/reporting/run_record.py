@@ -1,4 +1,4 @@
-"""What a run directory says, read for the report: a missing or damaged file leaves a gap and a note, no more."""
+"""Reads a run directory for the report. A missing or damaged file only leaves a gap and a note."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class EvaluationFacts(BaseModel):
 
 
 class DataFacts(BaseModel):
-    """`data.json`: what the run was trained and measured on. The data set's manifest.json has these fields and more."""
+    """`data.json`: the sources and evaluation sets of a run. The data set's manifest.json has these fields and more."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,15 +50,17 @@ class DataFacts(BaseModel):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """`steps` are in order, each once; `heard` is when the driver last wrote its lease; `notes` says what could not be
-    read and what was done twice.
+    """The content of a run directory.
+
+    `steps` are in order, without repeated steps. `heartbeat` is the time when the driver last renewed its lease.
+    `notes` names unreadable files and recomputed steps.
     """
 
     uri: str
     job_spec: str = ""
     job: dict[str, Any] = field(default_factory=dict)
     status: RunStatus | None = None
-    heard: datetime | None = None
+    heartbeat: datetime | None = None
     steps: tuple[StepMetrics, ...] = ()
     events: tuple[dict[str, Any], ...] = ()
     before: EvaluationReport | None = None
@@ -70,7 +72,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """The run's name: from the document, else from the status, else the directory's."""
+        """The run's name: from the job spec if possible, then from the status, then from the directory."""
         metadata = self.job.get("metadata")
         if isinstance(metadata, dict) and metadata.get("name"):
             return str(metadata["name"])
@@ -83,7 +85,7 @@ class RunRecord:
 
 
 def save_data_facts(run: Store, manifest: Manifest) -> None:
-    """Write `data.json`, so that the run directory alone says which sources, under which licenses, the run used."""
+    """Write `data.json`, so that the run directory itself records the sources of the run and their licenses."""
     facts = DataFacts(
         version=manifest.version,
         sources=tuple(CardSource.model_validate(source) for source in manifest.sources),
@@ -93,7 +95,7 @@ def save_data_facts(run: Store, manifest: Manifest) -> None:
 
 
 def read_run(run: Store) -> RunRecord:
-    """Everything the report shows. Raises only what the store raises where it cannot be reached."""
+    """Everything that the report shows. Raises only StorageError, if the store cannot be reached."""
     notes: list[str] = []
 
     def parsed(key: str, parse: Callable[[str], T]) -> T | None:
@@ -113,7 +115,7 @@ def read_run(run: Store) -> RunRecord:
         job_spec=read_text(run, JOB_SPEC),
         job=job if isinstance(job, dict) else {},
         status=parsed(STATUS, RunStatus.model_validate_json),
-        heard=last_heard(run),
+        heartbeat=last_heard(run),
         steps=steps,
         events=tuple(_json_lines(run, EVENTS, notes)),
         before=parsed(BEFORE, EvaluationReport.model_validate_json),
@@ -137,9 +139,10 @@ def _steps(run: Store, notes: list[str]) -> tuple[StepMetrics, ...]:
         repeated += metrics.step in by_step
         by_step[metrics.step] = metrics
     if damaged:
-        notes.append(f"{damaged} lines of {METRICS} have missing or wrong fields and were left out.")
+        notes.append(f"{_lines(damaged)} of {METRICS} with missing or wrong fields left out.")
     if repeated:
-        notes.append(f"{repeated} steps were done again after a restart; the last time of each is shown.")
+        steps = "1 step was" if repeated == 1 else f"{repeated} steps were"
+        notes.append(f"{steps} recomputed after a restart. The report shows the last result of each step.")
     return tuple(by_step[step] for step in sorted(by_step))
 
 
@@ -156,5 +159,9 @@ def _json_lines(run: Store, key: str, notes: list[str]) -> list[dict[str, Any]]:
         else:
             damaged += 1
     if damaged:
-        notes.append(f"{damaged} lines of {key} are not complete JSON objects and were left out.")
+        notes.append(f"{_lines(damaged)} of {key} without a complete JSON object left out.")
     return lines
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"

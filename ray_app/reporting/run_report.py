@@ -1,4 +1,4 @@
-"""`report.html`: one file that shows a run, with its charts and without a network."""
+"""`report.html`: shows a run with its charts, in one file that needs no network."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _MOST_EVENTS = 200
 def write_report(run: Store | Path, out: Path | None = None) -> None:
     """Write the report of a run directory to the file `out`, or as report.html into the run directory itself.
 
-    Whatever the run directory does not have yet is named in its section; nothing is required.
+    No file of the run directory is required. Each section of the report names its missing files.
     """
     store = run if isinstance(run, Store) else open_store(str(run))
     page = render_report(read_run(store))
@@ -33,7 +33,7 @@ def write_report(run: Store | Path, out: Path | None = None) -> None:
 
 
 def render_report(record: RunRecord) -> str:
-    """The whole page. Every text from the run is escaped; nothing in it is fetched from anywhere."""
+    """The whole page. Every text from the run is escaped. The page loads no external resources."""
     return render_page(
         "report.html.j2",
         {"fraction": _fraction, "duration": view.duration, "plain": _plain, "words": view.words},
@@ -71,7 +71,7 @@ def _checkpoint_charts(record: RunRecord) -> list[Chart]:
     if best is None:
         return []
     note = f"Best: step {best.step} with {best.score:.4f}, kept as the model best/."
-    return [Chart("Checkpoints, measured beside training", figures.checkpoints_chart(record.measured), note)]
+    return [Chart("Checkpoints, evaluated during training", figures.checkpoints_chart(record.measured), note)]
 
 
 def _loss_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
@@ -79,13 +79,13 @@ def _loss_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
         return []
     hidden = len(figures.largest_sources(steps)) - figures.MOST_SOURCES
     note = (
-        f"The {figures.MOST_SOURCES} sources with most examples; {hidden} more are in the table below."
+        f"The {figures.MOST_SOURCES} sources with the most examples. The table below has {hidden} more."
         if hidden > 0
         else ""
     )
     return [
         Chart("All sources", figures.loss_chart(steps), "Thin: each step. Thick: running mean."),
-        Chart("By source", figures.source_loss_chart(steps), note or "Total loss. A click on a name hides its curve."),
+        Chart("By source", figures.source_loss_chart(steps), note or "Total loss. Click a name to hide its curve."),
     ]
 
 
@@ -98,12 +98,15 @@ def _speed_charts(steps: Sequence[StepMetrics]) -> list[Chart]:
 
     return [
         Chart(
-            "Examples a second",
+            "Examples per second",
             figures.single_chart(steps, lambda s: rate(s.examples, s), color=0, rangemode="tozero"),
         ),
-        Chart("Tokens a second", figures.single_chart(steps, lambda s: rate(s.tokens, s), color=5, rangemode="tozero")),
         Chart(
-            "Share of time waiting for data",
+            "Tokens per second",
+            figures.single_chart(steps, lambda s: rate(s.tokens, s), color=5, rangemode="tozero"),
+        ),
+        Chart(
+            "Share of time spent waiting for data",
             figures.single_chart(
                 steps, lambda s: rate(s.data_wait_seconds, s), color=1, tickformat=".1%", rangemode="tozero"
             ),
@@ -123,7 +126,7 @@ def _worker_charts(record: RunRecord) -> list[Chart]:
     if groups:
         until = record.status.updated if record.status else groups[-1].started
         points = workers.workers_over_time(groups, until)
-        charts.append(Chart("Workers over time", workers.workers_chart(points), "Zero: none was at work."))
+        charts.append(Chart("Workers over time", workers.workers_chart(points), "Zero: no workers were running."))
     return charts
 
 
@@ -144,5 +147,5 @@ def _fraction(value: float | None, digits: int = 4) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value of an event as a reader writes it: no quotes around a word, JSON for the rest."""
+    """A value of an event: text without quotes, other values as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The page of `f2llm runs --html`: every run in a table, their curves side by side, cost, and what differs."""
+"""The page of `f2llm runs --html`: a table of all runs, their curves in common charts, cost, and differing settings."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,28 +12,28 @@ from ray_app.reporting.page import Chart, render_page
 from ray_app.reporting.run_record import RunRecord
 from ray_app.reporting.runs_table import RunFigures
 
-_CLICK, _FAIR = "A click on a name hides its curve.", "Fair where batches differ."
+_CLICK, _FAIR = "Click a name to hide its curve.", "A fair comparison if batch sizes differ."
 
 Differences = Sequence[tuple[str, Mapping[str, str]]]
-"""(path of a field, its value by name of the run)."""
+"""(path of a field, its values by name of the run)."""
 
 
 def write_runs_page(
     uri: str, runs: Sequence[tuple[RunFigures, RunRecord]], differences: Differences, out: Path, *, price: str
 ) -> None:
-    """Raises ConfigError where the file cannot be written."""
+    """Raises ConfigError if the file cannot be written."""
     page = render_runs(uri, runs, differences, price=price)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"{out} cannot be written: {error.strerror}", remedy="give a file in a directory that you may write to"
+            f"{out} cannot be written: {error.strerror}", remedy="give a file in a directory with write permission"
         ) from error
 
 
 def render_runs(uri: str, runs: Sequence[tuple[RunFigures, RunRecord]], differences: Differences, *, price: str) -> str:
-    """The whole page. `price` says in words what the cost was worked out with, empty where it was not."""
+    """The whole page. `price` describes the price that the cost is computed with. Empty if no cost is computed."""
     newest = sorted(runs, key=lambda run: (run[0].updated is not None, run[0].updated), reverse=True)
     found = [figures for figures, _ in newest]
     return render_page(
@@ -57,7 +57,7 @@ def _curves(runs: Sequence[tuple[str, RunRecord]]) -> list[Chart]:
     if not runs:
         return []
     hidden = len(runs) - MOST_SOURCES
-    note = f"The {MOST_SOURCES} newest; {hidden} more are in the table." if hidden > 0 else _CLICK
+    note = f"The {MOST_SOURCES} newest runs. The table has {hidden} more." if hidden > 0 else _CLICK
     newest = runs[:MOST_SOURCES]
     shown = [(name, record, charts.series(record.steps, lambda step: step.loss)) for name, record in newest]
     by_step = [(name, points) for name, _, points in shown]
@@ -91,7 +91,7 @@ def _bars(runs: Sequence[RunFigures]) -> list[Chart]:
         ("Worker hours without GPUs", "worker_hours", PALETTE[2], 2),
     ):
         known = [each for each in runs if getattr(each, field) is not None]
-        if field == "worker_hours":  # where there are GPUs, theirs are what counts
+        if field == "worker_hours":  # for runs with GPUs, GPU hours are shown instead
             known = [each for each in known if each.gpu_hours is None]
         if known:
             heights = [getattr(each, field) for each in known]
@@ -102,5 +102,5 @@ def _bars(runs: Sequence[RunFigures]) -> list[Chart]:
 
 
 def _usual(values: Mapping[str, str]) -> str:
-    """The value that most runs have."""
+    """The most frequent value."""
     return Counter(values.values()).most_common(1)[0][0]

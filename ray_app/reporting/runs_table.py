@@ -1,4 +1,4 @@
-"""Many runs side by side: the runs below a directory or bucket prefix, and the figures of each in a line."""
+"""A table of runs: finds the runs below a directory or bucket prefix, and computes the figures of each."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +14,18 @@ from ray_app.reporting.worker_history import groups_of, workers_over_time
 from ray_app.run_directory.directory import JOB_SPEC, STATUS
 
 _AT_ONCE = 16
-"""Runs that are read beside each other."""
+"""Runs that are read in parallel."""
 _DEEPEST = 4
-"""Directories between the start and a run."""
+"""Maximum of directories between the start and a run."""
 
 
 @dataclass(frozen=True)
 class RunFigures:
-    """A run in a line; what is not known is None. `name` is its path below the place that was looked at, `loss` the
-    mean of the last twentieth of its steps, `worker_hours` the time that workers were at work, `cost` that of its GPUs,
-    `stale_seconds` for how long its driver has not been heard: None while it is, and of a run that has ended.
+    """The figures of a run. Unknown values are None.
+
+    `name` is its path below the searched directory. `loss` is the mean of the last twentieth of its steps.
+    `worker_hours` is the total time that workers were running, and `cost` is the cost of its GPUs. `stale_seconds` is
+    the time since the last heartbeat of its driver. It is None while heartbeats arrive, and for a run that has ended.
     """
 
     name: str
@@ -48,9 +50,9 @@ class RunFigures:
 
 
 def read_runs(place: Store) -> list[tuple[str, RunRecord]]:
-    """Name and record of every run at `place` or below it, by name. A run that cannot be read has a note that says why.
+    """Name and record of every run at `place` or below it, by name. The record of an unreadable run has a note.
 
-    Raises StorageError where the place itself cannot be listed.
+    Raises StorageError if `place` itself cannot be listed.
     """
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         names = _find(place, pool)
@@ -58,10 +60,10 @@ def read_runs(place: Store) -> list[tuple[str, RunRecord]]:
 
 
 def figures_of(name: str, record: RunRecord, *, gpu_price: float | None, now: datetime) -> RunFigures:
-    """`gpu_price` is money for one GPU and hour."""
+    """`gpu_price` is the price per GPU hour."""
     status, steps = record.status, record.steps
-    stale = status.stale_seconds(heard=record.heard, now=now) if status else None
-    notes = record.notes if status or record.notes else ("status.json is not there: it has not started.",)
+    stale = status.stale_seconds(heard=record.heartbeat, now=now) if status else None
+    notes = record.notes if status or record.notes else ("status.json is missing: the run has not started.",)
     tail = [each.loss for each in steps[-max(1, len(steps) // 20) :] if each.loss is not None]
     seconds = math.fsum(each.seconds for each in steps)
     measured = sum(each.examples for each in steps) / seconds if seconds > 0 else None
@@ -92,7 +94,7 @@ def figures_of(name: str, record: RunRecord, *, gpu_price: float | None, now: da
 
 
 def _find(place: Store, pool: ThreadPoolExecutor) -> list[str]:
-    """Paths of run directories below `place`, level by level; what lies inside a run is left alone."""
+    """Paths of run directories below `place`, level by level. Directories inside a run are not searched."""
     found: list[str] = []
     level = [""]
     for _ in range(_DEEPEST + 1):
@@ -114,7 +116,7 @@ def _read(run: Store) -> RunRecord:
 
 
 def _worker_hours(record: RunRecord) -> float | None:
-    """From the events, else from the steps that count."""
+    """Computed from the events, or from the steps if the run has no events."""
     groups = groups_of(record.events)
     if groups:
         until = record.status.updated if record.status else groups[-1].started

@@ -1,4 +1,4 @@
-"""The page of an ablation study: every variant beside the base, its differences by seed, and its losses."""
+"""The page of an ablation study: every variant compared with the base, the differences by seed, and the losses."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from ray_app.reporting.run_record import RunRecord
 from ray_app.reporting.study_report import StudyResults, VariantResult, measure_words
 from ray_app.run_directory.metrics import StepMetrics
 
-_OWN_TERMS = "Variants that leave a term of the loss out have less to add up: compare the terms, not the total."
-_CLICK = "A click on a name hides its curve."
+_OWN_TERMS = "If a variant omits a term of the loss, its total is lower. Compare the terms, not the total."
+_CLICK = "Click a name to hide its curve."
 
 
 def render_study(found: StudyResults, records: Mapping[str, RunRecord]) -> str:
-    """The whole page; `records` are the runs' by their names."""
+    """The whole page. `records` are the records of the runs, by name."""
     measures = list(dict.fromkeys(name for variant in found.variants for name in variant.spreads))
     return render_page(
         "study.html.j2",
@@ -33,15 +33,16 @@ def render_study(found: StudyResults, records: Mapping[str, RunRecord]) -> str:
 
 
 def _plots(found: StudyResults, measures: Sequence[str]) -> list[Chart]:
-    """Differences to the base with their intervals, and the values themselves, in the measure that counts."""
+    """Differences from the base with their intervals, and the values themselves, for the study's metric."""
     if found.metric not in measures:
         return []
     name = measure_words(found.metric)
-    seeds = f"{found.confidence:.0%} t-intervals of the mean over {len(found.seeds)} seeds; a dot is a seed."
-    plots = [Chart(name, _values_chart(found.variants, found.metric), "A dot is a seed, the bar is their mean.")]
+    count = f"{len(found.seeds)} {'seed' if len(found.seeds) == 1 else 'seeds'}"
+    seeds = f"{found.confidence:.0%} t-intervals of the mean over {count}. Each dot is a seed."
+    plots = [Chart(name, _values_chart(found.variants, found.metric), "Each dot is a seed. The bar is their mean.")]
     others = [variant for variant in found.variants if found.metric in variant.differences]
     if others:
-        plots.insert(0, Chart(f"Difference to the base in {name}", _differences_chart(found, others), seeds))
+        plots.insert(0, Chart(f"Difference from the base in {name}", _differences_chart(found, others), seeds))
     return plots
 
 
@@ -129,13 +130,13 @@ def _curves(found: StudyResults, records: Mapping[str, RunRecord]) -> list[Chart
         drawn = [(name, points) for name, points in curves if points]
         if drawn:
             hidden = len(drawn) - MOST_SOURCES
-            said = f"{note} The first {MOST_SOURCES} variants." if hidden > 0 else note
+            said = f"{note} Only the first {MOST_SOURCES} variants are shown." if hidden > 0 else note
             plots.append(Chart(f"{title}, mean over the seeds", charts.curves_chart(drawn, x_title="step"), said))
     return plots
 
 
 def _mean_curve(variant: VariantResult, records: Mapping[str, RunRecord], pick: charts.Pick) -> charts.Series:
-    """Over the runs that are done, else over those under way; a step counts where all of them have a value."""
+    """Mean over the finished runs, or over the active runs if none is finished, of the steps that all runs have."""
     runs = [run for run in variant.runs if run.measures] or variant.runs
     steps: list[tuple[StepMetrics, ...]] = [
         records[run.name].steps for run in runs if run.name in records and records[run.name].steps

@@ -1,7 +1,7 @@
-"""What an ablation study found: its runs' measures, and each variant beside the base, seed by seed.
+"""Computes the results of an ablation study: the metrics of its runs, and each variant compared with the base by seed.
 
-A variant and the base are trained with the same seeds, so what is judged is the mean of their differences by seed, with
-Student's t-interval (a paired t-test): what a seed does to both alike is in neither.
+A variant and the base are trained with the same seeds. The result is the mean of their differences by seed, with
+Student's t-interval (a paired t-test). An effect of a seed on both cancels out.
 """
 
 import math
@@ -30,7 +30,7 @@ RESULTS = "results.json"
 
 @dataclass(frozen=True)
 class VariantFacts:
-    """A variant as the study says it: its name, (path, base's value, its own) of what differs, its runs' names."""
+    """A variant: its name, its changed fields (path, value in the base, own value), its runs' names."""
 
     name: str
     changes: Sequence[tuple[str, Any, Any]]
@@ -46,8 +46,8 @@ def study_results(
     records: Mapping[str, RunRecord],
     problems: Mapping[str, str],
 ) -> StudyResults:
-    """Work out what the runs' records say; the first variant is the base. `problems` says of runs by their name why
-    they failed.
+    """Compute the results from the runs' records. The first variant is the base. `problems` has the reasons of failed
+    runs, by name.
     """
     made: list[VariantResult] = []
     for each in variants:
@@ -75,7 +75,7 @@ def study_results(
 
 
 def measures_of(record: RunRecord) -> dict[str, float]:
-    """What a run that ended well measured after training; empty for any other."""
+    """The metrics of a succeeded run after training. Empty for any other run."""
     if record.status is None or record.status.phase != Phase.SUCCEEDED or record.after is None:
         return {}
     found: dict[str, float] = {}
@@ -91,7 +91,7 @@ def measures_of(record: RunRecord) -> dict[str, float]:
 
 
 def paired_difference(values: Sequence[float], base: Sequence[float]) -> Difference:
-    """Mean of values - base, pair by pair, with Student's t-interval; at least one pair."""
+    """Mean of values - base, pair by pair, with Student's t-interval. Needs at least one pair."""
     each = [a - b for a, b in zip(values, base, strict=True)]
     mean = fmean(each)
     if len(each) < 2:
@@ -106,7 +106,7 @@ def paired_difference(values: Sequence[float], base: Sequence[float]) -> Differe
 
 
 def save_results(study: Store, found: StudyResults) -> None:
-    """Write results.json; whoever reads it meanwhile finds the one before, or this one."""
+    """Write results.json atomically: a concurrent reader gets the old or the new content."""
     study.put(RESULTS, found.model_dump_json(indent=1).encode() + b"\n")
 
 

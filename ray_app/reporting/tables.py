@@ -1,4 +1,4 @@
-"""What the report says in words and tables. Pure: a run's record in, rows of texts and numbers out."""
+"""The facts and tables of the report. Pure: a run's record in, rows of texts and numbers out."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from ray_app.run_directory.evaluation_report import EvaluationReport, QueryExamp
 
 @dataclass(frozen=True)
 class Comparison:
-    """One query, and what came first for it before and after; either may be missing."""
+    """One query with its top results before and after training. Either can be missing."""
 
     set_name: str
     query: str
@@ -23,13 +23,16 @@ class Comparison:
 
 
 def facts_of(record: RunRecord) -> list[tuple[str, str]]:
-    """What ran, in one line of short facts."""
+    """Short facts about the run: (label, value)."""
     facts = []
     model = record.spec.get("model")
     if isinstance(model, dict):
         facts.append(("Model", str(model.get("name_or_path") or _architecture(model.get("architecture")))))
     if record.data is not None:
-        facts.append(("Data", f"version {record.data.version[:12]}, {len(record.data.sources)} sources"))
+        sources = len(record.data.sources)
+        facts.append(
+            ("Data", f"version {record.data.version[:12]}, {sources} {'source' if sources == 1 else 'sources'}")
+        )
     if record.steps:
         last = record.steps[-1]
         total = record.status.total_steps if record.status else 0
@@ -39,7 +42,10 @@ def facts_of(record: RunRecord) -> list[tuple[str, str]]:
     if record.status is not None:
         facts.append(("Phase", words(record.status.phase)))
         if record.status.restarts:
-            facts.append(("Restarts", f"{record.status.restarts}, {record.status.steps_lost} steps done again"))
+            lost = record.status.steps_lost
+            facts.append(
+                ("Restarts", f"{record.status.restarts}, {lost} {'step' if lost == 1 else 'steps'} recomputed")
+            )
         facts.append(("As of", f"{record.status.updated:%Y-%m-%d %H:%M} UTC"))
     return facts
 
@@ -48,11 +54,11 @@ def _architecture(architecture: Any) -> str:
     if not isinstance(architecture, dict):
         return "unknown"
     layers, width = architecture.get("num_hidden_layers"), architecture.get("hidden_size")
-    return f"small Qwen3 from random weights ({layers} layers, {width} wide)" if layers and width else "small Qwen3"
+    return f"small Qwen3 from scratch ({layers} layers, {width} wide)" if layers and width else "small Qwen3"
 
 
 def _runs_of(values: Iterable[int]) -> list[int]:
-    """The values without immediate repeats; at most the last four."""
+    """The values without consecutive repeats, at most the last four."""
     distinct: list[int] = []
     for value in values:
         if not distinct or distinct[-1] != value:
@@ -61,15 +67,15 @@ def _runs_of(values: Iterable[int]) -> list[int]:
 
 
 def tiles_of(record: RunRecord) -> list[tuple[str, str, list[str]]]:
-    """The figures worth a glance: (label, value, lines to compare it with)."""
+    """The main figures: (label, value, lines to compare it with)."""
     tiles = []
     model, bm25 = (record.after.mean_model, record.after.mean_bm25) if record.after else (None, None)
     earlier = record.before.mean_model if record.before else None
     if model is not None:
         for label, field in (("nDCG@10", "ndcg_at_10"), ("recall@10", "recall_at_10")):
-            beside = [f"before {getattr(earlier, field):.3f}"] if earlier else []
-            beside += [f"BM25 {getattr(bm25, field):.3f}"] if bm25 else []
-            tiles.append((label, f"{getattr(model, field):.3f}", beside))
+            compared = [f"before {getattr(earlier, field):.3f}"] if earlier else []
+            compared += [f"BM25 {getattr(bm25, field):.3f}"] if bm25 else []
+            tiles.append((label, f"{getattr(model, field):.3f}", compared))
     steps = record.steps
     if steps:
         tail = steps[-max(1, len(steps) // 20) :]
@@ -81,14 +87,14 @@ def tiles_of(record: RunRecord) -> list[tuple[str, str, list[str]]]:
         if seconds > 0:
             waiting = math.fsum(s.data_wait_seconds for s in steps) / seconds
             tiles.append(
-                ("Examples a second", _number(examples / seconds), [f"{_thousands(tokens / seconds)} tokens/s"])
+                ("Examples per second", _number(examples / seconds), [f"{_thousands(tokens / seconds)} tokens/s"])
             )
             tiles.append(("Waiting for data", _percent(waiting), ["of the training time"]))
     return tiles
 
 
 def retrieval_rows(record: RunRecord) -> list[dict[str, Any]]:
-    """A row a retrieval set, as in `after`, or in `before` where the run has not come further."""
+    """One row per retrieval set of `after`, or of `before` if the trained model was not evaluated yet."""
     latest = record.after or record.before
     if latest is None:
         return []
@@ -117,7 +123,7 @@ def sts_rows(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def comparisons_of(before: EvaluationReport | None, after: EvaluationReport | None) -> list[Comparison]:
-    """The same query side by side; the sets take turns, so that a few shown first come from several sets."""
+    """Each query before and after training. The sets take turns, so that the first queries come from several sets."""
     found: dict[tuple[str, str], dict[str, QueryExample]] = {}
     order: list[tuple[int, tuple[str, str]]] = []
     for label, report in (("after", after), ("before", before)):
@@ -136,7 +142,7 @@ def comparisons_of(before: EvaluationReport | None, after: EvaluationReport | No
 
 
 def source_rows(record: RunRecord) -> list[dict[str, Any]]:
-    """A row a source: what the manifest says of it, and how many examples were used and at what loss."""
+    """One row per source: its entry in the manifest, the number of examples used, and their loss."""
     described = {source.name: source for source in record.data.sources} if record.data else {}
     chosen = (record.spec.get("data") or {}).get("sources") if isinstance(record.spec.get("data"), dict) else None
     used = largest_sources(record.steps)
@@ -186,10 +192,10 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """With so many digits behind the point; a dash where nothing is known."""
+    """The number with `digits` decimals. A dash for an unknown value."""
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
 def words(name: str) -> str:
-    """A phase's name as words: EvaluatingBefore becomes Evaluating before."""
+    """The name of a phase as words: EvaluatingBefore becomes Evaluating before."""
     return re.sub(r"(?<=[a-z])[A-Z]", lambda match: f" {match[0].lower()}", name)

@@ -1,4 +1,4 @@
-"""What the report says of a run's workers: when how many were at work, why they started, and what it cost. Pure."""
+"""The workers of a run for the report: their number over time, the reasons of restarts, and the cost. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from ray_app.reporting.tables import duration
 
 _STARTS = ("Started", "Resumed")
 _ENDS = ("DataRead", "Stopped", "Failed", "Succeeded")
-"""Events that follow on a group's last step; of a group that was lost only the next start tells."""
+"""Events after the last step of a group. The end of a lost group is known only from the next start."""
 
 
 class _Event(BaseModel):
-    """What is read of a line of events.jsonl."""
+    """The fields that are read from a line of events.jsonl."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,7 +37,7 @@ class _Event(BaseModel):
 
 @dataclass(frozen=True)
 class Group:
-    """One start of training; `ended` is None while its workers are at work."""
+    """One start of training. `ended` is None while its workers are running."""
 
     started: datetime
     step: int
@@ -49,13 +49,13 @@ class Group:
 
 
 def groups_of(events: Sequence[dict[str, Any]]) -> list[Group]:
-    """Every start of training in order."""
+    """All starts of training, in order."""
     groups: list[Group] = []
     last: datetime | None = None
     for event in _parsed(events):
         running = bool(groups) and groups[-1].ended is None
         if event.event in _STARTS:
-            if running:  # its end was not told by itself
+            if running:  # no event recorded its end
                 groups[-1] = replace(groups[-1], ended=event.failed_at or last)
             groups.append(
                 Group(
@@ -74,7 +74,7 @@ def groups_of(events: Sequence[dict[str, Any]]) -> list[Group]:
 
 
 def workers_over_time(groups: Sequence[Group], until: datetime) -> list[tuple[float, int]]:
-    """(minutes since the first start, workers at work from then on); the last point is at `until`, or at the end."""
+    """(minutes since the first start, workers running from then). The last point is at `until`, or at the end."""
     points: list[tuple[float, int]] = []
 
     def add(moment: datetime, workers: int) -> None:
@@ -90,7 +90,7 @@ def workers_over_time(groups: Sequence[Group], until: datetime) -> list[tuple[fl
 
 
 def workers_chart(points: Sequence[tuple[float, int]]) -> str:
-    """Steps, not slopes: nobody was half at work."""
+    """Drawn as steps, because the number of workers changes at once."""
     figure = go.Figure(
         go.Scatter(
             x=[minute for minute, _ in points],
@@ -106,26 +106,27 @@ def workers_chart(points: Sequence[tuple[float, int]]) -> str:
 
 
 def facts_of_workers(record: RunRecord) -> list[tuple[str, str]]:
-    """Goodput, restarts and what checkpoints cost, each in a line."""
+    """Goodput, restarts and the cost of checkpoints, one line each."""
     facts, status = [], record.status
     if status is not None and status.goodput is not None:
         share = f"{100 * status.goodput:.1f} % of {duration(status.training_seconds)}"
-        facts.append(("Goodput", f"{share} went into steps that count"))
+        facts.append(("Goodput", f"{share} spent on steps that were kept"))
     if status is not None and status.restarts:
         reasons = ", ".join(f"{count} {reason}" for reason, count in status.restarts_by_reason.items())
         why = f" ({reasons})" if reasons else ""
-        facts.append(("Restarts", f"{status.restarts}{why}, {status.steps_lost} steps lost"))
+        lost = "1 step" if status.steps_lost == 1 else f"{status.steps_lost} steps"
+        facts.append(("Restarts", f"{status.restarts}{why}, {lost} lost"))
     saves = [event for event in _parsed(record.events) if event.event == "Checkpointed"]
     if saves:
         stall = math.fsum(event.stall_seconds for event in saves)
         save = math.fsum(event.save_seconds for event in saves) / len(saves)
-        cost = f"written in {save:.1f} s on average beside training, which they held up for {stall:.1f} s in all"
+        cost = f"each written in {save:.1f} s on average during training; training was blocked for {stall:.1f} s in all"
         facts.append(("Checkpoints", f"{len(saves)}, {cost}"))
     return facts
 
 
 def _parsed(events: Sequence[dict[str, Any]]) -> list[_Event]:
-    """Those that can be read; the section on events shows all."""
+    """The readable events. The report's section on events shows all."""
     parsed = []
     for event in events:
         try:

@@ -47,7 +47,7 @@ class TokenBatcher(Generic[K]):
         return True
 
     def take(self) -> list[tuple[K, int]]:
-        """The next batch: keys and positions of texts, at most `batch_tokens` tokens or one text. Empty if the queue is."""
+        """The next batch: keys and positions of texts, at most `batch_tokens` tokens or one text. Can be empty."""
         batch: list[tuple[K, int]] = []
         room = self._batch_tokens
         while self._waiting:

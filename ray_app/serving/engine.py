@@ -1,7 +1,7 @@
 """Embeds the texts of concurrent requests in batches that are bounded by tokens. N texts, D dimensions.
 
 Two threads run next to the event loop: one tokenizes, one embeds. The next batch fills while the current batch is
-embedded. There is no batching delay.
+embedded, without a batching delay.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Refusals in the form that OpenAI's clients read: a status, and a body that says what was found and what to do."""
+"""Refusals in the form that OpenAI's clients read: a status, and a body with the mistake and the remedy."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -235,7 +235,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     return _answer_refusal(
         Refusal(
             error.status_code,
-            f"There is no route {found}. Routes: POST /v1/embeddings, GET /v1/models, GET /health, GET /metrics.",
+            f"The route {found} does not exist. Routes: POST /v1/embeddings, GET /v1/models, GET /health, "
+            "GET /metrics.",
             code="no_such_route",
         )
     )

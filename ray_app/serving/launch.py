@@ -15,7 +15,7 @@ def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[
     second signal arrives.
 
     One replica runs in this process, several on an embedded Ray. If RAY_ADDRESS is set, all replicas run on that
-    cluster. Raises ModelError if there is no model, StorageError if the model cannot be downloaded, ConfigError if the
+    cluster. Raises ModelError if no model is found, StorageError if the model cannot be downloaded, ConfigError if the
     port is in use, and CapacityError if there are too few GPUs or the replicas do not start.
     """
     if EMBEDDED:

@@ -11,7 +11,7 @@ from ray_app.serving.settings import ServeSettings
 def find_served(settings: ServeSettings) -> ExportedModel:
     """The model in a run directory or model directory, local or on s3://, or on the Hub.
 
-    Raises ModelError if there is no model, StorageError if it cannot be reached.
+    Raises ModelError if no model is found, StorageError if it cannot be reached.
     """
     return find_model(settings.model, settings.s3, name=settings.name, batch_tokens=settings.tokens_at_once)
 

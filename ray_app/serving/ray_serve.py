@@ -1,4 +1,4 @@
-"""A served model on Ray Serve: replicas behind its proxy. The only module that imports Ray for serving.
+"""A served model on Ray Serve: its proxy forwards requests to replicas. The only module that imports Ray for serving.
 
 Each replica both answers HTTP and embeds. Sending a short text to another process would take longer than embedding it.
 """

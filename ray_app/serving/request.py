@@ -49,7 +49,7 @@ class EmbeddingRequest:
 
 
 def parse_request(body: bytes, served: Served) -> EmbeddingRequest:
-    """Parse the request in a body. Raises Refusal that says what is wrong."""
+    """Parse the request in a body. Raises Refusal that names the mistake."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:

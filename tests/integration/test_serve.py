@@ -118,7 +118,7 @@ def test_the_model_says_what_it_takes(client: openai.OpenAI, service: Service) -
 @pytest.mark.parametrize(
     ("body", "status", "code", "says"),
     [
-        ({"model": "other", "input": "a"}, 404, "model_not_found", "'other' is not served here. This server serves 'demo'"),
+        ({"model": "other", "input": "a"}, 404, "model_not_found", "'other' is not served here. This server serves"),
         ({"model": "demo", "input": ""}, 400, "empty_input", "empty string"),
         ({"model": "demo", "input": []}, 400, "empty_input", "empty array"),
         ({"model": "demo", "input": ["a"] * 65}, 400, "too_many_inputs", "65 texts; the limit is 64"),
@@ -169,7 +169,7 @@ def test_concurrent_clients_get_their_own_vectors(
 def test_a_request_that_was_sent_before_a_stop_is_answered_and_later_ones_are_told(
     model: Path, plain: SentenceTransformer, texts: list[str], tmp_path: Path, copies: str
 ) -> None:
-    """Clients go on asking until nobody listens any more."""
+    """Clients send requests until the server no longer accepts connections."""
     expected = plain.encode(texts)
     answers: list[tuple[int, int, Any]] = []
     lost: list[tuple[float, OSError]] = []

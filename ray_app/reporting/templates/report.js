@@ -1,4 +1,4 @@
-// Draws every chart with the page's own colors, and again when the reader switches between light and dark.
+// Draws every chart with the colors of the page, and redraws it if the color scheme changes between light and dark.
 (function () {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const charts = Array.from(document.querySelectorAll(".chart"), (element) => ({

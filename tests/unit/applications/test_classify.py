@@ -1,4 +1,4 @@
-"""A classifier of texts: what is trained, kept and predicted."""
+"""A classifier of texts: training, storage and predictions."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -51,7 +51,7 @@ def predict_with(model: ExportedModel, place: Path, folder: Path, rows: list[dic
     return predict(model, read_probe(open_store(str(place))), texts, open_store(str(folder / "out")))
 
 
-def test_what_was_trained_is_kept_with_its_measure(place: Path, model: ExportedModel) -> None:
+def test_a_trained_probe_is_stored_with_its_metrics(place: Path, model: ExportedModel) -> None:
     manifest, probe = read_probe(open_store(str(place)))
 
     assert (manifest.labels, probe.labels) == (("graph", "table"), ("graph", "table"))
@@ -80,16 +80,16 @@ def test_weights_of_another_probe_are_refused(model: ExportedModel, place: Path,
     train_on(model, tmp_path, [*LABELED[1:]])
     (tmp_path / "probe" / "probe.json").write_bytes((place / "probe.json").read_bytes())
 
-    with pytest.raises(DataError, match=r"weights\.safetensors is not what probe\.json says"):
+    with pytest.raises(DataError, match=r"weights\.safetensors is damaged: its SHA-256 differs from probe\.json"):
         read_probe(open_store(str(tmp_path / "probe")))
 
 
-def test_a_place_without_a_probe_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no whole probe"):
+def test_a_directory_without_a_probe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no complete probe"):
         read_probe(open_store(str(tmp_path)))
 
 
-def test_a_start_that_failed_stands_in_no_other_ones_way(model: ExportedModel, tmp_path: Path) -> None:
+def test_a_failed_start_does_not_block_the_next_one(model: ExportedModel, tmp_path: Path) -> None:
     texts, out = write(tmp_path / "texts.jsonl", [{**row, "empty": None} for row in LABELED]), tmp_path / "probe"
     with pytest.raises(DataError, match="no row has a label in column 'empty'"):
         train(model, texts, open_store(str(out)), label="empty")
@@ -125,7 +125,7 @@ def test_a_number_that_the_type_of_other_files_cannot_hold_is_refused_and_not_ro
         predict(model, read_probe(open_store(str(place))), str(texts), open_store(str(tmp_path / "out")))
 
 
-def test_a_column_in_the_way_of_the_labels_is_refused_before_anything_is_embedded(
+def test_a_column_with_the_name_of_a_result_is_refused_before_embedding(
     model: ExportedModel, place: Path, tmp_path: Path
 ) -> None:
     texts = write(tmp_path / "new.jsonl", [{"text": "edge", "predicted_label": "graph"}])
@@ -133,7 +133,7 @@ def test_a_column_in_the_way_of_the_labels_is_refused_before_anything_is_embedde
     def none(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         raise AssertionError("something is embedded")
 
-    with pytest.raises(DataError, match=r"new\.jsonl has a column 'predicted_label'"):
+    with pytest.raises(DataError, match=r"new\.jsonl already has a column 'predicted_label'"):
         predict(model, read_probe(open_store(str(place))), texts, open_store(str(tmp_path / "out")), executor=none)
 
 
@@ -142,9 +142,7 @@ def test_texts_without_a_label_are_refused(model: ExportedModel, tmp_path: Path)
         train_on(model, tmp_path, [{"text": "a", "kind": None}])
 
 
-def test_a_column_of_labels_that_is_not_there_is_named_with_the_option_that_names_it(
-    model: ExportedModel, tmp_path: Path
-) -> None:
+def test_a_missing_column_of_labels_is_named_with_its_option(model: ExportedModel, tmp_path: Path) -> None:
     texts = write(tmp_path / "texts.jsonl", [{"text": "x", "kind": "graph"}])
 
     with pytest.raises(DataError, match="has no column 'label'; it has text, kind") as refused:

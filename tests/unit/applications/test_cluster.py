@@ -1,4 +1,4 @@
-"""Clusters of texts: every text is in one place, and the page says what the files say."""
+"""Clusters of texts: every text has one position, and the page shows the content of the files."""
 
 import html
 import json
@@ -38,7 +38,7 @@ def cluster(model: ExportedModel, folder: Path, texts: Sequence[str | None], **o
     return cluster_texts(model, str(path), open_store(str(folder / "out")), **{"clusters": 2, **options})
 
 
-def test_every_text_has_a_cluster_and_a_place(folder: Path) -> None:
+def test_every_text_has_a_cluster_and_a_position(folder: Path) -> None:
     found = Clusters.model_validate_json((folder / "clusters.json").read_text())
 
     table = pq.read_table(folder / "clusters.parquet").to_pydict()
@@ -51,7 +51,7 @@ def test_every_text_has_a_cluster_and_a_place(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["clusters.json", "clusters.parquet", "map.html"]
 
 
-def test_the_page_shows_the_clusters_and_runs_nothing_that_a_text_says(folder: Path) -> None:
+def test_the_page_shows_the_clusters_and_runs_no_code_of_a_text(folder: Path) -> None:
     found = Clusters.model_validate_json((folder / "clusters.json").read_text())
 
     page = (folder / "map.html").read_text(encoding="utf-8")
@@ -74,25 +74,23 @@ def test_files_that_differ_in_a_columns_type_are_grouped_together(model: Exporte
     assert years == [*range(12), None, *[2001] * 11]
 
 
-def test_a_column_in_the_way_of_the_clusters_is_refused_before_anything_is_embedded(
-    model: ExportedModel, tmp_path: Path
-) -> None:
+def test_a_column_with_the_name_of_a_result_is_refused_before_embedding(model: ExportedModel, tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": TEXTS, "cluster": range(24)}), tmp_path / "a.parquet")
 
     def none(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         raise AssertionError("something is embedded")
 
-    with pytest.raises(DataError, match=r"a\.parquet has a column 'cluster'"):
+    with pytest.raises(DataError, match=r"a\.parquet already has a column 'cluster'"):
         cluster_texts(model, str(tmp_path / "a.parquet"), open_store(str(tmp_path / "out")), executor=none)
 
 
 def test_fewer_texts_than_the_smallest_group_are_refused(model: ExportedModel, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no group of 10 texts among 4") as found:
+    with pytest.raises(DataError, match="no cluster of at least 10 texts; the input has 4") as found:
         cluster(model, tmp_path, TEXTS[:4], method="hdbscan", clusters=None)
 
     assert "lower --smallest" in str(found.value.remedy)
 
 
 def test_too_few_texts_are_refused(model: ExportedModel, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="2 texts are too few for 2 clusters"):
+    with pytest.raises(DataError, match="found 2 texts; expected at least 3"):
         cluster(model, tmp_path, ["one", "two", None])

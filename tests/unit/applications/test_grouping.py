@@ -1,4 +1,4 @@
-"""Groups, their names and the map, on points whose groups are known."""
+"""Clusters, their keywords and the map, for points with known clusters."""
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ def test_k_means_finds_the_groups_and_their_number_largest_first(clusters: int |
     assert silhouette > 0.8
 
 
-def test_hdbscan_finds_the_groups_and_leaves_out_what_is_in_none() -> None:
+def test_hdbscan_finds_the_groups_and_the_noise() -> None:
     vectors, expected = clouds()
     lost = np.full((1, 12), 40, dtype=np.float32)
 
@@ -41,7 +41,7 @@ def test_hdbscan_finds_the_groups_and_leaves_out_what_is_in_none() -> None:
     assert found[:-1][inside].tolist() == expected[inside].tolist()
 
 
-def test_a_group_is_named_by_words_that_others_have_not() -> None:
+def test_a_group_is_named_by_words_that_others_do_not_have() -> None:
     texts = ["the graph of nodes, and text", "nodes of a graph and text", "a matrix and text", "text: matrix rows"]
 
     names = name_clusters(texts, np.array([0, 0, 1, 1]), terms=2)
@@ -54,7 +54,7 @@ def test_texts_without_words_have_no_names() -> None:
     assert name_clusters(["1", "2 3"], np.array([0, 1])) == [(), ()]
 
 
-def test_the_middle_of_a_group_is_what_lies_nearest_to_its_mean() -> None:
+def test_the_middle_of_a_group_is_nearest_to_its_mean() -> None:
     vectors = np.array([[0, 0], [1, 0], [2, 0], [9, 9]], dtype=np.float32)
 
     assert [near.tolist() for near in middles(vectors, np.array([0, 0, 0, 1]), texts=2)] == [[1, 0], [3]]

@@ -1,4 +1,4 @@
-"""A linear probe: what it learns, what is kept of it, and what it refuses."""
+"""A linear probe: training, stored weights and refused inputs."""
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ def test_probabilities_are_those_of_scikit_learn(labels: int) -> None:
     assert (measure.trained_on, measure.held_out) == (len(train), len(test))
 
 
-def test_labels_that_say_nothing_are_not_learned() -> None:
+def test_random_labels_are_not_learned() -> None:
     vectors, names = clouds(2)
 
     _, measure, _ = train_probe(vectors, names[1:] + names[:1], held_out=0.5, seed=0)
@@ -63,7 +63,7 @@ def test_few_rows_of_each_label_are_enough(rows: tuple[int, ...]) -> None:
     assert measure.trained_on + measure.held_out == len(names)
 
 
-def test_a_label_with_one_row_to_train_on_takes_no_part_in_the_choice_of_the_strength() -> None:
+def test_a_label_with_one_training_row_does_not_affect_the_strength() -> None:
     vectors, names = clouds(2)
     rare = np.concatenate([vectors, vectors[:2]])
 
@@ -72,14 +72,14 @@ def test_a_label_with_one_row_to_train_on_takes_no_part_in_the_choice_of_the_str
     assert strength == train_probe(vectors, names, held_out=0.2, seed=0)[2]
 
 
-def test_what_cannot_be_trained_on_is_refused() -> None:
+def test_labels_that_cannot_be_trained_are_refused() -> None:
     vectors, names = clouds(2)
 
-    with pytest.raises(DataError, match="have 1 labels; expected two or more"):
+    with pytest.raises(DataError, match="have 1 label; expected two or more"):
         train_probe(vectors, ["same"] * len(names), held_out=0.2, seed=0)
-    with pytest.raises(DataError, match=r"1 labels have one row alone \('rare'\)"):
+    with pytest.raises(DataError, match=r"1 label has only one row \('rare'\)"):
         train_probe(vectors, ["rare", *names[1:]], held_out=0.2, seed=0)
-    with pytest.raises(DataError, match="cannot be divided"):
+    with pytest.raises(DataError, match="cannot be split"):
         train_probe(vectors[:4], ["a", "a", "b", "b"], held_out=0.9, seed=0)
     with pytest.raises(DataError, match="8 rows that are not held out all have the label usual"):
         train_probe(vectors, ["rare", "rare", *["usual"] * 78], held_out=0.9, seed=0)

@@ -1,4 +1,4 @@
-"""An index finds what a slow comparison of everything finds, and counts only when it is whole."""
+"""An index finds the same texts as a slow full comparison, and is valid only if it is complete."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +32,7 @@ QUERIES = ["a matrix of words", "number 7", "nothing of this"]
 
 
 class Killed(Exception):
-    """What ends a job before its time."""
+    """Interrupts a job."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def build(model: ExportedModel, texts: str, out: str, **options: Any) -> Built:
 
 
 def killed(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """An executor that ends after the last, before anyone knows."""
+    """An executor that ends after the last task, before its result is returned."""
     for task in todo:
         function(task)
     raise Killed
@@ -123,7 +123,7 @@ def test_hybrid_search_fuses_both_rankings(index: SearchIndex, encoder: Encoder)
         assert all(hit.score == pytest.approx(sum(1 / (60 + rank) for rank in hit.ranks.values())) for hit in hits)
 
 
-def test_what_is_like_an_item_is_nearest_to_it_and_not_itself(index: SearchIndex, encoder: Encoder) -> None:
+def test_texts_like_an_item_are_the_nearest_without_itself(index: SearchIndex, encoder: Encoder) -> None:
     vectors = encoder.encode(TEXTS)
     mean = (vectors[3] + vectors[11]) / np.linalg.norm(vectors[3] + vectors[11])
     order = [i for i in np.argsort(-(vectors @ mean)).tolist() if i not in (3, 11)]
@@ -160,12 +160,12 @@ def test_a_row_without_a_text_is_left_out_and_rows_without_ids_are_numbered(
         assert [hit.id for hit in opened.like(["1"], k=5)] == ["3"]
 
 
-def test_a_stopped_start_is_gone_on_with_and_leaves_no_index_before(
+def test_an_interrupted_build_resumes_and_leaves_no_index_before(
     model: ExportedModel, texts: str, place: str, tmp_path: Path
 ) -> None:
     with pytest.raises(Killed):
         build(model, texts, str(tmp_path), executor=killed)
-    with pytest.raises(ConfigError, match="no whole index"), open_index(open_store(str(tmp_path))):
+    with pytest.raises(ConfigError, match="no complete index"), open_index(open_store(str(tmp_path))):
         pass
 
     def nothing_left(function: Callable[[Any], Any], todo: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -179,15 +179,15 @@ def test_a_stopped_start_is_gone_on_with_and_leaves_no_index_before(
     assert files == {path.name: path.read_bytes() for path in Path(place).rglob("*") if path.is_file()}
 
 
-def test_the_same_again_does_nothing_and_other_texts_are_refused(
+def test_the_same_build_again_does_nothing_and_other_texts_are_refused(
     model: ExportedModel, texts: str, place: str, tmp_path: Path
 ) -> None:
     assert not build(model, texts, place).is_new
-    with pytest.raises(DataError, match="holds an index of other texts, or one made in another way"):
+    with pytest.raises(DataError, match="holds an index of another model, input or setting"):
         build(model, texts, place, vectors="hnsw")
 
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"holds something else \(notes.txt\)"):
+    with pytest.raises(DataError, match=r"holds other files \(notes.txt\)"):
         build(model, texts, str(tmp_path))
 
 
@@ -198,7 +198,7 @@ def test_an_id_that_two_texts_have_is_refused(model: ExportedModel, tmp_path: Pa
         build(model, str(tmp_path / "texts.jsonl"), str(tmp_path / "out"))
 
 
-def test_a_start_that_failed_stands_in_no_other_ones_way(model: ExportedModel, tmp_path: Path) -> None:
+def test_a_failed_start_does_not_block_the_next_one(model: ExportedModel, tmp_path: Path) -> None:
     lines = [json.dumps({"id": "a", "number": str(i), "text": text}) for i, text in enumerate(TEXTS[:2])]
     (tmp_path / "texts.jsonl").write_text("\n".join(lines))
     with pytest.raises(DataError, match="two texts have the id 'a'"):
@@ -224,7 +224,7 @@ def test_files_that_differ_in_a_columns_type_are_indexed_together(model: Exporte
     assert found == {"a0": {"year": 1999.0}, "b1": {"year": 2001.0}}
 
 
-def test_many_texts_are_embedded_in_pieces_that_are_told_kept_and_shared_among_cores(
+def test_many_texts_are_embedded_in_shards_that_are_reported_kept_and_parallel(
     model: ExportedModel, tmp_path: Path
 ) -> None:
     pq.write_table(pa.table({"text": [TEXTS[i % 40] for i in range(2500)]}), tmp_path / "many.parquet")
@@ -249,7 +249,7 @@ def test_many_texts_are_embedded_in_pieces_that_are_told_kept_and_shared_among_c
     assert tasks == [3, 1]
 
 
-def test_a_file_that_was_cut_is_named(model: ExportedModel, texts: str, tmp_path: Path) -> None:
+def test_a_truncated_file_is_named(model: ExportedModel, texts: str, tmp_path: Path) -> None:
     build(model, texts, str(tmp_path))
     path = tmp_path / "rows.parquet"
     path.write_bytes(path.read_bytes()[:-1])
@@ -258,7 +258,7 @@ def test_a_file_that_was_cut_is_named(model: ExportedModel, texts: str, tmp_path
         pass
 
 
-def test_an_index_in_an_object_store_is_searched_as_one_in_a_folder(
+def test_an_index_in_an_object_store_is_searched_like_a_local_one(
     model: ExportedModel, texts: str, index: SearchIndex
 ) -> None:
     build(model, texts, "memory://index-of-texts")
@@ -283,5 +283,5 @@ def test_the_best_comes_first_and_of_equal_ones_the_smaller_position(rankings: l
     assert found == sorted(found, key=lambda each: (-each[1], each[0]))
 
 
-def test_what_both_rankings_have_comes_before_what_one_has_higher() -> None:
+def test_texts_in_both_rankings_come_before_higher_ones_in_one() -> None:
     assert [position for position, _ in fuse([[7, 1], [9, 1]])] == [1, 7, 9]

@@ -35,7 +35,7 @@ def test_a_file_without_queries_and_a_place_without_an_index_are_named(f2llm: Ru
     assert (code, "no query in none.txt" in err) == (2, True)
 
     code, _, err = f2llm("search", "index", "a", "--method", "bm25")
-    assert (code, "index has no whole index: it has no index.json" in err) == (3, True)
+    assert (code, "index has no complete index: index.json is missing" in err) == (3, True)
 
 
 def test_a_query_gets_the_models_prompt_the_named_one_or_the_instruction() -> None:

@@ -1,4 +1,4 @@
-"""The BM25 baseline, against the formula worked out word by word."""
+"""The BM25 baseline, compared with the formula computed word by word."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_case_and_stop_words_do_not_count() -> None:
     assert positions(corpus, ["the path is joined", "the of and"]) == [[1], []]
 
 
-def test_a_document_that_shares_no_word_is_not_retrieved() -> None:
+def test_a_document_without_a_common_word_is_not_retrieved() -> None:
     assert positions(["one cat", "two dogs"], ["cat", "zebra", ""]) == [[0], [], []]
 
 

@@ -22,7 +22,7 @@ from tests.support.datasets import example_evaluations
 
 
 def embed(texts: Sequence[str], *, instruction: str = "") -> Floats:
-    """Unit vectors that hang on the whole text; small integers first, so that equal scores are exactly equal."""
+    """Unit vectors that depend on the whole text, made of small integers so that equal scores are exactly equal."""
     rows = [
         np.frombuffer(hashlib.sha256(format_query(text, instruction).encode()).digest()[:8], dtype=np.uint8) % 4
         for text in texts
@@ -131,7 +131,7 @@ def test_permuting_the_corpus_changes_nothing() -> None:
     assert without_times(evaluate_sets(embed, [shuffled])) == without_times(evaluate_sets(embed, [each]))
 
 
-def test_queries_carry_the_instruction_and_documents_none() -> None:
+def test_queries_have_the_instruction_and_documents_have_none() -> None:
     seen: dict[str, set[str]] = {}
 
     def spy(texts: Sequence[str], *, instruction: str = "") -> Floats:
@@ -162,20 +162,20 @@ def test_a_perfect_encoder_scores_1() -> None:
     assert all(example.retrieved[0].grade == 1.0 for example in result.examples)
 
 
-def test_bm25_stands_beside_the_model_and_is_left_out_on_request() -> None:
+def test_bm25_is_evaluated_with_the_model_unless_turned_off() -> None:
     each = retrieval_set()
 
     with_baseline = retrieval(evaluate_sets(embed, [each]))
     without = retrieval(evaluate_sets(embed, [each], with_bm25=False))
 
-    # BM25 sees the subject's number, except where it has one digit only.
+    # BM25 sees the subject's number, except if it has one digit only.
     assert with_baseline.bm25 is not None
     assert 0.3 < with_baseline.bm25.ndcg_at_10 < 1.0
     assert without.bm25 is None
     assert without.model == with_baseline.model
 
 
-def test_examples_are_the_same_queries_whatever_the_model_and_the_limit() -> None:
+def test_examples_are_the_same_queries_for_any_model_and_limit() -> None:
     each = retrieval_set()
 
     def other(texts: Sequence[str], *, instruction: str = "") -> Floats:
@@ -195,7 +195,7 @@ def test_examples_are_the_same_queries_whatever_the_model_and_the_limit() -> Non
     assert chosen[0] != each.query_ids[: module.EXAMPLES_PER_SET]
 
 
-def test_an_example_shows_what_came_first_with_its_score_and_grade() -> None:
+def test_an_example_shows_the_top_documents_with_score_and_grade() -> None:
     each = retrieval_set()
 
     example = retrieval(evaluate_sets(embed, [each])).examples[0]
@@ -219,7 +219,7 @@ def test_the_query_limit_keeps_the_corpus_whole() -> None:
     assert (result.queries, result.documents, len(result.examples)) == (4, 80, 4)
 
 
-def test_a_query_to_which_nothing_is_relevant_is_not_asked() -> None:
+def test_a_query_without_a_relevant_document_is_left_out() -> None:
     each = retrieval_set(queries=3)
     each.qrels["query-1"] = {"doc-0": 0.0}
 

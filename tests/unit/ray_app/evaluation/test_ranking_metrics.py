@@ -1,4 +1,4 @@
-"""Laws of the ranking metrics, against a slow reference written from the definition."""
+"""Laws of the ranking metrics, compared with a slow reference written from the definition."""
 
 import itertools
 import math
@@ -41,7 +41,7 @@ def test_ndcg_equals_trec_evals_figure_for_a_graded_ranking() -> None:
 
     value = ndcg_at_k(["x", "b", "a", "y", "c"], graded, k=10)
 
-    # What pytrec_eval gives: gains 0, 2, 3, 0, 1 at log2(2..6) over 3, 2, 2, 1 at log2(2..5), 3.14871 / 5.69254.
+    # The result of pytrec_eval: gains 0, 2, 3, 0, 1 at log2(2..6) over 3, 2, 2, 1 at log2(2..5), 3.14871 / 5.69254.
     assert value == pytest.approx(0.5531300, abs=1e-6)
 
 

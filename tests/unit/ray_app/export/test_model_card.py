@@ -1,4 +1,4 @@
-"""What the model card says, and that nothing in a data set's texts breaks it."""
+"""The content of the model card, and that texts of a data set cannot break it."""
 
 from typing import Any
 
@@ -100,7 +100,7 @@ def tasks() -> TaskReport:
     return TaskReport(model="demo", revision="1", dimensions=None, results="", tasks=(measured, of_mteb, missing))
 
 
-def test_tasks_that_were_measured_are_in_the_text_and_for_the_hub() -> None:
+def test_evaluated_tasks_are_in_the_text_and_in_the_front_matter() -> None:
     text = card(facts(tasks=tasks()))
 
     assert "| faq | STS | cosine\\_spearman | 0.5000 | **0.8123** |" in text
@@ -110,26 +110,26 @@ def test_tasks_that_were_measured_are_in_the_text_and_for_the_hub() -> None:
     assert found == {("faq", "cosine_spearman"): 0.8123, ("MTEB SciFact", "ndcg_at_10"): 0.7}
 
 
-def test_what_differs_from_one_source_a_micro_batch_and_whole_texts_is_said() -> None:
+def test_mixed_steps_and_token_deletion_are_in_the_recipe() -> None:
     usual = card(facts())
     job = JobSpec.model_validate({**spec().model_dump(), "train": {"step_source": "mixed", "token_deletion": 0.1}})
 
     other = card(facts(job=job))
 
     assert "from one source" in usual
-    assert "Tokens left out" not in usual
+    assert "Deleted tokens" not in usual
     assert "from all sources" in other
-    assert "| Tokens left out | 0.1 of each text |" in other
+    assert "| Deleted tokens | 0.1 of each text |" in other
 
 
-def test_before_after_and_bm25_stand_in_one_row() -> None:
+def test_before_after_and_bm25_are_in_one_row() -> None:
     text = card(facts(before=report(0.0512), after=report(0.6134)))
 
     assert "| held-out | 100 | 2,000 | nDCG@10 | 0.0512 | **0.6134** | 0.4000 |" in text
     assert "| pairs | 50 | Spearman | 0.7000 | **0.7000** |" in text
 
 
-def test_what_was_not_measured_is_a_dash() -> None:
+def test_a_missing_metric_is_a_dash() -> None:
     text = card(facts(after=report(0.6134, bm25=None, spearman=None)))
 
     assert "| held-out | 100 | 2,000 | nDCG@10 | - | **0.6134** | - |" in text
@@ -137,7 +137,7 @@ def test_what_was_not_measured_is_a_dash() -> None:
     assert "This run was not evaluated." in card(facts())
 
 
-def test_the_recipe_is_the_job_specs() -> None:
+def test_the_recipe_is_that_of_the_job_spec() -> None:
     job = JobSpec.model_validate(
         {
             "model": {"architecture": {}, "max_seq_length": 300},
@@ -153,9 +153,9 @@ def test_the_recipe_is_the_job_specs() -> None:
 
     text = card(facts(job=job))
 
-    assert "| Examples a step | 64, in micro-batches of 16 from one source |" in text
-    assert "| Hard negatives a query | 5 (retrieval), 7 (clustering), 1 (classification) |" in text
-    assert "| In-batch loss | positives of the micro-batch (16), retrieval sources only |" in text
+    assert "| Global batch size | 64, in micro-batches of 16 from one source |" in text
+    assert "| Hard negatives per query | 5 (retrieval), 7 (clustering), 1 (classification) |" in text
+    assert "| In-batch negatives | positives of the micro-batch (16), retrieval sources only |" in text
     assert "| Learning rate | 0.0003, 500 warm-up steps" in text
 
 
@@ -184,7 +184,7 @@ def test_prompts_put_the_instruction_where_training_put_it() -> None:
     }
 
 
-def test_dims_that_were_trained_are_told_with_how_to_use_them_and_what_they_reach() -> None:
+def test_trained_dims_are_shown_with_their_use_and_their_results() -> None:
     trained = spec().model_copy(update={"train": TrainSpec(matryoshka_dims=(16, 32))})
     measured = report(0.61)
     retrieval = measured.retrieval[0].model_copy(
@@ -193,8 +193,8 @@ def test_dims_that_were_trained_are_told_with_how_to_use_them_and_what_they_reac
 
     text = card(facts(job=trained, after=measured.model_copy(update={"sets": (retrieval,)})))
 
-    assert "The first 16, 32 values of an embedding are trained to be used alone" in text
+    assert "The first 16, 32 values of an embedding are trained so that they can be used alone" in text
     assert "truncate_dim=32" in text
     assert "| held-out | 16 | 0.5000 | 0.5500 |" in text
-    assert "| Matryoshka | both losses also on the first 16, 32 values" in text
+    assert "| Matryoshka | the losses also use the first 16, 32 values" in text
     assert "truncate_dim" not in card(facts(after=measured))

@@ -26,7 +26,7 @@ from ray_app.inference.model_source import find_exported, make_prompts
 from ray_app.job_spec import JobSpec, TrainSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport
 
-# Loading is left to these libraries; what they deprecate among themselves is not ours.
+# These libraries load the model. Their own deprecation warnings are not tested here.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 EOS = "<|endoftext|>"
@@ -170,7 +170,7 @@ def test_the_cards_examples_run_and_agree(
     np.testing.assert_allclose(of_library, plain["embeddings"].numpy(), atol=1e-5)
 
 
-def test_dims_that_were_trained_are_in_the_configuration_and_load_as_first_values(
+def test_trained_dims_are_in_the_configuration_and_load_as_first_values(
     model: Qwen3Model, tokenizer: LoadedTokenizer, facts: CardFacts, loaded: SentenceTransformer, tmp_path: Path
 ) -> None:
     trained = facts.job.model_copy(update={"train": TrainSpec(matryoshka_dims=(4, 8))})
@@ -202,7 +202,7 @@ def test_a_model_with_a_head_is_exported_without_it(
     np.testing.assert_allclose(embeddings, [reference(text) for text in TEXTS], atol=1e-5)
 
 
-def test_weights_are_written_in_the_type_asked_for_and_the_model_stays_as_it_is(
+def test_weights_are_written_in_the_requested_type_and_the_model_is_unchanged(
     model: Qwen3Model, tokenizer: LoadedTokenizer, facts: CardFacts, reference: Reference, tmp_path: Path
 ) -> None:
     config_before = model.config.to_json_string()
@@ -220,7 +220,7 @@ def test_weights_are_written_in_the_type_asked_for_and_the_model_stays_as_it_is(
     assert similarity == pytest.approx(1.0, abs=0.02)
 
 
-def test_the_folder_uses_the_spelling_that_old_versions_read(folder: Path) -> None:
+def test_the_directory_uses_the_names_that_old_versions_read(folder: Path) -> None:
     def content(name: str) -> Any:
         return json.loads((folder / name).read_text(encoding="utf-8"))
 
@@ -261,14 +261,14 @@ def test_a_failed_export_leaves_the_older_one_and_nothing_else(
     (out / "older.txt").write_text("whole")
     stranger = LoadedTokenizer(tokenizer.tokenizer_json, eos_token="<|unknown|>", pad_token="<|unknown|>")
 
-    with pytest.raises(ModelError, match=re.escape("'<|unknown|>' has id None, the model embeds ids below 448")):
+    with pytest.raises(ModelError, match=re.escape("has id None, but the model embeds only ids below 448")):
         export_model(model, stranger, out, card=facts, max_seq_length=MAX_TOKENS, prompts=PROMPTS, dtype=torch.float32)
 
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert (out / "older.txt").read_text() == "whole"
 
 
-def test_a_card_written_anew_differs_by_what_is_new_only(folder: Path, facts: CardFacts, tmp_path: Path) -> None:
+def test_a_rewritten_card_differs_only_by_new_facts(folder: Path, facts: CardFacts, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(folder, tmp_path / "model"))
     measured = facts.model_copy(update={"after": EvaluationReport(sets=()), "steps": 4321})
 
@@ -290,7 +290,7 @@ def test_an_upload_holds_every_byte_and_lists_it_last(folder: Path, tmp_path: Pa
     assert {name: entry["size"] for name, entry in listed.items()} == {n: p.stat().st_size for n, p in files.items()}
 
 
-def test_an_upload_that_is_cut_off_is_no_model_whether_or_not_one_was_there_before(
+def test_an_interrupted_upload_is_not_a_model_even_if_it_replaces_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, other = open_store("memory://").child("model"), Path(shutil.copytree(folder, tmp_path / "other"))
@@ -322,7 +322,7 @@ def test_an_upload_that_is_cut_off_is_no_model_whether_or_not_one_was_there_befo
 
 
 @pytest.mark.parametrize("moment", ["before the new one is in place", "before the older one is gone"])
-def test_a_folder_that_is_replaced_survives_a_kill_at_any_moment(tmp_path: Path, moment: str) -> None:
+def test_a_replaced_directory_survives_a_kill_at_any_moment(tmp_path: Path, moment: str) -> None:
     out, partial, old = (tmp_path / name for name in ("best", ".candidate", ".candidate-old"))
     old.mkdir()
     (old / "older").touch()

@@ -1,9 +1,9 @@
 """The exported directory, field by field, as the usual servers read it.
 
-What each reads is taken from its source: vLLM `transformers_utils/config.py` (get_pooling_config,
-get_sentence_transformer_tokenizer_config), text-embeddings-inference `router/src/lib.rs` (ModelConfig, PoolConfig,
-STConfig) and `backends/candle/src/models/qwen3.rs` (Qwen3Config). Infinity loads the directory by sentence-transformers,
-which test_export.py does.
+The fields that each server reads are taken from its source code: vLLM `transformers_utils/config.py`
+(get_pooling_config, get_sentence_transformer_tokenizer_config), text-embeddings-inference `router/src/lib.rs`
+(ModelConfig, PoolConfig, STConfig) and `backends/candle/src/models/qwen3.rs` (Qwen3Config). Infinity loads the
+directory with sentence-transformers, which test_model_folder.py tests.
 """
 
 import json
@@ -101,7 +101,7 @@ def test_weights_have_the_names_of_the_architecture(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", TEXTS, ids=["short", "long"])
 def test_a_server_that_reads_tokenizer_json_alone_closes_every_text_with_one_eos(folder: Path, text: str) -> None:
-    """text-embeddings-inference takes neither settings of transformers nor padding, and truncates by itself."""
+    """text-embeddings-inference uses neither the settings of transformers nor padding, and truncates by itself."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)
     eos = content(folder, "config.json")["eos_token_id"]
@@ -123,7 +123,7 @@ def test_the_tokens_of_the_tokenizers_settings_are_those_of_the_configuration(fo
     assert tokenizer.truncation is None
 
 
-def test_prompts_are_where_a_server_looks_them_up_by_name_and_none_is_put_on_by_itself(folder: Path) -> None:
+def test_prompts_are_found_by_name_and_none_is_added_by_default(folder: Path) -> None:
     settings = content(folder, "config_sentence_transformers.json")
 
     assert settings["prompts"] == {"docs": PROMPT, "query": PROMPT, "document": ""}

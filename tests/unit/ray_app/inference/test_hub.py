@@ -168,7 +168,7 @@ def test_an_id_that_the_hub_refuses_is_an_error_of_the_user(hub: FakeHub, error:
 def test_a_hub_that_cannot_be_reached_is_an_error_that_a_retry_can_fix(hub: FakeHub, error: Exception) -> None:
     hub.error = error
 
-    with pytest.raises(StorageError, match="team/other is not a directory here, and .* could not be reached") as got:
+    with pytest.raises(StorageError, match=r"team/other is not a directory here, and .* could not be reached") as got:
         download("team/other")
 
     assert (got.value.exit_code, got.value.retryable) == (5, True)

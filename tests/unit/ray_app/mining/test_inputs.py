@@ -1,4 +1,4 @@
-"""Texts and rows for mining: sorted outside memory, each text once, whatever the sizes."""
+"""Texts and rows for mining: external sort, each text once, for any sizes."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def scanned(name: str, *, run_bytes: int, chunk_bytes: int = 256) -> tuple[Store
 
 @pytest.mark.parametrize("run_bytes", [1, 500, 10**6])
 @pytest.mark.parametrize("shares", [1, 5])
-def test_documents_are_the_distinct_texts_by_key_whatever_the_sizes(run_bytes: int, shares: int) -> None:
+def test_documents_are_the_distinct_texts_by_key_for_any_sizes(run_bytes: int, shares: int) -> None:
     work, marks = scanned(f"documents-{run_bytes}-{shares}", run_bytes=run_bytes)
 
     texts, keys = [], []
@@ -57,7 +57,7 @@ def test_documents_are_the_distinct_texts_by_key_whatever_the_sizes(run_bytes: i
 
 
 @pytest.mark.parametrize("run_bytes", [1, 500, 10**6])
-def test_all_rows_of_a_query_lie_together_and_none_is_lost(run_bytes: int) -> None:
+def test_all_rows_of_a_query_are_together_and_none_is_lost(run_bytes: int) -> None:
     work, marks = scanned(f"rows-{run_bytes}", run_bytes=run_bytes)
 
     found = []
@@ -72,7 +72,7 @@ def test_all_rows_of_a_query_lie_together_and_none_is_lost(run_bytes: int) -> No
     }
 
 
-def test_runs_are_no_larger_than_asked_for_and_a_text_more() -> None:
+def test_runs_exceed_their_size_by_at_most_one_text() -> None:
     _, marks = scanned("bounded", run_bytes=2000, chunk_bytes=100_000)
 
     whole = sum(len(r.query) + 2 * len(r.positive) + 2 * sum(map(len, r.negatives)) for r in ROWS)
@@ -109,7 +109,7 @@ def test_a_corpus_is_read_in_every_format(tmp_path: Path) -> None:
         ("a.jsonl", '{"id": 1, "name": "x"}\n', "no column of texts: found id, name; expected one of text"),
         ("a.jsonl", '{"text": "x"}\n{"text": null}\n', "a.jsonl, line 2: 'text' is null"),
         ("a.jsonl", '{"text": "x"}\n{"text": " "}\n', "a.jsonl, line 2: 'text' is blank"),
-        ("a.jsonl", '{"text": "x"}\n{"body": "y"}\n', "a.jsonl, line 2: no 'text'; the row has body"),
+        ("a.jsonl", '{"text": "x"}\n{"body": "y"}\n', "a.jsonl, line 2: the field 'text' is missing; the row has body"),
         ("a.jsonl", '{"text": "x"}\n{"text": 5}\n', "a.jsonl, line 2: 'text' is int, not text"),
         ("a.jsonl", '{"text": "x"}\n{"text": "\\ud83d"}\n', r"a.jsonl, line 2: 'text' .* lone surrogate U\+D83D"),
         ("a.jsonl", f'{{"text": "{LONG}"}}', f"a.jsonl, line 1: 'text' has {len(LONG)} bytes, at most"),

@@ -1,4 +1,4 @@
-"""The choice of hard negatives: laws of the rule and of the blocked search, against slow references."""
+"""The selection of hard negatives: laws of the rule and of the blocked search, compared with slow references."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from ray_app.inference.sentence_transformer import batches
 from ray_app.mining.scores import BlockScores
 from ray_app.mining.selection import NO_ID, BestCandidates, Hits, MiningRule, histogram, select
 
-# Few distinct values, so that ties are the rule and not the exception.
+# Few distinct values, so that ties are frequent.
 coarse = st.sampled_from([-1.0, -0.5, 0.0, 0.25, 0.5, 0.75, 0.8, 1.0])
 rules = st.builds(
     lambda negatives, skip, extra, max_score, max_ratio, among: MiningRule(
@@ -27,7 +27,7 @@ def blocked(scores: np.ndarray, k: int, block: int) -> BestCandidates:
     best = BestCandidates(len(scores), k)
     for first in range(0, scores.shape[1], block):
         part = scores[:, first : first + block]
-        # An identity as documents: the product is the part itself.
+        # With the identity as documents the product is the part itself.
         found = BlockScores(np.ascontiguousarray(part), np.eye(part.shape[1], dtype=np.float32))
         best.add(found.hits(best.least, k), first)
     return best
@@ -56,7 +56,7 @@ def test_the_blocked_search_is_a_full_sort_by_score_and_then_by_id(
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1000])
-def test_no_block_size_changes_what_is_found_among_many(block: int) -> None:
+def test_the_block_size_does_not_change_the_result(block: int) -> None:
     scores = np.random.default_rng(0).standard_normal((5, 1000)).astype(np.float32).round(2)
 
     best = blocked(scores, 100, block)
@@ -65,7 +65,7 @@ def test_no_block_size_changes_what_is_found_among_many(block: int) -> None:
     assert (best.ids == expected).all()
 
 
-def test_a_forbidden_text_is_no_hit_even_where_there_are_too_few_others() -> None:
+def test_a_forbidden_text_is_not_a_hit_even_among_too_few_others() -> None:
     scores = BlockScores(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
     best = BestCandidates(2, 2)
 
@@ -90,9 +90,7 @@ def test_hits_of_later_blocks_do_not_displace_an_equal_score() -> None:
     rows=st.lists(st.tuples(st.lists(coarse, max_size=12), coarse), min_size=1, max_size=6),
     rule=rules,
 )
-def test_the_rule_takes_what_a_slow_reading_of_it_takes(
-    rows: list[tuple[list[float], float]], rule: MiningRule
-) -> None:
+def test_the_rule_selects_the_same_as_a_slow_reference(rows: list[tuple[list[float], float]], rule: MiningRule) -> None:
     k = rule.top_k
     scores = np.full((len(rows), k), -np.inf, dtype=np.float32)
     for q, (found, _) in enumerate(rows):
@@ -139,7 +137,7 @@ def test_a_positive_below_zero_still_bounds_its_negatives_from_above() -> None:
 
 
 def test_a_rule_that_leaves_too_few_candidates_is_refused_with_its_numbers() -> None:
-    with pytest.raises(ValidationError, match="top_k=20 less skip=5 leaves 15 candidates, and negatives=24"):
+    with pytest.raises(ValidationError, match="top_k=20 minus skip=5 leaves 15 candidates, fewer than negatives=24"):
         MiningRule(top_k=20)
 
 
@@ -152,7 +150,7 @@ def test_a_histogram_counts_every_score() -> None:
     limit=st.none() | st.integers(8, 512),
     tokens=st.integers(8, 4096),
 )
-def test_batches_hold_every_text_once_and_no_more_tokens_than_asked_for(
+def test_batches_hold_every_text_once_and_at_most_the_given_tokens(
     lengths: list[int], limit: int | None, tokens: int
 ) -> None:
     found = batches(lengths, limit=limit, batch_tokens=tokens)

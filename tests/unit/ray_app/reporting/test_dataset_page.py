@@ -41,7 +41,7 @@ def test_every_text_is_counted_at_its_length(found: DatasetStatistics) -> None:
     assert below[2] == 6  # the six queries of one character
 
 
-def test_a_text_of_the_data_set_ends_no_element_and_nothing_is_fetched(found: DatasetStatistics) -> None:
+def test_texts_of_the_data_set_are_escaped_and_nothing_is_fetched(found: DatasetStatistics) -> None:
     page = render_data_report(found)
 
     assert "<b>MIT" not in page

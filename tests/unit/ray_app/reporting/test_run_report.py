@@ -1,4 +1,4 @@
-"""The report of runs that are whole, unfinished, damaged and hostile."""
+"""The report of complete, unfinished, damaged and hostile runs."""
 
 import html
 import json
@@ -32,7 +32,7 @@ from ray_app.run_directory.metrics import SourceMetrics, StepMetrics
 from ray_app.run_directory.status import Phase, RunStatus
 from tests.support.datasets import write_example
 
-SECTIONS = ["evaluation", "queries", "loss", "speed", "workers", "optimizer", "data", "events", "document"]
+SECTIONS = ["evaluation", "queries", "loss", "speed", "workers", "optimizer", "data", "events", "job-spec"]
 HOSTILE = "<script>alert('x')</script><img src=http://example.org/x.png onerror=alert(1)>"
 
 
@@ -73,7 +73,7 @@ def evaluation(ndcg: float, *, rank: int | None, query: str = "join paths", name
 
 
 def write_run(folder: Path, text: str = "demo") -> Store:
-    """A complete run; `text` stands wherever a run may carry a text of its own."""
+    """A complete run. `text` is used for every text that a run can contain."""
     run = open_store(str(folder))
     job = {
         "kind": "EmbeddingJob",
@@ -97,7 +97,7 @@ def write_run(folder: Path, text: str = "demo") -> Store:
 
 
 class Page(HTMLParser):
-    """The page as a browser takes it apart: elements with attributes, and the text outside scripts and styles."""
+    """The page as a browser parses it: elements with attributes, and the text outside scripts and styles."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def rendered(run: Store) -> Page:
     return Page(render_report(read_run(run)))
 
 
-def test_a_whole_run_fills_every_section(tmp_path: Path) -> None:
+def test_a_complete_run_fills_every_section(tmp_path: Path) -> None:
     page = rendered(write_run(tmp_path / "demo"))
 
     assert [attributes.get("id") for tag, attributes in page.elements if tag == "section"] == ["figures", *SECTIONS]
@@ -139,7 +139,7 @@ def test_a_whole_run_fills_every_section(tmp_path: Path) -> None:
     assert len(page.figures) == len([1 for _, attributes in page.elements if attributes.get("class") == "chart"]) == 10
     text = " ".join(page.text.split())
     for expected in (
-        "demo", "small Qwen3 from random weights (2 layers, 64 wide)", "version 0123456789ab", "before 0.051", "0.613",
+        "demo", "small Qwen3 from scratch (2 layers, 64 wide)", "version 0123456789ab", "before 0.051", "0.613",
         "0.4321", "0.0512", "0.6134", "expected text not in the first 100", "expected text at rank 1",
         "the expected text", "720", "123 k tokens", "2026-01-02 03:04:05", "kind: EmbeddingJob", "2.0 %", "Spearman",
     ):  # fmt: skip
@@ -180,13 +180,13 @@ def test_plotly_is_in_the_page_once(tmp_path: Path) -> None:
     assert [script == plotly.offline.get_plotlyjs() for script in page.scripts].count(True) == 1
 
 
-def test_a_run_that_has_nothing_yet_says_in_every_section_what_is_missing(tmp_path: Path) -> None:
+def test_every_section_of_an_empty_run_names_its_missing_files(tmp_path: Path) -> None:
     page = rendered(open_store(str(tmp_path / "nothing")))
 
     assert [attributes.get("id") for tag, attributes in page.elements if tag == "section"] == SECTIONS
     for missing in (
-        "This run has no evaluation", "No queries to show", "metrics.jsonl is not there", "data.json is not there",
-        "events.jsonl is not there", "job.yaml is not there",
+        "This run has no evaluation", "No example queries", "metrics.jsonl is missing", "data.json is missing",
+        "events.jsonl is missing", "job.yaml is missing",
     ):  # fmt: skip
         assert missing in page.text
     assert page.figures == []
@@ -212,8 +212,8 @@ def test_one_evaluation_is_shown_without_the_other(tmp_path: Path, left_out: str
 
     page = rendered(run)
 
-    assert f"evaluation/{left_out}.json is not there" in page.text
-    assert "not measured" in page.text
+    assert f"evaluation/{left_out}.json is missing" in page.text
+    assert "not evaluated" in page.text
     drawn = {trace["name"] for figure in page.figures for trace in figure["data"] if trace["type"] == "bar"}
     assert drawn == {"before", "after", "BM25"} - {left_out}
 
@@ -228,9 +228,9 @@ def test_a_damaged_file_leaves_a_note_and_the_rest(tmp_path: Path) -> None:
 
     assert len(record.steps) == 30
     assert record.after is not None
-    assert sorted(note.split(" and ")[0].split(" have ")[0] for note in record.notes) == [
-        "1 lines of metrics.jsonl",
-        "1 lines of metrics.jsonl are not complete JSON objects",
+    assert sorted(note.split(" and ")[0].split(" with missing")[0] for note in record.notes) == [
+        "1 line of metrics.jsonl",
+        "1 line of metrics.jsonl without a complete JSON object left out.",
         "evaluation/before.json is damaged",
         "job.yaml is damaged",
         "status.json is damaged",
@@ -238,7 +238,7 @@ def test_a_damaged_file_leaves_a_note_and_the_rest(tmp_path: Path) -> None:
     assert all(note in rendered(run).text for note in record.notes)
 
 
-def test_a_step_done_twice_counts_once_as_it_was_the_last_time(tmp_path: Path) -> None:
+def test_a_recomputed_step_counts_once_with_its_last_result(tmp_path: Path) -> None:
     run = open_store(str(tmp_path / "run"))
     lines = [step(1), step(2, loss=9.0), step(3), step(2, loss=1.0, workers=3), step(3)]
     run.put("metrics.jsonl", "\n".join(line.model_dump_json() for line in lines).encode())
@@ -247,7 +247,7 @@ def test_a_step_done_twice_counts_once_as_it_was_the_last_time(tmp_path: Path) -
 
     assert [(each.step, each.workers) for each in record.steps] == [(1, 2), (2, 3), (3, 2)]
     assert record.steps[1].loss == 1.0
-    assert record.notes == ("2 steps were done again after a restart; the last time of each is shown.",)
+    assert record.notes == ("2 steps were recomputed after a restart. The report shows the last result of each step.",)
 
 
 def test_the_report_goes_into_the_run_or_into_a_file(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_sources_without_manifest_entry_and_without_examples_are_both_listed(tmp
     assert "unknown" in page.text
 
 
-def test_the_data_sets_own_description_is_kept_with_the_run(tmp_path: Path) -> None:
+def test_the_description_of_the_data_set_is_kept_with_the_run(tmp_path: Path) -> None:
     run = open_store(str(tmp_path / "run"))
     data = open_store(str(tmp_path / "data"))
     manifest = write_example(data)
@@ -305,7 +305,7 @@ def test_values_that_are_not_finite_are_gaps() -> None:
     assert "NaN" not in loss_chart(steps)
 
 
-def test_checkpoints_measured_beside_training_are_a_curve_of_every_set_and_their_mean() -> None:
+def test_checkpoint_evaluations_are_a_curve_per_set_and_their_mean() -> None:
     measured = tuple(
         MeasuredCheckpoint(
             step=step,

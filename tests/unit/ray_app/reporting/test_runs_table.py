@@ -1,4 +1,4 @@
-"""The figures of runs beside each other, and the page that shows them."""
+"""The figures of several runs, and the page that shows them."""
 
 import json
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class Page(HTMLParser):
             self.text += data
 
 
-def test_runs_are_found_at_any_depth_and_nothing_inside_a_run_is_one(place: Store) -> None:
+def test_runs_are_found_at_any_depth_but_not_inside_a_run(place: Store) -> None:
     for name in ("a", "team/b", "team/deep/c"):
         write_run(place.child(name))
     write_run(place.child("a/copies/old"))
@@ -69,13 +69,13 @@ def test_runs_are_found_at_any_depth_and_nothing_inside_a_run_is_one(place: Stor
     assert names == ["a", "team/b", "team/deep/c"]
 
 
-def test_a_run_directory_itself_is_a_place_with_one_run(place: Store) -> None:
+def test_a_run_directory_itself_contains_one_run(place: Store) -> None:
     write_run(place.child("a"))
 
     assert [(name, record.name) for name, record in read_runs(place.child("a"))] == [("", "a")]
 
 
-def test_a_place_that_is_not_there_has_no_runs(place: Store) -> None:
+def test_a_missing_directory_has_no_runs(place: Store) -> None:
     assert read_runs(place) == []
 
 
@@ -94,13 +94,13 @@ def test_without_gpus_there_are_worker_hours_and_no_cost(place: Store) -> None:
     assert found.worker_hours == pytest.approx(4.0)
 
 
-def test_without_events_the_steps_say_how_long_workers_were_at_work(place: Store) -> None:
+def test_without_events_worker_hours_come_from_the_steps(place: Store) -> None:
     record = replace(written(place, steps=36), events=())
 
     assert figures_of("run", record, gpu_price=None, now=NOW).worker_hours == pytest.approx(36 * 0.5 * 2 / 3600)
 
 
-def test_a_run_under_way_counts_until_its_last_word(place: Store) -> None:
+def test_an_active_run_counts_until_its_last_update(place: Store) -> None:
     record = written(place, phase=Phase.TRAINING, steps=9, ndcg=None, hours=1.0)
     assert record.status is not None
     later = replace(record, status=record.status.model_copy(update={"updated": datetime.now(UTC) + timedelta(hours=1)}))
@@ -116,7 +116,7 @@ def test_the_loss_is_the_mean_of_the_last_twentieth_of_the_steps(place: Store) -
     assert figures_of("run", record, gpu_price=None, now=NOW).loss == pytest.approx(expected)
 
 
-def test_a_damaged_run_is_a_line_that_says_so(place: Store) -> None:
+def test_a_damaged_run_has_a_row_with_a_note(place: Store) -> None:
     write_run(place.child("good"))
     write_run(place.child("bad"))
     place.put("bad/status.json", b'{"name": "ba')
@@ -134,20 +134,20 @@ def test_a_damaged_run_is_a_line_that_says_so(place: Store) -> None:
     assert "not started" in new.notes[0]
 
 
-def test_a_run_whose_driver_is_not_heard_is_silent_on_its_line_and_on_the_page(place: Store) -> None:
+def test_a_run_without_heartbeats_has_lost_contact_in_its_row_and_on_the_page(place: Store) -> None:
     record = written(place, phase=Phase.TRAINING, steps=9, ndcg=None)
     later = datetime.now(UTC) + timedelta(minutes=7, seconds=5)
 
-    silent = figures_of("run", record, gpu_price=None, now=later)
-    heard = figures_of("run", replace(record, heard=later), gpu_price=None, now=later)
+    lost = figures_of("run", record, gpu_price=None, now=later)
+    alive = figures_of("run", replace(record, heartbeat=later), gpu_price=None, now=later)
 
-    assert silent.notes == ("no word from the driver for 7 min; `f2llm run` begins again.",)
-    assert silent.stale_seconds == pytest.approx(425, abs=5)
-    assert (heard.notes, heard.stale_seconds) == ((), None)
-    assert "Training (silent)" in Page(render_runs("runs", [(silent, record)], [], price="")).text
+    assert lost.notes == ("no heartbeat from the driver for 7 min; `f2llm run` starts from step 0.",)
+    assert lost.stale_seconds == pytest.approx(425, abs=5)
+    assert (alive.notes, alive.stale_seconds) == ((), None)
+    assert "Training (lost contact)" in Page(render_runs("runs", [(lost, record)], [], price="")).text
 
 
-def test_the_page_shows_every_run_its_curves_and_what_differs(place: Store, tmp_path: Path) -> None:
+def test_the_page_shows_every_run_its_curves_and_differences(place: Store, tmp_path: Path) -> None:
     write_run(place.child("first"), spec=GPUS)
     write_run(place.child("second"), spec=GPUS, ndcg=(0.05, 0.7123))
     runs = [(figures_of(name, record, gpu_price=2.0, now=NOW), record) for name, record in read_runs(place)]
@@ -161,7 +161,7 @@ def test_the_page_shows_every_run_its_curves_and_what_differs(place: Store, tmp_
     assert all(text in page.text for text in ("0.712", "12.00", "2 for an hour of one H100", "train.seed"))
 
 
-def test_nothing_in_the_page_is_fetched_or_run_whatever_runs_are_called(place: Store) -> None:
+def test_the_page_fetches_and_runs_nothing_for_any_names_of_runs(place: Store) -> None:
     record = replace(written(place), uri=f"s3://bucket/{HOSTILE}", notes=(HOSTILE,))
     figures = figures_of(HOSTILE, record, gpu_price=None, now=NOW)
 
@@ -172,6 +172,6 @@ def test_nothing_in_the_page_is_fetched_or_run_whatever_runs_are_called(place: S
     assert page.text.count(HOSTILE) >= 6
 
 
-def test_a_page_that_cannot_be_written_is_said_with_its_place(place: Store, tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_written_is_named(place: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written"):
         write_runs_page(place.uri, [], [], tmp_path, price="")

@@ -1,4 +1,4 @@
-"""What a study's runs say together: differences by seed with their intervals, and the page."""
+"""The results of a study: differences by seed with their intervals, and the page."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Store:
 
 
 def written(place: Store, ndcg: dict[str, float | None]) -> dict[str, RunRecord]:
-    """Records of runs by their names; None is a run under way."""
+    """Records of runs by name. None is an active run."""
     for name, value in ndcg.items():
         done: dict[str, Any] = {"ndcg": (0.0, value)} if value is not None else {"ndcg": None, "phase": Phase.TRAINING}
         write_run(place.child(name), **done)
@@ -38,7 +38,7 @@ def results(records: dict[str, RunRecord], *, name: str = "study", problems: Any
     return study_results(name, "s3://b/study", "ndcg_at_10", (0, 1, 2), variants, records, problems or {})
 
 
-def test_a_difference_is_judged_by_students_interval_of_the_pairs() -> None:
+def test_a_difference_has_students_interval_of_the_pairs() -> None:
     found = paired_difference([0.31, 0.35, 0.38], [0.30, 0.32, 0.33])
 
     # Differences 0.01, 0.03, 0.05: mean 0.03, sd 0.02; t(0.975, 2 degrees of freedom) = 4.302653.
@@ -61,7 +61,7 @@ def test_equal_differences_have_an_interval_without_width_and_no_test() -> None:
     assert (found.low, found.high, found.p) == (0.25, 0.25, None)
 
 
-def test_only_seeds_that_are_done_on_both_sides_are_compared(place: Store) -> None:
+def test_only_seeds_finished_on_both_sides_are_compared(place: Store) -> None:
     records = written(place, {"base-0": 0.30, "base-1": 0.32, "off-0": 0.20, "off-1": None, "off-2": 0.99})
 
     found = results(records, problems={"base-2": "the data are away"})
@@ -85,7 +85,7 @@ def test_results_are_read_back_as_they_were_written(place: Store) -> None:
 
 
 @pytest.mark.parametrize("runs", [{}, {"base-0": 0.3}, {"base-0": 0.3, "base-1": 0.4, "off-0": 0.2, "off-1": 0.1}])
-def test_the_page_shows_what_there_is_and_lets_nothing_out(place: Store, runs: dict[str, float | None]) -> None:
+def test_the_page_shows_partial_results_and_fetches_nothing(place: Store, runs: dict[str, float | None]) -> None:
     records = written(place, runs)
 
     page = render_study(results(records, name=HOSTILE, problems={"off-2": HOSTILE}), records)
@@ -93,5 +93,5 @@ def test_the_page_shows_what_there_is_and_lets_nothing_out(place: Store, runs: d
     assert HOSTILE not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "train.in_batch: step → off" in page
-    assert f"{len(runs)} of 6 runs are done" in page
-    assert ("Difference to the base in nDCG@10" in page) == ("off-0" in runs)
+    assert f"{len(runs)} of 6 runs are finished" in page
+    assert ("Difference from the base in nDCG@10" in page) == ("off-0" in runs)

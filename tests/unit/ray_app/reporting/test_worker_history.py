@@ -1,4 +1,4 @@
-"""What the report says of workers that came and went."""
+"""The history of workers in the report, after restarts and resizes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -30,7 +30,7 @@ EVENTS = (
 )  # fmt: skip
 
 
-def test_a_group_ends_where_it_failed_or_where_it_said_so() -> None:
+def test_a_group_ends_at_its_failure_or_at_its_end_event() -> None:
     groups = groups_of(EVENTS)
 
     assert [(g.workers, g.reason, g.steps_lost, g.ended) for g in groups] == [
@@ -41,18 +41,18 @@ def test_a_group_ends_where_it_failed_or_where_it_said_so() -> None:
     assert groups[1].message == "a worker died"
 
 
-def test_nobody_is_at_work_between_two_groups() -> None:
+def test_no_workers_run_between_two_groups() -> None:
     assert workers_over_time(groups_of(EVENTS), at(11)) == [(0, 2), (4, 0), (5, 1), (8, 0), (9, 3), (11, 3)]
     assert workers_over_time([], at(1)) == []
 
 
-def test_a_group_whose_driver_was_lost_ends_with_the_last_that_is_known_of_it() -> None:
+def test_a_group_whose_driver_was_lost_ends_at_its_last_event() -> None:
     lost = [EVENTS[0], EVENTS[1], event(60, "Resumed", step=10, workers=2, reason="DriverLost")]
 
     assert groups_of(lost)[0].ended == at(3)
 
 
-def test_the_cost_of_coming_and_going_is_told() -> None:
+def test_the_cost_of_restarts_is_shown() -> None:
     status = RunStatus(
         name="job", restarts=2, restarts_by_reason={"Failure": 1, "Resize": 1}, steps_lost=4, goodput=0.75,
         training_seconds=660,
@@ -61,7 +61,7 @@ def test_the_cost_of_coming_and_going_is_told() -> None:
     facts = dict(facts_of_workers(RunRecord("run", status=status, events=EVENTS)))
 
     assert facts == {
-        "Goodput": "75.0 % of 11 min went into steps that count",
+        "Goodput": "75.0 % of 11 min spent on steps that were kept",
         "Restarts": "2 (1 Failure, 1 Resize), 4 steps lost",
-        "Checkpoints": "2, written in 3.0 s on average beside training, which they held up for 2.0 s in all",
+        "Checkpoints": "2, each written in 3.0 s on average during training; training was blocked for 2.0 s in all",
     }
