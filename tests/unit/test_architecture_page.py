@@ -1,4 +1,4 @@
-"""docs/developers/architecture.md and the pages beside it name the code as it is: paths, names in them, rooms and layers."""
+"""The developers' pages match the code: paths, names in files, rooms and layers."""
 
 import re
 import tomllib
@@ -44,7 +44,7 @@ def test_every_path_that_a_page_names_is_there(name: str, project_root: Path) ->
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_name_behind_a_file_is_defined_in_it(name: str, project_root: Path) -> None:
+def test_every_name_after_a_file_is_defined_in_it(name: str, project_root: Path) -> None:
     for file, names in _NAMES_IN_A_FILE.findall(read(project_root, name)):
         code = (project_root / file).read_text(encoding="utf-8")
         for defined in _SPAN.findall(names):
@@ -69,7 +69,10 @@ def test_the_layers_of_the_architecture_page_are_those_that_lint_checks(project_
             assert f"{of}: {' -> '.join(contract['layers'])}" in page, contract["name"]
 
 
-def test_paths_are_found_by_their_first_folder_and_as_python_files(project_root: Path) -> None:
-    page = "`docs/tasks/prepare-data.md`, `docs/`, `jops/no.py`; not `model/`, `/v1/embeddings`, `f2llm run jobs/x`, `x.py`, docs/a.md"
+def test_paths_are_found_by_their_first_directory_and_as_python_files(project_root: Path) -> None:
+    page = (
+        "`docs/tasks/prepare-data.md`, `docs/`, `jops/no.py`; not `model/`, `/v1/embeddings`, `f2llm run jobs/x`, "
+        "`x.py`, docs/a.md"
+    )
 
     assert list(paths_in(page, project_root)) == ["docs/tasks/prepare-data.md", "docs/", "jops/no.py"]

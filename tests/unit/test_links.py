@@ -1,4 +1,4 @@
-"""Links between pages, and from code to pages, lead to files and headings that are there."""
+"""Links between pages, and from code to pages, lead to existing files and headings."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _CODE = ("data_io", "ray_app", "applications", "jobs", "tools", "bench", "tests"
 
 
 def anchors(page: str) -> set[str]:
-    """What GitHub makes of a page's headings: lower case, without punctuation, spaces as hyphens."""
+    """The anchors that GitHub gives to headings: lower case, without punctuation, spaces as hyphens."""
     headings = _HEADING.findall(_FENCED.sub("", page))
     texts = [_LINK.sub(lambda link: link[0].partition("]")[0][1:], heading) for heading in headings]
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
