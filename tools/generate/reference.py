@@ -61,10 +61,10 @@ def exit_codes() -> str:
     rows = [(str(row.code), *row[1:]) for row in exit_code_rows()]
     return _page(
         "Exit codes",
-        "`f2llm explain exit-codes` prints this table. Every error prints one message on standard error, and usually a hint how to fix it. `--debug` adds the "
-        "traceback. With `--json`, standard output has an object `error` with `class`, `exit_code`, `message` and "
-        "`remedy`. The class says who can fix the error: `user` and `data` errors are in your input, the others are "
-        "not.",
+        "`f2llm explain exit-codes` prints this table. Every error prints one message on standard error, and usually "
+        "a hint how to fix it. `--debug` adds the traceback. With `--json`, standard output has an object `error` with "
+        "`class`, `exit_code`, `message` and `remedy`. Errors of class `user` and `data` are in the command, the job "
+        "spec or the data.",
         _rows(("code", "error", "meaning", "class", "running the command again"), rows),
     )
 
