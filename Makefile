@@ -60,6 +60,10 @@ docs: setup ## Build the documentation as a site: build/docs/index.html
 	@$(IN_VENV) sphinx-build -q -W --keep-going -d build/docs-cache docs build/docs
 	@echo "build/docs/index.html"
 
+.PHONY: images
+images: ## Build both images with docker, podman or buildah (IMAGE_PREFIX=registry/ TAG=0.1.0 ARGS="--push"; ARGS=--dry-run prints the commands)
+	@tools/images.sh $(ARGS)
+
 .PHONY: chaos
 chaos: setup ## Disturb runs in every way and compare them with an undisturbed one (ARGS="--runs 1 --events 5")
 	@tools/s3-server.sh >/dev/null

@@ -44,13 +44,11 @@ def test_both_charts_train_the_demos_job_and_leave_data_and_nothing_else(
     team = Kubectl(KUBECONFIG, TEAM)
     job_spec = sample("demo-cpu")
     spec = job_spec["spec"]
-    spec["data"]["uri"], spec["storage"] = f"s3://{TEAM}/data", {"uri": f"s3://{TEAM}/runs"}
-    spec["workers"]["cpus"] = 0.5
-    spec["cluster"] = {"secrets": ["f2llm-store"], "head": {"cpus": 0.1}}
+    spec["workers"]["cpus"], spec["cluster"]["head"] = 0.5, {"cpus": 0.1}
     path = write_job_spec(tmp_path / "job.yaml", job_spec)
     install_operator()
     install_platform()
-    write_small_dataset(team_store(monkeypatch, "data"), scale=4)
+    write_small_dataset(team_store(monkeypatch, "demo-data"), scale=4)
 
     where = ("--namespace", TEAM, "--kubeconfig", KUBECONFIG)
     shown = f2llm("submit", path, "--watch", *where, timeout=600)

@@ -1,5 +1,5 @@
-# A user with a key of its own, and a bucket that only it may use, for each file of the directory: name of the team, its key.
-# May run again at any time: a key that changed is changed, and nothing is ever deleted.
+# Creates a user and a bucket that only this user may use, for each file of the directory. The name of the file is the team, and
+# its content is the key. It can run again at any time: it updates changed keys, and never deletes anything.
 set -eu
 for file in "$1"/*; do
   team=${file##*/}
@@ -8,5 +8,5 @@ for file in "$1"/*; do
     "$PROGRAM" admin create-user --access "$team" --secret "$key" --role user
   "$PROGRAM" admin list-buckets | grep -q "^$team[[:space:]]" ||
     "$PROGRAM" admin create-bucket --bucket "$team" --owner "$team"
-  echo "bucket $team is there"
+  echo "bucket $team exists"
 done

@@ -1,4 +1,4 @@
-{{- /* A replica of the operator that takes over exports the same series from another pod: `max by` makes one of them. */ -}}
+{{- /* After a failover, the new leader exports the same series from another pod. `max by` merges them. */ -}}
 {{- define "f2llm.rules" -}}
 {{- $alerts := .Values.alerts }}
 {{- $job := "max by (namespace, job)" }}
@@ -35,41 +35,41 @@ groups:
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMNoProgress" "severity" "critical"
         "minutes" (sub $alerts.noProgressMinutes $window)
         "expr" (printf "%s (changes(f2llm_job_step[%vm])) == 0 %s" $job $window $training)
-        "summary" "{{ $labels.namespace }}/{{ $labels.job }} makes no steps"
-        "description" (printf "It says that it trains, and has finished no step for %v minutes." $alerts.noProgressMinutes)) | nindent 6 }}
+        "summary" "{{ $labels.namespace }}/{{ $labels.job }} finishes no steps"
+        "description" (printf "Its phase is Training, and it has finished no step for %v minutes." $alerts.noProgressMinutes)) | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMCheckpointStale" "severity" "warning" "minutes" 5
         "expr" (printf "time() - (%s (f2llm_job_last_checkpoint_timestamp_seconds) or %s (f2llm_job_attempt_started_timestamp_seconds)) > %v %s"
           $job $job (mul $alerts.checkpointMinutes 60) $training)
         "summary" "{{ $labels.namespace }}/{{ $labels.job }} has no recent checkpoint"
-        "description" "The newest checkpoint is {{ $value | humanizeDuration }} old: that much would be lost.") | nindent 6 }}
+        "description" "The newest checkpoint is {{ $value | humanizeDuration }} old. A failure now would cost that much work.") | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMRestartLoop" "severity" "warning" "minutes" 0
         "expr" (printf "%s (increase(f2llm_job_attempts[1h])) + on (namespace, job) %s (increase(f2llm_job_restarts_by_reason{reason=\"Failure\"}[1h])) > %v or %s (increase(f2llm_job_attempts[1h])) > %v"
           $job $job $alerts.restartsPerHour $job $alerts.restartsPerHour)
-        "summary" "{{ $labels.namespace }}/{{ $labels.job }} starts again and again"
-        "description" "{{ $value | humanize }} starts in the last hour that no preemption and no change of size explains.") | nindent 6 }}
+        "summary" "{{ $labels.namespace }}/{{ $labels.job }} restarts too often"
+        "description" "{{ $value | humanize }} starts in the last hour, without those after a preemption or a resize.") | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMBelowMinimumWorkers" "severity" "warning"
         "minutes" $alerts.belowMinimumMinutes
         "expr" (printf "%s (f2llm_job_workers) < on (namespace, job) %s (f2llm_job_workers_min) %s" $job $job $underWay)
         "summary" "{{ $labels.namespace }}/{{ $labels.job }} has fewer workers than it needs"
-        "description" "{{ $value }} workers are ready, and the document's workers.min asks for more.") | nindent 6 }}
+        "description" "{{ $value }} workers are ready, fewer than workers.min of the job spec.") | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMGpuPending" "severity" "warning" "minutes" $alerts.gpuPendingMinutes
         "expr" (printf "%s (f2llm_job_gpus_wanted) - on (namespace, job) %s (f2llm_job_gpus) > 0 %s" $job $job $underWay)
         "summary" "{{ $labels.namespace }}/{{ $labels.job }} waits for GPUs"
-        "description" "{{ $value }} of the GPUs that it asks for are not there.") | nindent 6 }}
+        "description" "{{ $value }} of the requested GPUs are missing.") | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMLossNotFinite" "severity" "critical" "minutes" 0
         "expr" (printf "time() - max by (namespace, job) (f2llm_job_last_failure_timestamp_seconds{reason=\"LossNotFinite\"}) < 86400 and on (namespace, job) %s (f2llm_job_phase{phase=\"Failed\"})" $job)
-        "summary" "{{ $labels.namespace }}/{{ $labels.job }} ended on a loss that is no number"
-        "description" "A loss or a gradient was not finite; the job's status names the micro-batch and how to go on.") | nindent 6 }}
+        "summary" "{{ $labels.namespace }}/{{ $labels.job }} stopped because of a non-finite loss"
+        "description" "A loss or a gradient was not finite; the job's status names the micro-batch and how to resume.") | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMStoreErrors" "severity" "critical" "minutes" 0
         "expr" (printf "%s or time() - max by (namespace, job) (f2llm_job_last_failure_timestamp_seconds{error_class=\"storage\"}) < %v or %s (rate(f2llm_job_store_retries[5m])) * 60 > %v"
           "time() - max by (namespace, job) (f2llm_job_store_silent_timestamp_seconds) > 60"
           (mul $alerts.storeFailureMinutes 60) $job $alerts.storeRetriesPerMinute)
-        "summary" "{{ $labels.namespace }}/{{ $labels.job }} has trouble with its store"
-        "description" (printf "It does not answer, or an attempt failed on it in the last %v minutes, or many reads have to be repeated." $alerts.storeFailureMinutes)) | nindent 6 }}
+        "summary" "{{ $labels.namespace }}/{{ $labels.job }} cannot use its object store"
+        "description" (printf "The store does not answer, or an attempt failed with a storage error in the last %v minutes, or many reads are repeated." $alerts.storeFailureMinutes)) | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMOperatorDown" "severity" "critical" "minutes" $alerts.operatorDownMinutes
         "expr" "absent(f2llm_queue_length)"
-        "summary" "No operator looks after the jobs"
-        "description" "Running jobs go on; nothing starts, scales or is tried again.") | nindent 6 }}
+        "summary" "No operator is running"
+        "description" "Running jobs continue. Jobs do not start, scale or retry.") | nindent 6 }}
 {{- end }}
 {{- define "f2llm.alert" -}}
 - alert: {{ .name }}

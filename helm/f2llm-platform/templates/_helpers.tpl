@@ -4,7 +4,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
-{{- /* An in-cluster S3 server: on a volume for trials, or in front of Azure Blob Storage. */ -}}
+{{- /* True if the chart runs an S3 server in the cluster: on a volume for trials, or in front of Azure Blob Storage. */ -}}
 {{- define "f2llm.store" -}}
 {{- if has .Values.storage.provider (list "trial" "azure") }}true{{ end }}
 {{- end }}

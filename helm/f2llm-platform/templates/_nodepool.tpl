@@ -1,4 +1,4 @@
-{{- /* A NodePool of Karpenter's; takes root, name, role (head or gpu), capacity, instanceTypes, weight, limits and taints. */ -}}
+{{- /* A NodePool of Karpenter. Takes root, name, role (head or gpu), capacity, instanceTypes, weight, limits and taints. */ -}}
 {{- define "f2llm.nodepool" -}}
 {{- $aws := eq .root.Values.nodes.provider "aws" -}}
 apiVersion: karpenter.sh/v1
@@ -12,7 +12,7 @@ spec:
   {{- end }}
   limits: {{- toYaml .limits | nindent 4 }}
   disruption:
-    # Pods ask not to be moved; these say it of the nodes as well. An empty node may go.
+    # Pods request not to be moved. These budgets protect the nodes too. Karpenter may remove empty nodes.
     consolidationPolicy: WhenEmpty
     consolidateAfter: 10m
     budgets:
@@ -23,7 +23,7 @@ spec:
       labels:
         f2llm.dev/pool: {{ .role }}
     spec:
-      # A node that expires takes its pods along.
+      # If a node expired, its pods would be deleted with it.
       expireAfter: Never
       nodeClassRef:
         group: {{ $aws | ternary "karpenter.k8s.aws" "karpenter.azure.com" }}

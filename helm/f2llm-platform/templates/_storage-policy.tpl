@@ -1,4 +1,4 @@
-{{- /* Each team reads what is shared, and reads, writes and deletes below its own name; to AWS nobody comes without TLS. */ -}}
+{{- /* Each team may read the shared prefix, and may read, write and delete below its own prefix. AWS denies requests without TLS. */ -}}
 {{- define "f2llm.bucketPolicy" -}}
 {{- $storage := .Values.storage }}
 {{- $bucket := printf "arn:aws:s3:::%s" $storage.bucket }}
@@ -21,7 +21,7 @@
 {{- end }}
 {{- dict "Version" "2012-10-17" "Statement" $statements | toJson }}
 {{- end }}
-{{- /* What is left behind: parts of uploads whose process died, and, in a bucket with versions, what was deleted. */ -}}
+{{- /* Rules that delete parts of abandoned uploads and, in a bucket with versions, deleted versions. */ -}}
 {{- define "f2llm.lifecycle" -}}
 {{- $rules := list
   (dict "ID" "abandoned-uploads" "Status" "Enabled" "Filter" (dict "Prefix" "")
@@ -36,8 +36,8 @@
   (dict "action" (dict "type" "Delete") "condition" (dict "daysSinceNoncurrentTime" (int .Values.storage.noncurrentDays))) }}
 {{- dict "lifecycle" (dict "rule" $rules) | toJson }}
 {{- end }}
-{{- /* A binding for what is below a prefix; takes bucket, who, role, title and prefix. A listing is a request to the bucket, so that its
-       prefix is asked for as well; the comma in that is why the condition is a file. */ -}}
+{{- /* A binding for the objects below a prefix. Takes bucket, who, role, title and prefix. A listing is a request to the bucket, so
+       the condition also checks the prefix of the listing. The comma in this expression is the reason for the file. */ -}}
 {{- define "f2llm.googleBinding" -}}
 {{- $objects := printf "resource.name.startsWith(\"projects/_/buckets/%s/objects/%s/\")" .bucket .prefix }}
 {{- $lists := printf "api.getAttribute(\"storage.googleapis.com/objectListPrefix\", \"\").startsWith(\"%s/\")" .prefix -}}

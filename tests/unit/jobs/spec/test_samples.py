@@ -1,10 +1,13 @@
-"""The documents of k8s/samples."""
+"""The job specs of k8s/samples, and the Job that prepares the data of one of them."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs.cli.app import call
+from jobs.manifests.operator_config import OperatorConfig
 from jobs.spec.job import load_job_spec
 from jobs.spec.presets import PRESET_NAMES
 
@@ -17,7 +20,8 @@ def test_a_sample_is_valid(path: Path, capsys: pytest.CaptureFixture[str]) -> No
     code = call(["validate", str(path)])
 
     assert code == 0
-    assert "valid; its run directory is s3://my-bucket/runs/" + path.stem.replace(".", "-") in capsys.readouterr().out
+    bucket = "f2llm-trial" if path.stem == "demo-cpu" else "my-bucket"
+    assert f"valid; run directory: s3://{bucket}/runs/{path.stem.replace('.', '-')}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
@@ -26,6 +30,27 @@ def test_a_sample_can_be_planned(path: Path, capsys: pytest.CaptureFixture[str])
 
     assert code == 0
     assert "warning" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_the_pods_of_a_sample_have_keys_and_on_gpu_nodes_a_toleration_and_memory(path: Path) -> None:
+    spec = load_job_spec(str(path)).spec
+
+    assert spec.cluster.secrets
+    if spec.workers.gpus:
+        assert "gpu-taint" in spec.cluster.profiles
+        assert spec.cluster.worker.memory == "64Gi"
+
+
+def test_the_trials_data_is_where_its_sample_reads_it_with_the_same_secret_and_image() -> None:
+    job = yaml.safe_load((FOLDER / "trial" / "demo-data.yaml").read_text())
+    sample = load_job_spec(str(FOLDER / "demo-cpu.yaml")).spec
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+
+    assert job["metadata"]["namespace"] == "f2llm-trial"
+    assert shlex.join(container["command"]) == f"f2llm data prepare demo {sample.data.uri}"
+    assert [each["secretRef"]["name"] for each in container["envFrom"]] == list(sample.cluster.secrets)
+    assert container["image"] == OperatorConfig().image
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
