@@ -71,7 +71,7 @@ def exit_codes() -> str:
 
 def job_spec() -> str:
     """Every field of a job spec, of a sources file and of a study."""
-    may_change = ", ".join(f"`{path}`" for path in sorted(MAY_CHANGE))
+    may_change = "\n".join(f"- `{path}`" for path in sorted(MAY_CHANGE))
     example = (
         "apiVersion: f2llm.dev/v1alpha1\nkind: EmbeddingJob\nmetadata:\n  name: my-run\nspec:\n  preset: f2llm-0.6b\n"
         "  data:\n    uri: s3://my-bucket/my-data\n  storage:\n    uri: s3://my-bucket/runs"
@@ -95,8 +95,9 @@ def job_spec() -> str:
         "warm-up steps.",
         "## Fields that may change when a run resumes",
         "The same command with the same `metadata.name` resumes the run. These fields may differ from the job spec "
-        f"that started the run, because they do not change the result of a step: {may_change}. Any other difference "
-        "is refused; the error names the field.",
+        "that started the run, because they do not change the result of a step:",
+        may_change,
+        "Any other difference is refused; the error names the field.",
         "## The sources file",
         "`f2llm data prepare files DATA SOURCES.yaml` reads this file.",
         f"```yaml\n{_SOURCES_EXAMPLE}\n```",
