@@ -377,7 +377,7 @@ def test_a_merge_of_checkpoints_is_the_mean_of_their_weights_and_its_card_says_o
     assert merged.scores.keys() == merged.shares.keys() == {"step 4", "step 10"}
     assert merged.score is not None
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "average of those of several checkpoints: step 4 (25.0%), step 10 (75.0%)" in card
+    assert "average of several checkpoints: step 4 (25.0%), step 10 (75.0%)" in card
 
 
 def test_a_merge_of_a_checkpoint_that_is_not_there_names_those_that_are(finished: Path) -> None:
