@@ -19,7 +19,7 @@ def f2llm(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
-    """Two runs whose documents differ in two fields, and a damaged one."""
+    """Two runs whose job specs differ in two fields, and a damaged one."""
     place = open_store(str(tmp_path / "runs"))
     write_run(place.child("base"), spec={"workers": {"replicas": 2, "gpus": 1}})
     write_run(place.child("other"), spec={"workers": {"replicas": 4, "gpus": 1}, "train": {"seed": 7}}, workers=4)
@@ -44,7 +44,7 @@ def test_every_run_has_a_line_and_a_damaged_one_says_so(f2llm: Run, uri: str) ->
     assert lines[4] == "broken: job.yaml is damaged and was left out."
 
 
-def test_a_run_whose_driver_is_not_heard_is_silent_for_people_and_for_programs(f2llm: Run, uri: str) -> None:
+def test_a_run_without_heartbeats_has_lost_contact_as_text_and_as_json(f2llm: Run, uri: str) -> None:
     place = open_store(uri)
     then = datetime.now(UTC) - timedelta(minutes=9, seconds=5)
     status = RunStatus(name="base", phase=Phase.TRAINING, last_checkpoint_step=7, updated=then)
@@ -53,13 +53,13 @@ def test_a_run_whose_driver_is_not_heard_is_silent_for_people_and_for_programs(f
     _, out, _ = f2llm("runs", uri)
     _, as_json, _ = f2llm("runs", uri, "--json")
 
-    assert "Training (silent)" in out
-    assert "base: no word from the driver for 9 min; `f2llm run` goes on from step 7." in out
-    silences = [run["stale_seconds"] for run in json.loads(as_json)["runs"]]
-    assert [each is None for each in silences] == [False, True, True]
+    assert "Training (lost contact)" in out
+    assert "base: no heartbeat from the driver for 9 min; `f2llm run` resumes from step 7." in out
+    stale = [run["stale_seconds"] for run in json.loads(as_json)["runs"]]
+    assert [each is None for each in stale] == [False, True, True]
 
 
-def test_json_has_the_same_figures_for_programs(f2llm: Run, uri: str, tmp_path: Path) -> None:
+def test_json_has_the_same_metrics(f2llm: Run, uri: str, tmp_path: Path) -> None:
     code, out, _ = f2llm("runs", uri, "--json", table(tmp_path, "H100: 2.5"), "--compare", "base", "other")
 
     answer = json.loads(out)
@@ -69,7 +69,7 @@ def test_json_has_the_same_figures_for_programs(f2llm: Run, uri: str, tmp_path: 
     assert answer["compare"]["differences"] == {"train.seed": [0, 7], "workers.replicas": [2, 4]}
 
 
-def test_two_runs_are_compared_by_what_their_job_specs_say(f2llm: Run, uri: str) -> None:
+def test_two_runs_are_compared_by_their_job_specs(f2llm: Run, uri: str) -> None:
     code, out, _ = f2llm("runs", uri, "--compare", "base", "other")
 
     assert code == 0
@@ -86,7 +86,7 @@ def test_a_run_that_is_not_there_or_has_no_job_spec_cannot_be_compared(f2llm: Ru
     assert damaged == 3
 
 
-def test_a_name_that_is_like_no_run_is_answered_with_the_runs_there_are(f2llm: Run, uri: str) -> None:
+def test_a_name_that_is_not_close_to_a_run_lists_the_runs(f2llm: Run, uri: str) -> None:
     code, _, err = f2llm("runs", uri, "--compare", "base", "x")
     place = open_store(uri)
     for number in range(20):
@@ -94,7 +94,7 @@ def test_a_name_that_is_like_no_run_is_answered_with_the_runs_there_are(f2llm: R
     _, _, many = f2llm("runs", uri, "--compare", "base", "x")
 
     assert code == 2
-    assert "hint: the runs there are base, broken, other" in err
+    assert "hint: the runs are base, broken, other" in err
     assert "base, broken, other, run-00, run-01, run-02, run-03, run-04, run-05, run-06 and 13 more" in many
 
 
@@ -103,8 +103,8 @@ def test_prices_that_are_not_there_are_asked_for_as_prices(f2llm: Run, uri: str,
     folder, _, err_of_folder = f2llm("runs", uri, "--prices", str(tmp_path))
 
     assert code == folder == 3
-    assert "nope.yaml: no such file\n  hint: give the path of a table of GPU prices" in err
-    assert "is a directory, expected a file\n  hint: give the path of a table of GPU prices" in err_of_folder
+    assert "nope.yaml: no such file\n  hint: pass the path of a table of GPU prices" in err
+    assert "is a directory, expected a file\n  hint: pass the path of a table of GPU prices" in err_of_folder
 
 
 def test_a_table_of_several_gpus_asks_which_one_was_used(f2llm: Run, uri: str, tmp_path: Path) -> None:
@@ -119,9 +119,7 @@ def test_a_table_of_several_gpus_asks_which_one_was_used(f2llm: Run, uri: str, t
     assert json.loads(out)["runs"][0]["cost"] == pytest.approx(3.0)
 
 
-def test_the_page_holds_what_differs_between_the_job_specs_that_can_be_read(
-    f2llm: Run, uri: str, tmp_path: Path
-) -> None:
+def test_the_page_contains_the_differences_between_the_readable_job_specs(f2llm: Run, uri: str, tmp_path: Path) -> None:
     page = tmp_path / "runs.html"
 
     code, out, _ = f2llm("runs", uri, "--html", str(page))
@@ -131,7 +129,7 @@ def test_the_page_holds_what_differs_between_the_job_specs_that_can_be_read(
     assert "<td>train.seed</td><td" in page.read_text()
 
 
-def test_a_place_without_runs_is_an_error_that_says_what_to_give(f2llm: Run, tmp_path: Path) -> None:
+def test_a_directory_without_runs_is_an_error_with_a_hint(f2llm: Run, tmp_path: Path) -> None:
     code, _, err = f2llm("runs", str(tmp_path))
 
     assert code == 5

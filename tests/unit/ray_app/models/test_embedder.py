@@ -20,8 +20,8 @@ from ray_app.models.packing import PackedBatch, pack
 from tests.support.slow_kernels import Calls, replace_gpu_kernels
 
 VOCABULARY = 90
-# With the usual 0.02 all embeddings of such a small model are almost equal, and tests would not detect errors. Two query
-# heads share a key head, and there are two key heads.
+# With the usual 0.02 all embeddings of such a small model are almost equal, and tests would not detect errors. Two
+# query heads share a key head, and there are two key heads.
 SPEC = ModelSpec(
     architecture=Qwen3Architecture(
         hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=48,

@@ -45,7 +45,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         (["--model", "./nowhere"], 8, "the model ./nowhere does not exist"),
         (["--model", "data"], 8, "data is not a model directory: it has neither modules.json nor config.json"),
         (["--model", "someone/some-model"], 8, "someone/some-model is not a directory here, and HF_HUB_OFFLINE is set"),
-        (["--gpus", "99"], 10, "99 GPUs are asked for, and this machine has"),
+        (["--gpus", "99"], 10, "99 GPUs are requested, but this machine has"),
     ],
 )
 def test_what_cannot_work_is_refused_with_what_to_change(
