@@ -1,4 +1,4 @@
-"""The part of the document that says where data are and how they are read. Standard library and pydantic only."""
+"""The part of the job spec that locates the data set and sets how it is read. Standard library and pydantic only."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -11,29 +11,40 @@ from data_io.task import Kind
 
 
 class Section(BaseModel):
-    """A piece of the document: immutable, and a misspelt field is an error."""
+    """A section of the job spec: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class S3Options(Section):
-    """How to reach S3-compatible storage. Credentials come from the environment or the node's identity, never from
-    here.
+    """Connection to S3-compatible storage. Credentials come from the environment or the identity of the pod or node,
+    never from the job spec.
     """
 
     endpoint_url: str | None = Field(
-        None, description="Address of the S3 service; null uses AWS_ENDPOINT_URL or AWS itself."
+        None,
+        description="URL of the S3 service. null: AWS_ENDPOINT_URL if it is set, or AWS. Set it for MinIO and other "
+        "stores.",
     )
-    region: str | None = Field(None, description="Region; null uses AWS_REGION, else us-east-1.")
-    allow_http: bool = Field(False, description="Allow an endpoint without TLS.")
+    region: str | None = Field(None, description="Region of the bucket. null: AWS_REGION if it is set, or us-east-1.")
+    allow_http: bool = Field(False, description="Allow an endpoint without TLS (http://).")
 
 
 class HardNegatives(Section):
-    """How many of a row's hard negatives a step uses, by kind (docs/developers/design.md#the-recipe-and-where-we-differ)."""
+    """Hard negatives per query that a step uses, by task type of the source.
 
-    retrieval: Annotated[int, Field(ge=0, le=128)] = 7
-    clustering: Annotated[int, Field(ge=0, le=128)] = 7
-    classification: Annotated[int, Field(ge=0, le=128)] = 1
+    A step uses those that a row has, if it has fewer (docs/developers/design.md#the-recipe-and-where-we-differ).
+    """
+
+    retrieval: Annotated[int, Field(ge=0, le=128)] = Field(
+        7, description="Hard negatives per query of retrieval sources. Lower it to save memory and time."
+    )
+    clustering: Annotated[int, Field(ge=0, le=128)] = Field(
+        7, description="Hard negatives per query of clustering sources."
+    )
+    classification: Annotated[int, Field(ge=0, le=128)] = Field(
+        1, description="Hard negatives per query of classification sources."
+    )
 
     def of(self, kind: Kind) -> int:
         return {
@@ -44,41 +55,48 @@ class HardNegatives(Section):
 
 
 class NodeCacheSpec(Section):
-    """A directory of each machine that keeps what was read from the store."""
+    """A directory on each node that caches data read from the object store."""
 
     path: str | None = Field(
-        None, min_length=1, description="Directory on the machine that trains; null keeps nothing."
+        None,
+        min_length=1,
+        description="Cache directory on the node that trains. null: no cache. Set it if the object store is slow or "
+        "charges per request.",
     )
     max_bytes: Annotated[int, Field(ge=2**20)] = Field(
-        100 * 2**30, description="How much it may hold; the least recently used goes first."
+        100 * 2**30, description="Most bytes in the cache. The least recently used data are deleted first."
     )
 
 
 class DataSpec(Section):
-    """The data set and how much of it is read ahead."""
+    """The data set and how it is read."""
 
-    uri: str = Field(description="Directory or s3:// prefix of a prepared data set (the one that holds manifest.json).")
-    sources: tuple[str, ...] | None = Field(None, min_length=1, description="Sources to train on; null means all.")
+    uri: str = Field(description="Directory or s3:// prefix of a prepared data set, which contains manifest.json.")
+    sources: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Names of the sources to train on. null: all."
+    )
     hard_negatives: HardNegatives = Field(
-        default_factory=HardNegatives, description="Hard negatives per query in a step."
+        default_factory=HardNegatives, description="Hard negatives per query that a step uses, by task type."
     )
     prefetch_steps: Annotated[int, Field(ge=1, le=64)] = Field(
-        4, description="Optimizer steps read and tokenized ahead."
+        4,
+        description="Optimizer steps whose data are read and tokenized in advance. Raise it if workers wait for data.",
     )
     loader_threads: Annotated[int, Field(ge=1, le=64)] = Field(
-        2, description="Threads per worker that tokenize; others read."
+        2,
+        description="Tokenizer threads per worker; other threads read the data. Raise it if workers wait for data.",
     )
     verify: Literal["always", "never"] = Field(
-        "always", description="Check every byte read against the manifest's checksums."
+        "always", description="Whether to check all data against the checksums of the manifest when they are read."
     )
     cache: NodeCacheSpec = Field(
-        default_factory=NodeCacheSpec, description="Keep what is read on the machine that reads it."
+        default_factory=NodeCacheSpec, description="Cache of the data set on the disk of each node."
     )
 
     def choose(self, known: Sequence[str]) -> tuple[str, ...]:
-        """Names of the sources to train on, of those that the data set has, in the data set's order.
+        """Names of the sources to train on, in the order of the data set, whose sources are `known`.
 
-        Raises ConfigError for a name it does not have, with the closest one that it has.
+        Raises ConfigError for a name that the data set does not have, with the closest name that it has.
         """
         for name in self.sources or ():
             if name not in known:
@@ -88,6 +106,6 @@ class DataSpec(Section):
                     f"the data set has {', '.join(known) or 'no source'}",
                     remedy=f"did you mean `{close[0]}`?"
                     if close
-                    else "name one of those, or leave spec.data.sources out to use all",
+                    else "use one of these names, or remove spec.data.sources to use all",
                 )
         return tuple(name for name in known if self.sources is None or name in self.sources)

@@ -1,4 +1,4 @@
-"""The operator: `python -m jobs.controller`. Ends with 1 where it lost its lease; Kubernetes starts it again."""
+"""The operator: `python -m jobs.controller`. It exits with 1 if it loses its Lease, and Kubernetes restarts it."""
 
 import argparse
 import logging
@@ -22,7 +22,7 @@ from ray_app.structured_log import LogFormat, error_fields, fields
 
 LEASE = "f2llm-operator"
 _COMES_WITH = {
-    "EmbeddingJob": "the custom resource (helm/f2llm-operator)",
+    "EmbeddingJob": "the chart helm/f2llm-operator",
     "RayJob": "KubeRay",
     "RayCluster": "KubeRay",
 }
@@ -32,18 +32,21 @@ _log = logging.getLogger("jobs.controller")
 
 
 def main() -> None:
-    """Wait for the lease, then watch until a signal comes."""
+    """Wait until this replica is the leader, then run until a signal arrives."""
     parser = argparse.ArgumentParser(prog="python -m jobs.controller", description=__doc__)
-    parser.add_argument("--config", type=Path, help="the operator's settings (jobs.manifests.operator_config), YAML")
-    parser.add_argument("--namespace", action="append", help="look after this namespace only; may be repeated")
-    parser.add_argument("--metrics-port", type=int, default=8080, help="0 serves no metrics")
+    parser.add_argument("--config", type=Path, help="YAML file with the settings of the operator")
+    parser.add_argument("--namespace", action="append", help="watch only this namespace; can be repeated")
+    parser.add_argument("--metrics-port", type=int, default=8080, help="port of the Prometheus metrics; 0: none")
     parser.add_argument(
-        "--liveness", default=None, metavar="URL", help="where probes ask, as http://0.0.0.0:8081/healthz"
+        "--liveness",
+        default=None,
+        metavar="URL",
+        help="endpoint of the liveness probe, for example http://0.0.0.0:8081/healthz",
     )
     parser.add_argument(
-        "--log-format", choices=[*LogFormat], default=LogFormat.TEXT, help="lines of key=value, or JSON"
+        "--log-format", choices=[*LogFormat], default=LogFormat.TEXT, help="format of log lines: key=value or JSON"
     )
-    parser.add_argument("--log-level", choices=_LEVELS, default="info", help="debug has the lines of kopf too")
+    parser.add_argument("--log-level", choices=_LEVELS, default="info", help="debug includes all lines of kopf")
     arguments = parser.parse_args()
     configure_log(arguments.log_level, LogFormat(arguments.log_format))
     config, api = load_operator_config(arguments.config), connect()
@@ -54,12 +57,12 @@ def main() -> None:
     namespace = os.environ.get("POD_NAMESPACE", api.namespace)
     lease = LeaderLease(api, name=LEASE, namespace=namespace, identity=identity)
     lease.wait()
-    lease.keep(lost=lambda: os._exit(1))  # no half-done step may go on beside the next leader's
+    lease.keep(lost=lambda: os._exit(1))  # no reconciliation may continue while another leader runs
     _wait_for_resources(api, arguments.namespace)
     kopf.run(
         registry=registry_of(api, config, arguments.namespace or ()),
         standalone=True,
-        # Else kopf looks for the user's name, and a pod's user may have none.
+        # Otherwise kopf looks up the user name, which a pod's user id may not have.
         identity=identity,  # type: ignore[arg-type]
         clusterwide=not arguments.namespace,
         namespaces=arguments.namespace or (),
@@ -70,7 +73,7 @@ def main() -> None:
 
 
 def _settings(config: OperatorConfig, namespaces: list[str] | None) -> dict[str, Any]:
-    """What the start-up line says. Of profiles only the names: their environment may hold secrets."""
+    """The fields of the start-up log line. Profiles appear by name only: their environment can contain secrets."""
     known = config.model_dump(mode="json", exclude={"profiles"})
     return {"version": _version(), "namespaces": namespaces or "all", **known, "profiles": sorted(config.profiles)}
 
@@ -83,7 +86,7 @@ def _version() -> str:
 
 
 def _wait_for_resources(api: KubeApi, namespaces: list[str] | None) -> None:
-    """kopf watches what there is when it starts, and KubeRay may be installed later."""
+    """Wait for the CRDs: kopf watches only those that exist when it starts, and KubeRay may come later."""
     where: dict[str, Any] = {"namespace": namespaces[0]} if namespaces else {"everywhere": True}
     for kind in ("EmbeddingJob", "RayJob", "RayCluster"):
         while True:
@@ -91,7 +94,7 @@ def _wait_for_resources(api: KubeApi, namespaces: list[str] | None) -> None:
                 api.list(kind, **where)
                 break
             except NotFoundInKubernetes:
-                _log.warning("waiting for a custom resource", extra=fields(kind=kind, comes_with=_COMES_WITH[kind]))
+                _log.warning("waiting for a CRD", extra=fields(kind=kind, comes_with=_COMES_WITH[kind]))
             except KubernetesError as error:
                 if not error.retryable:
                     raise

@@ -7,35 +7,35 @@ from typing import Any, Literal, TypeAlias
 
 @dataclass(frozen=True)
 class Apply:
-    """Make the object as it is here, whether it is there or not."""
+    """Create the object, or change it to this value."""
 
     value: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Create:
-    """Make the object once. One that is there already is left as it is."""
+    """Create the object. An existing object is not changed."""
 
     value: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class DeleteRayJob:
-    """Delete a RayJob, and with it its cluster; nothing happens where it is gone."""
+    """Delete a RayJob and its RayCluster, if it still exists."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class RequestStop:
-    """Ask the driver of an attempt for a checkpoint and its end."""
+    """Ask the driver of an attempt to write a checkpoint and stop."""
 
     attempt_id: str
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Change the worker pods of a RayCluster from `before` to `after`; `victims` are the pods to go."""
+    """Change the worker pods of a RayCluster from `before` to `after`; `victims` are the pods to delete."""
 
     cluster: str
     before: int

@@ -1,4 +1,4 @@
-"""The objects that the operator's watches have delivered, and those that belong to one job."""
+"""The objects from the operator's watches, and the objects of one job among them."""
 
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
@@ -13,11 +13,11 @@ from ray_app.run_directory.status import RunStatus
 
 Key = tuple[str, str]
 Index = Mapping[Key, Iterable[tuple[str, Any]]]
-"""By key the objects, each with its uid."""
+"""(uid, object) pairs by key."""
 
 
 class Cache:
-    """Indices by (namespace, name) of each object, pods by (namespace, name of their job)."""
+    """Indices by (namespace, name) of an object; pods by (namespace, name of their job)."""
 
     def __init__(
         self,
@@ -33,12 +33,12 @@ class Cache:
         self._gone: frozenset[str] = frozenset()
 
     def uids(self) -> set[str]:
-        """Of all objects."""
+        """The uids of all objects."""
         indices = (self._jobs, self._ray_jobs, self._ray_clusters, self._config_maps, self._pods)
         return {uid for index in indices for key in list(index) for uid, _ in index.get(key, ())}
 
     def forget(self, uids: Set[str]) -> bool:
-        """Drop the objects with these uids, which were deleted while a watch was broken; returns whether any is new."""
+        """Drop objects that were deleted while a watch was broken. Returns whether any of these uids is new."""
         before = self._gone
         self._gone = frozenset((before | uids) & self.uids())
         return not self._gone <= before
@@ -56,7 +56,7 @@ class Cache:
         uid = resource["metadata"]["uid"]
         ray_job = self._first(self._ray_jobs, (namespace, attempt_name(name, status.attempt)))
         if ray_job is not None and not _is_owned(ray_job, uid):
-            ray_job = None  # of a job that had this name before
+            ray_job = None  # of an earlier job with the same name
         cluster = (ray_job or {}).get("status", {}).get("rayClusterName") or ""
         config_map = self._progress(resource)
         job_spec = self._first(self._config_maps, (namespace, attempt_name(name, status.attempt)))
@@ -70,7 +70,7 @@ class Cache:
         )
 
     def run_of(self, resource: Mapping[str, Any]) -> RunStatus | None:
-        """The status that the driver of the newest attempt reported last, while the attempt is under way."""
+        """The last run status that the driver of the newest attempt reported; None if the attempt is not active."""
         status = status_of(resource)
         attempt = attempt_id(resource["metadata"]["uid"], status.attempt)
         report = driver_report_in(self._progress(resource), attempt=attempt) if status.active else None
@@ -89,7 +89,7 @@ class Cache:
 
 
 def slim_ray_job(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What is needed of a RayJob: without the pod templates, of which a thousand would fill the memory."""
+    """The required fields of a RayJob, without pod templates: a thousand of them would need too much memory."""
     metadata = {key: body["metadata"].get(key) for key in ("name", "namespace", "uid", "ownerReferences")}
     return {
         "metadata": metadata,
@@ -99,7 +99,7 @@ def slim_ray_job(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def slim_ray_cluster(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What is needed of a RayCluster."""
+    """The required fields of a RayCluster."""
     groups, status = body["spec"].get("workerGroupSpecs", []), body.get("status", {})
     counts = [{key: each.get(key) for key in ("groupName", "replicas", "maxReplicas")} for each in groups]
     return {

@@ -1,8 +1,8 @@
-"""The decision: from a stored job and what is observed to a new status and actions. Pure.
+"""The decision: from a stored job and the observed objects to a new status and actions. Pure.
 
-An attempt goes through three states, all of them in the status, so that an operator that dies between any two of its
-writes resumes: counted (`attempt` grew, `active`), under way (`rayJobUid` is known), closed (not `active`). The
-status is written before any action, and each action may run twice.
+The status records the three states of an attempt, so that an operator can resume after a crash between any two writes:
+counted (`attempt` has increased, `active`), in progress (`rayJobUid` is known), closed (not `active`). The status is
+written before any action, and each action may run twice.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _FROM_THE_START: Mapping[str, Any] = {"message": "", "next_attempt_time": None, 
 
 @dataclass(frozen=True)
 class Decision:
-    """Write `status` first, then do the actions in order; reconcile again after `seconds` if that is not None."""
+    """Write `status`, then execute the actions in order. Reconcile again after `seconds`, unless it is None."""
 
     status: JobStatus
     actions: tuple[Action, ...] = ()
@@ -40,10 +40,10 @@ class Decision:
 def decide(
     resource: Mapping[str, Any], status: JobStatus, config: OperatorConfig, observed: Observed, *, now: datetime
 ) -> Decision:
-    """Decide what a job needs. `status` is the one that `resource` carries."""
+    """Decide the next step of a job. `status` is the status of `resource`."""
     generation, observed = resource["metadata"]["generation"], observed.since_begun()
     job, refusal = _job_spec(resource, config, observed)
-    # What is wrong may have been put right, in the document or, where that was refused, in the operator's settings.
+    # The problem may be fixed: in the job spec or, if that was refused, in the operator's settings.
     if status.phase is JobPhase.FAILED and (generation != status.observed_generation or status.last_failure is None):
         status = status.model_copy(update={"phase": JobPhase.PENDING, **_FROM_THE_START})
     if job is None:
@@ -61,28 +61,28 @@ def decide(
 def _job_spec(
     resource: Mapping[str, Any], config: OperatorConfig, observed: Observed
 ) -> tuple[EmbeddingJob | None, str]:
-    """What to go by, and why no attempt can be made of it, empty where one can.
+    """The job spec to use, and why no attempt can start with it (empty if one can).
 
-    Where what is stored makes no sense, it is the document that the newest attempt began with, None where none has.
+    If the stored spec is invalid, this is the job spec of the newest attempt, or None before the first attempt.
     """
     job = None
     try:
         job = job_spec_of(resource)
         config.profiles_of(job.spec.cluster)
     except ConfigError as error:
-        return job or _begun_with(resource, observed), sentence(error.message, error.remedy)
+        return job or _started_with(resource, observed), sentence(error.message, error.remedy)
     return job, ""
 
 
-def _begun_with(resource: Mapping[str, Any], observed: Observed) -> EmbeddingJob | None:
-    """The document of the newest attempt, with the current `suspend`."""
+def _started_with(resource: Mapping[str, Any], observed: Observed) -> EmbeddingJob | None:
+    """The job spec of the newest attempt, with the current `suspend`."""
     if not observed.job_spec:
         return None
     try:
-        spec = read_yaml(observed.job_spec, "the attempt's document").value["spec"]
+        spec = read_yaml(observed.job_spec, "the attempt's job spec").value["spec"]
         return job_spec_of({**resource, "spec": {**spec, "suspend": resource["spec"].get("suspend", False)}})
     except ConfigError:
-        return None  # of an operator with other rules
+        return None  # written by an operator version with other rules
 
 
 @dataclass(frozen=True)
@@ -101,23 +101,23 @@ class _Job:
             if outcome is not None:
                 return self._close_attempt(status, outcome)
             return _no_later_than(self._continue_attempt(status), left)
-        if status.phase.is_end:  # another attempt at the same document would end the same way
+        if status.phase.is_end:  # another attempt with the same job spec would end the same way
             return Decision(status)
-        if self.observed.ray_job is not None:  # of a closed attempt: an operator died before it deleted the RayJob
+        if self.observed.ray_job is not None:  # the attempt is closed: the operator died before it deleted the RayJob
             return Decision(status, (DeleteRayJob(attempt_name(self.job.metadata.name, status.attempt)),))
         if self.job.spec.suspend:
             return Decision(self._suspended(status))
         return Decision(_refused(status, self.refusal)) if self.refusal else self._start_when_due(status)
 
     def _continue_attempt(self, status: JobStatus) -> Decision:
-        """An attempt under way: created if it does not exist yet, stopped if the job is suspended, else scaled."""
+        """An attempt in progress: create its RayJob if missing, stop it if the job is suspended, or scale it."""
         if self.observed.ray_job is None:
             if self.job.spec.suspend:
                 return Decision(self._suspended(status.model_copy(update={"active": False})))
             return Decision(status, () if self.refusal else tuple(self._create_objects(status.attempt)))
         if self.job.spec.suspend:
             return self._stop(status)
-        if self.refusal or status.stop_requested_time is not None:  # nothing to go by, or the driver is leaving
+        if self.refusal or status.stop_requested_time is not None:  # no valid job spec, or the driver is stopping
             return Decision(status)
         counted = time_of(status.started_time or time_text(self.now))
         waited = self.now - (self.now if self.observed.waits_for_quota else self.observed.begun or counted)
@@ -127,7 +127,7 @@ class _Job:
         return Decision(status, () if change is None else (change,), left if left > 0 else None)
 
     def _stop(self, status: JobStatus) -> Decision:
-        """Stop an attempt after a checkpoint; one that trains nothing (yet), or takes too long, just ends."""
+        """Stop an attempt after a checkpoint. If it does not train, or takes too long, delete it without one."""
         name = attempt_name(self.job.metadata.name, status.attempt)
         status = status.model_copy(update={"phase": JobPhase.SUSPENDING, "message": "writing a checkpoint"})
         if self.observed.driver_report is None or self.observed.waits_for_quota:
@@ -137,13 +137,15 @@ class _Job:
         begun = time_of(status.stop_requested_time or time_text(self.now))
         left = (begun + timedelta(seconds=self.job.spec.cluster.stop_timeout_seconds) - self.now).total_seconds()
         if left <= 0:
-            status = status.model_copy(update={"active": False, "message": "gave up waiting for a checkpoint"})
+            status = status.model_copy(
+                update={"active": False, "message": "stopped: no checkpoint within stop_timeout_seconds"}
+            )
             return Decision(status, (DeleteRayJob(name),))
         request = attempt_id(self.uid, status.attempt)
         return Decision(status, () if self.observed.stop_request == request else (RequestStop(request),), left)
 
     def _close_attempt(self, status: JobStatus, outcome: Outcome) -> Decision:
-        """An attempt has ended: the job's end, a requested stop, or a failure with or without another attempt."""
+        """An attempt has ended: the job has succeeded, a requested stop, or a failure with or without a retry."""
         status = status.model_copy(
             update={"active": False, "stop_requested_time": None, "heartbeat_missed_since": None}
         )
@@ -176,7 +178,7 @@ class _Job:
         return Decision(status.model_copy(update=update), (delete,), wait)
 
     def _start_when_due(self, status: JobStatus) -> Decision:
-        """The next attempt, once its time has come and no pod of an earlier one is left to write beside it."""
+        """The next attempt, once it is due and no pod of an earlier attempt is left that could still write."""
         if self.observed.pods:
             message = f"waiting for pods of an earlier attempt to end: {len(self.observed.pods)} left"
             return Decision(status.model_copy(update={"message": message}))
@@ -212,17 +214,17 @@ class _Job:
 
 
 def _no_later_than(decision: Decision, seconds: float | None) -> Decision:
-    """The same decision, with the next reconciliation after `seconds` at the latest."""
+    """The same decision, with the next reconciliation after at most `seconds`."""
     known = [each for each in (decision.seconds, seconds) if each is not None]
     return Decision(decision.status, decision.actions, min(known, default=None))
 
 
 def backoff_seconds(config: OperatorConfig, fruitless: int) -> float:
-    """Doubles with each failed attempt in a row, up to a bound."""
+    """The wait before the next attempt. It doubles with each failed attempt in a row, up to a limit."""
     return float(min(config.retry_seconds_most, config.retry_seconds * 2 ** min(fruitless - 1, 30)))
 
 
 def _refused(status: JobStatus, refusal: str) -> JobStatus:
-    """Failed by its document and by no attempt, so that there is no failure to tell of."""
+    """Failed because of the job spec. No attempt failed, so `last_failure` is empty."""
     update = {**_FROM_THE_START, "phase": JobPhase.FAILED, "message": refusal, "last_failure": None}
     return status.model_copy(update=update)

@@ -1,7 +1,7 @@
 """Whether the driver of an attempt still reports. Pure.
 
-KubeRay waits forever for a head that does not answer, for instance on a node that was cut off. A driver in a pod
-reports at least once a minute (jobs/kube/driver_reporter.py), so that a missing report means that it is lost.
+KubeRay waits without a limit for a head that does not answer, for instance on a node without network. A driver in a
+pod reports at least once per minute (jobs/kube/driver_reporter.py), so missing reports mean that contact is lost.
 """
 
 from datetime import datetime, timedelta
@@ -12,8 +12,8 @@ from jobs.kube.status import JobStatus
 from jobs.manifests.operator_config import OperatorConfig
 
 HEARTBEAT_GRACE = timedelta(minutes=1)
-"""Between a missed heartbeat and the end of the attempt. After an outage of the API server, the driver reports again
-within this time: it tries every ten seconds.
+"""Time between a missing heartbeat and the end of the attempt. After an outage of the API server, the driver reports
+again within this time, since it tries every ten seconds.
 """
 
 
@@ -22,7 +22,7 @@ def check_heartbeat(
 ) -> tuple[JobStatus, float | None]:
     """`status` with `heartbeat_missed_since`, and the seconds until the next consequence of a missing heartbeat.
 
-    0 means that the driver is given up, None that it has not reported yet, or has no pod to report from.
+    0: the driver counts as lost. None: it has not reported yet, or its pods are suspended by Kueue.
     """
     if observed.driver_report is None or observed.waits_for_quota:
         return status.model_copy(update={"heartbeat_missed_since": None}), None

@@ -1,4 +1,4 @@
-"""Events, as `kubectl describe` shows them: one per change of phase, and one per action that a person should know."""
+"""Events for `kubectl describe`: one per change of phase, and one per action that is relevant for people."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +18,7 @@ def events(before: JobStatus, after: JobStatus, actions: Sequence[Action]) -> It
     if (trouble := _trouble(after)) and not _trouble(before):
         yield EmitEvent("Warning", "PodsPending", trouble)
     if after.last_checkpoint_step is not None and before.last_checkpoint_step is None:
-        yield EmitEvent("Normal", "FirstCheckpoint", f"step {after.last_checkpoint_step}: from here on nothing is lost")
+        yield EmitEvent("Normal", "FirstCheckpoint", f"step {after.last_checkpoint_step}: the job can resume from here")
     for action in actions:
         if isinstance(action, Scale):
             yield EmitEvent("Normal", "Scaled", f"worker pods of {action.cluster}: {action.before} to {action.after}")
@@ -29,7 +29,7 @@ def events(before: JobStatus, after: JobStatus, actions: Sequence[Action]) -> It
 
 
 def _trouble(status: JobStatus) -> str:
-    """Why pods do not come up."""
+    """Why pods do not become ready."""
     ready = status.condition(ConditionType.CLUSTER_READY)
     return ready.message if ready is not None and ready.status == "False" else ""
 

@@ -1,6 +1,6 @@
-"""kopf as a watch engine and nothing more: indices hold what is there, events put keys into the queue.
+"""kopf only as a watch engine: its indices hold the existing objects, and its events add keys to the queue.
 
-No handler of kopf's that keeps annotations or finalizers on a job is used, so that a job can always be deleted.
+No kopf handler that sets annotations or finalizers on a job is used, so that a job can always be deleted.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _SELECTORS = {"EmbeddingJob": "", **dict.fromkeys(("RayJob", "RayCluster", "Conf
 
 
 def registry_of(api: KubeApi, config: OperatorConfig, namespaces: Sequence[str]) -> kopf.OperatorRegistry:
-    """All handlers of the operator, which looks after these namespaces, or all where none is given."""
+    """All handlers of the operator for these namespaces; an empty list means all namespaces."""
     registry = kopf.OperatorRegistry()
     _index(registry)
     _Operator(api, config, namespaces).register(registry)
@@ -65,7 +65,7 @@ def _index(registry: kopf.OperatorRegistry) -> None:
 
 
 class _Operator:
-    """The queue and those who work at it."""
+    """The queue and its worker tasks."""
 
     def __init__(self, api: KubeApi, config: OperatorConfig, namespaces: Sequence[str]) -> None:
         self._api, self._config, self._namespaces = api, config, namespaces
@@ -91,7 +91,7 @@ class _Operator:
 
     async def _start(self, settings: kopf.OperatorSettings, indices: Any = None, **indexed: Any) -> None:
         settings.posting.enabled = False
-        settings.scanning.disabled = True  # it would ask for the right to see all resources and namespaces
+        settings.scanning.disabled = True  # it would need permission to list all resources and namespaces
         settings.watching.server_timeout, settings.watching.client_timeout = 300, 360
         settings.networking.request_timeout = 30
         names = ("jobs", "ray_jobs", "ray_clusters", "config_maps", "pods")
@@ -116,18 +116,18 @@ class _Operator:
             key = await self._queue.get()
             resource = self._cache.job(key)
             if resource is None or "deletionTimestamp" in resource["metadata"]:
-                self._queue.done(key)  # what it owned goes with it
+                self._queue.done(key)  # Kubernetes deletes the objects that it owned
                 continue
             try:
                 with RECONCILE_SECONDS.time():
                     again = await asyncio.to_thread(
                         reconcile, self._api, self._config, resource, self._observe, now=datetime.now(UTC)
                     )
-            except Exception as error:  # at this boundary anything is written down and tried again later
+            except Exception as error:  # every error is logged here, and the key is retried later
                 RECONCILE_FAILURES.labels(type(error).__name__).inc()
                 seconds = self._queue.failed(key)
                 _log.log(
-                    # A job that somebody else wrote meanwhile is ordinary: nothing was done, and nothing is lost.
+                    # A concurrent change of the job is normal: nothing was written, and a retry follows.
                     logging.DEBUG if isinstance(error, StaleObject) else logging.ERROR,
                     "reconciliation failed",
                     exc_info=None if isinstance(error, F2LLMError) else error,
@@ -143,22 +143,22 @@ class _Operator:
                 self._queue.add_after(key, _RESYNC_SECONDS if again is None else again)
 
     async def _drop_vanished(self) -> None:
-        """Forget what was deleted while a watch was broken: kopf then lists what there is, and drops nothing."""
+        """Forget objects that were deleted while a watch was broken. kopf lists again, but drops no missing ones."""
         while True:
             await asyncio.sleep(_RESYNC_SECONDS)
-            observed = self._cache.uids()  # before the list, which lacks what comes after it
+            observed = self._cache.uids()  # before the list: newer objects are not in the list
             try:
-                there = await asyncio.to_thread(self._there)
+                existing = await asyncio.to_thread(self._existing)
             except F2LLMError as error:
                 again = fields(**error_fields(error), retry_in_seconds=_RESYNC_SECONDS)
                 _log.warning("resync failed", extra=again)
                 continue
-            if self._cache.forget(observed - there):
-                _log.info("objects deleted unseen", extra=fields(objects=len(observed - there)))
+            if self._cache.forget(observed - existing):
+                _log.info("objects deleted while a watch was broken", extra=fields(objects=len(observed - existing)))
                 for job in self._cache.jobs():
                     self._queue.add(key_of(job))
 
-    def _there(self) -> set[str]:
+    def _existing(self) -> set[str]:
         places = self._namespaces or (None,)
         return {
             uid
@@ -171,7 +171,7 @@ class _Operator:
         observed = self._cache.of(resource, status)
         if not (status.active and observed.has_ended):
             return observed
-        # The driver's last report may still be on its way to the watch; an attempt is closed once.
+        # An attempt is closed only once, and the watch may not have delivered the driver's last report yet.
         namespace, name = key_of(resource)
         config_map = self._api.get("ConfigMap", progress_name(name), namespace=namespace)
         attempt = attempt_id(resource["metadata"]["uid"], status.attempt)

@@ -1,7 +1,7 @@
-"""Leader election by a Lease, so that of several operators one acts and another takes over when it is gone.
+"""Leader election with a Lease: one replica of the operator is the leader, and another takes over if it fails.
 
-A holder renews the Lease; another takes it once it has seen no renewal for the Lease's length by its own clock, so that
-the machines' clocks need not agree. The write is refused where somebody was faster.
+The leader renews the Lease. Another replica acquires it after it has seen no renewal for the duration of the Lease by
+its own clock, so the clocks of nodes need not agree. If two replicas write at once, the API server rejects the second.
 """
 
 import logging
@@ -18,12 +18,12 @@ from ray_app.structured_log import error_fields, fields
 LEASE_SECONDS = 15
 RENEW_SECONDS = 5
 _LEADS_SHARE = 0.8
-"""Of the lease after which its holder takes it for lost: before others do."""
+"""Share of the Lease duration after which the leader considers the Lease lost, before others can acquire it."""
 _log = logging.getLogger(__name__)
 
 
 class LeaderLease:
-    """One candidate. `identity` must be its own, such as the name of its pod."""
+    """One candidate. `identity` must be unique, such as the name of its pod."""
 
     def __init__(self, api: KubeApi, *, name: str, namespace: str, identity: str) -> None:
         self._api = replace(api, answer_seconds=RENEW_SECONDS)
@@ -35,7 +35,7 @@ class LeaderLease:
         self._threads: list[threading.Thread] = []
 
     def wait(self) -> None:
-        """Return once this candidate leads."""
+        """Return once this candidate is the leader."""
         while not self._acquired():
             time.sleep(RENEW_SECONDS / 2)
         _log.info("lease acquired", extra=self._fields())
@@ -50,7 +50,7 @@ class LeaderLease:
             return False
 
     def try_once(self) -> bool:
-        """Take or renew the lease; says whether this candidate leads now."""
+        """Acquire or renew the Lease. Returns whether this candidate is the leader now."""
         asked = time.monotonic()
         if leads := self._take():
             self._leads_until = asked + LEASE_SECONDS * _LEADS_SHARE
@@ -73,7 +73,7 @@ class LeaderLease:
         return True
 
     def release(self) -> None:
-        """Stop renewing, then let the next candidate lead at once."""
+        """Stop renewing, then free the Lease, so that the next candidate can acquire it at once."""
         self.stop()
         lease = self._api.get("Lease", self._name, namespace=self._namespace)
         if lease is not None and lease.get("spec", {}).get("holderIdentity") == self._identity:
@@ -81,14 +81,14 @@ class LeaderLease:
             _log.info("lease released", extra=self._fields())
 
     def stop(self) -> None:
-        """End the threads of `keep`; without this, a renewal under way could take a released lease again."""
+        """Stop the threads of `keep`. Without this, a renewal in progress could acquire a released Lease again."""
         self._released.set()
         for thread in self._threads:
-            thread.join(2 * (self._api.answer_seconds or RENEW_SECONDS))  # two requests of a renewal
+            thread.join(2 * (self._api.answer_seconds or RENEW_SECONDS))  # a renewal has two requests
 
     def keep(self, lost: Callable[[], None]) -> None:
-        """Renew in a thread of its own; call `lost` where that has not worked for the lease's length, even if an answer
-        is still awaited then.
+        """Renew in a separate thread. Call `lost` if no renewal has succeeded for the duration of the Lease, even while
+        a request is still in progress.
         """
 
         def renew() -> None:

@@ -1,4 +1,4 @@
-"""The operator's log: one format for all lines, kopf's too, and one line per decision that changes something."""
+"""The operator's log: one format for all lines, including kopf's, and one line per decision that changes something."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ _FAILURES = (JobPhase.RETRYING, JobPhase.FAILED)
 
 @dataclass(frozen=True)
 class LogLine:
-    """An event and its fields. It names objects and never holds their content, which may be secret."""
+    """A log event and its fields. It contains names of objects, never their content, which can be secret."""
 
     level: int
     message: str
@@ -24,9 +24,7 @@ class LogLine:
 
 
 def configure_log(level: str, log_format: LogFormat) -> None:
-    """Write all lines to standard error. kopf reports every event that it handles; its warnings are enough, except for
-    the level debug.
-    """
+    """Log to standard error. kopf logs every event that it handles, so below level debug only its warnings are kept."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(StructuredFormatter(log_format))
     handler.addFilter(_name_object)
@@ -37,14 +35,14 @@ def configure_log(level: str, log_format: LogFormat) -> None:
 
 
 def _name_object(record: logging.LogRecord) -> bool:
-    """Give a line of kopf about an object the field `object`."""
+    """Add the field `object` to a line of kopf about an object."""
     if reference := getattr(record, "k8s_ref", None):
         record.__dict__.update(fields(object=f"{reference['kind']}/{reference['namespace']}/{reference['name']}"))
     return True
 
 
 def decision_line(key: tuple[str, str], before: JobStatus, decision: Decision) -> LogLine | None:
-    """The line of a decision about the job `key`; None if it changes nothing that a person acts on."""
+    """The log line of a decision about the job `key`; None if it has no change that is relevant for people."""
     after = decision.status
     message = _message(before, decision)
     if not message:
@@ -65,7 +63,7 @@ def decision_line(key: tuple[str, str], before: JobStatus, decision: Decision) -
 
 
 def _message(before: JobStatus, decision: Decision) -> str:
-    """The most important of the changes, empty if there is none."""
+    """The most important change; empty if nothing changed."""
     after, kinds = decision.status, {type(each) for each in decision.actions}
     changed = after.phase is not before.phase
     candidates = {
@@ -78,7 +76,7 @@ def _message(before: JobStatus, decision: Decision) -> str:
         "attempt deleted": DeleteRayJob in kinds,
         "driver heartbeat missed": _lost_heartbeat(before, after),
         "phase changed": changed,
-        "driver heartbeat back": before.heartbeat_missed_since is not None and after.heartbeat_missed_since is None,
+        "driver heartbeat restored": before.heartbeat_missed_since is not None and after.heartbeat_missed_since is None,
         "objects created": bool(kinds),
     }
     return next((message for message, holds in candidates.items() if holds), "")
@@ -90,8 +88,8 @@ def _lost_heartbeat(before: JobStatus, after: JobStatus) -> bool:
 
 def _failure(status: JobStatus) -> dict[str, Any]:
     failure = status.last_failure
-    if failure is None:  # the document is refused, and no attempt was made of it
-        return {"error_class": "user", "error_type": "InvalidDocument", "error": status.message}
+    if failure is None:  # the job spec is invalid, and no attempt was started
+        return {"error_class": "user", "error_type": "InvalidJobSpec", "error": status.message}
     return {"error_class": failure.error_class, "error_type": failure.reason, "error": failure.message}
 
 

@@ -1,6 +1,6 @@
-"""Prometheus metrics of the operator and of its jobs, computed from the cache when they are scraped.
+"""Prometheus metrics of the operator and of its jobs, computed from the cache at each scrape.
 
-Metrics of a job have the labels `namespace` and `job`, which a scrape has to honor (`honor_labels`).
+Metrics of a job have the labels `namespace` and `job`; scrapes must keep them (`honor_labels`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ Resource = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Family:
-    """What a metric is; `name` as a query has it, of a histogram without its suffix."""
+    """The description of a metric. `name` is the name in a query, for a histogram without its suffix."""
 
     name: str
     type: str
@@ -30,10 +30,10 @@ class Family:
     description: str
 
 
-_JOBS = Family("f2llm_jobs", "gauge", ("phase",), "Jobs by phase.")
-_QUEUE_LENGTH = Family("f2llm_queue_length", "gauge", (), "Jobs that wait to be looked at.")
-_SECONDS = Family("f2llm_reconcile_seconds", "histogram", (), "Time of one look at a job.")
-_FAILURES = Family("f2llm_reconcile_failures_total", "counter", ("error",), "Looks at a job that failed.")
+_JOBS = Family("f2llm_jobs", "gauge", ("phase",), "Number of jobs by phase.")
+_QUEUE_LENGTH = Family("f2llm_queue_length", "gauge", (), "Number of jobs that wait for a reconciliation.")
+_SECONDS = Family("f2llm_reconcile_seconds", "histogram", (), "Duration of one reconciliation of a job.")
+_FAILURES = Family("f2llm_reconcile_failures_total", "counter", ("error",), "Number of failed reconciliations.")
 _OF_JOBS = [
     Family(name, "gauge", ("namespace", "job", *each.labels), each.description) for name, each in JOB_GAUGES.items()
 ]
@@ -44,7 +44,7 @@ RECONCILE_FAILURES = Counter(_FAILURES.name, _FAILURES.description, _FAILURES.la
 
 
 class JobsCollector(Collector):
-    """`jobs` gives the stored jobs, `run_of` the last report of a job's driver, `queue_length` the keys that wait."""
+    """`jobs` returns the stored jobs, `run_of` a driver's last report, `queue_length` the number of waiting keys."""
 
     def __init__(
         self,
@@ -66,15 +66,15 @@ class JobsCollector(Collector):
             for metadata, job in observed:
                 for labels, value in gauge.samples(job):
                     if value is not None:
-                        further = [labels[each] for each in gauge.labels]
-                        family.add_metric([metadata["namespace"], metadata["name"], *further], value)
+                        more = [labels[each] for each in gauge.labels]
+                        family.add_metric([metadata["namespace"], metadata["name"], *more], value)
             yield family
 
     def _observed(self, resource: Resource) -> ObservedJob:
         return ObservedJob(status_of(resource), self._workers[_version(resource)], self._run_of(resource))
 
     def _read_job_specs(self, resources: Iterable[Resource]) -> None:
-        """Each version of a document once: a thousand of them at every scrape would take the operator's time."""
+        """Parse each version of a job spec once: a thousand of them at every scrape would be too slow."""
         known = self._workers
         self._workers = {
             _version(each): known[_version(each)] if _version(each) in known else _workers(each) for each in resources

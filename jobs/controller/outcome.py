@@ -8,7 +8,7 @@ from ray_app.run_directory.status import Phase
 
 
 class Result(Enum):
-    """SUCCEEDED is the job's end; STOPPED was asked for; FAILED comes with the reason."""
+    """SUCCEEDED: the job is done; STOPPED: by request; FAILED: with a reason."""
 
     SUCCEEDED = "succeeded"
     STOPPED = "stopped"
@@ -28,24 +28,29 @@ class Outcome:
 
 
 _INFRASTRUCTURE = "infrastructure"
-# KubeRay's reasons, for a driver that did not report its own end.
+# KubeRay's reasons, used if the driver did not report how it ended.
 _BY_REASON = {
-    "DeadlineExceeded": ("user", False, "the RayJob ran into its deadline", "raise the deadline"),
-    "PreRunningDeadlineExceeded": ("capacity", True, "the pods did not come up in time", "see `kubectl get pods`"),
-    "ValidationFailed": ("internal", False, "KubeRay refused the RayJob", "report it with `f2llm render JOB.yaml`"),
+    "DeadlineExceeded": ("user", False, "the RayJob exceeded its deadline", "raise the deadline"),
+    "PreRunningDeadlineExceeded": ("capacity", True, "the pods did not become ready in time", "see `kubectl get pods`"),
+    "ValidationFailed": (
+        "internal",
+        False,
+        "KubeRay refused the RayJob",
+        "report this, with the output of `f2llm render JOB.yaml`",
+    ),
 }
 
 
 def outcome_of(observed: Observed, *, had_ray_job: bool, heartbeat_lost: bool) -> Outcome | None:
-    """The end of the attempt under way; None while it goes on, or has not begun.
+    """How the current attempt ended; None if it is in progress or has not started.
 
-    `had_ray_job`: its RayJob existed once, so that a missing one was deleted. `heartbeat_lost`: its driver is given up.
+    `had_ray_job`: its RayJob existed, so a missing one was deleted. `heartbeat_lost`: contact with its driver is lost.
     """
     if observed.ray_job is None:
-        return _failed("RayJobDeleted", "the RayJob was deleted while it ran") if had_ray_job else None
+        return _failed("RayJobDeleted", "the RayJob was deleted while it was running") if had_ray_job else None
     if not observed.has_ended:
         return (
-            _from_driver(observed) or _failed("DriverHeartbeatLost", "the driver sends no heartbeat any more")
+            _from_driver(observed) or _failed("DriverHeartbeatLost", "lost contact with the driver: no heartbeat")
             if heartbeat_lost
             else None
         )
@@ -77,16 +82,16 @@ def _from_kuberay(observed: Observed) -> Outcome:
             Result.FAILED,
             "capacity",
             "OutOfMemory",
-            "a pod used more memory than it may",
+            "a pod exceeded its memory limit",
             "raise spec.cluster.worker.memory (or head.memory), or lower train.micro_batch_size",
             retryable=True,
         )
     if reason in _BY_REASON:
         error_class, retryable, words, remedy = _BY_REASON[reason]
         return Outcome(Result.FAILED, error_class, reason, f"{words}: {message}".rstrip(": "), remedy, retryable)
-    return _failed(reason, message or "the driver ended without a word")
+    return _failed(reason, message or "the driver exited without an error message")
 
 
 def _failed(reason: str, message: str) -> Outcome:
-    remedy = "see `f2llm logs` and `kubectl get events`; the next attempt goes on from the last checkpoint"
+    remedy = "see `f2llm logs` and `kubectl get events`; the next attempt resumes from the last checkpoint"
     return Outcome(Result.FAILED, _INFRASTRUCTURE, reason, message, remedy, retryable=True)

@@ -1,4 +1,4 @@
-"""One reconciliation: observe, decide, write. Each write may run twice; writes keep the order of the decision."""
+"""One reconciliation: observe, decide, write. Writes follow the order of the decision, and each may run twice."""
 
 import hashlib
 import logging
@@ -29,14 +29,14 @@ Observe = Callable[[Mapping[str, Any], JobStatus], Observed]
 def reconcile(
     api: KubeApi, config: OperatorConfig, resource: Mapping[str, Any], observe: Observe, *, now: datetime
 ) -> float | None:
-    """Decide what a job needs, and do it. Returns the seconds until the next reconciliation; None: at the next change.
+    """Decide the next step of a job, and execute it. Returns the seconds until the next reconciliation, or None.
 
-    Raises StaleObject where `resource` is not the newest any more; then nothing was done.
+    Raises StaleObject if `resource` is outdated; then nothing was written.
     """
     before = status_of(resource)
     decision = decide(resource, before, config, observe(resource, before), now=now)
     if decision.status != before:
-        # Optimistic locking: a decision made from an outdated job is refused here, before any action.
+        # Optimistic locking: this write fails for a decision from an outdated job, before any action.
         api.replace_status({**resource, "status": decision.status.to_dict()})
     if (line := decision_line(key_of(resource), before, decision)) is not None:
         _log.log(line.level, line.message, extra=fields(**line.fields))
@@ -64,7 +64,7 @@ def _do(api: KubeApi, resource: Mapping[str, Any], action: Action) -> None:
 
 
 def _create(api: KubeApi, value: Mapping[str, Any]) -> None:
-    """Raises StaleObject where the name is taken by what another job left, which is on its way out."""
+    """Raises StaleObject if the name is in use by an object of another job, which is being deleted."""
     try:
         api.create(value)
     except StaleObject:
@@ -78,7 +78,7 @@ def _create(api: KubeApi, value: Mapping[str, Any]) -> None:
 def _scale(api: KubeApi, namespace: str, action: Scale) -> None:
     group = "/spec/workerGroupSpecs/0"
     patch: list[dict[str, Any]] = [
-        # Ray's autoscaler may write the same field.
+        # Ray's autoscaler can write the same field.
         {"op": "test", "path": f"{group}/replicas", "value": action.before},
         {"op": "replace", "path": f"{group}/replicas", "value": action.after},
         {"op": "add", "path": f"{group}/scaleStrategy", "value": {"workersToDelete": list(action.victims)}},
@@ -87,7 +87,7 @@ def _scale(api: KubeApi, namespace: str, action: Scale) -> None:
 
 
 def _emit(api: KubeApi, resource: Mapping[str, Any], emit: EmitEvent, decision: Decision) -> None:
-    """Post an Event. Its name follows from what it says, so that a repeated reconciliation posts it once."""
+    """Create an Event. Its name is a hash of its content, so that repeated reconciliations create it once."""
     namespace, name = key_of(resource)
     uid, attempt = resource["metadata"]["uid"], decision.status.attempt
     identity = f"{uid} {attempt} {decision.status.observed_generation} {emit.reason} {emit.message}"
@@ -113,4 +113,4 @@ def _emit(api: KubeApi, resource: Mapping[str, Any], emit: EmitEvent, decision: 
     try:
         api.create(event)
     except (StaleObject, NotFoundInKubernetes):
-        return  # posted before, or the namespace is being deleted
+        return  # it exists already, or the namespace is being deleted

@@ -1,4 +1,4 @@
-"""The status of a job from what is observed. Pure: the time is an argument."""
+"""The status of a job from the observed objects. Pure: the time is an argument."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ _PHASES: Mapping[Phase, JobPhase] = {
 
 
 def observe(status: JobStatus, job: EmbeddingJob, observed: Observed, *, generation: int) -> JobStatus:
-    """`status` with the numbers and the phase that are observed. It neither counts nor closes attempts; a
-    phase that was decided (Suspending, Retrying, an end) stays.
+    """`status` with the observed numbers and phase. It neither counts nor closes attempts, and keeps a phase that was
+    decided (Suspending, Retrying, Succeeded, Failed).
     """
     changes: dict[str, Any] = {
         "observed_generation": generation,
@@ -45,9 +45,9 @@ def observe(status: JobStatus, job: EmbeddingJob, observed: Observed, *, generat
 
 
 def with_conditions(status: JobStatus, observed: Observed, *, wanted: int, refusal: str, now: datetime) -> JobStatus:
-    """The conditions that follow from the rest of the status; a time changes only where a judgment does.
+    """The status with its conditions, which follow from its other fields. `lastTransitionTime` changes with `status`.
 
-    `wanted` is how many workers there should be, `refusal` why the document cannot be used, empty where it can.
+    `wanted` is the requested number of workers. `refusal` is why the job spec cannot be used; empty if it can.
     """
     made = []
     for each in _judgments(status, observed, wanted, refusal):
@@ -67,7 +67,7 @@ def with_conditions(status: JobStatus, observed: Observed, *, wanted: int, refus
 
 
 def time_text(moment: datetime) -> str:
-    """As Kubernetes writes times: UTC, whole seconds."""
+    """The format of times in Kubernetes: UTC, in seconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -86,7 +86,7 @@ class _Judgment:
 def _judgments(status: JobStatus, observed: Observed, wanted: int, refusal: str) -> Iterator[_Judgment]:
     phase = status.phase
     if refusal:
-        yield _Judgment(ConditionType.ACCEPTED, "False", "InvalidDocument", refusal)
+        yield _Judgment(ConditionType.ACCEPTED, "False", "InvalidJobSpec", refusal)
     else:
         yield _Judgment(ConditionType.ACCEPTED, "True", "Valid")
     if status.active and observed.waits_for_quota:
@@ -111,13 +111,13 @@ def _judgments(status: JobStatus, observed: Observed, wanted: int, refusal: str)
     if phase is JobPhase.FAILED and failure is not None:
         yield _Judgment(ConditionType.FAILED, "True", failure.reason, sentence(failure.message, failure.remedy))
     elif phase is JobPhase.FAILED:
-        yield _Judgment(ConditionType.FAILED, "True", "InvalidDocument", refusal)
+        yield _Judgment(ConditionType.FAILED, "True", "InvalidJobSpec", refusal)
     else:
         yield _Judgment(ConditionType.FAILED, "False", phase.value)
 
 
 def _storage(status: JobStatus, observed: Observed) -> _Judgment:
-    """What the driver found out about the store when it started; a failure on the store says otherwise."""
+    """The driver's probe of the object store at its start, unless the last failure is a storage error."""
     kind, failure = ConditionType.STORAGE_READY, status.last_failure
     if (
         failure is not None
@@ -141,16 +141,16 @@ def _degraded(status: JobStatus, wanted: int) -> _Judgment:
     if status.phase is JobPhase.RETRYING and failure is not None:
         return _Judgment(ConditionType.DEGRADED, "True", "Retrying", failure.message)
     if status.heartbeat_missed_since is not None:
-        message = f"no heartbeat of the driver; missed since {status.heartbeat_missed_since}"
+        message = f"lost contact with the driver: no heartbeat; missing since {status.heartbeat_missed_since}"
         return _Judgment(ConditionType.DEGRADED, "True", "DriverHeartbeatLost", message)
     if status.phase is JobPhase.TRAINING and status.ready_replicas < wanted:
-        message = f"{status.ready_replicas} of {wanted} workers are ready; training goes on with them"
+        message = f"{status.ready_replicas} of {wanted} workers are ready; training continues with these"
         return _Judgment(ConditionType.DEGRADED, "True", "FewerWorkers", message)
     return _Judgment(ConditionType.DEGRADED, "False", "AsWanted")
 
 
 def _phase(before: JobPhase, observed: Observed) -> tuple[JobPhase, str]:
-    """(phase, message) of an attempt under way."""
+    """(phase, message) of an attempt in progress."""
     if observed.waits_for_quota:
         return JobPhase.QUEUED, "waiting for quota"
     run = observed.driver_report.run if observed.driver_report else None
@@ -160,7 +160,7 @@ def _phase(before: JobPhase, observed: Observed) -> tuple[JobPhase, str]:
             return phase, _silent(run.store_silent_since)
         return phase, (observed.trouble if phase is JobPhase.STARTING else "") or run.message
     if run is not None and run.phase.is_end:
-        return before, "the run has ended, and its pods are going"
+        return before, "the run has ended; waiting for its pods to end"
     return JobPhase.STARTING, observed.trouble or "waiting for the pods"
 
 
@@ -174,7 +174,7 @@ def _pods(status: JobStatus, observed: Observed) -> dict[str, int]:
 
 
 def _numbers(run: RunStatus) -> dict[str, Any]:
-    """What a driver knows; one that has just replaced another knows nothing yet of what that one did."""
+    """The numbers of a driver's report. A driver that has just started does not know those of its predecessor yet."""
     if not run.total_steps:
         return {"workers": run.workers}
     known = {} if run.last_checkpoint_step is None else {"last_checkpoint_step": run.last_checkpoint_step}
@@ -195,10 +195,10 @@ def _numbers(run: RunStatus) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    """Three figures: what follows changes with every step and says nothing."""
+    """Rounded to three significant digits: the others change with every step and carry no information."""
     return None if value is None else float(f"{value:.3g}")
 
 
 def sentence(message: str, remedy: str | None) -> str:
-    """What happened and what to do."""
+    """The message and the remedy as one sentence."""
     return f"{message}; {remedy}" if remedy else message

@@ -1,5 +1,5 @@
-"""A queue of keys as Kubernetes controllers have it: a key waits once however often it is added, is worked at by one
-worker at a time, may be put off, and comes back later and later where the work fails.
+"""A work queue of keys, as in Kubernetes controllers. A key waits only once, even if it is added several times; one
+worker at a time handles it; it can be delayed; and after failures it is retried with exponential backoff.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ _FIRST_SECONDS, _MOST_SECONDS = 0.2, 120.0
 
 
 class WorkQueue(Generic[Key]):
-    """For one event loop; `jitter` gives a factor between 0.5 and 1 by which waits are shortened."""
+    """For one event loop. `jitter` returns a factor between 0.5 and 1 that shortens waits."""
 
     def __init__(self, *, jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0)) -> None:
         self._waiting: deque[Key] = deque()
@@ -28,7 +28,7 @@ class WorkQueue(Generic[Key]):
         return len(self._waiting)
 
     def add(self, key: Key) -> None:
-        """Work at the key soon."""
+        """Queue the key now."""
         if key in self._in_hand:
             self._again.add(key)
         elif key not in self._waiting:
@@ -36,13 +36,13 @@ class WorkQueue(Generic[Key]):
             self._arrived.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Work at the key after a while; of several such calls the last counts."""
+        """Queue the key after a delay. A later call replaces an earlier one."""
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
         self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._due, key)
 
     async def get(self) -> Key:
-        """The next key; nobody else gets it before `done` or `failed` is called for it."""
+        """The next key. No other worker gets it until `done` or `failed` is called for it."""
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()
@@ -51,12 +51,12 @@ class WorkQueue(Generic[Key]):
         return key
 
     def done(self, key: Key) -> None:
-        """The work went well."""
+        """The key was handled successfully."""
         self._failures.pop(key, None)
         self._put_down(key)
 
     def failed(self, key: Key) -> float:
-        """The work failed: the key comes back after the seconds that this returns."""
+        """Handling the key failed. It is queued again after the returned number of seconds."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
         seconds = min(_MOST_SECONDS, _FIRST_SECONDS * 2.0 ** min(count - 1, 20)) * self._jitter()
         self._put_down(key)

@@ -1,4 +1,4 @@
-"""How many pods fit on the nodes of a cluster while nothing else runs there. Pure."""
+"""How many pods fit on the nodes of a cluster if nothing else runs there. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _QUANTITY = re.compile(r"^([0-9.]+(?:[eE][+-]?[0-9]+)?)([a-zA-Z]*)$")
 
 def amount(quantity: str) -> float:
     """A quantity of Kubernetes (https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/) as a
-    number of cores, bytes or pieces. Raises ValueError for text that is none.
+    number of CPUs, bytes or devices. Raises ValueError if the text is not a quantity.
     """
     found = _QUANTITY.match(quantity)
     if found is None or found[2] not in _UNITS:
@@ -22,20 +22,20 @@ def amount(quantity: str) -> float:
 
 
 def allocatable(node: Mapping[str, Any], resource: str) -> float:
-    """What pods may have of a node in all."""
+    """The amount of a resource that a node offers to all pods together."""
     return amount(str(node.get("status", {}).get("allocatable", {}).get(resource, "0")))
 
 
 def is_usable(node: Mapping[str, Any]) -> bool:
-    """Whether the node is ready and takes pods."""
+    """Whether the node is ready and schedulable."""
     conditions = node.get("status", {}).get("conditions", ())
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
     return ready and not node.get("spec", {}).get("unschedulable", False)
 
 
 def pods_that_fit(pod: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> int:
-    """How many pods of this spec the nodes hold: labels, taints and requests as the scheduler has them; what else runs
-    there, affinities and quotas are not looked at.
+    """How many pods of this spec fit on the nodes. Labels, taints and requests count as in the scheduler; other pods,
+    affinities and quotas do not.
     """
     wanted: dict[str, float] = {}
     for container in pod["containers"]:

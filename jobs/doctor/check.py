@@ -8,14 +8,14 @@ Status = Literal["ok", "warn", "missing", "absent", "unknown"]
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report. `missing`: not even a run on CPU can work; `warn`: it works, but worse; `absent`: not
-    there and not needed; `unknown`: could not be looked at.
+    """One line of the report. `missing`: even a run on CPU cannot work; `warn`: works with a drawback; `absent`: not
+    installed and not needed; `unknown`: could not be checked.
     """
 
     name: str
     status: Status
     found: str
-    mend: str | None = None
+    remedy: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

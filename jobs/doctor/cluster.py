@@ -1,4 +1,4 @@
-"""What a cluster has for training, what it lacks, and how to get it: facts in, findings out."""
+"""Checks of a cluster: whether it can run jobs, and how to fix problems. Pure: from an inventory to findings."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,33 +17,33 @@ from jobs.doctor.cluster_inventory import (
 
 KUBERAY_TESTED, KUBERAY_OLDEST = "1.6.2", (1, 6)
 _KUBERAY_FIELD = ("authOptions", "secretName")
-"""A field of a RayCluster's spec that came with KubeRay 1.6
+"""A field of a RayCluster's spec that KubeRay 1.6 introduced
 (https://github.com/ray-project/kuberay/releases/tag/v1.6.0).
 """
 _GET_KUBERAY = (
     "helm upgrade --install kuberay-operator kuberay/kuberay-operator "
     f"--version {KUBERAY_TESTED} -n kuberay-system --create-namespace"
 )
-_GET_KUBERAY_TYPES = (
-    "helm upgrades no types: kubectl apply --server-side --force-conflicts "
+_GET_KUBERAY_CRDS = (
+    "Helm does not upgrade CRDs: kubectl apply --server-side --force-conflicts "
     f"-k 'https://github.com/ray-project/kuberay/ray-operator/config/crd?ref=v{KUBERAY_TESTED}', then {_GET_KUBERAY}"
 )
 _GET_OPERATOR = "helm upgrade --install f2llm-operator helm/f2llm-operator -n f2llm-system --create-namespace"
-_GET_OUR_TYPE = "kubectl apply --server-side -f k8s/base/crd.yaml of this version's repository"
+_GET_OUR_CRD = "kubectl apply --server-side -f k8s/base/crd.yaml of this version's repository"
 _OPTIONAL = {
     "Kueue": ("kueue.x-k8s.io", "queues and quotas"),
     "Prometheus": ("monitoring.coreos.com", "the operator that scrapes metrics and fires alerts"),
-    "Karpenter": ("karpenter.sh", "nodes at need"),
+    "Karpenter": ("karpenter.sh", "nodes on demand"),
 }
 _POD_SECURITY = "pod-security.kubernetes.io/enforce"
 
 
 def judge_cluster(inventory: ClusterInventory, our_schema: Mapping[str, Any]) -> list[Check]:
-    """Every finding about a cluster. `our_schema` is the spec of the custom resource as this version has it."""
+    """Every finding about a cluster. `our_schema` is the schema of `spec` in the CRD of this version."""
     return [
         Check("API server", "ok", f"{inventory.server}, Kubernetes {inventory.version}"),
         *check_kuberay(inventory),
-        check_our_type(inventory, our_schema),
+        check_our_crd(inventory, our_schema),
         check_operator(inventory),
         check_namespace(inventory),
         *check_permissions(inventory),
@@ -53,98 +53,101 @@ def judge_cluster(inventory: ClusterInventory, our_schema: Mapping[str, Any]) ->
 
 
 def check_kuberay(inventory: ClusterInventory) -> Iterator[Check]:
-    """Its types by a field that only new ones have, its operator by the version and state of its Deployment."""
+    """The CRDs by a field that old versions lack; the operator by the version and state of its Deployment."""
     if not {"RayJob", "RayCluster"} <= inventory.types.keys():
-        yield Check("KubeRay", "missing", "the cluster has no RayJobs and RayClusters", _GET_KUBERAY)
+        yield Check("KubeRay", "missing", "the CRDs RayJob and RayCluster are not installed", _GET_KUBERAY)
         return
     old = f"older than {KUBERAY_OLDEST[0]}.{KUBERAY_OLDEST[1]}"
     if not _has_field(inventory.types["RayCluster"], _KUBERAY_FIELD):
         found = f"{old}: a RayCluster has no spec.{'.'.join(_KUBERAY_FIELD)}"
-        yield Check("KubeRay types", "missing", found, _GET_KUBERAY_TYPES)
+        yield Check("KubeRay CRDs", "missing", found, _GET_KUBERAY_CRDS)
     else:
-        yield Check("KubeRay types", "ok", "RayJob and RayCluster of ray.io/v1, of 1.6 or newer")
+        yield Check("KubeRay CRDs", "ok", "RayJob and RayCluster of ray.io/v1, version 1.6 or newer")
     if inventory.kuberay is HIDDEN:
-        yield Check("KubeRay operator", "unknown", "you may not list Deployments, so it may or may not run")
+        yield Check("KubeRay operator", "unknown", "you may not list Deployments, so its state is unknown")
     elif not inventory.kuberay:
         yield Check("KubeRay operator", "missing", f"no Deployment has the label {KUBERAY_LABEL}", _GET_KUBERAY)
     else:
         yield _judge_kuberay(inventory.kuberay[0], old)
 
 
-def check_our_type(inventory: ClusterInventory, our_schema: Mapping[str, Any]) -> Check:
-    """Whether EmbeddingJobs are served as this version writes them."""
+def check_our_crd(inventory: ClusterInventory, our_schema: Mapping[str, Any]) -> Check:
+    """Whether the cluster serves EmbeddingJobs with the schema of this version."""
     served = inventory.types.get("EmbeddingJob")
     if served is None:
-        return Check("EmbeddingJobs", "missing", "the cluster does not know them", _GET_OPERATOR)
+        return Check("EmbeddingJobs", "missing", "the CRD is not installed", _GET_OPERATOR)
     different = list(_differences(our_schema, served.get("properties", {}).get("spec", {})))
     if different:
         shown = ", ".join(different[:3]) + (f" and {len(different) - 3} more" if len(different) > 3 else "")
-        return Check("EmbeddingJobs", "warn", f"of another version; it differs in {shown}", _GET_OUR_TYPE)
-    return Check("EmbeddingJobs", "ok", "f2llm.dev/v1alpha1, the same as in this version")
+        return Check("EmbeddingJobs", "warn", f"the CRD is of another version; it differs in {shown}", _GET_OUR_CRD)
+    return Check("EmbeddingJobs", "ok", "f2llm.dev/v1alpha1, the CRD of this version")
 
 
 def check_operator(inventory: ClusterInventory) -> Check:
-    """Whether somebody looks after EmbeddingJobs here."""
+    """Whether an operator manages EmbeddingJobs in the namespace."""
     if inventory.operators is HIDDEN:
-        return Check("operator", "unknown", "you may not list Deployments, so it may or may not run")
+        return Check("operator", "unknown", "you may not list Deployments, so its state is unknown")
     if not inventory.operators:
         return Check("operator", "missing", f"no Deployment has the label {OPERATOR_LABEL}", _GET_OPERATOR)
     deployment = inventory.operators[0]
     place, ready = _place(deployment), _ready(deployment)
     if not ready:
-        return Check("operator", "missing", f"{place}: none of its pods is ready", _look_at(deployment))
+        return Check("operator", "missing", f"{place}: no pod is ready", _look_at(deployment))
     watched = [each.partition("=")[2] for each in _arguments(deployment) if each.startswith("--namespace=")]
     if watched and inventory.namespace not in watched:
         return Check(
             "operator",
             "missing",
-            f"{place} looks after {', '.join(watched)} and not after {inventory.namespace}",
+            f"{place} watches {', '.join(watched)}, but not {inventory.namespace}",
             f"add {inventory.namespace} to `namespaces` of its chart, or use -n {watched[0]}",
         )
     return Check("operator", "ok", f"{place}, {ready} ready, image {_image(deployment)}")
 
 
 def check_namespace(inventory: ClusterInventory) -> Check:
-    """Whether it is there, and which pods it admits."""
+    """Whether the namespace exists, and which pod security standard it enforces."""
     if inventory.namespace_object is HIDDEN:
-        return Check("namespace", "unknown", f"{inventory.namespace}; you may not read what it says of pod security")
+        return Check("namespace", "unknown", f"{inventory.namespace}; you may not read its pod security level")
     if inventory.namespace_object is None:
         return Check(
             "namespace",
             "missing",
-            f"there is no {inventory.namespace}",
+            f"{inventory.namespace} does not exist",
             f"kubectl create namespace {inventory.namespace}",
         )
     level = inventory.namespace_object["metadata"].get("labels", {}).get(_POD_SECURITY)
     if level == "restricted":
-        return Check("namespace", "ok", f"{inventory.namespace} admits restricted pods only, as those of jobs are")
+        return Check(
+            "namespace", "ok", f"{inventory.namespace} admits only restricted pods; pods of jobs are restricted"
+        )
     return Check(
         "namespace",
         "warn",
-        f"{inventory.namespace} has pod security {level or 'not set'}; pods of jobs fit the strictest",
+        f"{inventory.namespace} has pod security level {level or 'not set'}; pods of jobs fit the strictest level",
         f"kubectl label namespace {inventory.namespace} {_POD_SECURITY}=restricted",
     )
 
 
 def check_permissions(inventory: ClusterInventory) -> Iterator[Check]:
-    """What the user may do with jobs, and with what explains them."""
+    """Whether the user may manage jobs, and read their pods, logs and Events."""
     lacking = [right for right in JOB_RIGHTS if not inventory.allowed.get(right, False)]
     if lacking:
         yield Check(
             "your jobs",
             "missing",
             f"in {inventory.namespace} you may not {', '.join(map(str, lacking))}",
-            f"kubectl create rolebinding NAME -n {inventory.namespace} --clusterrole=f2llm-user --user=YOU, "
-            "which an administrator does",
+            "ask an administrator: kubectl create rolebinding NAME "
+            f"-n {inventory.namespace} --clusterrole=f2llm-user --user=YOU",
         )
     else:
-        yield Check("your jobs", "ok", f"in {inventory.namespace} you may make, change and delete them")
+        yield Check("your jobs", "ok", f"in {inventory.namespace} you may create, change and delete them")
     lacking = [right for right in POD_RIGHTS if not inventory.allowed.get(right, False)]
     if lacking:
         yield Check(
             "pods and logs",
             "warn",
-            f"in {inventory.namespace} you may not {', '.join(map(str, lacking))}; `f2llm describe` and `logs` need it",
+            f"in {inventory.namespace} you may not {', '.join(map(str, lacking))}; `f2llm describe` and `f2llm logs` "
+            f"need this",
             f"kubectl create rolebinding NAME -n {inventory.namespace} --clusterrole=view --user=YOU",
         )
     else:
@@ -152,27 +155,31 @@ def check_permissions(inventory: ClusterInventory) -> Iterator[Check]:
 
 
 def check_gpus(inventory: ClusterInventory) -> Check:
-    """Nodes that offer NVIDIA's GPUs to pods."""
+    """Nodes that offer NVIDIA GPUs to pods."""
     if inventory.nodes is HIDDEN:
         return Check("GPU nodes", "unknown", "you may not list nodes")
     usable = [node for node in inventory.nodes if is_usable(node)]
     counts = [int(allocatable(node, GPU)) for node in usable if allocatable(node, GPU)]
     if counts:
-        return Check("GPU nodes", "ok", f"{len(counts)} of {len(usable)} nodes, {sum(counts)} GPUs in all")
-    how = "a pool of GPU nodes, and NVIDIA's device plugin or GPU operator on it; without them only CPUs train"
-    found = f"none of {len(usable)} nodes that are ready offers {GPU}"
-    return Check("GPU nodes", "warn", found + ("; new ones come at need" if makes_nodes(inventory) else ""), how)
+        return Check("GPU nodes", "ok", f"{len(counts)} of {len(usable)} nodes, {sum(counts)} GPUs in total")
+    how = "add GPU nodes with NVIDIA's device plugin or GPU operator; without GPUs, jobs train on CPUs"
+    found = f"none of {len(usable)} ready nodes offers {GPU}"
+    return Check(
+        "GPU nodes", "warn", found + ("; the cluster adds nodes on demand" if adds_nodes(inventory) else ""), how
+    )
 
 
 def check_optional(inventory: ClusterInventory) -> Iterator[Check]:
-    """What is of use where it is there."""
+    """Optional components, which the operator uses if they are installed."""
     for name, (group, use) in _OPTIONAL.items():
         there = group in inventory.groups
-        yield Check(name, "ok" if there else "absent", f"{'there' if there else 'not there, and not needed'}: {use}")
+        yield Check(
+            name, "ok" if there else "absent", f"{'installed' if there else 'not installed, and not needed'}: {use}"
+        )
 
 
-def makes_nodes(inventory: ClusterInventory) -> bool:
-    """Whether it is known that the cluster makes nodes for pods that fit nowhere."""
+def adds_nodes(inventory: ClusterInventory) -> bool:
+    """Whether the cluster is known to add nodes for pods that do not fit."""
     return "karpenter.sh" in inventory.groups or isinstance(inventory.autoscaler, dict)
 
 
@@ -180,10 +187,10 @@ def _judge_kuberay(deployment: Mapping[str, Any], old: str) -> Check:
     place, image = _place(deployment), _image(deployment)
     version = re.search(r":v?(\d+)\.(\d+)", image)
     if version and (int(version[1]), int(version[2])) < KUBERAY_OLDEST:
-        return Check("KubeRay operator", "missing", f"{place} is {old}: image {image}", _GET_KUBERAY_TYPES)
+        return Check("KubeRay operator", "missing", f"{place} is {old}: image {image}", _GET_KUBERAY_CRDS)
     ready = _ready(deployment)
     if not ready:
-        return Check("KubeRay operator", "missing", f"{place}: none of its pods is ready", _look_at(deployment))
+        return Check("KubeRay operator", "missing", f"{place}: no pod is ready", _look_at(deployment))
     return Check("KubeRay operator", "ok", f"{place}, {ready} ready, image {image}")
 
 
@@ -197,7 +204,7 @@ def _has_field(schema: Mapping[str, Any], path: tuple[str, ...]) -> bool:
 
 
 def _differences(ours: Any, theirs: Any, path: str = "spec") -> Iterator[str]:
-    """Fields of two schemas that are not the same, the smallest ones."""
+    """The innermost fields in which two schemas differ."""
     if ours == theirs:
         return
     inner = "properties" if isinstance(ours, dict) and "properties" in ours else None

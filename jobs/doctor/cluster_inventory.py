@@ -1,7 +1,7 @@
-"""What is looked at of a cluster, for `f2llm doctor --cluster`: every answer of its API server, judged elsewhere.
+"""The inventory of a cluster for `f2llm doctor --cluster`: answers of its API server. Other modules check them.
 
-What says which types are served (`/apis`, `/openapi/v3`) is open to every user of a cluster; nodes, Deployments and
-Secrets may not be, and what may not be read is a fact too.
+Every user of a cluster can read the served types (`/apis`, `/openapi/v3`). Some users cannot read nodes, Deployments or
+Secrets, which the inventory records as HIDDEN.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,20 +22,20 @@ T = TypeVar("T")
 
 
 class Hidden(Enum):
-    """In the place of an answer: the user may not read it."""
+    """Replaces an answer that the user may not read."""
 
     HIDDEN = "hidden"
 
 
 HIDDEN = Hidden.HIDDEN
 Look = Object | None | Hidden
-"""An object, None where there is none, HIDDEN where the user may not look."""
+"""An object; None if it does not exist, HIDDEN if the user may not read it."""
 Looks = tuple[Object, ...] | Hidden
 
 
 @dataclass(frozen=True, order=True)
 class Right:
-    """Something a user may be allowed to do in a namespace."""
+    """A permission in a namespace."""
 
     verb: str
     resource: str
@@ -58,13 +58,13 @@ _TYPES = {
 KUBERAY_LABEL = "app.kubernetes.io/component=kuberay-operator"
 OPERATOR_LABEL = "app.kubernetes.io/name=f2llm-operator"
 _AUTOSCALER = ("cluster-autoscaler-status", "kube-system")
-"""The ConfigMap in which the cluster autoscaler says how it is."""
+"""The ConfigMap with the status of the cluster autoscaler."""
 
 
 @dataclass(frozen=True)
 class ClusterInventory:
-    """A cluster as one user sees it. `types` has the schema of each type that is served; of Secrets only names of keys
-    are kept, under `keys`.
+    """A cluster as one user sees it. `types` contains the schema of each served type. Of Secrets, only the names of
+    their keys are kept, under `keys`.
     """
 
     server: str
@@ -80,16 +80,16 @@ class ClusterInventory:
     nodes: Looks = ()
     autoscaler: Look = None
     named: Mapping[tuple[str, str], Look] = field(default_factory=dict)
-    """By (kind, name): what the document names in its namespace."""
+    """By (kind, name): the objects that the job spec refers to."""
     refusal: str | None = None
-    """What the API server says against the document."""
+    """The message of the API server if it denies the job spec."""
 
 
 def read_cluster(api: "KubeApi", job: EmbeddingJob | None) -> ClusterInventory:
-    """Ask for everything, and for what `job` names. Raises KubernetesError where the API server does not answer, or
-    does not know the user.
+    """Read the inventory, with the objects that `job` refers to. Raises KubernetesError if the API server does not
+    answer, or does not authenticate the user.
     """
-    version = (api.read("/version") or {}).get("gitVersion", "of an unknown version")
+    version = (api.read("/version") or {}).get("gitVersion", "of unknown version")
     groups = frozenset(each["name"] for each in (api.read("/apis") or {}).get("groups", ()))
     with ThreadPoolExecutor(max_workers=8) as pool:
         allowed = pool.map(lambda right: _allowed(api, right), (*JOB_RIGHTS, *POD_RIGHTS))
@@ -119,7 +119,7 @@ def read_cluster(api: "KubeApi", job: EmbeddingJob | None) -> ClusterInventory:
 
 
 def names_of(job: EmbeddingJob) -> list[tuple[str, str]]:
-    """(kind, name) of every object that a document expects to be there."""
+    """(kind, name) of every object that a job spec refers to."""
     cluster = job.spec.cluster
     volumes = [
         ("PersistentVolumeClaim", each.claim)
@@ -158,7 +158,7 @@ def _visible(look: Callable[[], T]) -> T | Hidden:
 
 
 def _deployments(api: "KubeApi", selector: str) -> Looks:
-    """Of the whole cluster."""
+    """Deployments in all namespaces."""
     return _visible(lambda: tuple(api.list("Deployment", selector=selector, everywhere=True)["items"]))
 
 
@@ -172,7 +172,7 @@ def _object(api: "KubeApi", kind: str, name: str) -> Look:
 
 
 def _queue(api: "KubeApi", name: str) -> Object | None:
-    """A LocalQueue of whichever version is served; None without Kueue as well."""
+    """A LocalQueue in the served API version; None if it does not exist or Kueue is not installed."""
     group = api.read("/apis/kueue.x-k8s.io")
     if group is None:
         return None
@@ -201,7 +201,7 @@ def _allowed(api: "KubeApi", right: Right) -> bool:
 
 
 def _refusal(api: "KubeApi", job: EmbeddingJob) -> str | None:
-    """What stands against the document; a permission that is missing is said elsewhere."""
+    """Why the API server denies the job spec; None if it accepts it. Another check reports missing permissions."""
     from jobs.kube.client import JobsClient
 
     try:

@@ -1,4 +1,4 @@
-"""Examine a Kubernetes cluster: read what it has, then check it and a document against it."""
+"""Check a Kubernetes cluster, and whether it can run a job spec."""
 
 from jobs.doctor.check import Check
 from jobs.doctor.cluster import judge_cluster
@@ -13,9 +13,9 @@ from jobs.spec.job import load_job_spec
 def examine_cluster(
     kubeconfig: str | None, context: str | None, namespace: str | None, path: str | None
 ) -> list[Check]:
-    """What a cluster has for training, and for the document at `path`. One that does not answer is a finding too.
+    """The checks of a cluster, and of the job spec at `path` on it. A cluster that does not answer is a finding too.
 
-    Raises ConfigError if no cluster is named anywhere, or if the document is not valid.
+    Raises ConfigError if no cluster is configured, or if the job spec is invalid.
     """
     with needs("cluster"):
         from jobs.kube.api import connect

@@ -1,8 +1,7 @@
-"""What one heavy library can do on this machine: `python -m jobs.doctor.library_probes NAME`.
+"""Facts about one heavy library on this machine: `python -m jobs.doctor.library_probes NAME`.
 
-It runs in a process of its own: importing torch or DeepSpeed takes seconds and may crash if a driver is broken.
-
-Prints one JSON object of facts, last on standard output.
+It runs in a separate process, since importing torch or DeepSpeed takes seconds and can crash if a driver is broken. It
+prints the facts as one JSON object, last on standard output.
 """
 
 import json
@@ -14,7 +13,7 @@ from typing import Any
 
 
 def probe_torch() -> dict[str, Any]:
-    """Version, GPUs with their memory in bytes, and which attention kernels are there."""
+    """Version, GPUs with their memory in bytes, and the available attention kernels."""
     torch = import_module("torch")
     gpus = []
     if torch.cuda.is_available():
@@ -31,7 +30,7 @@ def probe_torch() -> dict[str, Any]:
 
 
 def probe_ray() -> dict[str, Any]:
-    """Version; importing ray.train proves that the extra is whole."""
+    """Version. Importing ray.train proves that the extra is complete."""
     import_module("ray.train")
     return {"version": import_module("ray").__version__}
 
@@ -42,7 +41,7 @@ def probe_deepspeed() -> dict[str, Any]:
 
 
 def probe_transformers() -> dict[str, Any]:
-    """Version; the class of the backbone must be there."""
+    """Version. The class of the backbone must exist."""
     transformers = import_module("transformers")
     _ = transformers.Qwen3Model
     return {"version": transformers.__version__}
@@ -64,7 +63,7 @@ def _version(module: str) -> str | None:
 
 
 def main(name: str) -> int:
-    """Print the facts of one library, or the error of its import; returns the exit code."""
+    """Print the facts of one library, or its import error. Returns the exit code."""
     out = os.dup(1)
     os.dup2(2, 1)  # libraries print to standard output while they load
     try:

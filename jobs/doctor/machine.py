@@ -1,4 +1,4 @@
-"""What this machine has for training, what is missing, and how to get it."""
+"""Checks of this machine: whether it can train, and how to fix problems."""
 
 import json
 import os
@@ -20,9 +20,11 @@ GIB = 2**30
 _PROBE_SECONDS = 120
 
 
-def examine(*, folder: Path, store_check: Callable[[], list[str]] | None = None, uri: str | None = None) -> list[Check]:
-    """Every check. `folder` is where runs will be written; `store_check` probes the store called `uri`."""
-    with ThreadPoolExecutor(max_workers=2) as pool:  # an import is one core busy
+def examine(
+    *, directory: Path, store_check: Callable[[], list[str]] | None = None, uri: str | None = None
+) -> list[Check]:
+    """Every check. Runs are written below `directory`; `store_check` probes the object store at `uri`."""
+    with ThreadPoolExecutor(max_workers=2) as pool:  # each import keeps one CPU busy
         facts = dict(zip(probes.PROBES, pool.map(_probe, probes.PROBES), strict=True))
     return [
         check_python(sys.version_info[:3]),
@@ -34,10 +36,10 @@ def examine(*, folder: Path, store_check: Callable[[], list[str]] | None = None,
             ninja=shutil.which("ninja", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"),
             headers=Path(sysconfig.get_path("include"), "Python.h").is_file(),
         ),
-        check_cores(_cores()),
+        check_cpus(_cpus()),
         check_memory(_memory_bytes()),
         *([check_shared_memory(shutil.disk_usage("/dev/shm").free)] if Path("/dev/shm").is_dir() else []),
-        check_disk(shutil.disk_usage(_existing(folder)).free, folder),
+        check_disk(shutil.disk_usage(_existing(directory)).free, directory),
         *([] if store_check is None else [check_store(uri or "", store_check)]),
     ]
 
@@ -55,13 +57,13 @@ def check_python(version: tuple[int, int, int]) -> Check:
 
 
 def check_torch(facts: dict[str, Any]) -> Iterator[Check]:
-    """Version, device, and the attention kernel that `attn_implementation: auto` takes."""
+    """Version, device, and the attention kernel that `attn_implementation: auto` selects."""
     if "error" in facts:
         yield Check("torch", "missing", facts["error"], install_hint("train"))
         return
     yield Check("torch", "ok", facts["version"])
     if not facts["gpus"]:
-        why = "this torch is built without CUDA" if facts["cuda"] is None else "no GPU answers"
+        why = "this torch is built without CUDA" if facts["cuda"] is None else "no GPU found"
         yield Check("device", "ok", f"CPU ({why})")
         yield Check("attention kernel", "ok", "sdpa, on packed rows")
         return
@@ -82,60 +84,65 @@ def check_library(name: str, facts: dict[str, Any]) -> Check:
 
 
 def check_data_libraries() -> Check:
-    """What reads and writes data sets."""
+    """The libraries that read and write data sets."""
     if absent := missing_data_libraries():
         return Check("data libraries", "missing", f"not installed: {', '.join(absent)}", install_hint("data"))
     return Check("data libraries", "ok", "obstore, pyarrow, tokenizers, xxhash")
 
 
 def check_compiler(*, compiler: str | None, ninja: str | None, headers: bool) -> Iterator[Check]:
-    """DeepSpeed compiles its CPU communication when it is first used."""
+    """The tools with which DeepSpeed compiles its CPU communication at first use."""
     if compiler:
         yield Check("C++ compiler", "ok", compiler)
     else:
-        yield Check("C++ compiler", "missing", "none, and DeepSpeed compiles a part of itself", "apt-get install g++")
+        yield Check(
+            "C++ compiler", "missing", "not found, and DeepSpeed compiles a part of itself", "apt-get install g++"
+        )
     if ninja:
         yield Check("ninja", "ok", ninja)
     else:
-        yield Check("ninja", "missing", "none, and DeepSpeed's build needs it", "pip install ninja")
+        yield Check("ninja", "missing", "not found, and DeepSpeed's build needs it", "pip install ninja")
     if headers:
         yield Check("Python headers", "ok", sysconfig.get_path("include"))
     else:
         yield Check(
-            "Python headers", "missing", "no Python.h, and DeepSpeed's build needs it", "apt-get install python3-dev"
+            "Python headers",
+            "missing",
+            "Python.h not found, and DeepSpeed's build needs it",
+            "apt-get install python3-dev",
         )
 
 
-def check_cores(cores: float) -> Check:
-    if cores < 2:
-        return Check("cores", "warn", f"{cores:g}", "two workers will take turns; use --workers 1")
-    return Check("cores", "ok", f"{cores:g}")
+def check_cpus(cpus: float) -> Check:
+    if cpus < 2:
+        return Check("CPUs", "warn", f"{cpus:g}", "two workers would share one CPU; use --workers 1")
+    return Check("CPUs", "ok", f"{cpus:g}")
 
 
 def check_memory(available: int) -> Check:
     text = f"{available / GIB:.1f} GiB available"
     if available < 4 * GIB:
-        return Check("memory", "warn", text, "the demo takes about 4 GiB with two workers; use --workers 1")
+        return Check("memory", "warn", text, "the demo needs about 4 GiB with two workers; use --workers 1")
     return Check("memory", "ok", text)
 
 
 def check_shared_memory(free: int) -> Check:
-    """Ray's object store lives in /dev/shm and is slow on disk."""
+    """Ray keeps its object store in /dev/shm. On disk it is slow."""
     text = f"{free / GIB:.1f} GiB free"
     if free < GIB // 4:
         return Check("/dev/shm", "warn", text, "start the container with --shm-size=2g")
     return Check("/dev/shm", "ok", text)
 
 
-def check_disk(free: int, folder: Path) -> Check:
-    text = f"{free / GIB:.1f} GiB free for {folder}"
+def check_disk(free: int, directory: Path) -> Check:
+    text = f"{free / GIB:.1f} GiB free for {directory}"
     if free < 2 * GIB:
-        return Check("disk", "warn", text, "the demo takes about 1 GiB; free some, or use --dir")
+        return Check("disk", "warn", text, "the demo needs about 1 GiB; free some space, or use --dir")
     return Check("disk", "ok", text)
 
 
 def check_store(uri: str, probe: Callable[[], list[str]]) -> Check:
-    """Whether the store can be listed, written, read and cleaned up."""
+    """Whether objects in the store can be listed, written, read and deleted."""
     try:
         return Check("store", "ok", f"{uri}: {', '.join(probe())}")
     except F2LLMError as error:
@@ -163,15 +170,15 @@ def _probe(name: str) -> dict[str, Any]:
     return facts
 
 
-def _cores() -> float:
-    """Cores this process may use, a container's quota included."""
-    cores = float(len(os.sched_getaffinity(0)))
+def _cpus() -> float:
+    """CPUs that this process can use, within a container's quota."""
+    cpus = float(len(os.sched_getaffinity(0)))
     quota = _read(Path("/sys/fs/cgroup/cpu.max")).split()
-    return min(cores, int(quota[0]) / int(quota[1])) if len(quota) == 2 and quota[0].isdigit() else cores
+    return min(cpus, int(quota[0]) / int(quota[1])) if len(quota) == 2 and quota[0].isdigit() else cpus
 
 
 def _memory_bytes() -> int:
-    """Memory that can still be had, a container's limit included."""
+    """Available memory, within a container's limit."""
     lines = (line.split() for line in _read(Path("/proc/meminfo")).splitlines())
     available = next((int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:"), 0)
     limit, used = _read(Path("/sys/fs/cgroup/memory.max")).strip(), _read(Path("/sys/fs/cgroup/memory.current")).strip()
@@ -185,5 +192,5 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _existing(folder: Path) -> Path:
-    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+def _existing(directory: Path) -> Path:
+    return next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())

@@ -1,7 +1,7 @@
-"""The one door to Kubernetes: objects are plain values, errors are ours, credentials are found as kubectl does.
+"""The only module that imports the Kubernetes client. Objects are plain values, and errors are those of jobs.errors.
 
-The official client does what is hard to get right (kubeconfig with its exec plugins and tokens that are renewed, TLS,
-proxies); its thousand models are not used.
+Credentials are found as in kubectl. The official client handles kubeconfig with exec plugins and renewed tokens, TLS
+and proxies; its models are not used.
 """
 
 import json
@@ -21,7 +21,7 @@ from jobs.errors import ConfigError, KubernetesError, NotFoundInKubernetes, Refu
 official_config: Any = _untyped_config
 FIELD_MANAGER = "f2llm"
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
-_BUSY_ANSWERS = 10  # as client-go has it
+_BUSY_ANSWERS = 10  # as in client-go
 _ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 # kind -> (API, plural)
 _KINDS = {
@@ -45,7 +45,7 @@ _KINDS = {
     "PriorityClass": ("apis/scheduling.k8s.io/v1", "priorityclasses"),
     "SelfSubjectAccessReview": ("apis/authorization.k8s.io/v1", "selfsubjectaccessreviews"),
 }
-_OF_NO_NAMESPACE = ("Namespace", "Node", "PriorityClass", "SelfSubjectAccessReview")
+_CLUSTER_SCOPED = ("Namespace", "Node", "PriorityClass", "SelfSubjectAccessReview")
 Object = dict[str, Any]
 _PATCHES = {
     "merge": "application/merge-patch+json",
@@ -56,7 +56,7 @@ _PATCHES = {
 
 @dataclass(frozen=True)
 class Access:
-    """How the API server is reached now, for a library that watches by itself; a token may run out."""
+    """Connection data of the API server, for a library with its own watches. The token can expire."""
 
     server: str
     ca_path: str | None
@@ -68,9 +68,9 @@ class Access:
 
 @dataclass(frozen=True)
 class KubeApi:
-    """A connection; `namespace` is the one that a call means which names none. Safe to use from several threads.
+    """A connection. `namespace` is the default of calls without one. Safe to use from several threads.
 
-    With `answer_seconds`, for what is of no use later, a call fails after that time and is not repeated.
+    With `answer_seconds`, a call fails after that time and is not retried, for requests that are useless later.
     """
 
     client: Any
@@ -78,7 +78,7 @@ class KubeApi:
     answer_seconds: float | None = None
 
     def access(self) -> Access:
-        """Read anew each time, so that a token that was renewed is found."""
+        """Current connection data, read on each call so that a renewed token is used."""
         headers: dict[str, str] = {}
         self.client.update_params_for_auth(headers, [], ["BearerToken"], "", "GET", None)
         configuration = self.client.configuration
@@ -93,41 +93,41 @@ class KubeApi:
 
     @property
     def server(self) -> str:
-        """Address of the API server."""
+        """URL of the API server."""
         return str(self.client.configuration.host)
 
     def read(self, path: str) -> Object | None:
-        """What the API server says of itself at `/version`, `/apis`, `/openapi/v3/...`; None where that is nothing."""
+        """The answer to a GET of `/version`, `/apis` or `/openapi/v3/...`; None if the path does not exist."""
         try:
             return self._json("GET", path)
         except NotFoundInKubernetes:
             return None
 
     def get(self, kind: str, name: str, *, namespace: str | None = None) -> Object | None:
-        """The object, None where there is none."""
+        """The object; None if it does not exist."""
         try:
             return self._json("GET", self._path(kind, namespace, name))
         except NotFoundInKubernetes:
             return None
 
     def list(self, kind: str, *, namespace: str | None = None, selector: str = "", everywhere: bool = False) -> Object:
-        """The whole list object; `everywhere` means all namespaces."""
+        """The list object. `everywhere`: of all namespaces."""
         path = _all_path(kind) if everywhere else self._path(kind, namespace)
         return self._json("GET", path, {"labelSelector": selector} if selector else {})
 
     def uids(self, kind: str, *, namespace: str | None, selector: str = "") -> set[str]:
-        """Of the objects that there are, in all namespaces for None."""
+        """The uids of the existing objects. `namespace=None`: of all namespaces."""
         path = _all_path(kind) if namespace is None else self._path(kind, namespace)
         query = {"labelSelector": selector} if selector else {}
         found = self._json("GET", path, query, None, "application/json", _ONLY_METADATA)
         return {each["metadata"]["uid"] for each in found["items"]}
 
     def create(self, value: Mapping[str, Any]) -> Object:
-        """Raises StaleObject where the name is taken."""
+        """Create the object. Raises StaleObject if the name is in use."""
         return self._json("POST", self._path_of(value), {"fieldManager": FIELD_MANAGER}, value)
 
     def apply(self, value: Mapping[str, Any], *, dry_run: bool = False) -> Object:
-        """Server-side apply: what `value` says becomes so and is ours, the rest of the object stays."""
+        """Server-side apply: set and own the fields of `value`; other fields of the object stay unchanged."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
         if dry_run:
             query["dryRun"] = "All"
@@ -144,21 +144,21 @@ class KubeApi:
         how: Literal["merge", "json"] = "merge",
         subresource: str = "",
     ) -> Object:
-        """A merge patch, or a JSON patch. Raises StaleObject where a resourceVersion or a `test` does not match."""
+        """A merge patch or a JSON patch. Raises StaleObject if a resourceVersion or a `test` does not match."""
         path = self._path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
         return self._json("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, _PATCHES[how])
 
     def replace_status(self, value: Mapping[str, Any]) -> Object:
-        """Write `status` of the object. Raises StaleObject where somebody wrote it since it was read."""
+        """Write `status` of the object. Raises StaleObject if the object has changed since it was read."""
         path = f"{self._path_of(value)}/{value['metadata']['name']}/status"
         return self._json("PUT", path, {"fieldManager": FIELD_MANAGER}, value)
 
     def replace(self, value: Mapping[str, Any]) -> Object:
-        """Write the object. Raises StaleObject where somebody wrote it since it was read."""
+        """Write the object. Raises StaleObject if it has changed since it was read."""
         return self._json("PUT", f"{self._path_of(value)}/{value['metadata']['name']}", {}, value)
 
     def delete(self, kind: str, name: str, *, namespace: str | None = None) -> bool:
-        """False where there was nothing to delete."""
+        """Delete the object; False if it did not exist."""
         try:
             self._json("DELETE", self._path(kind, namespace, name), {"propagationPolicy": "Background"})
         except NotFoundInKubernetes:
@@ -166,14 +166,14 @@ class KubeApi:
         return True
 
     def watch(self, kind: str, *, version: str, namespace: str | None = None, seconds: int = 300) -> Iterator[Object]:
-        """Events after `version` of a list, until `seconds` have passed or the server ends it."""
+        """Events after `version` of a list, until `seconds` have passed or the server ends the watch."""
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": str(seconds)}
         query["allowWatchBookmarks"] = "true"
         for line in self._lines(self._path(kind, namespace), query, read_seconds=seconds + _READ_SECONDS):
             yield json.loads(line)
 
     def logs(self, pod: str, *, namespace: str | None = None, follow: bool = False, lines: int | None) -> Iterator[str]:
-        """Lines of a pod's log, the last `lines` of it."""
+        """Lines of a pod's log. `lines`: only the last ones."""
         query = {"follow": "true"} if follow else {}
         if lines is not None:
             query["tailLines"] = str(lines)
@@ -181,12 +181,12 @@ class KubeApi:
         return self._lines(path, query, read_seconds=None if follow else _READ_SECONDS)
 
     def close(self) -> None:
-        """Let go of the connections that are kept open; a process that ends need not."""
+        """Close idle connections. Not necessary before the process exits."""
         self.client.rest_client.pool_manager.clear()
 
     def _path(self, kind: str, namespace: str | None, name: str = "") -> str:
         api, plural = _KINDS[kind]
-        if kind in _OF_NO_NAMESPACE:
+        if kind in _CLUSTER_SCOPED:
             path = f"/{api}/{plural}"
         else:
             path = f"/{api}/namespaces/{quote(namespace or self.namespace)}/{plural}"
@@ -221,7 +221,7 @@ class KubeApi:
             if rest:
                 yield rest.decode("utf-8", "replace")
         except urllib3.exceptions.HTTPError:
-            return  # a watch ends like this; whoever reads it begins again
+            return  # a watch ends like this, and the caller starts a new one
         finally:
             response.release_conn()
 
@@ -262,8 +262,10 @@ class KubeApi:
 
 
 def _patience(method: str) -> urllib3.Retry:
-    """A connection that broke while an answer was awaited: a question may be asked again, a write may not. A server
-    that is busy, or has just learnt of a resource, says when to ask again, and has done nothing.
+    """Retries. If a connection breaks before the answer, only a GET is repeated: a write may have taken effect.
+
+    Every request is repeated if the server is busy, or does not serve a new resource yet: it then sends Retry-After and
+    has not executed the request.
     """
     again = 2 if method == "GET" else 0
     return urllib3.Retry(
@@ -273,9 +275,9 @@ def _patience(method: str) -> urllib3.Retry:
 
 
 def connect(kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None) -> KubeApi:
-    """As kubectl connects: `kubeconfig`, else $KUBECONFIG, else ~/.kube/config, else the pod's own account.
+    """Connect as kubectl does, with the first of: `kubeconfig`, $KUBECONFIG, ~/.kube/config, the pod's ServiceAccount.
 
-    Raises ConfigError where none of them is there or the context is not.
+    Raises ConfigError if none of them exists, or if `context` does not exist.
     """
     configuration = official.Configuration()
     file = kubeconfig or os.environ.get("KUBECONFIG")
@@ -294,8 +296,9 @@ def _connect_from_inside(configuration: Any) -> str:
         official_config.load_incluster_config(client_configuration=configuration)
     except official_config.ConfigException as error:
         raise ConfigError(
-            "found no cluster: no kubeconfig with a current context, and this is no pod",
-            remedy="set KUBECONFIG or pass --kubeconfig; `kubectl config get-contexts` lists what you have",
+            "no cluster is configured: found no kubeconfig with a current context, and this process does not run in a "
+            "pod",
+            remedy="set KUBECONFIG or pass --kubeconfig; `kubectl config get-contexts` lists the available contexts",
         ) from error
     with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="utf-8") as file:
         return file.read().strip()
@@ -309,7 +312,7 @@ def _namespace_of(kubeconfig: str | None, context: str | None) -> str | None:
 
 
 def micro_time() -> str:
-    """Now, as Kubernetes writes the times of Leases and Events."""
+    """The current time in the format of Leases and Events."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -320,16 +323,18 @@ def _all_path(kind: str) -> str:
 
 def _error_of(response: Any) -> KubernetesError:
     try:
-        says = json.loads(response.data).get("message", "")
+        message = json.loads(response.data).get("message", "")
     except ValueError:
-        says = response.data.decode("utf-8", "replace")[:200]
+        message = response.data.decode("utf-8", "replace")[:200]
     code = response.status
     if code == 404:
-        return NotFoundInKubernetes(says, remedy="see what there is with `f2llm list`")
+        return NotFoundInKubernetes(message, remedy="list the existing jobs with `f2llm list`")
     if code in (409, 410):
-        return StaleObject(says, remedy="try again")
+        return StaleObject(message, remedy="try again")
     if code in (400, 422):
-        return RefusedByKubernetes(says, remedy="correct the document as the message says")
+        return RefusedByKubernetes(message, remedy="fix the job spec as the message says")
     if code in (401, 403):
-        return RefusedByKubernetes(says, remedy="ask an administrator for the role `f2llm-user` of the chart")
-    return KubernetesError(f"Kubernetes answered {code}: {says}", remedy="try again; see the API server's own state")
+        return RefusedByKubernetes(message, remedy="ask an administrator for the role `f2llm-user` of the chart")
+    return KubernetesError(
+        f"Kubernetes answered {code}: {message}", remedy="try again; check the state of the API server"
+    )

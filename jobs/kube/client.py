@@ -1,7 +1,8 @@
-"""Jobs on a cluster, from Python: the verbs of the command line.
+"""Jobs on a cluster, from Python: the same commands as on the command line.
 
-from jobs.kube.client import JobsClient
 from jobs.kube.api import connect
+from jobs.kube.client import JobsClient
+from jobs.kube.status import status_of
 from jobs.spec.job import load_job_spec
 
 jobs = JobsClient(connect())
@@ -38,35 +39,35 @@ class JobsClient:
         return self._api.namespace
 
     def submit(self, job: EmbeddingJob, *, dry_run: bool = False) -> Resource:
-        """Create a job, or change it where it is there; its preset is written out, so that the cluster sees all values.
+        """Create a job, or change the existing job of that name. The cluster receives all values of its preset.
 
-        Raises RefusedByKubernetes with what the API server says against it.
+        Raises RefusedByKubernetes with the message of the API server if it denies the request.
         """
         try:
             return self._api.apply(self._manifest(job), dry_run=dry_run)
         except NotFoundInKubernetes as error:
             raise ConfigError(
-                f"the cluster does not know {KIND}s: {error.message}",
+                f"the cluster does not serve {KIND}s: {error.message}",
                 remedy="install the operator: `helm install f2llm-operator helm/f2llm-operator`",
             ) from error
 
     def list_jobs(self, *, everywhere: bool = False) -> list[Resource]:
-        """All jobs, by namespace and name."""
+        """The jobs of the namespace, or of all namespaces."""
         found: list[Resource] = self._api.list(KIND, everywhere=everywhere)["items"]
         return found
 
     def get(self, name: str) -> Resource:
-        """One job. Raises NotFoundInKubernetes with names that are close."""
+        """One job. Raises NotFoundInKubernetes, which suggests similar names."""
         found = self._api.get(KIND, name)
         if found is None:
             known = [job["metadata"]["name"] for job in self.list_jobs()]
-            there = "`f2llm list` lists those in this namespace" if known else "there is none in this namespace"
-            close = close_names(name, known, otherwise=f"{there}, `f2llm list -A` all")
+            there = "`f2llm list` lists the jobs of this namespace" if known else "this namespace has no jobs"
+            close = close_names(name, known, otherwise=f"{there}; `f2llm list -A` lists those of all namespaces")
             raise NotFoundInKubernetes(f"no job {name} in namespace {self.namespace}", remedy=close)
         return found
 
     def watch(self, name: str) -> Iterator[Resource]:
-        """A job as it is now and after each change, until it is deleted or has ended."""
+        """The current job, then the job after each change, until it is deleted or has ended."""
         while True:
             job = self.get(name)
             yield job
@@ -82,41 +83,41 @@ class JobsClient:
                     if status_of(event["object"]).phase.is_end:
                         return
             except StaleObject:
-                continue  # the version is too old to watch from
+                continue  # the resourceVersion is too old for a watch
 
     def scale(self, name: str, workers: int) -> Resource:
-        """Train with another number of workers from now on."""
+        """Change the number of workers of a job."""
         return self._change(name, {"workers": {"replicas": workers}})
 
     def suspend(self, name: str) -> Resource:
-        """Stop behind a checkpoint and free the pods."""
+        """Stop a job after a checkpoint and delete its pods."""
         return self._change(name, {"suspend": True})
 
     def resume(self, name: str) -> Resource:
-        """Go on where a suspended job stopped."""
+        """Resume a suspended job."""
         return self._change(name, {"suspend": False})
 
     def delete(self, name: str) -> None:
-        """Delete a job and its pods. The run directory stays: the same document goes on with it."""
+        """Delete a job and its pods. The run directory stays, so that the same job spec can resume it."""
         self.get(name)
         self._api.delete(KIND, name)
 
     def pods(self, name: str) -> list[Pod]:
-        """The job's pods, the head first."""
+        """The pods of the job, beginning with the head."""
         items = self._api.list("Pod", selector=f"{JOB_LABEL}={name}")["items"]
         return sorted(map(pod_of, items), key=lambda pod: (not pod.is_head, pod.name))
 
     def pod_log(
         self, name: str, *, worker: int | None = None, follow: bool = False, lines: int | None
     ) -> Iterator[str] | None:
-        """The log of the driver's pod, or of a worker's by its number in `pods`; None if there is no such pod."""
+        """The log of the driver's pod, or of the worker pod with this number; None if the pod does not exist."""
         self.get(name)
-        pods = [pod for pod in self.pods(name) if pod.is_head == (worker is None) and not pod.measures]
+        pods = [pod for pod in self.pods(name) if pod.is_head == (worker is None) and not pod.evaluates]
         number = worker or 0
         return self._api.logs(pods[number].name, follow=follow, lines=lines) if number < len(pods) else None
 
     def events(self, name: str) -> list[Resource]:
-        """What happened to a job, the oldest first."""
+        """The Events of a job, oldest first."""
         found = self._api.list("Event")["items"]
         about = [each for each in found if each["regarding"].get("name") == name and each["regarding"]["kind"] == KIND]
         return sorted(about, key=lambda each: each.get("eventTime") or each["metadata"]["creationTimestamp"])
@@ -128,7 +129,7 @@ class JobsClient:
     def _manifest(self, job: EmbeddingJob) -> Resource:
         value = job.to_dict()
         metadata = {"namespace": self.namespace, **value["metadata"]}
-        # All values are written out, so that null means no more than nothing, and the preset's name says nothing new.
+        # All values are written out, so nulls and the name of the preset carry no information.
         manifest: Resource = _without_nulls({**value, "metadata": metadata, "spec": {**value["spec"], "preset": None}})
         return manifest
 

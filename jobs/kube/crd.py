@@ -1,8 +1,10 @@
-"""The custom resource, from the same models as the document. `python -m jobs.kube.crd` writes it for kustomize, helm.
+"""The CustomResourceDefinition, from the models of the job spec.
 
-Kubernetes wants a structural schema: no references, no unions, no closed objects (it prunes unknown fields, and kubectl
-refuses them). Fields that a preset sets carry no default here, since the API server would fill it in before anybody
-looks at the preset.
+`python -m jobs.kube.crd` writes it for kustomize and Helm.
+
+Kubernetes requires a structural schema: no references, no unions, no closed objects (it prunes unknown fields, and
+kubectl refuses them). Fields that a preset sets have no default here: the API server would fill it in before the
+operator merges the preset.
 """
 
 import sys
@@ -22,7 +24,7 @@ GROUP, VERSION = API_VERSION.split("/")
 PLURAL = "embeddingjobs"
 NAME = f"{PLURAL}.{GROUP}"
 
-# The API server estimates what a rule may cost from the largest value that a field may hold.
+# The API server estimates the cost of a rule from the largest value of a field.
 _MOST = {"string": ("maxLength", 2048), "array": ("maxItems", 1024), "map": ("maxProperties", 64)}
 _KEPT = ("type", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern")
 _INT64_AND_ABOVE = 2**63 - 1
@@ -45,7 +47,7 @@ def custom_resource_definition() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        # Whoever uninstalls the chart keeps the jobs.
+        # Jobs survive an uninstall of the chart.
         "metadata": {"name": NAME, "annotations": {"helm.sh/resource-policy": "keep"}},
         "spec": {
             "group": GROUP,
@@ -85,7 +87,7 @@ def custom_resource_definition() -> dict[str, Any]:
 def schema() -> dict[str, Any]:
     """The structural schema with defaults and rules."""
     spec = _structural(EmbeddingJobSpec.model_json_schema(by_alias=True))
-    # A run in a pod's own directory would be lost with the pod, so a document that names no storage is refused instead.
+    # A run directory inside a pod would be lost with the pod, so a job spec without storage is refused.
     del spec["properties"]["storage"]["properties"]["uri"]["default"]
     for path in sorted(set(_paths_of_presets())):
         _without_default(spec, path)
@@ -93,7 +95,7 @@ def schema() -> dict[str, Any]:
     spec.pop("default", None)
     root: dict[str, Any] = {
         "type": "object",
-        "description": "A training job: a decoder LLM becomes a text-embedding model.",
+        "description": "A training job that turns a decoder LLM into a text-embedding model.",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
@@ -111,19 +113,19 @@ def schema() -> dict[str, Any]:
 
 
 def write() -> None:
-    """Write the files that hold the definition."""
+    """Write the files with the definition."""
     for path in FILES:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text(), encoding="utf-8")
 
 
 def text() -> str:
-    """The definition as the files hold it."""
+    """The content of the files."""
     return f"# Written by `make generate`; do not edit.\n{write_yaml(custom_resource_definition())}"
 
 
 def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A pydantic schema without references and unions, as far as the document's models go."""
+    """A pydantic schema without references and unions. It supports only the constructs that the job spec uses."""
     definitions = definitions or node.get("$defs", {})
     if "anyOf" in node and "properties" not in node:
         (inner,) = [each for each in node["anyOf"] if each.get("type") != "null"]
@@ -144,7 +146,7 @@ def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any] | None =
     for end in ("minimum", "maximum"):
         if (bound := node.get(f"exclusive{end.capitalize()}")) is not None:
             made |= {end: bound, f"exclusive{end.capitalize()}": True}
-    if made.get("maximum", 0) >= _INT64_AND_ABOVE:  # as any integer there
+    if made.get("maximum", 0) >= _INT64_AND_ABOVE:  # the bound of any integer in Kubernetes
         made.pop("maximum"), made.pop("exclusiveMaximum", None)
     if "properties" in node:
         made["properties"] = {name: _structural(each, definitions) for name, each in node["properties"].items()}
@@ -178,7 +180,7 @@ def _without_default(node: dict[str, Any], path: tuple[str, ...]) -> None:
 
 
 def _without_defaults(node: dict[str, Any]) -> dict[str, Any]:
-    """A status is complete as it is written, and no rule compares its texts."""
+    """The schema without defaults and bounds: the operator writes the status completely, and no rule reads it."""
     dropped = {"default", "required", *(bound for bound, _ in _MOST.values())}
     kept = {key: value for key, value in node.items() if key not in dropped}
     if "properties" in kept:
@@ -189,7 +191,10 @@ def _without_defaults(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _default_sections(node: dict[str, Any]) -> bool:
-    """Give `{}` to sections that hold defaults, which apply only inside what is there; says whether this one does."""
+    """Give sections with defaults the default `{}`, since defaults apply only inside an existing section.
+
+    Returns whether this section has defaults.
+    """
     inside = [_default_sections(each) for each in node.get("properties", {}).values()]
     holds = any(inside) or "default" in node
     if any(inside) and not node.get("nullable") and not node.get("required"):
@@ -204,7 +209,7 @@ def _at(root: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _as_maps(node: dict[str, Any], key: str) -> None:
-    """Two writers of a list each own the items they wrote, by this key."""
+    """Mark a list as a map by this key, so that each writer owns the items that it wrote."""
     node |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 

@@ -1,23 +1,24 @@
-"""Rules of the custom resource that cross fields, in CEL, each with a message that says what to write instead.
+"""Rules across fields of the CustomResourceDefinition, in CEL. Each message says what to write instead.
 
-The same rules are validators of the models; here they hold where `kubectl apply` is all that looks at a document. A
-field that is left out may come from a preset, so that a rule holds of what is written and the operator checks the rest.
+The validators of the models contain the same rules. Rules in the CRD also apply to `kubectl apply`. A preset can set a
+field that is left out, so a rule only checks fields that are written; the operator checks the rest.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jobs.spec.cluster import OUR_FOLDERS, OUR_VOLUMES
+from jobs.spec.cluster import OUR_DIRECTORIES, OUR_VOLUMES
 from jobs.spec.diff import may_change
 from jobs.spec.fields import JOB_NAME_PATTERN
 from jobs.spec.job import MAX_NAME_LENGTH, SPEC_FIELDS
+from jobs.spec.volumes import REMOTE_PATTERN, URI_FIELDS, not_mounted
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A CEL expression over `self` at `path` of the document, and what a user reads where it is false.
+    """A CEL expression over `self` at `path` of the custom resource, and the message if the expression is false.
 
-    The message is fixed text: the API server refuses to pay for numbers turned into text.
+    The message is fixed text: converting numbers to strings would exceed the API server's cost limit for rules.
     """
 
     path: tuple[str, ...]
@@ -29,7 +30,7 @@ class Rule:
 
 
 def rules() -> Iterator[Rule]:
-    """Every rule; those of one path in the order in which a user should mend them."""
+    """Every rule. Rules of one path are in the order in which a user should fix them."""
     yield from _NAME
     yield from _recipe_is_fixed()
     yield from _SPEC
@@ -45,7 +46,7 @@ _NAME = (
     Rule(
         (),
         f"self.metadata.name.matches('{JOB_NAME_PATTERN}')",
-        "metadata.name must begin with a letter and hold only a-z, 0-9 and -; write for example my-run",
+        "metadata.name must begin with a letter and contain only a-z, 0-9 and -; write for example my-run",
     ),
 )
 
@@ -58,37 +59,38 @@ _SPEC = (
     Rule(
         ("spec",),
         "has(self.storage.uri)",
-        "spec.storage.uri is missing, and a directory of a pod is lost with it; write storage: {uri: s3://bucket/prefix}",
+        "spec.storage.uri is missing, and a directory in a pod is lost with the pod; write storage: {uri: "
+        "s3://bucket/prefix}",
     ),
     *(
         Rule(
             ("spec",),
-            f"!has(self.{section}.uri) || self.{section}.uri.matches('^[a-z0-9]+://[^/]') || "
-            f"has(self.cluster.volumes) && self.cluster.volumes.exists(v, self.{section}.uri.startsWith(v.mount_path))",
-            f"spec.{section}.uri is a directory that no volume of spec.cluster.volumes provides; "
-            "write s3://bucket/prefix, or mount a claim there",
+            f"!has(self.{field}) || self.{field}.matches('{REMOTE_PATTERN}') || "
+            f"has(self.cluster.volumes) && self.cluster.volumes.exists(v, self.{field}.startsWith(v.mount_path))",
+            not_mounted(field),
         )
-        for section in ("data", "storage")
+        for field in URI_FIELDS
     ),
     Rule(
         ("spec",),
         "self.workers.?gpus.orValue(0) == 0 || !has(self.train.global_batch_size) || !has(self.train.micro_batch_size)"
         " || self.workers.?min.orValue(self.workers.?replicas.orValue(1))"
         " <= self.train.global_batch_size / self.train.micro_batch_size",
-        "there are fewer micro-batches in a step than workers, and a GPU without one is paid for nothing; "
-        "write workers.min: or workers.replicas: at most train.global_batch_size / train.micro_batch_size",
+        "a step has fewer micro-batches than workers, so GPUs would be idle; "
+        "write workers.min or workers.replicas: at most train.global_batch_size / train.micro_batch_size",
     ),
     Rule(
         ("spec",),
         "!has(self.train.matryoshka_dims) || !has(self.model) || !has(self.model.architecture)"
         " || self.train.matryoshka_dims.all(d, d <= self.model.architecture.hidden_size)",
-        "train.matryoshka_dims goes beyond the embedding; write widths of at most model.architecture.hidden_size",
+        "train.matryoshka_dims exceeds the width of the embedding; write values of at most "
+        "model.architecture.hidden_size",
     ),
     Rule(
         ("spec",),
         "!has(self.train.precision) || self.train.precision != 'fp32' || !has(self.model)"
         " || !has(self.model.attn_implementation) || self.model.attn_implementation in ['auto', 'sdpa']",
-        "model.attn_implementation takes 16-bit numbers alone, and train.precision is fp32; "
+        "model.attn_implementation supports only 16-bit numbers, but train.precision is fp32; "
         "write attn_implementation: auto or precision: bf16",
     ),
 )
@@ -113,12 +115,12 @@ _SECTIONS = (
         ("spec", "train"),
         "!has(self.global_batch_size) || !has(self.micro_batch_size) || "
         "self.global_batch_size % self.micro_batch_size == 0",
-        "global_batch_size is not a multiple of micro_batch_size; write one that is, as in 512 and 32",
+        "global_batch_size is not a multiple of micro_batch_size; write a multiple, for example 512 and 32",
     ),
     Rule(
         ("spec", "train"),
         "!has(self.learning_rate) || !has(self.min_learning_rate) || self.min_learning_rate <= self.learning_rate",
-        "min_learning_rate is above learning_rate; write a smaller one, as in learning_rate / 100",
+        "min_learning_rate is above learning_rate; write a smaller value, for example learning_rate / 100",
     ),
     Rule(
         ("spec", "train"),
@@ -129,12 +131,13 @@ _SECTIONS = (
     Rule(
         ("spec", "train"),
         "!has(self.matryoshka_weights) || size(self.matryoshka_weights) == size(self.?matryoshka_dims.orValue([]))",
-        "matryoshka_weights must be as many as matryoshka_dims; write one a width, or leave them out",
+        "matryoshka_weights and matryoshka_dims differ in length; write one weight per width, or remove "
+        "matryoshka_weights",
     ),
     Rule(
         ("spec", "model"),
         "!(has(self.name_or_path) && has(self.architecture))",
-        "name_or_path and architecture are both given, and only one can be; remove one of them",
+        "name_or_path and architecture are both set, and only one of them can be; remove one",
     ),
     Rule(
         ("spec", "model", "architecture"),
@@ -144,27 +147,27 @@ _SECTIONS = (
     Rule(
         ("spec", "cluster", "volumes", "[]"),
         "[has(self.claim), has(self.config_map), has(self.secret)].filter(given, given).size() == 1",
-        "a volume needs one of claim, config_map and secret; write for example claim: my-models",
+        "a volume needs exactly one of claim, config_map and secret; write for example claim: my-models",
     ),
     Rule(
         ("spec", "cluster", "volumes", "[]"),
-        f"!(self.name in {list(OUR_VOLUMES)}) && !self.mount_path.matches('{OUR_FOLDERS}')",
-        "a volume takes the place of one that every pod has; "
-        "write another name than scratch, shared-memory and document, and a directory such as /models",
+        f"!(self.name in {list(OUR_VOLUMES)}) && !self.mount_path.matches('{OUR_DIRECTORIES}')",
+        "a volume conflicts with a volume that every pod has; "
+        "use a name other than scratch, shared-memory and job-spec, and a directory such as /models",
     ),
     Rule(
         ("spec", "cluster", "volumes"),
         "self.all(v, self.exists_one(w, w.mount_path == v.mount_path))",
-        "two volumes have the same mount_path; give each its own",
+        "two volumes have the same mount_path; use a different one for each",
     ),
 )
 
 
 def _recipe_is_fixed() -> Iterator[Rule]:
-    """A started job trains what it began with; fields that change no step may change (jobs.spec.diff)."""
+    """A started job keeps its recipe. Only fields that do not affect a step may change (jobs.spec.diff)."""
     started = "oldSelf.?status.?attempt.orValue(0) > 0"
     for path in _fixed_paths():
-        # Written out and not with optional values, of whose text the API server would expect the worst.
+        # Not with optional values: the API server assumes their largest size when it estimates the cost of a rule.
         field = ".".join(path)
         before, after = (
             "(" + " && ".join(f"has({version}.{'.'.join(path[:depth])})" for depth in _perhaps_missing(path)) + ")"
@@ -174,17 +177,17 @@ def _recipe_is_fixed() -> Iterator[Rule]:
         yield Rule(
             (),
             f"!({started}) || {same}",
-            f"{field} cannot change once the job has started; put it back, or give the new one another metadata.name",
+            f"{field} cannot change once the job has started; restore its value, or use another metadata.name",
         )
 
 
 def _perhaps_missing(path: tuple[str, ...]) -> Iterator[int]:
-    """Depths at which the path may end in a stored job, its own included."""
+    """Depths of the path whose field may be missing in a stored job, including the full path."""
     return (depth for depth in range(2, len(path) + 1) if path[:depth] not in _ALWAYS_THERE)
 
 
 def _fixed_paths() -> Iterator[tuple[str, ...]]:
-    """Fields of the spec that a started job must keep; a section that may be missing, or is a list, counts as one."""
+    """Fields of the spec that a started job must keep. A list, or a section that may be missing, is one field."""
     whole = {each.path for each in SPEC_FIELDS.values() if each.section and each.expected != "a mapping"}
     for field in SPEC_FIELDS.values():
         inside = any(field.path[:depth] in whole for depth in range(1, len(field.path)))

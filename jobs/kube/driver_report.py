@@ -1,4 +1,4 @@
-"""What the driver of an attempt tells the operator, as one value of its ConfigMap: where it is and what ended it."""
+"""The report of an attempt's driver to the operator, one value of a ConfigMap: run status and failure."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from ray_app.run_directory.status import RunStatus
 
 REPORT_KEY = "report"
 STOP_KEY = "stop"
-"""Holds the id of the attempt that should write a checkpoint and end; the driver reads it in answers to its writes."""
+"""Key of the id of the attempt that must write a checkpoint and stop. The driver reads it in answers to its writes."""
 
 
 class ReportedFailure(BaseModel):
@@ -30,8 +30,8 @@ def _this_minute() -> datetime:
 
 
 class DriverReport(BaseModel):
-    """`attempt` is names.attempt_id. `reported_at` is the driver's clock to the minute, so that a driver without news
-    writes once a minute: a heartbeat.
+    """`attempt` is names.attempt_id. `reported_at` is the driver's clock, rounded down to minutes, so that the report
+    changes at least once per minute: a heartbeat.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,7 +43,7 @@ class DriverReport(BaseModel):
 
 
 def driver_report_in(config_map: Mapping[str, Any] | None, *, attempt: str) -> DriverReport | None:
-    """The report of this attempt; None if there is none, or if the value is not a report."""
+    """The report of this attempt; None if it is missing or invalid."""
     text = ((config_map or {}).get("data") or {}).get(REPORT_KEY)
     if text is None:
         return None

@@ -1,7 +1,7 @@
-"""The driver's reports to the operator, from inside a pod: the status of the run every ten seconds, and its failure.
+"""The driver's reports to the operator, from inside a pod: the run status every ten seconds, and the failure.
 
-Training never depends on it: if the API does not answer, a later report follows. The answer to each write carries the
-operator's request to stop, so that the driver may write one ConfigMap and needs no other permission.
+Training never depends on the reports: if the API server does not answer, a later report follows. The answer to each
+write contains the operator's stop request, so the driver only needs permission for one ConfigMap.
 """
 
 import logging
@@ -26,14 +26,14 @@ _FINAL_REPORT_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 Send = Callable[["DriverReport"], str]
-"""Writes a report; returns the id of the attempt that should stop, empty for none."""
+"""Writes a report; returns the id of the attempt that must stop, or an empty string."""
 
 
 @contextmanager
 def driver_reporting() -> Iterator[Callable[["RunStatus"], None]]:
-    """Reports each status that the yielded function is called with. Outside a pod of the operator nothing happens.
+    """Yields a function that reports a run status. Outside a pod of the operator it does nothing.
 
-    An F2LLMError that leaves the block is reported with its class and raised.
+    An F2LLMError in the block is reported with its class, and raised again.
     """
     name, attempt = os.environ.get("F2LLM_PROGRESS"), os.environ.get("F2LLM_ATTEMPT")
     if not name or not attempt:
@@ -65,7 +65,7 @@ def _sender(config_map: str) -> Send:
 
 
 class DriverReporter:
-    """Keeps the newest status and sends it from a thread of its own."""
+    """Sends the newest status from a separate thread."""
 
     def __init__(
         self, send: Send, attempt: str, *, stop: Callable[[], None], every_seconds: float = EVERY_SECONDS
@@ -83,7 +83,7 @@ class DriverReporter:
         self._thread.start()
 
     def end(self, error: F2LLMError | None) -> None:
-        """Send the final report; try for a while."""
+        """Send the final report; retry for up to a minute."""
         self._over.set()
         self._thread.join()
         deadline = time.monotonic() + _FINAL_REPORT_SECONDS
@@ -95,7 +95,7 @@ class DriverReporter:
             self._report(None)
 
     def _report(self, error: F2LLMError | None) -> bool:
-        """Send the newest status; True if that worked or there is nothing to report."""
+        """Send the newest status. True if it was sent, or if there is nothing to report."""
         from jobs.kube.driver_report import DriverReport, ReportedFailure
         from ray_app.run_directory.status import RunStatus
 

@@ -1,4 +1,4 @@
-"""Names and labels of what a job has on Kubernetes, the same wherever they are made or looked for."""
+"""Names and labels of the Kubernetes objects of a job."""
 
 JOB_LABEL = "f2llm.dev/job"
 SERVICE_LABEL = "f2llm.dev/service"
@@ -13,24 +13,24 @@ NODE_TYPE_LABEL = "ray.io/node-type"
 
 
 def progress_name(job: str) -> str:
-    """The one ConfigMap that the driver may write; the Role and RoleBinding for it have the same name."""
+    """The only ConfigMap that the driver may write. Its Role and RoleBinding have the same name."""
     return f"{job}-progress"
 
 
 def guard_name(job: str) -> str:
-    """The job's ServiceAccount and NetworkPolicy: not the job's own name, or a job named `default` would take over the
-    namespace's account, and take it along when it goes.
+    """The job's ServiceAccount and NetworkPolicy. With the job's own name, a job `default` would adopt the namespace's
+    default ServiceAccount, and deleting the job would delete the account.
     """
     return f"f2llm-{job}"
 
 
 def attempt_name(job: str, attempt: int) -> str:
-    """The RayJob of an attempt, and the ConfigMap with its document."""
+    """The RayJob of an attempt, and the ConfigMap with its job spec."""
     return f"{job}-{attempt}"
 
 
 def attempt_id(uid: str, attempt: int) -> str:
-    """An attempt among all that ever had its name: a job may be deleted and made again under its name."""
+    """Unique id of an attempt. Its name is not unique: a job can be deleted and created again with the same name."""
     return f"{uid}/{attempt}"
 
 
@@ -39,5 +39,5 @@ def job_labels(job: str) -> dict[str, str]:
 
 
 def worker_selector(job: str) -> str:
-    """Label selector of the pods that train a job."""
+    """Label selector of the worker pods of a job."""
     return f"{JOB_LABEL}={job},{GROUP_LABEL}={WORKER_GROUP}"

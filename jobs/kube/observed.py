@@ -1,4 +1,4 @@
-"""The objects of a job on Kubernetes, as far as a decision needs them."""
+"""The Kubernetes objects of a job, reduced to the fields that decisions need."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ _WAITS_FOR_GOOD = frozenset(
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod of a job; one that `measures` checkpoints is no worker. `trouble` says why it does not come up, empty where
-    nothing is wrong.
+    """A pod of a job. One that `evaluates` checkpoints is not a worker. `trouble` is the reason why the pod does not
+    become ready; empty without a problem.
     """
 
     name: str
@@ -26,15 +26,15 @@ class Pod:
     terminating: bool = False
     trouble: str = ""
     out_of_memory: bool = False
-    measures: bool = False
+    evaluates: bool = False
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Of the attempt that the status counts: its RayJob, RayCluster and driver report; and the pods of all attempts.
+    """RayJob, RayCluster and driver report of the attempt in the status, and the pods of all attempts.
 
-    `stop_request` is the id of the attempt that was last asked to stop, `document` the text that the attempt began
-    with, empty where none has.
+    `stop_request` is the id of the attempt that was last asked to stop. `job_spec` is the text with which the attempt
+    started; empty if no attempt has started.
     """
 
     ray_job: Mapping[str, Any] | None = None
@@ -45,16 +45,16 @@ class Observed:
     job_spec: str = ""
 
     def workers(self, attempt: int) -> list[Pod]:
-        """Worker pods of an attempt that are meant to stay."""
+        """Worker pods of an attempt that are not being deleted."""
         return [
             pod
             for pod in self.pods
-            if pod.attempt == str(attempt) and not pod.is_head and not pod.measures and not pod.terminating
+            if pod.attempt == str(attempt) and not pod.is_head and not pod.evaluates and not pod.terminating
         ]
 
     @property
     def deployment_status(self) -> str:
-        """KubeRay's word for where the RayJob is; empty before it has one."""
+        """KubeRay's status of the RayJob; empty before KubeRay has set it."""
         return (self.ray_job or {}).get("status", {}).get("jobDeploymentStatus") or ""
 
     @property
@@ -63,18 +63,18 @@ class Observed:
 
     @property
     def waits_for_quota(self) -> bool:
-        """Kueue holds a RayJob back by suspending it, and takes its pods away by the same."""
+        """Whether Kueue has suspended the RayJob, either before admission or to preempt it."""
         suspended = bool((self.ray_job or {}).get("spec", {}).get("suspend"))
         return suspended or self.deployment_status in ("Suspending", "Suspended")
 
     @property
     def begun(self) -> datetime | None:
-        """When KubeRay last began to make the pods, each time that Kueue lets it; None where it has not."""
+        """When KubeRay last started to create pods, which it does after each admission by Kueue; None before."""
         begun = (self.ray_job or {}).get("status", {}).get("startTime")
         return datetime.fromisoformat(begun) if begun and self.deployment_status else None
 
     def since_begun(self) -> "Observed":
-        """Without the report of a driver whose pods Kueue deleted since. The time of a report is in minutes."""
+        """Without the driver report if Kueue has since deleted that driver's pods. Report times are in minutes."""
         if self.driver_report is None or self.ray_job is None or self.waits_for_quota:
             return self
         old = not self.deployment_status or (
@@ -88,7 +88,7 @@ class Observed:
 
     @property
     def trouble(self) -> str:
-        """Why pods do not come up: the first of them that says so, or KubeRay where they cannot even be made."""
+        """Why pods do not become ready: the first pod's reason, or KubeRay's if it cannot create pods."""
         message = next((each["message"] for each in self._cluster_conditions if each["type"] == "ReplicaFailure"), "")
         refusal = ": ".join(message.splitlines())
         return next((pod.trouble for pod in self.pods if pod.trouble and not pod.terminating), refusal)
@@ -101,7 +101,7 @@ class Observed:
 
 
 def pod_of(body: Mapping[str, Any]) -> Pod:
-    """The few things of a pod that matter, so that an index of a thousand jobs stays small."""
+    """The fields of a pod that decisions need, so that an index of a thousand jobs stays small."""
     metadata, status = body["metadata"], body.get("status", {})
     labels = metadata.get("labels", {})
     conditions = {each["type"]: each for each in status.get("conditions", [])}
@@ -110,7 +110,7 @@ def pod_of(body: Mapping[str, Any]) -> Pod:
         name=metadata["name"],
         attempt=labels.get(ATTEMPT_LABEL, ""),
         is_head=labels.get(NODE_TYPE_LABEL) == "head",
-        measures=labels.get(GROUP_LABEL) == EVALUATION_GROUP,
+        evaluates=labels.get(GROUP_LABEL) == EVALUATION_GROUP,
         ready=conditions.get("Ready", {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
         trouble=_trouble(metadata["name"], conditions, containers),
@@ -130,13 +130,13 @@ def _trouble(name: str, conditions: Mapping[str, Any], containers: list[Mapping[
 
 
 def _crash(name: str, containers: list[Mapping[str, Any]]) -> str:
-    """How a container ended that is to be started again."""
+    """How a container ended that Kubernetes will restart."""
     if _out_of_memory(containers):
-        return f"{name}: OOMKilled: it needs more memory than spec.cluster gives it"
+        return f"{name}: OOMKilled: it needs more memory than spec.cluster allows"
     for ended in map(_ended, containers):
         if code := ended.get("exitCode"):
             *_, last = ended.get("message", "").strip().splitlines() or [""]
-            return f"{name}: its container ended with exit code {code}: {last}".rstrip(": ")
+            return f"{name}: its container exited with code {code}: {last}".rstrip(": ")
     return ""
 
 
@@ -145,7 +145,7 @@ def _out_of_memory(containers: list[Mapping[str, Any]]) -> bool:
 
 
 def _ended(container: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How a container ended last."""
+    """How a container last ended."""
     for state in (container.get("state", {}), container.get("lastState", {})):
         if "terminated" in state:
             ended: Mapping[str, Any] = state["terminated"]

@@ -1,4 +1,4 @@
-"""An EmbeddingJob as the API server stores it, and the document in it."""
+"""An EmbeddingJob as the API server stores it, and its job spec."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ _OF_KUBECTL = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 def job_spec_of(resource: Mapping[str, Any]) -> EmbeddingJob:
-    """The document of a stored job, its preset filled in. Raises ConfigError where the API server took a bad one."""
+    """The job spec of a stored job, with its preset merged in. Raises ConfigError if the stored spec is invalid."""
     metadata = {key: value for key, value in resource["metadata"].items() if key in _OF_THE_JOB_SPEC}
     annotations = {key: value for key, value in metadata.get("annotations", {}).items() if key != _OF_KUBECTL}
     job_spec = {
@@ -29,5 +29,5 @@ def key_of(resource: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def uid_of(resource: Mapping[str, Any]) -> str:
-    """What no other object has, now or later."""
+    """The uid, which no other object ever has."""
     return str(resource["metadata"]["uid"])

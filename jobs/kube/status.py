@@ -1,4 +1,4 @@
-"""`status` of an EmbeddingJob on Kubernetes: what the operator has seen. Standard library and pydantic only.
+"""`status` of an EmbeddingJob on Kubernetes, written by the operator. Standard library and pydantic only.
 
 Names are in camel case, as everywhere in a Kubernetes status.
 """
@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 
 class JobPhase(StrEnum):
-    """What a job is doing, in one word."""
+    """The phase of a job."""
 
     PENDING = "Pending"
     QUEUED = "Queued"
@@ -31,7 +31,7 @@ class JobPhase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """The conditions of a job, in the order in which a job that goes well meets them."""
+    """The conditions of a job, in the order in which a successful job meets them."""
 
     ACCEPTED = "Accepted"
     QUEUED = "Queued"
@@ -49,72 +49,76 @@ class _StatusPart(BaseModel):
 
 
 class Condition(_StatusPart):
-    """As metav1.Condition has it."""
+    """A condition with the fields of metav1.Condition."""
 
-    type: ConditionType = Field(description="What is judged.")
+    type: ConditionType = Field(description="Type of the condition.")
     status: str = Field("Unknown", description="True, False or Unknown.")
-    reason: str = Field(description="One word for programs.")
-    message: str = Field("", description="A sentence for people.")
-    observed_generation: int = Field(0, description="Generation of the job that was judged.")
+    reason: str = Field(description="Reason as one word, for programs.")
+    message: str = Field("", description="Explanation, for people.")
+    observed_generation: int = Field(0, description="Generation of the job that the condition is about.")
     last_transition_time: str = Field(description="When `status` last changed.")
 
 
 class JobFailure(_StatusPart):
-    """How the last attempt that failed ended."""
+    """The failure of the last attempt that failed."""
 
-    attempt: int = Field(description="Which attempt.")
-    error_class: str = Field(description="user, data, storage, capacity, infrastructure or internal.")
-    reason: str = Field(description="One word for programs.")
-    message: str = Field("", description="What happened.")
-    remedy: str = Field("", description="What to do.")
-    time: str = Field(description="When the operator saw it.")
+    attempt: int = Field(description="Number of the attempt.")
+    error_class: str = Field(
+        description="Class of the error: user, data, storage, capacity, infrastructure or internal."
+    )
+    reason: str = Field(description="Reason as one word, for programs.")
+    message: str = Field("", description="Description of the failure.")
+    remedy: str = Field("", description="How to fix the problem.")
+    time: str = Field(description="When the operator recorded the failure.")
 
 
 class JobStatus(_StatusPart):
-    """Everything an operator needs to go on after a restart is here; the rest is for people."""
+    """The state that the operator needs after a restart, and information for people."""
 
     observed_generation: int = Field(0, description="Generation of the job that this status is about.")
-    phase: JobPhase = Field(JobPhase.PENDING, description="What the job is doing, in one word.")
-    message: str = Field("", description="What it waits for, or how it ended.")
-    attempt: int = Field(0, description="Attempts so far; it grows before the attempt's RayJob is created.")
-    active: bool = Field(False, description="Whether the attempt is under way; it is not once its end was judged.")
-    ray_job_uid: str = Field("", description="RayJob of the attempt, empty until it has been seen.")
-    ray_cluster: str = Field("", description="RayCluster of the attempt.")
-    fruitless_attempts: int = Field(0, description="Failed attempts in a row that wrote no new checkpoint.")
-    checkpoint_at_start: int = Field(0, description="Step of the newest checkpoint when the attempt began.")
-    next_attempt_time: str | None = Field(None, description="When a failed attempt is followed by another.")
-    stop_requested_time: str | None = Field(None, description="When the attempt was asked to stop.")
-    heartbeat_missed_since: str | None = Field(
-        None, description="Since when the driver is missed: no report within driver_heartbeat_timeout_seconds."
+    phase: JobPhase = Field(JobPhase.PENDING, description="Phase of the job.")
+    message: str = Field("", description="What the job waits for, or how it ended.")
+    attempt: int = Field(
+        0, description="Number of attempts so far. It increases before the attempt's RayJob is created."
     )
-    started_time: str | None = Field(None, description="When the attempt was counted.")
-    replicas: int = Field(0, description="Worker pods that are there.")
-    ready_replicas: int = Field(0, description="Worker pods that are ready.")
+    active: bool = Field(False, description="Whether the newest attempt is in progress.")
+    ray_job_uid: str = Field("", description="uid of the attempt's RayJob; empty until the operator has seen it.")
+    ray_cluster: str = Field("", description="Name of the attempt's RayCluster.")
+    fruitless_attempts: int = Field(0, description="Failed attempts in a row without a new checkpoint.")
+    checkpoint_at_start: int = Field(0, description="Step of the newest checkpoint when the attempt started.")
+    next_attempt_time: str | None = Field(None, description="When the next attempt starts.")
+    stop_requested_time: str | None = Field(None, description="When the operator asked the attempt to stop.")
+    heartbeat_missed_since: str | None = Field(
+        None, description="Since when the heartbeat is missing: no report within driver_heartbeat_timeout_seconds."
+    )
+    started_time: str | None = Field(None, description="When the attempt started.")
+    replicas: int = Field(0, description="Number of worker pods.")
+    ready_replicas: int = Field(0, description="Number of ready worker pods.")
     selector: str = Field("", description="Label selector of the worker pods, for autoscalers.")
-    run_uri: str = Field("", description="The run directory.")
-    step: int = Field(0, description="Optimizer steps done.")
-    total_steps: int = Field(0, description="Optimizer steps in all.")
-    progress: str = Field("", description="Share of the steps that are done.")
-    epoch: float | None = Field(None, description="Epochs done.")
+    run_uri: str = Field("", description="URI of the run directory.")
+    step: int = Field(0, description="Completed optimizer steps.")
+    total_steps: int = Field(0, description="Optimizer steps of the whole job.")
+    progress: str = Field("", description="Completed share of the steps, in percent.")
+    epoch: float | None = Field(None, description="Completed epochs.")
     loss: float | None = Field(None, description="Loss of the last steps.")
-    examples_per_second: float | None = Field(None, description="Examples a second over the last steps.")
-    tokens_per_second: float | None = Field(None, description="Tokens a second over the last steps.")
-    eta: str = Field("", description="Time that is left, while training.")
-    workers: int = Field(0, description="Ray Train workers that train.")
-    restarts: int = Field(0, description="Starts of the workers in this attempt after the first.")
-    steps_lost: int = Field(0, description="Steps that were repeated because a checkpoint was older.")
+    examples_per_second: float | None = Field(None, description="Examples per second over the last steps.")
+    tokens_per_second: float | None = Field(None, description="Tokens per second over the last steps.")
+    eta: str = Field("", description="Estimated remaining time, during training.")
+    workers: int = Field(0, description="Number of Ray Train workers.")
+    restarts: int = Field(0, description="Restarts of the workers in this attempt.")
+    steps_lost: int = Field(0, description="Steps computed again after restarts from an older checkpoint.")
     last_checkpoint_step: int | None = Field(None, description="Step of the newest complete checkpoint.")
-    last_failure: JobFailure | None = Field(None, description="How the last attempt that failed ended.")
-    conditions: tuple[Condition, ...] = Field((), description="Judgments with reasons.")
+    last_failure: JobFailure | None = Field(None, description="Failure of the last attempt that failed.")
+    conditions: tuple[Condition, ...] = Field((), description="Conditions with their reasons.")
 
     def condition(self, kind: ConditionType) -> Condition | None:
         return next((each for each in self.conditions if each.type is kind), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """As Kubernetes stores it; what is not known is left out."""
+        """The status as Kubernetes stores it, without unknown values."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def status_of(job: Mapping[str, Any]) -> JobStatus:
-    """The status that a job carries, or an empty one."""
+    """The status of a stored job, or an empty one."""
     return JobStatus.model_validate(job.get("status") or {})

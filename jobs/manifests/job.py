@@ -1,4 +1,4 @@
-"""From a job to the objects that Kubernetes runs: pure, so that `f2llm render` prints what the operator makes."""
+"""From a job to its Kubernetes objects. Pure, so that `f2llm render` prints the objects that the operator creates."""
 
 from typing import Any
 
@@ -30,20 +30,21 @@ from ray_app.structured_log import LogFormat
 
 
 def render(job: EmbeddingJob, config: OperatorConfig, *, attempt: int = 1, uid: str = "") -> list[dict[str, Any]]:
-    """Every object of a job and of one attempt, in the order in which they are made.
+    """Every object of a job and of one attempt, in the order of their creation.
 
-    With the job's `uid` they belong to it and go with it. Raises ConfigError for a profile that is not known.
+    With the job's `uid`, the job owns them, and Kubernetes deletes them with it. Raises ConfigError for an unknown pod
+    profile.
     """
     return [*standing_objects(job, config, uid=uid), *attempt_objects(job, config, attempt=attempt, uid=uid)]
 
 
 def standing_objects(job: EmbeddingJob, config: OperatorConfig, *, uid: str) -> list[dict[str, Any]]:
-    """What a job has once, whatever its attempts. The operator owns all of it and may apply it again at any time."""
+    """The objects that a job has once, not per attempt. The operator owns them and can apply them again at any time."""
     name = job.metadata.name
     account = [] if job.spec.cluster.service_account else [_object(job, uid, "v1", "ServiceAccount", guard_name(name))]
     return [
         *account,
-        # The driver writes its data; an operator that applied any would take it away from there.
+        # Without `data`: the driver writes it, and applying it here would overwrite the report.
         _object(job, uid, "v1", "ConfigMap", progress_name(name)),
         _object(job, uid, "rbac.authorization.k8s.io/v1", "Role", progress_name(name), rules=[_progress_rule(name)]),
         _object(
@@ -62,7 +63,7 @@ def standing_objects(job: EmbeddingJob, config: OperatorConfig, *, uid: str) -> 
             "PodDisruptionBudget",
             f"{name}-head",
             spec={
-                # Not maxUnavailable, for which Kubernetes asks the pod's owner how many there should be.
+                # Not maxUnavailable: for it Kubernetes needs a `scale` subresource of the pod's owner.
                 "minAvailable": 1,
                 "selector": {"matchLabels": {JOB_LABEL: name, NODE_TYPE_LABEL: "head"}},
             },
@@ -79,7 +80,7 @@ def standing_objects(job: EmbeddingJob, config: OperatorConfig, *, uid: str) -> 
 
 
 def attempt_objects(job: EmbeddingJob, config: OperatorConfig, *, attempt: int, uid: str) -> list[dict[str, Any]]:
-    """What an attempt has: its document, which never changes, and its RayJob, which is made once."""
+    """The objects of an attempt: its job spec, which never changes, and its RayJob, which is created once."""
     this = Attempt(job, config, attempt, uid)
     name = attempt_name(job.metadata.name, attempt)
     quiet = "--quiet " if config.log_format is LogFormat.JSON else ""  # progress lines are not JSON
@@ -93,13 +94,13 @@ def attempt_objects(job: EmbeddingJob, config: OperatorConfig, *, attempt: int, 
         "RayJob",
         name,
         spec={
-            # What the driver says is the head pod's log as well, where `kubectl logs` finds it.
-            # Both are told to end together; the one that passes words on ends with the other's last.
+            # The driver's output also goes to the log of the head pod, for `kubectl logs`. SIGTERM reaches both
+            # processes; tee ignores it and ends after the driver's last line.
             "entrypoint": f"bash -c 'exec f2llm run {quiet}{JOB_SPEC_DIR}/{JOB_SPEC_FILE} "
             f"""> >(trap "" TERM; exec tee ${POD_LOG}) 2>&1'""",
-            # No pod beside the cluster's, and a lost head is followed by the same job again.
+            # No additional submitter pod, and after a lost head KubeRay submits the same job again.
             "submissionMode": "HTTPMode",
-            # Whether and when there is another attempt is decided here, by what ended this one.
+            # The operator decides about the next attempt, depending on how this one ended.
             "backoffLimit": 0,
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 0,
@@ -116,14 +117,14 @@ def attempt_objects(job: EmbeddingJob, config: OperatorConfig, *, attempt: int, 
 
 
 def attempt_job_spec(job: EmbeddingJob) -> EmbeddingJob:
-    """The document that the driver runs: it trains with whatever workers Kubernetes gives it.
+    """The job spec of the driver, which trains with all workers that Kubernetes provides.
 
-    The number of pods is what `kubectl scale` turns while the driver runs, so that its own bounds are wide: from the
-    document's `min`, else 1, to one worker a micro-batch, beyond which a worker has nothing to do.
+    `replicas` is the number of pods, and `kubectl scale` changes it while the driver runs. The driver's own bounds are
+    therefore wide: from `min` of the job spec (default: 1) to one worker per micro-batch of a step; more would be idle.
     """
     workers, slots = job.spec.workers, job.spec.train.micro_batches_per_step
     bounds = {"min": workers.min or 1, "max": max(workers.highest, slots)}
-    # Ray counts whole cores, and a worker that took half of a pod's would leave room for a second one in it.
+    # Ray counts whole CPUs. A worker with half of a pod's CPUs would leave room for a second worker in the pod.
     wide = workers.model_copy(update={**bounds, "cpus": float(ray_cpus(workers.cpus))})
     return job.model_copy(update={"spec": job.spec.model_copy(update={"workers": wide, "suspend": False})})
 
@@ -143,10 +144,10 @@ def _ray_cluster(attempt: Attempt) -> dict[str, Any]:
 
 
 def _evaluation_group(attempt: Attempt) -> dict[str, Any]:
-    """One pod like a worker's that measures checkpoints: its Ray has no core to give away, so that nothing trains
-    there, and the resource that ray_app/orchestration/checkpoint_evaluator.py asks for.
+    """One pod like a worker's that evaluates checkpoints. Its Ray node has 0 CPUs, so that no worker runs there, and
+    the resource that ray_app/orchestration/checkpoint_evaluator.py requests.
     """
-    # KubeRay puts the value into a shell's command as it is.
+    # KubeRay inserts the value into a shell command without quoting.
     start = {"num-cpus": "0", "resources": f'"{{\\"{EVALUATION_RESOURCE}\\": 1}}"'}
     return worker_group(EVALUATION_GROUP, worker_template(attempt), start, replicas=1, least=1, most=1)
 
@@ -174,13 +175,13 @@ def _object(job: EmbeddingJob, uid: str, api_version: str, kind: str, name: str,
 
 
 def owner_reference(name: str, uid: str) -> dict[str, Any]:
-    """What makes an object go when its job goes."""
+    """The owner reference, by which Kubernetes deletes an object with its job."""
     return {
         "apiVersion": API_VERSION,
         "kind": "EmbeddingJob",
         "name": name,
         "uid": uid,
         "controller": True,
-        # A job that is deleted in the foreground waits until its pods are gone.
+        # A foreground deletion of the job waits until its pods are deleted.
         "blockOwnerDeletion": True,
     }

@@ -1,4 +1,4 @@
-"""Objects that a job and a served model have in common: a Ray cluster, who may reach its pods, how they are named."""
+"""Objects that a job and a served model share: the Ray cluster, its NetworkPolicy, and the names of objects."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,15 +14,15 @@ _DASHBOARD_PORT = 8265
 def namespaced(
     namespace: str | None, labels: Mapping[str, str], api_version: str, kind: str, name: str, **content: Any
 ) -> dict[str, Any]:
-    """An object; without a namespace it goes wherever it is applied."""
-    place = {"namespace": namespace} if namespace else {}
-    metadata = {"name": name, **place, "labels": dict(labels)}
+    """An object. Without a namespace, the command that applies it chooses one."""
+    where = {"namespace": namespace} if namespace else {}
+    metadata = {"name": name, **where, "labels": dict(labels)}
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}
 
 
 def network_policy(own: Mapping[str, str], *, ports: Sequence[int]) -> dict[str, Any]:
-    """The spec of a policy for the pods with the labels `own`: they reach each other, KubeRay the dashboard, and
-    all namespaces reach `ports`. Out they may: to stores, hubs and each other.
+    """The spec of a NetworkPolicy for the pods with the labels `own`. They accept connections from each other, from
+    KubeRay to the dashboard, and from all namespaces to `ports`. Outgoing connections are not restricted.
     """
     pods = {"matchLabels": dict(own)}
     kuberay = {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
@@ -51,14 +51,14 @@ def ray_cluster(
     most: int,
     others: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The spec of a RayCluster of these pod templates, with one group of workers of so many `cpus` each. `others` are
-    groups beside it.
+    """The spec of a RayCluster with these pod templates and one group of workers with `cpus` CPUs each. `others` are
+    additional groups.
     """
     return {
         "rayVersion": config.ray_version,
         "authOptions": {"mode": "token"},
         "headGroupSpec": {
-            # No core for work: what is on the head would be lost with nobody to repeat it.
+            # 0 CPUs, so that Ray places no worker on the head.
             "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
             "template": head,
         },
@@ -72,7 +72,7 @@ def ray_cluster(
 def worker_group(
     name: str, template: Mapping[str, Any], start: Mapping[str, str], *, replicas: int, least: int, most: int
 ) -> dict[str, Any]:
-    """Pods of a RayCluster that are alike; `start` are options of `ray start` in them."""
+    """A group of identical pods of a RayCluster. `start` are their options of `ray start`."""
     return {
         "groupName": name,
         "replicas": replicas,

@@ -1,4 +1,4 @@
-"""What the operator knows of its cluster and a document does not say: the image, and the named profiles of pods."""
+"""Settings of the operator that a job spec does not contain, such as the default image and the pod profiles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,22 +15,25 @@ from ray_app.structured_log import LogFormat
 
 
 class Profile(Section):
-    """Settings under a name: an administrator writes them once, a document says the name."""
+    """A pod profile: an administrator defines it once, and job specs refer to its name."""
 
-    env: dict[str, str] = Field(default_factory=dict, description="Environment of all pods.")
-    head: PodSettings = Field(default_factory=PodSettings, description="Where the head runs, and what it may use.")
-    worker: PodSettings = Field(default_factory=PodSettings, description="Where workers run, and what they may use.")
-    grace_seconds: int | None = Field(None, description="Time between notice and end of a pod; null: the operator's.")
-    same_zone: bool = Field(False, description="Whether all workers of a job run in one zone.")
+    env: dict[str, str] = Field(default_factory=dict, description="Environment variables of all pods.")
+    head: PodSettings = Field(default_factory=PodSettings, description="Scheduling and resources of the head pod.")
+    worker: PodSettings = Field(default_factory=PodSettings, description="Scheduling and resources of worker pods.")
+    grace_seconds: int | None = Field(
+        None,
+        description="Seconds between the interruption notice and the end of a pod. null: that of the operator.",
+    )
+    same_zone: bool = Field(False, description="Whether all workers of a job run in the same zone.")
 
 
 _GPU_TAINT = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 _POOL_TAINT = Toleration(key="f2llm.dev/pool", operator="Exists", effect="NoSchedule")
 PROFILES: Mapping[str, Profile] = {
-    # Failures of a collective end the process, so that Ray Train starts the workers again.
+    # Errors of a collective end the process, so that Ray Train restarts the workers.
     "nccl": Profile(env={"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}),
-    # Elastic Fabric Adapter of AWS: libfabric below NCCL, and the device plugin's resource. Huge pages, which libfabric
-    # would take, gain little: Karpenter makes no node for a pod that asks for them, and one that does not may use none.
+    # Elastic Fabric Adapter of AWS: libfabric below NCCL, and the resource of its device plugin. Huge pages are off:
+    # they gain little, Karpenter creates no node for a pod that requests them, and other pods cannot use them.
     "efa": Profile(
         env={
             "FI_PROVIDER": "efa",
@@ -40,13 +43,13 @@ PROFILES: Mapping[str, Profile] = {
         },
         worker=PodSettings(resources={"vpc.amazonaws.com/efa": "1"}),
     ),
-    # Workers may go at two minutes' notice, the head may not. The taint of a node that goes is not tolerated: Karpenter
-    # does not evict pods that do, and they would hear nothing.
+    # Workers run on spot nodes with two minutes' notice, the head does not. Pods do not tolerate Karpenter's disruption
+    # taint, since it does not evict pods that do, so they would get no notice.
     "spot-karpenter": Profile(
         head=PodSettings(node_selector={"karpenter.sh/capacity-type": "on-demand"}),
         worker=PodSettings(node_selector={"karpenter.sh/capacity-type": "spot"}),
     ),
-    # A notice of half a minute: the drain has to fit in.
+    # The interruption notice is 30 s, which limits the time to drain.
     "spot-gke": Profile(
         worker=PodSettings(
             node_selector={"cloud.google.com/gke-spot": "true"},
@@ -55,7 +58,7 @@ PROFILES: Mapping[str, Profile] = {
         grace_seconds=25,
     ),
     "gpu-taint": Profile(worker=PodSettings(tolerations=(_GPU_TAINT,))),
-    # The nodes of helm/f2llm-platform: by its labels, and on GKE by its ComputeClasses.
+    # Nodes of helm/f2llm-platform, selected by its labels, and on GKE by its ComputeClasses.
     "platform": Profile(
         head=PodSettings(node_selector={"f2llm.dev/pool": "head"}, tolerations=(_POOL_TAINT,)),
         worker=PodSettings(
@@ -68,56 +71,70 @@ PROFILES: Mapping[str, Profile] = {
         worker=PodSettings(node_selector={"cloud.google.com/compute-class": "f2llm-gpu"}, tolerations=(_GPU_TAINT,)),
         grace_seconds=25,
     ),
-    # Traffic between zones is slow and paid for. Nodes need the label topology.kubernetes.io/zone, as clouds set it.
+    # Traffic between zones is slow and billed. Nodes need the label topology.kubernetes.io/zone, which clouds set.
     "same-zone": Profile(same_zone=True),
 }
 
 
 class OperatorConfig(Section):
-    """The operator's configuration."""
+    """The settings of the operator."""
 
-    image: str = Field("f2llm-ray:0.1.0", description="Image of pods whose document names none.")
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="When to pull.")
-    ray_version: str = Field("2.60.0", description="Ray in the image, which KubeRay wants to know.")
-    run_as_user: Annotated[int, Field(ge=1)] = Field(1000, description="User of all pods, never root.")
-    grace_seconds: Annotated[int, Field(ge=20)] = Field(120, description="Time between notice and end of a pod.")
+    image: str = Field("f2llm-ray:0.1.0", description="Image of pods if the job spec sets no image.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        "IfNotPresent", description="When nodes pull the image."
+    )
+    ray_version: str = Field("2.60.0", description="Version of Ray in the image. KubeRay needs it.")
+    run_as_user: Annotated[int, Field(ge=1)] = Field(1000, description="User id of all pods; not root.")
+    grace_seconds: Annotated[int, Field(ge=20)] = Field(
+        120, description="Seconds between the interruption notice and the end of a pod."
+    )
     start_timeout_seconds: Annotated[int, Field(ge=1)] = Field(
-        600, description="How long all worker pods may take before a job starts with fewer, where its min allows it."
+        600,
+        description="Seconds to wait for all worker pods. After that, a job with workers.min starts with fewer if at "
+        "least min are ready.",
     )
     driver_heartbeat_timeout_seconds: Annotated[int, Field(ge=120)] = Field(
         600,
-        description="Time without a heartbeat of the driver before its attempt counts as failed and another starts.",
+        description="Seconds without a heartbeat of the driver until the heartbeat counts as missing. A minute later "
+        "the attempt fails and is retried.",
     )
-    retry_seconds: Annotated[int, Field(ge=1)] = Field(10, description="Wait after the first failed attempt; doubles.")
-    retry_seconds_most: Annotated[int, Field(ge=1)] = Field(600, description="Longest wait after a failed attempt.")
-    log_format: LogFormat = Field(LogFormat.TEXT, description="Lines of a job's driver: key=value, or JSON.")
-    profiles: dict[str, Profile] = Field(default_factory=dict, description="Profiles beside the built-in ones.")
+    retry_seconds: Annotated[int, Field(ge=1)] = Field(
+        10, description="Seconds to wait after a failed attempt. The wait doubles with each failed attempt in a row."
+    )
+    retry_seconds_most: Annotated[int, Field(ge=1)] = Field(
+        600, description="Longest wait after a failed attempt, in seconds."
+    )
+    log_format: LogFormat = Field(LogFormat.TEXT, description="Log format of a job's driver: key=value or JSON.")
+    profiles: dict[str, Profile] = Field(
+        default_factory=dict, description="Additional pod profiles; they override built-in profiles of the same name."
+    )
 
     def profiles_of(self, cluster: ClusterSpec) -> list[Profile]:
-        """Those that a document names. Raises ConfigError for a name that neither the operator's configuration nor the
-        built-in ones have.
+        """The profiles of a job spec. Raises ConfigError for a name that is neither in the operator's settings nor
+        built in.
         """
         known = {**PROFILES, **self.profiles}
         for name in cluster.profiles:
             if name not in known:
                 raise ConfigError(
-                    f"spec.cluster.profiles: found {name}, and the operator knows {', '.join(sorted(known))}",
-                    remedy="write one of those, or add it to `profiles` of the operator's chart",
+                    f"spec.cluster.profiles: found {name}, expected one of {', '.join(sorted(known))}",
+                    remedy="use one of these, or add the profile to `jobs.profiles` of the operator's chart",
                 )
         return [known[name] for name in cluster.profiles]
 
 
 def load_operator_config(path: Path | None) -> OperatorConfig:
-    """The operator's configuration file, or what is built in. Raises ConfigError for a file that is none."""
+    """The operator's settings file, or the defaults. Raises ConfigError if the file is invalid."""
     return OperatorConfig() if path is None else parse_operator_config(path.read_text(encoding="utf-8"), str(path))
 
 
 def parse_operator_config(text: str, name: str) -> OperatorConfig:
-    """The operator's configuration from the text of its file, called `name` in the ConfigError where it is none."""
+    """The operator's settings from the text of the file `name`. Raises ConfigError if it is invalid."""
     raw = read_yaml(text, name, holds="settings of the operator")
     try:
         return OperatorConfig.model_validate(raw.value)
     except ValidationError as error:
         raise ConfigError(
-            f"{name}: {first_problem(error)}", remedy="see `f2llm-operator` in docs/cluster/jobs.md"
+            f"{name}: {first_problem(error)}",
+            remedy="see the comments in the values of the chart f2llm-operator: `helm show values CHART`",
         ) from None

@@ -1,7 +1,7 @@
-"""Pod templates of a job: what every pod has whatever the document says, with the document's few settings put in.
+"""Pod templates of a job: a fixed part, and the few settings of the job spec.
 
-All pods fit the `restricted` pod security standard: no root, no capabilities, a read-only root file system with memory
-and scratch space mounted where programs write.
+All pods fit the `restricted` pod security standard: no root, no capabilities, a read-only root file system. Shared
+memory and scratch space are mounted at the paths that programs write to.
 """
 
 from collections.abc import Mapping
@@ -28,18 +28,18 @@ from ray_app.structured_log import FORMAT_VARIABLE
 JOB_SPEC_DIR = "/etc/f2llm"
 JOB_SPEC_FILE = "job.yaml"
 POD_LOG = "F2LLM_POD_LOG"
-"""Variable in a head that holds where its container's output goes, which Ray keeps from a driver."""
+"""Environment variable in the head with the path of its container's output, which Ray does not give to a driver."""
 _DRAIN_SHARE = 0.75
-"""Of the time that a pod has between notice and end: the rest is for processes to end in."""
+"""Share of the grace period for draining. Processes exit in the rest."""
 _HEAD_DRAIN_SECONDS = 5
 
-# Consolidation and drift stop for a training run; the notice of a spot node does not.
+# They prevent consolidation and replacement for drift during training, but not a spot interruption.
 _STAYS = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
 
 
 @dataclass(frozen=True)
 class Pods:
-    """What all pods of a Ray cluster have in common."""
+    """The common settings of all pods of a Ray cluster."""
 
     cluster: ClusterSpec
     config: OperatorConfig
@@ -62,7 +62,7 @@ class Pods:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Which attempt of which job the pods are for."""
+    """The attempt of a job that the pods belong to."""
 
     job: EmbeddingJob
     config: OperatorConfig
@@ -90,19 +90,19 @@ def head_template(attempt: Attempt) -> dict[str, Any]:
         resources={"cpu": cpu_quantity(cluster.head.cpus)},
         shared_memory="1Gi",
         env={
-            # Where the driver says how far it is, and for whom.
+            # The ConfigMap for the driver's reports, and the id of its attempt.
             "F2LLM_PROGRESS": progress_name(name),
             "F2LLM_ATTEMPT": attempt_id(attempt.uid, attempt.number),
             FORMAT_VARIABLE: attempt.config.log_format.value,
-            # It would wait for itself: there is no work on it that could move to another node.
+            # Short, since the head has no work that could move to another node.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(_HEAD_DRAIN_SECONDS),
-            # A driver that is asked to end writes a checkpoint first.
+            # Before it exits, the driver writes a checkpoint.
             "RAY_JOB_STOP_WAIT_TIME_S": str(attempt.pods.drain_seconds),
         },
         volumes=[job_spec],
         mounts=[{"name": "job-spec", "mountPath": JOB_SPEC_DIR, "readOnly": True}],
     )
-    # KubeRay runs it before `ray start`, in the same shell and so in the same process. That is not process 1.
+    # KubeRay runs this before `ray start` in the same shell, so in the same process, which is not process 1.
     template["spec"]["containers"][0]["command"] = [f"export {POD_LOG}=/proc/$BASHPID/fd/1"]
     template["spec"]["serviceAccountName"] = cluster.service_account or guard_name(name)
     template["spec"]["automountServiceAccountToken"] = True
@@ -110,7 +110,7 @@ def head_template(attempt: Attempt) -> dict[str, Any]:
 
 
 def worker_template(attempt: Attempt) -> dict[str, Any]:
-    """A pod that trains; it has no access to Kubernetes."""
+    """The template of a worker pod, which has no access to the Kubernetes API."""
     spec = attempt.job.spec
     template = pod_template(
         attempt.pods,
@@ -127,19 +127,19 @@ def worker_template(attempt: Attempt) -> dict[str, Any]:
 
 
 def keep_from_kubernetes(template: dict[str, Any], cluster: ClusterSpec) -> None:
-    """No access to Kubernetes; the account may carry the cloud's identity, by which a store is reached."""
+    """Remove access to the Kubernetes API. The ServiceAccount stays: it can have the cloud identity for the store."""
     if cluster.service_account is not None:
         template["spec"]["serviceAccountName"] = cluster.service_account
     template["spec"]["automountServiceAccountToken"] = False
 
 
 def ray_cpus(cpus: float) -> str:
-    """Cores that Ray may give away on a worker; it counts whole ones."""
+    """CPUs that Ray schedules on a worker, rounded up, since Ray counts whole CPUs."""
     return str(ceil(cpus))
 
 
 def worker_resources(workers: WorkersSpec) -> dict[str, str]:
-    """Cores and GPUs of a worker's pod."""
+    """CPUs and GPUs of a worker pod."""
     gpus = {"nvidia.com/gpu": str(workers.gpus)} if workers.gpus else {}
     return {"cpu": cpu_quantity(workers.cpus), **gpus}
 
@@ -155,15 +155,15 @@ def pod_template(
     volumes: list[dict[str, Any]] | None = None,
     mounts: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """A pod of one container, `settings` applied in their order: what comes last wins."""
+    """A pod with one container. `settings` are applied in order, and the last one wins."""
     cluster, config = pods.cluster, pods.config
     environment = {
         "HOME": "/tmp",
-        "USER": "f2llm",  # libraries ask for a name, and the user of a pod may have none
+        "USER": "f2llm",  # libraries need a user name, which the user id of a pod may not have
         "HF_HOME": "/tmp/huggingface",
         "TORCH_EXTENSIONS_DIR": "/tmp/torch_extensions",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_GRAFANA_HOST": "DISABLED",  # until a profile says where there is one, Ray's dashboard does not look for it
+        "RAY_GRAFANA_HOST": "DISABLED",  # so that Ray's dashboard does not look for one; a profile can set it
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(pods.drain_seconds),
         **{name: value for profile in pods.profiles for name, value in profile.env.items()},
         **cluster.env,
@@ -172,7 +172,7 @@ def pod_template(
     pod: dict[str, Any] = {
         "terminationGracePeriodSeconds": pods.grace_seconds,
         "enableServiceLinks": False,
-        # As process 1, Ray does not hear SIGTERM while Python loads: a pod deleted then would take all its grace time.
+        # As process 1, Ray would ignore SIGTERM while Python loads, and a deletion would take the whole grace period.
         "shareProcessNamespace": True,
         "securityContext": {
             "runAsNonRoot": True,
@@ -193,7 +193,7 @@ def pod_template(
                 "env": [{"name": name, "value": value} for name, value in environment.items()],
                 "envFrom": [{"secretRef": {"name": name}} for name in cluster.secrets],
                 "resources": _resources(settings, resources),
-                "terminationMessagePolicy": "FallbackToLogsOnError",  # the status of a pod that failed then says why
+                "terminationMessagePolicy": "FallbackToLogsOnError",  # so that the pod's status has the reason
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -224,7 +224,7 @@ def pod_template(
 
 
 def _resources(settings: list[PodSettings], own: Mapping[str, str]) -> dict[str, Any]:
-    """Cores are a request only, since a limit would slow a pod down on an idle node; all else is both."""
+    """CPUs are only requests, since a limit would slow a pod down on an idle node. Other resources are also limits."""
     wanted = {**own, **{name: value for each in settings for name, value in each.resources.items()}}
     for each in settings:
         if each.memory is not None:
@@ -234,7 +234,7 @@ def _resources(settings: list[PodSettings], own: Mapping[str, str]) -> dict[str,
 
 
 def _same_zone(attempt: Attempt) -> dict[str, Any]:
-    """Workers follow the first of them; where the head runs is its own affair."""
+    """All workers must run in the zone of the first worker. The head can run in any zone."""
     workers = {JOB_LABEL: attempt.job.metadata.name, NODE_TYPE_LABEL: "worker"}
     term = {"labelSelector": {"matchLabels": workers}, "topologyKey": "topology.kubernetes.io/zone"}
     return {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
@@ -253,7 +253,7 @@ def _volume(each: VolumeMount) -> dict[str, Any]:
 
 
 def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
-    """Without what says nothing; containers are looked into as well."""
+    """Without empty values, also inside containers."""
     kept = {name: each for name, each in value.items() if each not in (None, [], {})}
     if "containers" in kept:
         kept["containers"] = [_without_empty(each) for each in kept["containers"]]
@@ -261,5 +261,5 @@ def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def cpu_quantity(cpus: float) -> str:
-    """Cores as Kubernetes writes them."""
+    """CPUs as a Kubernetes quantity."""
     return f"{round(cpus * 1000)}m" if cpus % 1 else f"{cpus:.0f}"

@@ -1,4 +1,4 @@
-"""From a model to the objects that serve it on Kubernetes: a RayService in pods like those of a job's workers."""
+"""From a model to the Kubernetes objects that serve it: a RayService with pods like those of a job's workers."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,13 +15,13 @@ from ray_app.serving.settings import PORT, ServeSettings
 
 
 def job_spec_for(name: str | None, overrides: Iterable[str]) -> EmbeddingJob:
-    """A document that says nothing of pods but what `overrides` say, for a model that comes without one."""
-    nowhere = {"uri": "s3://none/none"}
+    """A job spec for a model that has none. Only `overrides` set anything about its pods."""
+    unused = {"uri": "s3://none/none"}
     value = {
         "apiVersion": API_VERSION,
         "kind": "EmbeddingJob",
         "metadata": {"name": name or "f2llm-serve"},
-        "spec": {"model": {"architecture": {}}, "data": nowhere, "storage": nowhere},
+        "spec": {"model": {"architecture": {}}, "data": unused, "storage": unused},
     }
     return parse_job_spec(apply_overrides(RawSpec("--set", value), overrides))
 
@@ -29,9 +29,10 @@ def job_spec_for(name: str | None, overrides: Iterable[str]) -> EmbeddingJob:
 def render_service(
     model: str, job_spec: EmbeddingJob, config: OperatorConfig, *, name: str, replicas: int
 ) -> list[dict[str, Any]]:
-    """The RayService `name` and what guards its pods. Of the document it takes `cluster`, `workers` and `storage.s3`.
+    """The RayService `name`, with its NetworkPolicy and PodDisruptionBudget. It uses `cluster`, `workers` and
+    `storage.s3` of the job spec.
 
-    Raises ConfigError for a profile that is not known.
+    Raises ConfigError for an unknown pod profile.
     """
     cluster, workers = job_spec.spec.cluster, job_spec.spec.workers
     pods = Pods(cluster, config, _labels(name), {})
@@ -44,7 +45,7 @@ def render_service(
         s3=job_spec.spec.storage.s3,
     )
     selector = {"matchLabels": {SERVICE_LABEL: name, NODE_TYPE_LABEL: "worker"}}
-    # Nodes are emptied one pod after the other; of a single one that could never be done.
+    # A drain evicts one pod at a time. With a single replica, a budget would block the drain of its node.
     guard = {"minAvailable": replicas - 1, "selector": selector}
     return [
         *([_object(job_spec, "policy/v1", "PodDisruptionBudget", name, spec=guard)] if replicas > 1 else []),
@@ -61,7 +62,7 @@ def render_service(
             "RayService",
             name,
             spec={
-                # The head stays in the Service: its proxy answers while pods take turns to replace their copies.
+                # The head stays in the Service: its proxy answers during a rolling update of the replicas.
                 "serveConfigV2": Block(write_yaml(_serve_config(settings))),
                 "rayClusterConfig": ray_cluster(
                     config,
@@ -108,7 +109,7 @@ def _template(pods: Pods, container: str, cluster: ClusterSpec, workers: Workers
         env={},
     )
     keep_from_kubernetes(template, cluster)
-    if not head:  # of a head KubeRay knows all ports, this one included, as long as none is named
+    if not head:  # for a head without named ports, KubeRay adds all ports itself
         template["spec"]["containers"][0]["ports"] = [{"name": "serve", "containerPort": PORT}]
     return template
 

@@ -1,4 +1,4 @@
-"""Sizes of the backbones a plan can be made for: counted from their published configurations, nothing is loaded."""
+"""Sizes of the backbones that `f2llm plan` supports, from their published configurations. No model is loaded."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ray_app.job_spec import ModelSpec
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a Qwen3 decoder. Input and output embeddings are tied, and the head is not used."""
+    """The shape of a Qwen3 decoder. Input and output embeddings are tied, and the LM head is not used."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -21,7 +21,7 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
-        """Weights of the decoder without a head."""
+        """Number of weights of the decoder without a head."""
         hidden, heads, kv_heads, head = (
             self.hidden_size,
             self.num_attention_heads,
@@ -36,7 +36,7 @@ class Architecture:
 
     @property
     def layer_values_per_token(self) -> int:
-        """Values one layer keeps a token for its backward pass: what a matrix product or norm reads or writes."""
+        """Values per token that a layer keeps for its backward pass: inputs and outputs of products and norms."""
         attention = self.head_dim * (3 * self.num_attention_heads + 3 * self.num_key_value_heads)
         return 6 * self.hidden_size + attention + 4 * self.intermediate_size
 
@@ -54,8 +54,8 @@ ASSUMED_VOCABULARY = 8192
 def architecture_of(model: ModelSpec, *, vocabulary_size: int | None = None) -> Architecture | None:
     """The backbone's shape; None for a model that is neither known nor a local directory with a Qwen3 configuration.
 
-    A model that is built from nothing takes its vocabulary from the data set's tokenizer: `vocabulary_size`, else a
-    guess.
+    A model that is trained from scratch takes its vocabulary from the tokenizer of the data set: `vocabulary_size`.
+    Default: ASSUMED_VOCABULARY.
     """
     if model.architecture is not None:
         sizes = model.architecture.model_dump(exclude={"rope_theta", "initializer_range"})
@@ -64,9 +64,9 @@ def architecture_of(model: ModelSpec, *, vocabulary_size: int | None = None) -> 
     return KNOWN_MODELS.get(model.name_or_path) or _local_architecture(Path(model.name_or_path))
 
 
-def _local_architecture(folder: Path) -> Architecture | None:
+def _local_architecture(directory: Path) -> Architecture | None:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         return Architecture(**{name: int(config[name]) for name in Architecture.__dataclass_fields__})
     except (OSError, ValueError, KeyError, TypeError):
         return None

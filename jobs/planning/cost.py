@@ -1,9 +1,10 @@
-"""What a plan takes on GPUs: hours from its floating-point operations, money from a table of prices.
+"""The cost of a plan on GPUs: hours from its floating-point operations, money from a price table.
 
     operations = (6, or 8 with gradient checkpointing) * parameters * tokens
 
-as for every decoder (Kaplan et al., "Scaling Laws for Neural Language Models", section 2.1): without the embedding
-table, which is only looked up, and without attention's quadratic part, which is small for the recipe's short texts.
+as for every decoder (Kaplan et al., "Scaling Laws for Neural Language Models", section 2.1). The embedding table is not
+counted, since it is only looked up. The quadratic part of attention is not counted, since it is small for the short
+texts of the recipe.
 """
 
 from collections.abc import Mapping
@@ -21,14 +22,14 @@ from jobs.spec.validation import first_problem
 
 
 class GpuPrice(Section):
-    """One kind of GPU in a table of prices."""
+    """One GPU type in a price table."""
 
-    price: Annotated[float, Field(ge=0, description="Money for one GPU and hour, in whatever currency.")]
-    teraflops: Annotated[float, Field(gt=0, description="Dense bf16 peak; known for the usual GPUs.")]
-    gigabytes: Annotated[float, Field(gt=0, description="Memory; known for the usual GPUs.")]
+    price: Annotated[float, Field(ge=0, description="Price per GPU hour, in any currency.")]
+    teraflops: Annotated[float, Field(gt=0, description="Dense bf16 peak in TFLOP/s. Built in for common GPUs.")]
+    gigabytes: Annotated[float, Field(gt=0, description="Memory in GB. Built in for common GPUs.")]
 
 
-# (dense bf16 TFLOP/s, GB) of NVIDIA's data sheets; SXM where there are several.
+# (dense bf16 TFLOP/s, GB) from NVIDIA's data sheets; the SXM variant if there are several.
 KNOWN_GPUS: Mapping[str, tuple[float, float]] = {
     "L4": (121, 24),
     "L40S": (362, 48),
@@ -42,7 +43,7 @@ KNOWN_GPUS: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Cost:
-    """A whole job on one kind of GPU, one GPU a worker. `fits`: the plan's memory a worker is there."""
+    """The whole job on one GPU type, one GPU per worker. `fits`: whether the memory of a GPU is sufficient."""
 
     gpu: str
     gpus: int
@@ -63,7 +64,7 @@ def operations(plan: Plan, architecture: Architecture, *, epochs: int, recompute
 
 
 def costs(plan: Plan, total_operations: float, prices: Mapping[str, GpuPrice], *, mfu: float) -> list[Cost]:
-    """The job on each GPU of the table, cheapest first. `mfu` is the share of the peak that a step reaches (0 to 1)."""
+    """The job on each GPU type, cheapest first. `mfu` is the share of the peak that a step reaches (0 to 1)."""
 
     def one(name: str, gpu: GpuPrice) -> Cost:
         gpu_hours = total_operations / (gpu.teraflops * 1e12 * mfu) / 3600
@@ -82,9 +83,9 @@ def costs(plan: Plan, total_operations: float, prices: Mapping[str, GpuPrice], *
 
 
 def load_prices(path: str) -> dict[str, GpuPrice]:
-    """A table of prices: `H100: 2.5`, or for another GPU `name: {price: 2.5, teraflops: 989, gigabytes: 80}`.
+    """A price table: `H100: 2.5`, or for another GPU `name: {price: 2.5, teraflops: 989, gigabytes: 80}`.
 
-    Raises ConfigError with the entry that is wrong.
+    Raises ConfigError for an invalid entry.
     """
     table = read_job_spec(path, holds="prices of GPUs, such as `H100: 2.5`", what="a table of GPU prices").value
     return {str(name): _price(path, str(name), value) for name, value in table.items()}
@@ -98,5 +99,6 @@ def _price(path: str, name: str, value: Any) -> GpuPrice:
     except ValidationError as error:
         raise ConfigError(
             f"{path}: {name}.{first_problem(error)}",
-            remedy=f"write `GPU: price` for {', '.join(KNOWN_GPUS)}, else `GPU: {{price, teraflops, gigabytes}}`",
+            remedy=f"write `GPU: price` for {', '.join(KNOWN_GPUS)}, and `GPU: {{price, teraflops, gigabytes}}` for "
+            f"others",
         ) from None

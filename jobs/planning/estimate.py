@@ -1,7 +1,7 @@
-"""What a job will take, before anything starts: steps, tokens, memory a worker, size of a checkpoint.
+"""An estimate of a job before it starts: steps, tokens, memory per worker, checkpoint size.
 
-Pure arithmetic on the document, the sizes of the sources and the shape of the model. Sizes are bytes; every assumption
-is part of the result.
+Pure arithmetic on the job spec, the sizes of the sources and the shape of the model. Sizes are in bytes. The result
+lists every assumption.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ _CUDA_CONTEXT_BYTES = 1 * GIB
 
 @dataclass(frozen=True)
 class SourceSize:
-    """One source as the manifest counts it; token means are None where nobody has counted them."""
+    """The size of one source from the manifest. Token means are None if they have not been counted."""
 
     name: str
     kind: Kind
@@ -37,8 +37,8 @@ class SourceSize:
 
 @dataclass(frozen=True)
 class DataSize:
-    """All sources of a data set, its held-out sets and what they measure, and how many ids its tokenizer has (None
-    without one).
+    """All sources of a data set, its held-out sets with their metrics, and the vocabulary size of its tokenizer (None
+    without a tokenizer).
     """
 
     sources: tuple[SourceSize, ...]
@@ -53,7 +53,7 @@ class DataSize:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one worker holds at W workers. `activations` are of the longest possible micro-batch."""
+    """Bytes per worker. `activations` are those of the longest possible micro-batch."""
 
     weights: int
     gradients: int
@@ -68,7 +68,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Plan:
-    """The answer. Everything that needs the model's shape is None where that is not known."""
+    """The estimate. Values that depend on the shape of the model are None if it is unknown."""
 
     sources: int
     examples_per_epoch: int
@@ -98,28 +98,29 @@ class Plan:
 
 
 def select_sources(spec: JobSpec, data: DataSize) -> tuple[SourceSize, ...]:
-    """The sources the job trains on. Raises ConfigError for a name the manifest does not have or an empty source."""
+    """The sources of the job. Raises ConfigError for a name that is not in the manifest, or for an empty source."""
     known = {source.name: source for source in data.sources}
     wanted = spec.data.choose(tuple(known))
     for name in wanted:
         if known[name].rows == 0:
             raise ConfigError(
                 f"spec.data.sources: {name} has no rows in {spec.data.uri}",
-                remedy="leave it out of spec.data.sources, or prepare the data set again",
+                remedy="remove it from spec.data.sources, or prepare the data set again",
             )
     if not wanted:
         raise ConfigError(
-            f"{spec.data.uri} has no source to train on", remedy="prepare it: `f2llm data prepare --help`"
+            f"{spec.data.uri} has no source to train on",
+            remedy="prepare the data set again; see `f2llm data prepare --help`",
         )
     return tuple(known[name] for name in wanted)
 
 
 def estimate_job(spec: JobSpec, data: DataSize, architecture: Architecture | None) -> Plan:
-    """Work the job out. Raises ConfigError where the data set or the model cannot serve the document."""
+    """Estimate a job. Raises ConfigError if the data set or the model does not fit the job spec."""
     sources = select_sources(spec, data)
-    if architecture is not None and (mend := too_wide(spec.train.matryoshka_dims, architecture.hidden_size)):
-        says, _, remedy = mend.rpartition("; ")
-        raise ConfigError(f"spec.{says}", remedy=remedy)
+    if architecture is not None and (problem := too_wide(spec.train.matryoshka_dims, architecture.hidden_size)):
+        message, _, remedy = problem.rpartition("; ")
+        raise ConfigError(f"spec.{message}", remedy=remedy)
     train, workers = spec.train, spec.workers.replicas
     slots = train.micro_batches_per_step
     micro_batches = [-(-source.rows // train.micro_batch_size) for source in sources]
@@ -155,7 +156,7 @@ def estimate_job(spec: JobSpec, data: DataSize, architecture: Architecture | Non
 
 
 def memory_of(spec: JobSpec, sources: Sequence[SourceSize], architecture: Architecture, *, workers: int) -> Memory:
-    """Memory of one of `workers` workers under ZeRO stage 2, at the longest micro-batch the document allows."""
+    """Memory of one of `workers` workers with ZeRO stage 2, for the longest micro-batch that the job spec allows."""
     size, count = _weight_bytes(spec), architecture.parameters
     texts = max(_texts_per_row(spec, source) for source in sources) * spec.train.micro_batch_size
     tokens = texts * spec.model.max_seq_length
@@ -172,7 +173,7 @@ def memory_of(spec: JobSpec, sources: Sequence[SourceSize], architecture: Archit
 
 
 def _best_interval(architecture: Architecture, workers: int) -> float:
-    """Seconds between checkpoints that lose least, before anything is measured."""
+    """Seconds between checkpoints that minimize lost time, from assumptions instead of measurements."""
     share = 12 * architecture.parameters / workers
     return best_interval(
         stall_seconds=share / _COPY_BYTES_PER_SECOND,
@@ -190,39 +191,39 @@ def _texts_per_row(spec: JobSpec, source: SourceSize) -> int:
 
 
 def _tokens(spec: JobSpec, sources: Iterable[SourceSize]) -> tuple[int, int, bool]:
-    """(texts an epoch, tokens an epoch, whether every source's token means are known)."""
+    """(texts per epoch, tokens per epoch, whether the token means of all sources are known)."""
     longest = spec.model.max_seq_length
     texts, tokens, counted = 0, 0.0, True
     for source in sources:
         counted = counted and source.query_tokens is not None and source.document_tokens is not None
         query = min(longest, source.query_tokens or longest)
-        job_spec = min(longest, source.document_tokens or longest)
+        document = min(longest, source.document_tokens or longest)
         per_row = _texts_per_row(spec, source)
         texts += source.rows * per_row
-        tokens += source.rows * (query + (per_row - 1) * job_spec)
+        tokens += source.rows * (query + (per_row - 1) * document)
     return texts, round(tokens * (1 - spec.train.token_deletion)), counted
 
 
 def _assumptions(spec: JobSpec, data: DataSize, architecture: Architecture | None, *, counted: bool) -> Iterable[str]:
     longest, size = spec.model.max_seq_length, _weight_bytes(spec)
     if not counted:
-        yield f"tokens: no token counts are known, so every text counts as max_seq_length={longest}"
+        yield f"tokens: without token counts, every text counts as max_seq_length={longest}"
     if architecture is None:
         return
     if spec.model.architecture is not None and data.vocabulary_size is None:
-        yield f"vocabulary: {ASSUMED_VOCABULARY} ids, since the data set has no tokenizer to count"
-    yield f"weights: {size} bytes a parameter on every worker ({spec.train.precision})"
-    yield f"gradients: {size} + 4 bytes a parameter (as computed, and in fp32 for the update), divided by the workers"
-    yield "optimizer: 12 bytes a parameter (fp32 weight and two moments), divided by the workers (ZeRO stage 2)"
+        yield f"vocabulary: {ASSUMED_VOCABULARY} ids, since the data set has no tokenizer"
+    yield f"weights: {size} bytes per parameter on every worker ({spec.train.precision})"
+    yield f"gradients: {size} + 4 bytes per parameter (as computed, and in fp32 for the update), divided by the workers"
+    yield "optimizer: 12 bytes per parameter (fp32 weight and two moments), divided by the workers (ZeRO stage 2)"
     yield f"buffers: a reduce bucket of 500 million elements{', 1 GiB of CUDA context' if spec.workers.gpus else ''}"
     kept = "each layer's input, and two layers in full" if spec.train.gradient_checkpointing else "every layer in full"
     yield f"activations: every text of a micro-batch {longest} tokens long, packed without padding; {kept}"
     if spec.train.teacher is not None:
-        yield f"teacher: the memory and time of {spec.train.teacher.name_or_path} on every worker are not counted"
-    yield "checkpoint: 12 bytes a parameter, whatever the number of workers"
+        yield f"teacher: memory and time of {spec.train.teacher.name_or_path} on every worker are not included"
+    yield "checkpoint: 12 bytes per parameter, for any number of workers"
     yield (
         f"time between checkpoints: each worker copies {_COPY_BYTES_PER_SECOND // 10**9} GB/s and uploads "
-        f"{_STORE_BYTES_PER_SECOND // 10**6} MB/s, one failure a day; `checkpoint.every: auto` measures instead"
+        f"{_STORE_BYTES_PER_SECOND // 10**6} MB/s, one failure per day; `checkpoint.every: auto` measures them"
     )
 
 
@@ -235,11 +236,11 @@ def _warnings(
     total_steps: int,
 ) -> Iterable[str]:
     train, workers, slots = spec.train, spec.workers.replicas, spec.train.micro_batches_per_step
-    from_nothing = spec.model.architecture is not None and spec.model.tokenizer is None
-    if from_nothing and data.version and data.vocabulary_size is None:
+    from_scratch = spec.model.architecture is not None and spec.model.tokenizer is None
+    if from_scratch and data.version and data.vocabulary_size is None:
         yield (
-            "the run will be refused: model.tokenizer is not given, and the data set has no tokenizer of its own; "
-            "prepare it with --tokenizer-vocabulary, or set model.tokenizer"
+            "the run will be refused: model.tokenizer is not set, and the data set has no tokenizer; "
+            "prepare the data set with --tokenizer-vocabulary, or set model.tokenizer"
         )
     if train.warmup_steps >= total_steps:
         yield (
@@ -249,22 +250,22 @@ def _warnings(
     if slots % workers:
         rounds = -(-slots // workers)
         yield (
-            f"workers.replicas={workers} does not divide the {slots} micro-batches of a step, so workers idle for "
-            f"{1 - slots / (rounds * workers):.0%} of it; the result is the same"
+            f"workers.replicas={workers} does not divide the {slots} micro-batches of a step, so workers are idle for "
+            f"{1 - slots / (rounds * workers):.0%} of a step; the result is the same"
         )
     if (spec.checkpoint.every_steps or 0) >= total_steps:
-        yield f"checkpoint.every={spec.checkpoint.every}: a job of {total_steps} steps has one checkpoint, at its end"
+        yield f"checkpoint.every={spec.checkpoint.every}: a job of {total_steps} steps has only its last checkpoint"
     for source in sources:
         wanted = spec.data.hard_negatives.of(source.kind)
         if source.negatives < wanted:
             yield (
-                f"data.hard_negatives.{source.kind}={wanted}, but {source.name} has {source.negatives} a row, "
-                "and those are used"
+                f"data.hard_negatives.{source.kind}={wanted}, but {source.name} has {source.negatives} per row, "
+                "which training uses"
             )
     if train.in_batch != "off" and not any(source.kind.uses_in_batch_negatives for source in sources):
-        yield f"train.in_batch={train.in_batch} has no effect: no source is of kind retrieval"
+        yield f"train.in_batch={train.in_batch} has no effect: no source has the task type retrieval"
     if architecture is None:
-        yield f"the shape of {spec.model.name_or_path} is not known here, so memory and checkpoint size are not either"
+        yield f"the shape of {spec.model.name_or_path} is unknown, so memory and checkpoint size are not estimated"
     elif not spec.workers.gpus and architecture.parameters > 200_000_000:
         millions = architecture.parameters // 1_000_000
         yield f"workers.gpus=0: {millions} million parameters on CPU take days; set workers.gpus: 1"

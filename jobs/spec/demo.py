@@ -1,4 +1,4 @@
-"""The document of `f2llm demo`: a small Qwen3 from nothing, on the documentation that is on this machine."""
+"""The job spec of `f2llm demo`: a small Qwen3 trained from scratch on the documentation installed on this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +10,22 @@ from jobs.spec.yaml12 import RawSpec
 NAME = "demo"
 
 
-def demo_job(folder: Path, *, overrides: Sequence[str] = ()) -> EmbeddingJob:
-    """The demo with its run in `folder`/demo and its data set in `folder`/data. Raises as `load_job_spec` does."""
-    return parse_job_spec(apply_overrides(RawSpec(NAME, demo_job_spec(folder)), overrides))
+def demo_job(directory: Path, *, overrides: Sequence[str] = ()) -> EmbeddingJob:
+    """The demo with its run in `directory`/demo and its data in `directory`/data. Raises as `load_job_spec` does."""
+    return parse_job_spec(apply_overrides(RawSpec(NAME, demo_job_spec(directory)), overrides))
 
 
-def demo_job_spec(folder: Path) -> dict[str, Any]:
-    """The document as plain values. The numbers are for two CPU cores and a few minutes, not the recipe's."""
+def demo_job_spec(directory: Path) -> dict[str, Any]:
+    """The job spec as plain values. Its numbers suit two CPUs and a few minutes; they are not those of the recipe."""
     return {
         "apiVersion": API_VERSION,
         "kind": "EmbeddingJob",
         "metadata": {"name": NAME},
         "spec": {
             "model": {
-                # Many small heads: 16 dimensions bound what a head can single out, so a model from nothing does not
-                # learn to look at the EOS alone, where all embeddings are equal and nothing is left to learn from.
+                # Many small heads: a head of 16 dimensions is limited in how strongly it can attend to one token.
+                # Otherwise a model trained from scratch learns to attend to the EOS token only: all embeddings are
+                # then equal, and training stops making progress.
                 "architecture": {
                     "hidden_size": 256,
                     "num_hidden_layers": 1,
@@ -37,7 +38,7 @@ def demo_job_spec(folder: Path) -> dict[str, Any]:
                 "max_seq_length": 64,
             },
             "data": {
-                "uri": str(folder / "data"),
+                "uri": str(directory / "data"),
                 "hard_negatives": {"retrieval": 3, "clustering": 3, "classification": 1},
             },
             "train": {
@@ -53,7 +54,7 @@ def demo_job_spec(folder: Path) -> dict[str, Any]:
                 "record_examples": True,
             },
             "workers": {"replicas": 2, "cpus": 1},
-            "storage": {"uri": str(folder)},
+            "storage": {"uri": str(directory)},
             "checkpoint": {"every": "200 steps", "keep": 2},
         },
     }

@@ -1,4 +1,4 @@
-"""Whether a document may go on with a run directory that another document started."""
+"""Whether a job spec can resume a run directory that another job spec started."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,9 @@ from typing import Any
 
 from jobs.spec.job import EmbeddingJob, parse_job_spec
 from jobs.spec.yaml12 import read_yaml
-from ray_app.errors import RunConflict
 
-# Paths below `spec`. None of them changes what a step computes, except that a step may be told to leave micro-batches
-# out; the data set may move, for its content has a fingerprint.
+# Paths below `spec`. None of them changes the computation of a step, except skip_micro_batches, which leaves
+# micro-batches out. The data set can move, since a fingerprint identifies its content.
 MAY_CHANGE: frozenset[str] = frozenset(
     {
         "workers.*",
@@ -33,58 +32,47 @@ MAY_CHANGE: frozenset[str] = frozenset(
 
 @dataclass(frozen=True)
 class Difference:
-    """One field that two documents give another value; the path is without `spec.`."""
+    """One field with different values in two job specs; the path is without `spec.`."""
 
     path: str
     frozen: Any
     new: Any
 
     def __str__(self) -> str:
-        return f"spec.{self.path}: {value_text(self.frozen)} there, {value_text(self.new)} here"
+        return f"spec.{self.path}: {value_text(self.frozen)} in the run, {value_text(self.new)} here"
 
 
 def differences(frozen: EmbeddingJob, new: EmbeddingJob) -> list[Difference]:
-    """The fields that differ and may not, in the document's order.
+    """The fields that differ although they must not, in the order of the job spec.
 
-    Effective values are compared, so that a preset and the same values written out are one. Metadata is not compared.
+    Effective values are compared, so that a preset equals the same values written out. Metadata is not compared.
     """
     return [found for found in _all_differences(frozen, new) if not may_change(found.path)]
 
 
 def changes_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
-    """The fields that differ and may, from the text of a run directory's job.yaml."""
+    """The fields that differ and are allowed to, from the text of a run directory's job.yaml."""
     return [found for found in all_differences_from(frozen_yaml, new) if may_change(found.path)]
 
 
 def all_differences_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
-    """Every field that differs, from the text of a run directory's job.yaml. Raises ConfigError where that is none."""
+    """All fields that differ, from the text of a run directory's job.yaml. Raises ConfigError if it is invalid."""
     return _all_differences(parse_job_spec(read_yaml(frozen_yaml, "job.yaml of the run directory")), new)
 
 
 def may_change(path: str) -> bool:
-    """Whether a field, by its path below `spec`, may differ between two starts of one run."""
+    """Whether a field, given by its path below `spec`, may change between two starts of a run."""
     return any(fnmatchcase(path, pattern) for pattern in MAY_CHANGE)
 
 
 def differences_from(frozen_yaml: str, new: EmbeddingJob) -> list[Difference]:
-    """`differences` from the text of a run directory's job.yaml. Raises ConfigError where that is no document."""
+    """`differences` from the text of a run directory's job.yaml. Raises ConfigError if it is invalid."""
     return [found for found in all_differences_from(frozen_yaml, new) if not may_change(found.path)]
 
 
-def refuse_differences(frozen_yaml: str, new: EmbeddingJob, *, run_uri: str) -> None:
-    """Raises RunConflict that names every field in which the new document may not differ."""
-    if found := differences_from(frozen_yaml, new):
-        lines = "".join(f"\n  {difference}" for difference in found)
-        raise RunConflict(
-            f"{run_uri}: this run was started by a document that says something else:{lines}",
-            remedy="give the new document another metadata.name, or write "
-            f"{found[0].path}: {value_text(found[0].frozen)}",
-        )
-
-
-def compare(documents: Sequence[EmbeddingJob]) -> list[tuple[str, list[Any]]]:
-    """(path, its value in each document) of every field that is not the same in all, in the document's order."""
-    leaves = [dict(_leaves(_values(each))) for each in documents]
+def compare(jobs: Sequence[EmbeddingJob]) -> list[tuple[str, list[Any]]]:
+    """(path, its value in each job spec) of every field that is not the same in all, in the order of the job spec."""
+    leaves = [dict(_leaves(_values(each))) for each in jobs]
     found = (
         (path, [each.get(path) for each in leaves]) for path in dict.fromkeys(path for each in leaves for path in each)
     )
@@ -92,7 +80,7 @@ def compare(documents: Sequence[EmbeddingJob]) -> list[tuple[str, list[Any]]]:
 
 
 def value_text(value: Any) -> str:
-    """A value as it stands in a document."""
+    """A value as YAML writes it in a job spec."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

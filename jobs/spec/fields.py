@@ -1,4 +1,4 @@
-"""What the document may say, read from its pydantic models: for messages, `--set`, differences and the reference."""
+"""The fields of the job spec, read from its pydantic models: for messages, `--set`, differences and the reference."""
 
 import types
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ _PATTERN_WORDS = {
 
 @dataclass(frozen=True)
 class SpecField:
-    """One field of the document.
+    """One field of the job spec.
 
-    `default` is meaningless where `required`; `section` is the model of a field that holds further fields.
+    `default` has no meaning if the field is `required`. `section` is the model of a field that contains other fields.
     """
 
     path: tuple[str, ...]
@@ -43,7 +43,7 @@ class SpecField:
 
 
 def fields_of(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[SpecField]:
-    """Every field of the model and of the models inside it, a section before its fields."""
+    """Every field of the model and of the models inside it. A section comes before its fields."""
     for name, info in model.model_fields.items():
         path = (*prefix, info.alias or name)
         section = section_of(info.annotation)
@@ -61,7 +61,7 @@ def fields_of(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field holds, through `Optional`, or that each of its items is; None for a plain value."""
+    """The model of a field, also through `Optional`, or of each item of a list; None for a plain value."""
     inner, _, _ = _unwrap(annotation)
     if get_origin(inner) is tuple:
         inner = get_args(inner)[0]
@@ -69,7 +69,7 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def expected(info: FieldInfo) -> str:
-    """What a field takes, in words: "an integer, at least 1", "one of step, micro_batch, off"."""
+    """The values that a field accepts: "an integer, at least 1", "one of step, micro_batch, off"."""
     inner, constraints, nullable = _unwrap(info.annotation)
     counted = "of them" if get_origin(inner) is tuple else "characters"
     words = _type_words(inner) + _bounds([*info.metadata, *constraints], counted=counted)
@@ -102,17 +102,17 @@ def _type_words(annotation: Any) -> str:
         return " or ".join(_type_words(each) for each in get_args(annotation))
     if get_origin(annotation) is tuple:
         held, constraints, _ = _unwrap(get_args(annotation)[0])
-        words = {str: "text", int: "integers", float: "numbers"}.get(held, "mappings")
+        words = {str: "strings", int: "integers", float: "numbers"}.get(held, "mappings")
         return f"a list of {words}{_bounds(constraints).replace(',', ', each', 1)}"
     if get_origin(annotation) is dict:
-        return "a mapping of text to text" if get_args(annotation)[1] is str else "a mapping"
+        return "a mapping of strings to strings" if get_args(annotation)[1] is str else "a mapping"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a mapping"
-    return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[annotation]
+    return {int: "an integer", float: "a number", bool: "a boolean", str: "a string"}[annotation]
 
 
 def _bounds(constraints: list[Any], *, counted: str = "characters") -> str:
-    """`counted` is what a length is a number of."""
+    """The constraints in words. `counted` is the unit of a length."""
     words = ""
     for item in constraints:
         match item:

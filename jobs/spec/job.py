@@ -1,8 +1,7 @@
-"""The document: one `EmbeddingJob`, a YAML file here, a custom resource on Kubernetes.
+"""The job spec: one `EmbeddingJob`, as a YAML file or as a custom resource on Kubernetes.
 
-A document goes through four steps: read (`jobs.spec.yaml12`), changed by `--set`, filled up from its preset,
-validated.
-The result is complete: what `validate --show` prints and the run directory keeps says every value.
+A job spec is read (`jobs.spec.yaml12`), changed by `--set`, completed from its preset, and validated. The result
+contains every value; `validate --show` prints it and the run directory stores it.
 """
 
 import json
@@ -19,7 +18,7 @@ from jobs.errors import ConfigError, UsageError
 from jobs.spec.cluster import NAME_PATTERN, ClusterSpec
 from jobs.spec.fields import JOB_NAME_PATTERN, SpecField, fields_of
 from jobs.spec.presets import PresetName, merged, preset_values
-from jobs.spec.validation import close_names, raise_problems, translate
+from jobs.spec.validation import close_names, raise_problems, shown, translate
 from jobs.spec.yaml12 import HOLDS, RawSpec, read_json, read_value, read_yaml, write_yaml
 from ray_app.job_spec import JobSpec
 
@@ -28,38 +27,44 @@ MAX_NAME_LENGTH = 40
 
 
 class Metadata(Section):
-    """Who the job is."""
+    """Name, namespace, labels and annotations of the job."""
 
-    # The name becomes part of other names and of Services, which may hold 63 characters and begin with a letter.
+    # Names of other objects contain it. Those of Services begin with a letter and have at most 63 characters.
     name: Annotated[str, Field(pattern=JOB_NAME_PATTERN, max_length=MAX_NAME_LENGTH)] = Field(
-        description="Name of the job and of its run directory: lower-case letters, digits and '-'."
+        description="Name of the job and of its run directory: lower-case letters, digits and '-', beginning with a "
+        "letter."
     )
     namespace: Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)] | None = Field(
-        None, description="Kubernetes namespace; without meaning on one machine."
+        None, description="Kubernetes namespace. null: that of the current context. One machine ignores it."
     )
-    labels: dict[str, str] = Field(default_factory=dict, description="Kubernetes labels.")
-    annotations: dict[str, str] = Field(default_factory=dict, description="Kubernetes annotations.")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="Kubernetes labels of the job, for example the Kueue queue."
+    )
+    annotations: dict[str, str] = Field(default_factory=dict, description="Kubernetes annotations of the job.")
 
 
 class EmbeddingJobSpec(JobSpec):
-    """What to train, on what, how and where."""
+    """Model, data, training, workers and storage of a job."""
 
-    # A preset brings the model, so an editor must not ask for both.
+    # A preset contains the model, so an editor must require only one of the two.
     model_config = ConfigDict(
         json_schema_extra={"required": ["data"], "anyOf": [{"required": ["preset"]}, {"required": ["model"]}]}
     )
 
     preset: PresetName | None = Field(
         None,
-        description="Published recipe that fills in whatever this document leaves out; what the document says wins.",
+        description="Published recipe whose values apply to all fields that the job spec leaves out. Fields of the job "
+        "spec override it.",
     )
     suspend: bool = Field(
-        False, description="On Kubernetes: stop behind a checkpoint and free all pods, until this is false again."
+        False,
+        description="On Kubernetes: true stops the job after a checkpoint and deletes its pods; false resumes it. One "
+        "machine ignores it.",
     )
     cluster: ClusterSpec = Field(default_factory=ClusterSpec)
 
     @model_validator(mode="after")
-    def _addresses(self) -> Self:
+    def _uris_are_valid(self) -> Self:
         s3 = self.storage.s3
         checks: list[tuple[str, Callable[[], object]]] = [
             ("data.uri", lambda: parse_uri(self.data.uri)),
@@ -75,7 +80,7 @@ class EmbeddingJobSpec(JobSpec):
 
 
 class EmbeddingJob(Section):
-    """A training job, complete: presets are merged in."""
+    """A training job with its preset merged in."""
 
     api_version: Literal["f2llm.dev/v1alpha1"] = Field(alias="apiVersion", description="Version of this format.")
     kind: Literal["EmbeddingJob"] = Field(description="Always EmbeddingJob.")
@@ -84,8 +89,8 @@ class EmbeddingJob(Section):
 
     @property
     def worker_spec(self) -> JobSpec:
-        """What the workers receive: the spec without the preset's name, whose values it already holds, and without
-        what only Kubernetes reads.
+        """The spec for the workers, without the preset's name, since its values are merged in, and without the fields
+        that only Kubernetes reads.
         """
         return JobSpec.model_validate(self.spec.model_dump(include=set(JobSpec.model_fields)))
 
@@ -95,7 +100,7 @@ class EmbeddingJob(Section):
         return f"{self.spec.storage.uri.rstrip('/')}/{self.metadata.name}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The effective document as plain values, in the order a person would write; `metadata` holds what is set."""
+        """The effective job spec as plain values, in the usual order; `metadata` contains only fields that are set."""
         spec = self.spec.model_dump(mode="json")
         return {
             "apiVersion": self.api_version,
@@ -105,7 +110,7 @@ class EmbeddingJob(Section):
         }
 
     def to_yaml(self) -> str:
-        """The effective document. Reading it back gives an equal EmbeddingJob."""
+        """The effective job spec. Reading it back gives an equal EmbeddingJob."""
         return write_yaml(self.to_dict())
 
 
@@ -113,20 +118,20 @@ SPEC_FIELDS: dict[str, SpecField] = {field.name: field for field in fields_of(Em
 
 
 def load_job_spec(path: str, *, overrides: Sequence[str] = ()) -> EmbeddingJob:
-    """Read, override and validate a document.
+    """Read, override and validate a job spec.
 
-    `path` is a YAML or .json file, or `-` for standard input; `overrides` are the texts of `--set`. Raises ConfigError
-    with every problem of the document, UsageError for an override that names no field.
+    `path` is a YAML or .json file, or `-` for standard input; `overrides` are the values of `--set`. Raises ConfigError
+    with every problem of the job spec, UsageError for an override of an unknown field.
     """
     return parse_job_spec(apply_overrides(read_job_spec(path), overrides))
 
 
-def read_job_spec(path: str, *, holds: str = HOLDS, what: str = "a document") -> RawSpec:
-    """The document as written, not yet validated. Raises ConfigError if it cannot be read or is no mapping.
+def read_job_spec(path: str, *, holds: str = HOLDS, what: str = "a job spec") -> RawSpec:
+    """The job spec as written, not yet validated. Raises ConfigError if it cannot be read or is not a mapping.
 
-    `what` says in messages what kind of file is read, `holds` what such a file consists of.
+    `what` and `holds` name the kind of file and its top-level fields in messages.
     """
-    give = f"give the path of {what}, or - for standard input"
+    give = f"pass the path of {what}, or - for standard input"
     if path == "-":
         return read_yaml(sys.stdin.read(), "standard input", holds=holds)
     try:
@@ -134,7 +139,7 @@ def read_job_spec(path: str, *, holds: str = HOLDS, what: str = "a document") ->
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", remedy=give) from None
     except IsADirectoryError:
-        remedy = f"for a run directory: {path}/job.yaml" if holds == HOLDS else give
+        remedy = f"if it is a run directory, pass {path}/job.yaml" if holds == HOLDS else give
         raise ConfigError(f"{path}: is a directory, expected a file", remedy=remedy) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})", remedy="save the file as UTF-8") from None
@@ -144,23 +149,39 @@ def read_job_spec(path: str, *, holds: str = HOLDS, what: str = "a document") ->
 
 
 def parse_job_spec(raw: RawSpec) -> EmbeddingJob:
-    """Merge the preset in and validate. Raises ConfigError that lists every problem, one a line."""
+    """Merge the preset in and validate. Raises ConfigError with every problem, one per line, or with the kind alone if
+    the file is not an EmbeddingJob.
+    """
+    _refuse_other_kind(raw)
     spec = raw.value.get("spec")
     effective = raw.value
     if isinstance(spec, dict):
         effective = {**raw.value, "spec": merged(preset_values(spec.get("preset")), spec)}
     try:
-        # Through JSON, so that strict types know tuples and a quoted "2" is text here as it is on Kubernetes.
+        # Through JSON: strict types accept lists as tuples, and a quoted "2" is a string, as on Kubernetes.
         return EmbeddingJob.model_validate_json(json.dumps(effective), strict=True)
     except ValidationError as error:
         raise_problems(raw.name, translate(error, raw, SPEC_FIELDS))
 
 
-def apply_overrides(raw: RawSpec, assignments: Iterable[str]) -> RawSpec:
-    """The document with each `path=value` put in; the value is YAML and the `spec.` prefix may be left out.
+def _refuse_other_kind(raw: RawSpec) -> None:
+    kind = raw.value.get("kind")
+    if not isinstance(kind, str) or kind == "EmbeddingJob":
+        return
+    path = "-" if raw.name == "standard input" else raw.name
+    raise ConfigError(
+        f"{raw.place(('kind',))}: kind: found {shown(kind)}, expected EmbeddingJob",
+        remedy=f"check a study with `f2llm ablate {path} --dry-run`"
+        if kind == "Study"
+        else "write `kind: EmbeddingJob`",
+    )
 
-    An empty value is null. Raises UsageError for text without `=` or a path that is no field, ConfigError for a value
-    that is not YAML.
+
+def apply_overrides(raw: RawSpec, assignments: Iterable[str]) -> RawSpec:
+    """The job spec with each `path=value` applied. The value is YAML; the prefix `spec.` is optional.
+
+    An empty value is null. Raises UsageError if `=` is missing or the path is not a field, ConfigError if the value is
+    not YAML.
     """
     for assignment in assignments:
         raw = _apply(raw, assignment)
@@ -168,9 +189,11 @@ def apply_overrides(raw: RawSpec, assignments: Iterable[str]) -> RawSpec:
 
 
 def set_field(raw: RawSpec, name: str, value: Any, *, place: str) -> RawSpec:
-    """The document with a value put in at `name`, a path in which `spec.` may be left out; `place` is who says so.
+    """The job spec with `value` at the path `name`, whose prefix `spec.` is optional.
 
-    Raises UsageError for a path that is no field, ConfigError where what is above it is no mapping.
+    `place` is the origin of the value, for messages.
+
+    Raises UsageError if the path is not a field, ConfigError if a value above it is not a mapping.
     """
     path = _field_path(name, place)
     changed = json.loads(json.dumps(raw.value))
@@ -181,8 +204,8 @@ def set_field(raw: RawSpec, name: str, value: Any, *, place: str) -> RawSpec:
             below = section[key] = {}
         if not isinstance(below, dict):
             raise ConfigError(
-                f"{raw.place(path[:depth])}: {'.'.join(path[:depth])}: expected a mapping to put {name} into",
-                remedy="make it a mapping, or remove it from the document",
+                f"{raw.place(path[:depth])}: {'.'.join(path[:depth])}: expected a mapping that can contain {name}",
+                remedy="make it a mapping, or remove it from the job spec",
             )
         section = below
     section[path[-1]] = value
@@ -193,7 +216,9 @@ def _apply(raw: RawSpec, assignment: str) -> RawSpec:
     name, equals, text = assignment.partition("=")
     shown = without_credentials(assignment)
     if not equals:
-        raise UsageError(f"--set {shown}: found no '='", remedy="write --set path=value, as in --set train.epochs=1")
+        raise UsageError(
+            f"--set {shown}: '=' is missing", remedy="write --set path=value, for example --set train.epochs=1"
+        )
     _field_path(name.strip(), f"--set {name.strip()}")
     try:
         value = read_value(text)
@@ -210,4 +235,4 @@ def _field_path(name: str, place: str) -> tuple[str, ...]:
         if key and parent in SPEC_FIELDS and SPEC_FIELDS[parent].open_mapping:
             return (*SPEC_FIELDS[parent].path, key)
     known = [field.removeprefix("spec.") for field in SPEC_FIELDS]
-    raise UsageError(f"{place}: the document has no such field", remedy=close_names(name.removeprefix("spec."), known))
+    raise UsageError(f"{place}: unknown field", remedy=close_names(name.removeprefix("spec."), known))

@@ -1,8 +1,8 @@
 """The published hyperparameters, by name.
 
-Source: arXiv 2510.02294, Table 1 and section 3; the released training code where the paper is silent (Adam's second
-moment, the floor of the learning rate, hard negatives a step). Warm-up is the paper's 500 real steps, not the 16 to 31
-of the released code. A document that names a preset says only what differs.
+Source: arXiv 2510.02294, Table 1 and section 3. Values that the paper does not give come from the released training
+code: Adam's second moment, the lowest learning rate, hard negatives per step. Warm-up is 500 optimizer steps as in the
+paper, not the 16 to 31 of the released code. A job spec with a preset contains only the fields that differ.
 """
 
 from collections.abc import Mapping
@@ -46,12 +46,12 @@ PRESETS: Mapping[PresetName, Mapping[str, Any]] = {
 
 
 def preset_values(name: object) -> Mapping[str, Any]:
-    """The values of a preset, below `spec`; empty for what is no preset's name."""
+    """The values of a preset, below `spec`; empty if `name` is not a preset."""
     return next((values for known, values in PRESETS.items() if known == name), {})
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` on top, section by section. What `over` says wins, null included; a list is replaced whole."""
+    """`base` with the values of `over`, merged by section. Values of `over` win, null too; lists are replaced."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)

@@ -1,9 +1,9 @@
-"""A study: one document, variants of it and seeds, worked out into the runs of an ablation. Pure.
+"""A study: one job spec, its variants and seeds, expanded into the runs of an ablation. Pure.
 
-    base x (itself, variants, cells of the grid) x seeds  ->  runs, each a document of its own
+    base x (itself, variants, combinations of the grid) x seeds  ->  runs, each with its own job spec
 
-Every variant is trained with every seed, so that a variant and the base can be compared seed by seed: what a seed does
-to both (first weights, order of the data) cancels out.
+Every variant is trained with every seed, so that a variant and the base can be compared seed by seed. Effects of the
+seed on both (initial weights, data order) cancel out.
 """
 
 import json
@@ -26,65 +26,70 @@ from jobs.spec.yaml12 import RawSpec
 
 BASE = "base"
 RUNS = "runs"
-"""The directory of a study's runs below its directory."""
+"""The directory of the runs, below the directory of the study."""
 _HOLDS = "apiVersion, kind: Study, metadata and spec"
-# What makes runs comparable, and where they lie, is the same for all of them.
+# The runs of a study share these fields, so that they are comparable and lie in one directory.
 _OF_THE_STUDY = ("train.seed", "storage.*", "evaluation.*", "data.uri", "suspend")
 
 Metric = Literal["ndcg_at_10", "recall_at_10", "spearman"]
 
 
 class Variant(Section):
-    """One way to train that differs from the base."""
+    """A job spec that differs from the base."""
 
     name: Annotated[str, Field(pattern=JOB_NAME_PATTERN, max_length=MAX_NAME_LENGTH)] = Field(
-        description="What the variant is called; part of its runs' names."
+        description="Name of the variant. It is part of the names of its runs."
     )
     set_: dict[str, Any] = Field(
-        default_factory=dict, alias="set", description="Fields of the document and their values, as for --set."
+        default_factory=dict, alias="set", description="Fields of the job spec with their values, as for --set."
     )
-    without_sources: tuple[str, ...] = Field((), description="Sources of the base that are not trained on.")
+    without_sources: tuple[str, ...] = Field((), description="Sources of the base to leave out.")
 
 
 class StudyMetadata(Section):
-    """Who the study is."""
+    """The name of the study."""
 
     name: Annotated[str, Field(pattern=JOB_NAME_PATTERN, max_length=MAX_NAME_LENGTH)] = Field(
-        description="Name of the study and of its directory below the base's storage.uri."
+        description="Name of the study and of its directory below storage.uri of the base."
     )
 
 
 class StudySpec(Section):
-    """What is compared."""
+    """The base, its variants, the seeds and the metric of the comparison."""
 
-    base: str | dict[str, Any] = Field(description="The EmbeddingJob that runs are made from: a file, or all of it.")
-    variants: tuple[Variant, ...] = Field((), description="What is compared with the base: a list of these fields.")
+    base: str | dict[str, Any] = Field(
+        description="EmbeddingJob on which all runs are based: the path of a file, or the whole job spec."
+    )
+    variants: tuple[Variant, ...] = Field(
+        (), description="Variants to compare with the base: a list, each item with these fields."
+    )
     grid: dict[str, tuple[Any, ...]] = Field(
         default_factory=dict,
-        description="Fields of the document, each with a list of values; every combination is a variant.",
+        description="Fields of the job spec, each with a list of values. Every combination is a variant.",
     )
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
-        min_length=1, description="Values of train.seed; every variant is trained with each."
+        min_length=1, description="Values of train.seed. Every variant is trained with each seed."
     )
     metric: Metric = Field(
         "ndcg_at_10",
-        description="What variants are compared by, a mean over the held-out sets; `spearman` is that of scored pairs.",
+        description="Metric of the comparison, as the mean over the held-out sets. `spearman` is the metric of scored "
+        "pairs.",
     )
 
     @model_validator(mode="after")
     def _something_is_compared(self) -> Self:
         if not self.variants and not self.grid:
-            raise ValueError("there are no variants and no grid; add a variant to compare with the base")
+            raise ValueError("the study has no variants and no grid; add a variant to compare with the base")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds={list(self.seeds)} has a seed twice; name each once")
+            raise ValueError(f"seeds={list(self.seeds)} contains a seed twice; list each seed once")
         empty = next((name for name, values in self.grid.items() if not values), None)
         if empty is not None:
-            raise ValueError(f"grid.{empty} has no value; give a list of values")
+            raise ValueError(f"grid.{empty} has no values; add a list of values")
         return self
 
 
 class StudyFile(Section):
-    """A study as it is written."""
+    """A study file."""
 
     api_version: Literal["f2llm.dev/v1alpha1"] = Field(alias="apiVersion", description="Version of this format.")
     kind: Literal["Study"] = Field(description="Always Study.")
@@ -97,8 +102,8 @@ STUDY_FIELDS: dict[str, SpecField] = {field.name: field for field in fields_of(S
 
 @dataclass(frozen=True)
 class StudyVariant:
-    """A variant with its effective document; `changes` has the path, the base's value and its own of each field that
-    differs.
+    """A variant with its effective job spec. `changes` lists each field that differs: path, value of the base, value of
+    the variant.
     """
 
     name: str
@@ -109,7 +114,7 @@ class StudyVariant:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One training: a variant with a seed."""
+    """One training run: a variant with a seed."""
 
     variant: str
     seed: int
@@ -122,8 +127,8 @@ class StudyRun:
 
 @dataclass(frozen=True)
 class Study:
-    """A study worked out. The base comes first among the variants; runs are seed by seed, so that a study that is
-    stopped half way has compared something.
+    """An expanded study. The base is the first variant. Runs are ordered by seed, so that an interrupted study already
+    has complete comparisons.
     """
 
     name: str
@@ -142,12 +147,17 @@ class Study:
 def load_study(
     path: str, *, overrides: Sequence[str] = (), sources_of: Callable[[EmbeddingJob], Sequence[str]]
 ) -> Study:
-    """Read, validate and work out a study; `overrides` are the texts of `--set` and change its base.
+    """Read, validate and expand a study; `overrides` are the values of `--set` and change the base.
 
-    `sources_of` gives the sources that a document trains on; it is asked where a variant leaves some out. Raises
-    ConfigError with the place of what is wrong.
+    `sources_of` returns the sources of a job spec; it is called if a variant leaves sources out. Raises ConfigError
+    with the position of the problem.
     """
     raw = read_job_spec(path, holds=_HOLDS, what="a study")
+    if raw.value.get("kind") == "EmbeddingJob":
+        raise ConfigError(
+            f"{raw.place(('kind',))}: kind: found EmbeddingJob, expected Study",
+            remedy=f"check a job spec with `f2llm validate {path}`",
+        )
     try:
         job_spec = StudyFile.model_validate_json(json.dumps(raw.value), strict=True)
     except ValidationError as error:
@@ -185,8 +195,8 @@ def _variants(
     first = parse_job_spec(base)
     if not first.spec.evaluation.enabled:
         raise ConfigError(
-            f"{base.place(('spec', 'evaluation', 'enabled'))}: evaluation.enabled is false, so there is nothing to "
-            "compare runs by",
+            f"{base.place(('spec', 'evaluation', 'enabled'))}: evaluation.enabled is false, so the runs have no "
+            "metrics to compare",
             remedy="set evaluation.enabled: true in the base",
         )
     found = [StudyVariant(BASE, first, base)]
@@ -202,24 +212,24 @@ def _variants(
                 f"{place}: {variant.name} is the same as the base", remedy="set a field to another value, or remove it"
             )
         if same := next((each.name for each in found if each.name == written.name), None):
-            raise ConfigError(f"{place}: {same} is there already", remedy="give each variant a name of its own")
+            raise ConfigError(f"{place}: the name {same} is used twice", remedy="use a different name for each variant")
         if same := next((each.name for each in found if each.changes == written.changes), None):
             raise ConfigError(f"{place}: {written.name} is the same as {same}", remedy="remove one of them")
         found.append(written)
     at = {field: study.place(("spec", "grid", field)) for field in spec.grid}
     for cell in _cells(spec.grid):
         written = _changed(_cell_name(cell), base, first, cell, at)
-        # A cell that is the base, or a variant, is trained once.
+        # A combination that equals the base or a variant is trained once.
         if all(each.changes != written.changes for each in found):
             if any(each.name == written.name for each in found):
                 raise ConfigError(
-                    f"{study.place(('spec', 'grid'))}: two cells would be called {written.name}",
-                    remedy="write them as variants, with names",
+                    f"{study.place(('spec', 'grid'))}: two combinations have the name {written.name}",
+                    remedy="write them as variants, with different names",
                 )
             found.append(written)
     if len(found) == 1:
         raise ConfigError(
-            f"{study.place(('spec', 'grid'))}: all of it is the base", remedy="give a field another value as well"
+            f"{study.place(('spec', 'grid'))}: every combination equals the base", remedy="add another value to a field"
         )
     return found
 
@@ -229,13 +239,13 @@ def _rest(place: str, variant: Variant, known: Sequence[str]) -> list[str]:
     rest = [name for name in known if name not in variant.without_sources]
     if unknown or not rest or "data.sources" in variant.set_:
         found = (
-            f"{unknown[0]} is no source of the base, which has {', '.join(known)}"
+            f"{unknown[0]} is not a source of the base, which has {', '.join(known)}"
             if unknown
-            else "no source is left"
+            else "no source remains"
             if not rest
-            else "data.sources is set too"
+            else "data.sources is also set"
         )
-        raise ConfigError(f"{place}: without_sources: {found}", remedy="name sources of the base, not all of them")
+        raise ConfigError(f"{place}: without_sources: {found}", remedy="list some of the sources of the base, not all")
     return rest
 
 
@@ -260,7 +270,7 @@ def _changed(
 
 def _fixed(place: str, field: str) -> ConfigError:
     return ConfigError(
-        f"{place}: {field} is the same in all runs of a study, or they could not be compared",
+        f"{place}: {field} must be the same in all runs of a study, so that they are comparable",
         remedy="change it in the base, or in seeds",
     )
 
@@ -272,7 +282,7 @@ def _cells(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _cell_name(cell: Mapping[str, Any]) -> str:
-    """temperature-0-02, and where there are several fields, as names are short on Kubernetes: temp-0-02-lr-1e-05."""
+    """temperature-0-02; for several fields shorter, since Kubernetes limits names: temp-0-02-lr-1e-05."""
     names = [field.rpartition(".")[2] for field in cell]
     if len(cell) > 1:
         names = ["".join(word[0] for word in name.split("_")) if "_" in name else name[:4] for name in names]
@@ -295,9 +305,9 @@ def _run_job_spec(study: RawSpec, variant: StudyVariant, seed: int) -> Embedding
     name = f"{variant.name}-seed-{seed}"
     if len(name) > MAX_NAME_LENGTH:
         raise ConfigError(
-            f"{study.place(('spec', 'variants'))}: the run {name} has a name of {len(name)} characters, "
-            f"{MAX_NAME_LENGTH} at most",
-            remedy="write the variant under `variants`, with a short name",
+            f"{study.place(('spec', 'variants'))}: the name {name} of a run has {len(name)} characters, "
+            f"expected at most {MAX_NAME_LENGTH}",
+            remedy="write the variant under `variants`, with a shorter name",
         )
     raw = set_field(variant.raw, "metadata.name", name, place=study.name)
     return parse_job_spec(set_field(raw, "train.seed", seed, place=study.name))

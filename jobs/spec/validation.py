@@ -1,4 +1,4 @@
-"""From pydantic's errors to sentences for the person who wrote the document."""
+"""Translates pydantic's errors into messages for the author of a job spec."""
 
 import difflib
 import json
@@ -15,7 +15,7 @@ from jobs.errors import ConfigError
 from jobs.spec.fields import SpecField
 from jobs.spec.yaml12 import RawSpec
 
-# Names that other trainers use for what is here called something else.
+# Names in other trainers for fields that have another name here.
 _KNOWN_ELSEWHERE = {
     "batch_size": "spec.train.global_batch_size",
     "per_device_train_batch_size": "spec.train.micro_batch_size",
@@ -33,49 +33,49 @@ _KNOWN_ELSEWHERE = {
     "model_name_or_path": "spec.model.name_or_path",
 }
 
-_EVERY_FIELD = "docs/reference/job-spec.md lists every field (of a sources file: docs/tasks/prepare-data.md)"
+_EVERY_FIELD = "`f2llm explain` lists all fields (with `--kind Study` or `--kind Sources` for such a file)"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where it is written, the field, what was found and expected, and what would work."""
+    """One problem: its line and column, the field, a message with the found and the expected value, and the fix."""
 
     place: str
     path: str
-    says: str
-    mend: str
+    message: str
+    fix: str
 
     def line(self) -> str:
-        return f"{self.place}: {self.path}: {self.says}"
+        return f"{self.place}: {self.path}: {self.message}"
 
 
 def raise_problems(name: str, problems: Sequence[Problem]) -> NoReturn:
-    """Raise one ConfigError for all of them, a line each."""
+    """Raise one ConfigError for all problems, with one line per problem."""
     if len(problems) == 1:
-        raise ConfigError(problems[0].line(), remedy=problems[0].mend)
-    lines = "".join(f"\n  {problem.line()}; {problem.mend}" for problem in problems)
+        raise ConfigError(problems[0].line(), remedy=problems[0].fix)
+    lines = "".join(f"\n  {problem.line()}; {problem.fix}" for problem in problems)
     raise ConfigError(
         f"{name}: {len(problems)} problems{lines}",
-        remedy=f"correct each of them; {_EVERY_FIELD}",
+        remedy=f"fix each of them; {_EVERY_FIELD}",
     )
 
 
 def translate(error: ValidationError, raw: RawSpec, fields: Mapping[str, SpecField]) -> list[Problem]:
-    """The problems of a document in the order they were found."""
+    """The problems of a job spec, in the order in which pydantic found them."""
     found = error.errors(include_url=False)
     wrong = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
-    # A list whose items are wrong counts as too short as well; only the items are worth a line.
+    # pydantic also calls a list with invalid items too short; only the items are reported.
     return [_problem(d, raw, fields) for d in found if not (d["type"] == "too_short" and d["loc"] in wrong)]
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong in a small file: its path in there, and why."""
+    """The first problem of a small file: the path within the file, and the reason."""
     first = error.errors(include_url=False, include_context=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def close_names(name: str, known: Iterable[str], *, otherwise: str = _EVERY_FIELD) -> str:
-    """A mend for an unknown name: the closest known ones, else what to do `otherwise`, which is about fields."""
+    """A fix for an unknown name: the closest known names, or `otherwise` if none is close."""
     known = list(known)
     last = {path: path.rpartition(".")[2] for path in known}
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
@@ -84,7 +84,7 @@ def close_names(name: str, known: Iterable[str], *, otherwise: str = _EVERY_FIEL
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: short, with its type where the text alone would not tell, without credentials."""
+    """A value as a message shows it: short, without credentials, and strings marked as such."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -95,38 +95,38 @@ def shown(value: Any) -> str:
         return "a list" if value else "an empty list"
     text = without_credentials(str(value))
     text = text if len(text) <= 80 else f"{text[:77]}..."
-    return f"`{text}` (text)" if isinstance(value, str) else f"`{text}`"
+    return f"`{text}` (a string)" if isinstance(value, str) else f"`{text}`"
 
 
 def shown_plain(value: Any) -> str:
-    """A value as YAML would have it on one line."""
+    """A value as one line of YAML."""
     return json.dumps(value) if isinstance(value, bool | list | tuple | dict) or value is None else str(value)
 
 
 def _problem(details: ErrorDetails, raw: RawSpec, fields: Mapping[str, SpecField]) -> Problem:
     path = tuple(details["loc"])
     place = raw.place(path)
-    name = ".".join(str(part) for part in path) or "the document"
+    name = ".".join(str(part) for part in path) or "the job spec"
     field = _field(path, fields)
     match details["type"]:
         case "missing":
             expected = f" ({field.expected})" if field and field.expected != "a mapping" else ""
-            # Nothing is written here, so the nearest place is the section's.
-            return Problem(place, name, f"not given, and it has no default{expected}", _give(path, field))
+            # The field is missing, so the position is that of its section.
+            return Problem(place, name, f"required, but missing{expected}", _give(path, field))
         case "extra_forbidden":
             return Problem(place, name, "unknown field", _unknown(path, fields))
         case "value_error":
-            says, _, mend = str(details["ctx"]["error"]).rpartition("; ")
-            return Problem(place, name, says, mend)
+            message, _, fix = str(details["ctx"]["error"]).rpartition("; ")
+            return Problem(place, name, message, fix)
         case _:
             expected = field.expected if field else details["msg"]
-            mend = _mend(details, name, field)
-            return Problem(place, name, f"found {shown(details['input'])}, expected {expected}", mend)
+            fix = _fix(details, name, field)
+            return Problem(place, name, f"found {shown(details['input'])}, expected {expected}", fix)
 
 
 def _field(path: tuple[int | str, ...], fields: Mapping[str, SpecField]) -> SpecField | None:
     keys = [part for part in path if isinstance(part, str)]
-    # An item of a list has no field of its own.
+    # Items of a list are described by the field of the list.
     return fields.get(".".join(keys))
 
 
@@ -141,7 +141,7 @@ def _give(path: tuple[int | str, ...], field: SpecField | None) -> str:
     if path == ("spec", "model"):
         return "add `preset: f2llm-0.6b`, or `model:` with `name_or_path`"
     if path == ("spec", "data"):
-        return "add `data:` with `uri`, the address of a prepared data set"
+        return "add `data:` with `uri`, the path or URI of a prepared data set"
     if example := examples.get(tuple(map(str, path))):
         return f"add `{name}: {example}`"
     return f"add `{name}:`" + (f" ({field.description})" if field and field.description else "")
@@ -153,13 +153,13 @@ def _unknown(path: tuple[int | str, ...], fields: Mapping[str, SpecField]) -> st
     if close := difflib.get_close_matches(name, siblings, n=1, cutoff=0.6):
         return f"did you mean `{close[0]}`?"
     if name in _KNOWN_ELSEWHERE:
-        return f"here it is called `{_KNOWN_ELSEWHERE[name]}`"
+        return f"the field is called `{_KNOWN_ELSEWHERE[name]}` here"
     if elsewhere := [field.name for field in fields.values() if field.path[-1] == name]:
         return f"did you mean {' or '.join(f'`{e}`' for e in elsewhere)}?"
-    return f"remove it; {parent or 'the document'} may hold {', '.join(siblings)}"
+    return f"remove it; the fields of {parent or 'a job spec'} are {', '.join(siblings)}"
 
 
-def _mend(details: ErrorDetails, name: str, field: SpecField | None) -> str:
+def _fix(details: ErrorDetails, name: str, field: SpecField | None) -> str:
     value = details["input"]
     if name == "metadata.name" and isinstance(value, str):
         slug = re.sub(r"[^a-z0-9]+", "-", value.lower()).lstrip("-0123456789")[:40].strip("-")
@@ -180,5 +180,5 @@ def _mend(details: ErrorDetails, name: str, field: SpecField | None) -> str:
     if isinstance(value, float) and value.is_integer() and details["type"] == "int_type":
         return f"write `{int(value)}`"
     if field is not None and not field.required and field.default is not None and field.section is None:
-        return f"write `{field.path[-1]}: {shown_plain(field.default)}`, the default, or another that fits"
-    return "write the fields below it, indented" if field and field.section else "correct it"
+        return f"write `{field.path[-1]}: {shown_plain(field.default)}`, the default, or another valid value"
+    return "indent its fields below it" if field and field.section else "write a valid value"

@@ -1,7 +1,7 @@
-"""YAML as the document uses it: the core schema of YAML 1.2, places kept for messages, duplicate keys refused.
+"""YAML for job specs: the core schema of YAML 1.2, with line numbers for messages; duplicate keys are errors.
 
-PyYAML follows YAML 1.1, in which `off` is false, `1e-5` is text and `12:30` is 750: a user who writes `in_batch: off`
-means the word. What is written here reads the same under both versions.
+PyYAML follows YAML 1.1, in which `off` is false, `1e-5` is a string and `12:30` is 750. A user who writes
+`in_batch: off` means the string. Files written by this module read the same under both versions.
 """
 
 import json
@@ -36,7 +36,7 @@ HOLDS = "apiVersion, kind, metadata and spec"
 
 @dataclass(frozen=True)
 class RawSpec:
-    """A document before validation: plain values, and where each of them was written.
+    """A job spec before validation: plain values, with the line and column of each.
 
     `places` maps a path such as ("spec", "train", "epochs") to text such as "job.yaml:12:5".
     """
@@ -46,14 +46,14 @@ class RawSpec:
     places: Mapping[Path, str] = field(default_factory=dict)
 
     def place(self, path: Path) -> str:
-        """Where the value at `path` was written, or the nearest thing around it."""
+        """Line and column of the value at `path`, or of the nearest value that encloses it."""
         for length in range(len(path), 0, -1):
             if (found := self.places.get(path[:length])) is not None:
                 return found
         return self.name
 
     def with_value(self, value: dict[str, Any], *, changed: Path, place: str) -> "RawSpec":
-        """The document with another value; what lies at and below `changed` now comes from `place`."""
+        """The job spec with `value`; everything at and below the path `changed` now has the position `place`."""
         kept = {path: text for path, text in self.places.items() if path[: len(changed)] != changed}
         return replace(self, value=value, places=kept | {changed: place})
 
@@ -66,14 +66,15 @@ class _Loader(yaml.SafeLoader):
     } | {None: yaml.SafeLoader.yaml_constructors[None]}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        # Looked at before merge keys are flattened: overriding a merged key is what merging is for.
+        # Checked before merge keys are flattened, since a key may override a merged key.
         first: dict[str, yaml.Node] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem="a key must be a string", problem_mark=key.start_mark)
             if key.tag not in {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}:
                 raise yaml.MarkedYAMLError(
-                    problem=f'key {key.value} is not text; put it in quotes: "{key.value}"', problem_mark=key.start_mark
+                    problem=f'key {key.value} is not a string; put it in quotes: "{key.value}"',
+                    problem_mark=key.start_mark,
                 )
             if key.value in first:
                 line = first[key.value].start_mark.line + 1
@@ -95,13 +96,13 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 class Block(str):
-    """Text of several lines that YAML shows as it is, for those who edit it."""
+    """Text of several lines that YAML writes as a block, so that people can edit it."""
 
     __slots__ = ()
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever either version of YAML would take for something else than text."""
+    """Quotes every string that YAML 1.1 or 1.2 would read as another type."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -119,7 +120,7 @@ for _tag, _pattern, _first_letters in _CORE_SCHEMA:
 
 
 def read_yaml(text: str, name: str, *, holds: str = HOLDS) -> RawSpec:
-    """Parse one document. Raises ConfigError with `name:line:column` for anything that is not one YAML mapping."""
+    """Parse one YAML document. Raises ConfigError with `name:line:column` if it is not a single mapping."""
     loader = _loader(text, name)
     try:
         node = loader.get_single_node()
@@ -133,7 +134,7 @@ def read_yaml(text: str, name: str, *, holds: str = HOLDS) -> RawSpec:
 
 
 def read_value(text: str) -> Any:
-    """The value of `--set path=text`. Raises ConfigError when it is not YAML."""
+    """The value of `--set path=text`. Raises ConfigError if it is not YAML."""
     loader = _loader(text, "value")
     try:
         return loader.get_single_data()
@@ -144,7 +145,7 @@ def read_value(text: str) -> Any:
 
 
 def read_json(text: str, name: str, *, holds: str = HOLDS) -> RawSpec:
-    """Parse one JSON object. Raises ConfigError with the place of a syntax error, or the name of a duplicate key."""
+    """Parse one JSON object. Raises ConfigError with the position of a syntax error, or the name of a duplicate key."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -158,15 +159,15 @@ def read_json(text: str, name: str, *, holds: str = HOLDS) -> RawSpec:
         value = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise ConfigError(
-            f"{name}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}", remedy="correct the syntax there"
+            f"{name}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}", remedy="fix the syntax there"
         ) from None
     except RecursionError:
-        raise ConfigError(f"{name}: nested too deeply", remedy="write the document flat") from None
+        raise ConfigError(f"{name}: nested too deeply", remedy="reduce the nesting") from None
     return RawSpec(name, _mapping(value, name, holds))
 
 
 def write_yaml(value: Any) -> str:
-    """Block style, keys in the order given."""
+    """The value in block style, with keys in their given order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, default_flow_style=False)
 
 
@@ -182,7 +183,8 @@ def _mapping(value: Any, name: str, holds: str) -> dict[str, Any]:
         return value
     found = "nothing" if value is None else f"a {type(value).__name__}"
     raise ConfigError(
-        f"{name}: found {found}, expected a mapping with {holds}", remedy="see docs/reference/job-spec.md"
+        f"{name}: found {found}, expected a mapping with {holds}",
+        remedy="write one `field: value` per line; `f2llm explain` lists the fields of a job spec",
     )
 
 
@@ -213,6 +215,6 @@ def _syntax_error(error: yaml.YAMLError, name: str) -> ConfigError:
     place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
     problem = error.problem or error.context or "not valid YAML"
     if "'\\t'" in problem:
-        return ConfigError(f"{place}: a tab where YAML wants spaces", remedy="indent with spaces")
+        return ConfigError(f"{place}: found a tab, but YAML indents with spaces", remedy="indent with spaces")
     context = f" ({error.context})" if error.context and error.problem else ""
-    return ConfigError(f"{place}: {problem}{context}", remedy="correct the YAML there")
+    return ConfigError(f"{place}: {problem}{context}", remedy="fix the YAML there")

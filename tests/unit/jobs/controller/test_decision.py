@@ -380,7 +380,7 @@ def test_a_job_spec_that_cannot_be_is_refused_with_the_reason_and_starts_nothing
 ) -> None:
     decision = decide(JobStatus(), Observed(), spec)
 
-    assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
+    assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidJobSpec")
     assert says in decision.status.message
     assert not decision.actions
     assert made(decide(decision.status, Observed(), generation=2)) == ["job-1"]
@@ -404,7 +404,7 @@ def test_a_job_whose_profile_the_operator_learns_later_starts_then() -> None:
     learnt = decide(again.status, Observed(), POOL, config=KNOWN)
 
     assert refused.status.phase is JobPhase.FAILED
-    assert condition(refused, ConditionType.FAILED) == ("True", "InvalidDocument")
+    assert condition(refused, ConditionType.FAILED) == ("True", "InvalidJobSpec")
     assert again.status == refused.status
     assert made(learnt) == ["job-1"]
     assert condition(learnt, ConditionType.ACCEPTED) == ("True", "Valid")
@@ -428,7 +428,7 @@ def test_a_job_that_ended_or_is_suspended_stays_so_whatever_becomes_of_its_profi
     for decision in (forgotten, learnt):
         assert not decision.actions
         assert (decision.status.phase, decision.status.message) == (before.phase, before.message)
-    assert condition(forgotten, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
+    assert condition(forgotten, ConditionType.ACCEPTED) == ("False", "InvalidJobSpec")
     assert condition(learnt, ConditionType.ACCEPTED) == ("True", "Valid")
 
 
@@ -457,7 +457,7 @@ def test_an_attempt_under_way_is_seen_stopped_and_judged_whatever_the_job_spec_s
     assert ends.status.phase is JobPhase.SUCCEEDED
     assert fails.actions == (DeleteRayJob("job-1"),)
     for decision in (trains, stops, ends, fails):
-        assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidDocument")
+        assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidJobSpec")
 
 
 def test_a_condition_keeps_its_time_while_its_judgment_stays() -> None:

@@ -73,7 +73,7 @@ def test_of_an_empty_cluster_all_that_is_needed_is_missing_and_says_how_to_get_i
 
     missing = [check for check in checks if check.status == "missing"]
     assert {check.name for check in missing} == {"KubeRay", "EmbeddingJobs", "operator", "namespace", "your jobs"}
-    assert all(check.mend for check in missing)
+    assert all(check.remedy for check in missing)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_types_of_an_old_kuberay_are_told_by_the_field_that_they_lack() -> None:
 
     checks = by_name(list(check_kuberay(inventory)))
 
-    assert checks["KubeRay types"].status == "missing"
-    assert "kubectl apply" in (checks["KubeRay types"].mend or "")
+    assert checks["KubeRay CRDs"].status == "missing"
+    assert "kubectl apply" in (checks["KubeRay CRDs"].remedy or "")
 
 
 def test_an_operator_that_is_not_ready_or_looks_elsewhere_is_missing() -> None:
@@ -109,7 +109,7 @@ def test_an_operator_that_is_not_ready_or_looks_elsewhere_is_missing() -> None:
     here = replace(GOOD, operators=(deployment("f2llm", "f2llm-operator:1", args=("--namespace=team",)),))
 
     assert check_operator(down).status == "missing"
-    assert "looks after other and not after team" in check_operator(elsewhere).found
+    assert "watches other, but not team" in check_operator(elsewhere).found
     assert check_operator(here).status == "ok"
 
 
@@ -167,6 +167,18 @@ def test_the_stores_keys_must_both_be_in_the_secrets(named: Any, status: str) ->
     checks = of_job_spec(replace(GOOD, named=named), {"cluster": {"secrets": ["keys"]}})
 
     assert checks["storage"].status == status
+
+
+def test_a_run_directory_outside_of_an_object_store_needs_a_volume() -> None:
+    storage = {"storage": {"uri": "/disk/runs"}}
+    disk = {"name": "disk", "claim": "disk", "mount_path": "/disk"}
+
+    without, mounted = of_job_spec(spec=storage), of_job_spec(spec={**storage, "cluster": {"volumes": [disk]}})
+
+    assert without["storage"].status == "missing"
+    assert "no volume of spec.cluster.volumes" in without["storage"].found
+    assert "PersistentVolumeClaim" in (without["storage"].remedy or "")
+    assert mounted["storage"].status == "ok"
 
 
 def test_an_account_with_a_clouds_identity_needs_no_secret() -> None:

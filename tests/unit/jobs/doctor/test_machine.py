@@ -55,23 +55,23 @@ def test_what_a_run_cannot_do_without_is_missing_and_says_how_to_get_it(make: Ca
 
     missing = [check for check in checks if check.status == "missing"]
     assert len(missing) == 1
-    assert missing[0].mend
+    assert missing[0].remedy
     assert not doctor.can_run(checks)
 
 
 @pytest.mark.parametrize(
     ("enough", "little"),
     [
-        (doctor.check_cores(2), doctor.check_cores(1.5)),
+        (doctor.check_cpus(2), doctor.check_cpus(1.5)),
         (doctor.check_memory(8 * GIB), doctor.check_memory(3 * GIB)),
         (doctor.check_shared_memory(2 * GIB), doctor.check_shared_memory(64 * 2**20)),
         (doctor.check_disk(9 * GIB, Path("runs")), doctor.check_disk(GIB, Path("runs"))),
     ],
 )
 def test_little_of_something_is_a_warning_and_no_obstacle(enough: Check, little: Check) -> None:
-    assert (enough.status, enough.mend) == ("ok", None)
+    assert (enough.status, enough.remedy) == ("ok", None)
     assert little.status == "warn"
-    assert little.mend
+    assert little.remedy
     assert doctor.can_run([enough, little])
 
 
@@ -86,7 +86,7 @@ def test_a_store_is_ok_or_says_what_it_refused() -> None:
 
 
 def test_this_machine_has_cores_and_memory() -> None:
-    assert doctor._cores() >= 1
+    assert doctor._cpus() >= 1
     assert doctor._memory_bytes() > 2**28
 
 

@@ -97,7 +97,7 @@ def test_defaults_of_the_api_server_change_nothing_of_what_a_job_spec_means(spec
 
 def test_every_rule_says_what_to_write() -> None:
     for rule in rules():
-        assert re.search(r"write|remove|give", rule.message), rule.message
+        assert re.search(r"write|remove|use", rule.message), rule.message
 
 
 def test_scale_status_and_columns_name_fields_that_exist() -> None:

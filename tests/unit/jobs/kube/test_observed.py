@@ -21,7 +21,7 @@ def crash(message: str) -> dict[str, Any]:
 
 
 KILLED = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
-NEEDS_MORE = "p: OOMKilled: it needs more memory than spec.cluster gives it"
+NEEDS_MORE = "p: OOMKilled: it needs more memory than spec.cluster allows"
 
 
 @pytest.mark.parametrize(
@@ -38,9 +38,9 @@ NEEDS_MORE = "p: OOMKilled: it needs more memory than spec.cluster gives it"
             observed(
                 state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=crash("Traceback\nValueError: bad\n\n")
             ),
-            "p: its container ended with exit code 1: ValueError: bad",
+            "p: its container exited with code 1: ValueError: bad",
         ),
-        (observed(state=crash("")), "p: its container ended with exit code 1"),
+        (observed(state=crash("")), "p: its container exited with code 1"),
     ],
 )  # fmt: skip
 def test_a_pod_that_does_not_come_up_says_why(pod: Pod, says: str) -> None:

@@ -285,7 +285,7 @@ def test_no_profile_asks_for_what_karpenter_makes_no_node_for() -> None:
 
 
 def test_a_profile_that_is_not_known_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigError, match="the operator knows efa"):
+    with pytest.raises(ConfigError, match="expected one of efa"):
         objects({"cluster": {"profiles": ["nowhere"]}})
 
 

@@ -126,7 +126,7 @@ def test_all_but_one_replica_stay_while_nodes_are_emptied_and_a_single_one_may_g
 
 
 def test_a_profile_that_is_not_known_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigError, match="the operator knows efa"):
+    with pytest.raises(ConfigError, match="expected one of efa"):
         objects("cluster.profiles=[nowhere]")
 
 
@@ -134,7 +134,7 @@ def test_without_job_spec_and_model_the_command_says_what_it_needs(f2llm: Run) -
     code, _, err = f2llm("render")
 
     assert code == 2
-    assert "give JOB.yaml, or a model: --serve MODEL" in err
+    assert "pass JOB.yaml, or a model: --serve MODEL" in err
 
 
 def test_what_is_edited_is_shown_line_by_line() -> None:

@@ -35,9 +35,9 @@ def test_problems_of_a_sources_file_have_their_places(tmp_path: Path) -> None:
         load_sources_file(str(file))
 
     message = caught.value.message
-    assert "sources.0.address: not given" in message
+    assert "sources.0.address: required, but missing" in message
     assert ":3:3: sources.0.adress: unknown field; did you mean `address`?" in message
-    assert ":4:3: sources.0.kind: found `search` (text), expected one of retrieval, clustering" in message
+    assert ":4:3: sources.0.kind: found `search` (a string), expected one of retrieval, clustering" in message
 
 
 def test_a_sources_file_that_is_empty_says_what_it_should_hold(tmp_path: Path) -> None:
@@ -64,5 +64,5 @@ def test_negatives_are_mined_for_retrieval_only() -> None:
 
 @pytest.mark.parametrize("text", ["faq.jsonl", "faq=faq.jsonl", "faq:search=faq.jsonl", ":retrieval=a", "a:retrieval="])
 def test_a_source_that_cannot_be_understood_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match="NAME:KIND=ADDRESS"):
+    with pytest.raises(UsageError, match="NAME:KIND=PATH"):
         parse_source(text, instruction=None, license="", mine_lexical=0)

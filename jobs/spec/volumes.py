@@ -1,0 +1,40 @@
+"""Whether pods can reach the URIs of a job spec: a directory exists in them only if a volume is mounted there.
+
+The CustomResourceDefinition has the same rule with the same message (jobs.kube.crd_rules). This module checks it before
+anything is sent to a cluster.
+"""
+
+import re
+
+from jobs.errors import ConfigError
+from jobs.spec.cluster import VolumeMount
+from jobs.spec.job import EmbeddingJob
+
+REMOTE_PATTERN = "^[a-z0-9]+://[^/]"
+URI_FIELDS = ("data.uri", "storage.uri")
+
+
+def refuse_unmounted_directories(job: EmbeddingJob) -> None:
+    """Raises ConfigError if a URI of the job spec is a directory that no pod would have."""
+    for field, uri in zip(URI_FIELDS, (job.spec.data.uri, job.spec.storage.uri), strict=True):
+        if not is_remote(uri) and volume_of(job, uri) is None:
+            message, _, remedy = not_mounted(field).rpartition("; ")
+            raise ConfigError(message, remedy=remedy)
+
+
+def is_remote(uri: str) -> bool:
+    """Whether the URI has a scheme, such as s3://, and so needs no volume."""
+    return re.search(REMOTE_PATTERN, uri) is not None
+
+
+def volume_of(job: EmbeddingJob, path: str) -> VolumeMount | None:
+    """The volume whose directory contains `path`; None if no volume contains it."""
+    return next((each for each in job.spec.cluster.volumes if path.startswith(each.mount_path)), None)
+
+
+def not_mounted(field: str) -> str:
+    """The message about a directory that no volume provides. The fix follows the semicolon."""
+    return (
+        f"spec.{field} is a directory that no volume of spec.cluster.volumes provides; "
+        "write s3://bucket/prefix, or mount a PersistentVolumeClaim there"
+    )
