@@ -1,4 +1,4 @@
-"""A bare Kubernetes becomes a place to fine-tune by two charts, and what was made on it outlives them."""
+"""Two charts prepare an empty Kubernetes cluster for training, and models and jobs stay after an uninstall."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ PASSING = {"events", "events.events.k8s.io", "endpoints", "endpointslices.discov
 
 @pytest.fixture
 def bare(cluster: RealCluster, tmp_path: Path) -> Iterator[set[str]]:
-    """The cluster without the charts, and a volume; what there is on it. Afterwards the operator is there again."""
+    """The cluster without the charts, with a volume; yields its objects. Afterwards the operator is installed again."""
     uninstall("f2llm")
     Kubectl(KUBECONFIG)("delete", "namespace", SYSTEM)
     with volume(tmp_path):
@@ -29,7 +29,7 @@ def bare(cluster: RealCluster, tmp_path: Path) -> Iterator[set[str]]:
 
 
 def objects() -> set[str]:
-    """Kind and name of all that a chart could leave behind, but for what lies in the team's own namespace."""
+    """Kind and name of every object that a chart could leave in the cluster, except objects in the team's namespace."""
     kubectl = Kubectl(KUBECONFIG)
     kinds = set(kubectl("api-resources", "--verbs=delete", "-o", "name").split()) - PASSING
     columns = "custom-columns=N:.metadata.namespace,K:.kind,M:.metadata.name"
