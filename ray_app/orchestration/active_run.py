@@ -23,7 +23,7 @@ from ray_app.run_directory.process_log import ProcessLog
 from ray_app.run_directory.status import Phase, RunStatus
 from ray_app.structured_log import error_fields, fields
 
-_BUG = "this is a bug in f2llm-ray; run the command again with --debug and report its output"
+_BUG = "this is a bug in f2llm; run the command again with --debug and report the output"
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The stores that the contract is about."""
+"""The stores that the contract tests use."""
 
 import uuid
 from pathlib import Path
@@ -22,7 +22,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 @pytest.fixture(params=["local", "s3"])
 def shared_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """An empty store that other processes see too."""
+    """An empty store that other processes can also read."""
     if request.param == "local":
         return open_store(str(tmp_path / "store"))
     server: S3Server = request.getfixturevalue("s3")

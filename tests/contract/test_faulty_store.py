@@ -1,4 +1,4 @@
-"""A store that misbehaves: every example arrives once and unchanged, or the step that needs it says what is wrong."""
+"""A store with faults: every example arrives once and unchanged, or the step that needs it raises an error."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -32,8 +32,8 @@ FAULTS = {
     "late answers": Faults(slow=0.1, slow_seconds=NEVER),
     "all together": Faults(busy=0.1, busy_burst=3, cut=0.1, stalled=0.05, flipped=0.05, slow=0.05, slow_seconds=NEVER),
 }
-"""Far more than a real store does, for a data set that takes few requests. Manifest and tokenizer are left alone: a
-store that repeats by itself reads them once, at the start."""
+"""Far more faults than a real store has, because the data set needs few requests. Manifest and tokenizer have none:
+they are read once, at the start, by a store that retries by itself."""
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore
 
 @pytest.fixture
 def store(s3: S3Server, proxy: FaultyStore) -> Store:
-    """A small data set on the server, seen through the proxy."""
+    """A small data set on the server, read through the proxy."""
     uri = f"{s3.uri}/{uuid.uuid4().hex}"
     write_small_dataset(open_store(uri, s3.options), scale=4)
     return open_store(uri, S3Options(endpoint_url=proxy.endpoint, region="us-east-1", allow_http=True))
@@ -63,7 +63,7 @@ def read_epoch(
     before_step: Callable[[int], None] = lambda _: None,
     epochs: int = 1,
 ) -> Content:
-    """Every micro-batch that a worker gets: step, position, source, and what the rows are made of."""
+    """Every micro-batch that a worker gets: step, position, source, and the content of its rows."""
     manifest = load_manifest(store)
     plan = plan_of(manifest)
     content = store.get("tokenizer/tokenizer.json").decode()
@@ -80,7 +80,7 @@ def read_epoch(
         rank=0,
         world_size=1,
         prefetch_steps=1,
-        cache_bytes=1,  # so that row groups are asked for again and again, and a step after the step before it
+        cache_bytes=1,  # so that row groups are requested repeatedly, and each step after the previous one
     )
     seen: Content = []
     try:
@@ -133,11 +133,11 @@ def test_repeated_requests_are_counted_by_the_source_that_needed_them(store: Sto
     counts, stats = proxy.counts(), reader.stats_by_source()
     assert set(stats) == {source.name for source in manifest.sources}
     assert sum(s.retries for s in stats.values()) > 0
-    # Manifest and tokenizer are read by the store, which repeats by itself.
+    # Manifest and tokenizer are read by the store, which retries by itself.
     assert 0 <= counts["gets"] - before - reader.stats.requests <= 3 + counts["busy"]
 
 
-def test_a_bit_that_stays_wrong_fails_the_step_with_its_place(s3: S3Server, store: Store) -> None:
+def test_a_permanently_flipped_bit_fails_the_step_and_is_located(s3: S3Server, store: Store) -> None:
     manifest = load_manifest(store)
     shard = manifest.shards("answers")[0]
     content = bytearray(store.get(shard.key))
@@ -151,10 +151,10 @@ def test_a_bit_that_stays_wrong_fails_the_step_with_its_place(s3: S3Server, stor
         read_epoch(store)
 
 
-def test_an_object_overwritten_while_it_is_read_fails_the_step_and_never_mixes(s3: S3Server, store: Store) -> None:
+def test_an_object_overwritten_during_a_read_fails_the_step_and_is_never_mixed(s3: S3Server, store: Store) -> None:
     manifest = load_manifest(store)
     shards = [shard.key for shard in manifest.shards("answers")]
-    # As long as before, and the same in every column chunk: only the footer, which nobody reads, differs.
+    # Same length and same column chunks: only the footer differs, and it is not read.
     others = {key: store.get(key)[:-1] + b"?" for key in shards}
 
     def overwrite(step: int) -> None:
@@ -195,10 +195,10 @@ def test_credentials_that_stay_expired_fail_the_step_without_the_secret(
     assert s3.secret_key not in str(caught.value)
 
 
-def test_late_answers_are_overtaken_by_second_requests_within_the_budget(
+def test_slow_requests_are_hedged_within_the_budget(
     s3: S3Server, store: Store, proxy: FaultyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_io.storage.store.READ_SECONDS", NEVER)  # no read gives up by itself
+    monkeypatch.setattr("data_io.storage.store.READ_SECONDS", NEVER)  # no read times out
     monkeypatch.setattr("data_io.storage.ranged_reads._UNKNOWN_SECONDS", 0.2)
     expected = read_epoch(direct(store, s3))
     reader, before = Reader(store, load_manifest(store)), proxy.counts()["gets"]
@@ -227,7 +227,7 @@ def test_a_second_run_on_the_same_machine_reads_from_its_disk(store: Store, prox
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "removed", "a file in its place"])
-def test_a_damaged_cache_costs_requests_and_changes_nothing(store: Store, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_cache_causes_requests_but_no_changes(store: Store, tmp_path: Path, damage: str) -> None:
     manifest, folder = load_manifest(store), tmp_path / "cache"
     expected = read_epoch(store, reader=Reader(store, manifest, cache=NodeCache(folder, 2**24)))
     for entry in folder.rglob("*.entry"):

@@ -12,7 +12,7 @@ from tests.support.s3_server import S3Server, free_port
 
 @pytest.fixture
 def folder(s3: S3Server) -> Iterator[str]:
-    """A directory with two files in a bucket of its own. s3fs keeps clients: each test begins with none."""
+    """A directory with two files in its own bucket. s3fs caches clients, so each test begins without any."""
     s3fs.S3FileSystem.clear_instance_cache()
     bucket = s3.make_bucket()
     raw = s3.folder / bucket / "raw"
@@ -32,13 +32,13 @@ def test_files_are_read_from_a_bucket(folder: str, suffix: str, queries: str) ->
 
 
 @pytest.mark.parametrize("suffix", ["/absent.jsonl", "/*.parquet"])
-def test_what_is_not_in_the_bucket_is_named(folder: str, suffix: str) -> None:
+def test_a_missing_file_is_named(folder: str, suffix: str) -> None:
     with pytest.raises(DataError, match=r"no data file at s3://.*"):
         open_rows(folder + suffix)
 
 
 @pytest.mark.parametrize("suffix", ["/a.jsonl", "/*.jsonl", ""])
-def test_a_refusal_is_told_without_the_secret(
+def test_a_refusal_is_reported_without_the_secret(
     s3: S3Server, folder: str, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.stranger_access_key)
@@ -50,7 +50,7 @@ def test_a_refusal_is_told_without_the_secret(
     assert s3.stranger_secret_key not in str(caught.value)
 
 
-def test_a_service_that_does_not_answer_can_be_tried_again(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_service_is_a_retryable_error(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(StorageError, match="failed: Could not connect") as caught:
@@ -58,7 +58,7 @@ def test_a_service_that_does_not_answer_can_be_tried_again(folder: str, monkeypa
     assert caught.value.retryable
 
 
-def test_missing_credentials_are_said_to_be_missing(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_reported(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

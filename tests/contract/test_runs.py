@@ -1,4 +1,4 @@
-"""Runs beside each other, wherever they lie."""
+"""Several runs in one directory, in every kind of store."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,7 @@ from ray_app.reporting.runs_table import figures_of, read_runs
 from tests.support.written_runs import write_run
 
 
-def test_a_level_has_what_lies_in_the_folder_itself_and_no_more(store: Store) -> None:
+def test_a_level_has_only_the_direct_children_of_a_directory(store: Store) -> None:
     for key in ("a/b/deep", "a/here", "ab/there", "top"):
         store.put(key, b"x")
 
@@ -16,7 +16,7 @@ def test_a_level_has_what_lies_in_the_folder_itself_and_no_more(store: Store) ->
     assert store.list_level("nowhere") == Level((), ())
 
 
-def test_runs_have_the_same_figures_in_every_store(store: Store) -> None:
+def test_runs_have_the_same_values_in_every_store(store: Store) -> None:
     write_run(store.child("team/first"), spec={"workers": {"replicas": 2, "gpus": 1}}, hours=2.0)
     write_run(store.child("second"))
     store.put("second/status.json", b"{")

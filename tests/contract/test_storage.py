@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 4096], ids=["empty", "one byte", "one MiB"])
-def test_what_is_put_is_what_is_read(store: Store, data: bytes) -> None:
+def test_a_read_returns_the_bytes_of_the_put(store: Store, data: bytes) -> None:
     etag = store.put("folder/key", data)
 
     assert store.get("folder/key") == data
@@ -37,7 +37,7 @@ def test_a_second_put_replaces_the_object_and_its_etag(store: Store) -> None:
     assert after != before
 
 
-def test_a_missing_key_is_named_and_no_retry_is_advised(store: Store) -> None:
+def test_a_missing_key_is_named_and_not_retryable(store: Store) -> None:
     store.put("another", b"data")
 
     with pytest.raises(NotFoundInStore, match=r"folder/missing") as caught:
@@ -58,7 +58,7 @@ def test_a_key_is_taken_literally(store: Store, key: str) -> None:
     assert store.get(key) == b"data"
 
 
-def test_deleting_removes_what_is_named_and_forgives_what_is_missing(store: Store) -> None:
+def test_deleting_removes_the_named_keys_and_ignores_missing_ones(store: Store) -> None:
     for key in ("a", "b", "folder/c"):
         store.put(key, b"data")
 
@@ -83,19 +83,19 @@ def test_a_listing_has_the_keys_relative_to_the_store_with_their_sizes(store: St
     assert all(info.modified.tzinfo is not None for info in listed)
 
 
-def test_a_listing_of_a_prefix_holds_whole_folders_only(store: Store) -> None:
+def test_a_listing_of_a_prefix_has_only_whole_directories(store: Store) -> None:
     for key in ("step-1/data", "step-10/data"):
         store.put(key, b"data")
 
     assert [info.key for info in store.list("step-1")] == ["step-1/data"]
 
 
-def test_an_empty_or_missing_folder_lists_as_nothing(store: Store) -> None:
+def test_an_empty_or_missing_directory_has_an_empty_listing(store: Store) -> None:
     assert store.list() == []
     assert store.list("nowhere") == []
 
 
-def test_more_keys_than_one_answer_holds_are_all_listed_and_all_deleted(store: Store) -> None:
+def test_more_keys_than_fit_in_one_response_are_all_listed_and_deleted(store: Store) -> None:
     keys = [f"many/{number:04d}" for number in range(1_050)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: store.put(key, b"x"), keys))
@@ -107,7 +107,7 @@ def test_more_keys_than_one_answer_holds_are_all_listed_and_all_deleted(store: S
     assert store.list("many") == []
 
 
-def test_a_child_sees_its_part_under_shorter_keys(store: Store) -> None:
+def test_a_child_has_its_part_under_shorter_keys(store: Store) -> None:
     child = store.child("runs").child("demo/")
     child.put("status.json", b"{}")
 
@@ -119,7 +119,7 @@ def test_a_child_sees_its_part_under_shorter_keys(store: Store) -> None:
 # Ranges
 
 
-def test_a_range_is_those_bytes_with_the_etag_and_size_of_the_whole(store: Store) -> None:
+def test_a_range_has_its_bytes_and_the_etag_and_size_of_the_whole_object(store: Store) -> None:
     etag = store.put("key", b"0123456789")
 
     blob = store.get_range("key", 3, 4)
@@ -129,12 +129,14 @@ def test_a_range_is_those_bytes_with_the_etag_and_size_of_the_whole(store: Store
     assert bytes(store.get_range("key", 9, 1).data) == b"9"
 
 
-@pytest.mark.parametrize(("start", "length"), [(5, 10), (10, 1), (50, 5)], ids=["over the end", "at it", "behind it"])
-def test_a_range_that_is_not_all_there_is_an_error_and_never_short(store: Store, start: int, length: int) -> None:
-    store.put("folder/key", b"0123456789")
+@pytest.mark.parametrize(
+    ("start", "length"), [(5, 10), (10, 1), (50, 5)], ids=["beyond the end", "at the end", "after the end"]
+)
+def test_an_incomplete_range_is_an_error_and_never_truncated(store: Store, start: int, length: int) -> None:
+    store.put("directory/key", b"0123456789")
 
     with pytest.raises(StorageError, match=rf"directory/key.* 10 bytes.*\b{start + length}\b"):
-        store.get_range("folder/key", start, length)
+        store.get_range("directory/key", start, length)
 
 
 def test_a_range_of_an_object_that_was_overwritten_is_refused(store: Store) -> None:
@@ -161,7 +163,7 @@ def test_sixteen_threads_read_their_own_ranges(store: Store) -> None:
     assert b"".join(parts) == data
 
 
-def test_put_immutable_leaves_a_whole_object_alone_and_mends_a_damaged_one(store: Store) -> None:
+def test_put_immutable_keeps_an_intact_object_and_replaces_a_damaged_one(store: Store) -> None:
     etag = store.put_immutable("shard-1", b"data")
     assert store.put_immutable("shard-1", b"data") == etag
     store.put("shard-1", b"datu")
@@ -180,7 +182,7 @@ def write_and_stop(store: Store, key: str, size: int) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_large_object_is_written_in_pieces_from_one_buffer_that_is_used_again(store: Store) -> None:
+def test_a_large_object_is_written_in_pieces_from_one_reused_buffer(store: Store) -> None:
     pieces = [bytes([number]) * (MIB + number) for number in range(24)]
     buffer = bytearray(MIB + 24)
 
@@ -195,7 +197,7 @@ def test_a_large_object_is_written_in_pieces_from_one_buffer_that_is_used_again(
     assert [info.key for info in store.list()] == ["large"]
 
 
-def test_nothing_is_there_until_the_writer_ends(store: Store) -> None:
+def test_an_object_does_not_exist_until_its_writer_ends(store: Store) -> None:
     with store.open_writer("folder/key") as writer:
         writer.write(b"x" * 12 * MIB)
 
@@ -205,7 +207,7 @@ def test_nothing_is_there_until_the_writer_ends(store: Store) -> None:
     assert store.exists("folder/key")
 
 
-def test_a_writer_of_nothing_leaves_an_empty_object(store: Store) -> None:
+def test_a_writer_without_writes_creates_an_empty_object(store: Store) -> None:
     with store.open_writer("empty"):
         pass
 
@@ -213,7 +215,7 @@ def test_a_writer_of_nothing_leaves_an_empty_object(store: Store) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 12 * MIB], ids=["small", "large"])
-def test_a_writer_that_fails_publishes_nothing_and_leaves_the_old_object(store: Store, size: int) -> None:
+def test_a_failed_writer_publishes_nothing_and_keeps_the_old_object(store: Store, size: int) -> None:
     store.put("old", b"old")
 
     for key in ("old", "new"):
@@ -224,7 +226,7 @@ def test_a_writer_that_fails_publishes_nothing_and_leaves_the_old_object(store: 
     assert store.get("old") == b"old"
 
 
-def test_an_aborted_writer_leaves_no_file_behind(s3: S3Server, tmp_path: Path) -> None:
+def test_an_aborted_writer_leaves_no_file(s3: S3Server, tmp_path: Path) -> None:
     local, bucket = tmp_path / "store", s3.make_bucket()
 
     for store in (open_store(str(local)), open_store(f"s3://{bucket}", s3.options)):
@@ -234,7 +236,7 @@ def test_an_aborted_writer_leaves_no_file_behind(s3: S3Server, tmp_path: Path) -
     assert [path for folder in (local, s3.folder / bucket) for path in folder.rglob("*") if path.is_file()] == []
 
 
-def test_a_probe_finds_that_it_does_all_that_a_run_needs_and_leaves_nothing(store: Store) -> None:
+def test_a_probe_finds_all_features_that_a_run_needs_and_leaves_no_objects(store: Store) -> None:
     needed = ["read after write", "read after overwrite", "list after write", "ranges", "If-Match", "multipart upload"]
 
     assert probe_store(store) == [*needed, "delete"]

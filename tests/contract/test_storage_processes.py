@@ -1,4 +1,4 @@
-"""Stores and processes: pickled, sent elsewhere, forked."""
+"""Stores and processes: pickled, sent to another process, forked."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""What a store that says no, is not there, or does not answer looks like to the caller."""
+"""The caller's errors if a store denies access, does not exist, or does not answer."""
 
 import time
 from collections.abc import Callable
@@ -14,17 +14,17 @@ Call = Callable[[Store], object]
 
 
 def write(store: Store, size: int = 4) -> None:
-    with store.open_writer("folder/key") as writer:
+    with store.open_writer("directory/key") as writer:
         writer.write(bytes(size))
 
 
 CALLS: dict[str, Call] = {
-    "get": lambda store: store.get("folder/key"),
-    "get_range": lambda store: store.get_range("folder/key", 0, 1),
-    "head": lambda store: store.head("folder/key"),
-    "put": lambda store: store.put("folder/key", b"data"),
+    "get": lambda store: store.get("directory/key"),
+    "get_range": lambda store: store.get_range("directory/key", 0, 1),
+    "head": lambda store: store.head("directory/key"),
+    "put": lambda store: store.put("directory/key", b"data"),
     "list": lambda store: store.list("folder"),
-    "delete": lambda store: store.delete(["folder/key"]),
+    "delete": lambda store: store.delete(["directory/key"]),
     "open_writer": write,
     "open_writer, in parts": lambda store: write(store, 30 << 20),
 }
@@ -33,19 +33,19 @@ EVERY_CALL = pytest.mark.parametrize("call", list(CALLS.values()), ids=list(CALL
 
 @pytest.fixture
 def refused(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Store]:
-    """A bucket on the S3 server that belongs to the root user, opened with these credentials."""
+    """A bucket on the S3 server that belongs to the root user, opened with the given credentials."""
 
     def with_credentials(access_key: str, secret_key: str) -> Store:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret_key)
-        # A process keeps one client for a bucket, with the credentials of its first use: so a bucket for each test.
+        # A process keeps one client per bucket, with the credentials of its first use. So each test has its own bucket.
         return open_store(f"s3://{s3.make_bucket()}", s3.options)
 
     return with_credentials
 
 
 @EVERY_CALL
-def test_a_user_without_rights_is_told_so_without_the_secret(
+def test_missing_permissions_are_reported_without_the_secret(
     s3: S3Server, refused: Callable[[str, str], Store], call: Call
 ) -> None:
     store = refused(s3.stranger_access_key, s3.stranger_secret_key)
@@ -59,20 +59,20 @@ def test_a_user_without_rights_is_told_so_without_the_secret(
 
 
 @pytest.mark.parametrize("wrong", ["secret", "key"])
-def test_wrong_credentials_are_told_without_the_secret(
+def test_wrong_credentials_are_reported_without_the_secret(
     s3: S3Server, refused: Callable[[str, str], Store], wrong: str
 ) -> None:
     secret = "a-secret-that-is-wrong"
     store = refused(s3.access_key if wrong == "secret" else "nobody", secret)
 
     with pytest.raises(StoreAccessError, match=r"directory/key.*access denied") as caught:
-        store.get("folder/key")
+        store.get("directory/key")
 
     assert secret not in str(caught.value)
     assert "Signature=" not in str(caught.value)
 
 
-@pytest.mark.parametrize("call", [CALLS[name] for name in CALLS if name != "head"])  # its answer cannot say why
+@pytest.mark.parametrize("call", [CALLS[name] for name in CALLS if name != "head"])  # its response has no reason
 def test_a_bucket_that_does_not_exist_is_named(s3: S3Server, call: Call) -> None:
     store = open_store("s3://no-such-bucket/prefix", s3.options)
 
@@ -83,7 +83,7 @@ def test_a_bucket_that_does_not_exist_is_named(s3: S3Server, call: Call) -> None
 
 
 @EVERY_CALL
-def test_an_endpoint_where_nobody_listens_is_named_within_its_patience(
+def test_an_endpoint_without_a_server_is_named_within_the_timeout(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     monkeypatch.setattr("data_io.storage.store.FIRST_ANSWER_SECONDS", 1.0)

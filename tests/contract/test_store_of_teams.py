@@ -1,4 +1,4 @@
-"""The script by which the platform chart's store gets its teams, against a real S3 server."""
+"""The script that sets up the teams in the platform chart's store, against a real S3 server."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "helm" / "f2llm-platform" / "files" / "stor
 
 
 def set_up(s3: S3Server, folder: Path, **keys: str) -> None:
-    """Run it for teams with these keys, as the chart's Job does."""
+    """Run the script for teams with these keys, as the chart's Job does."""
     for team, key in keys.items():
         (folder / team.replace("_", "-")).write_text(key)
     environment = {
@@ -43,7 +43,7 @@ def store(s3: S3Server, bucket: str, team: str, key: str) -> S3Store:
     )
 
 
-def test_a_team_works_in_its_bucket_and_reaches_no_other(s3: S3Server, tmp_path: Path) -> None:
+def test_a_team_can_use_its_own_bucket_and_no_other(s3: S3Server, tmp_path: Path) -> None:
     set_up(s3, tmp_path, team_a="a" * 40, team_b="b" * 40)
     own, others = store(s3, "team-a", "team-a", "a" * 40), store(s3, "team-a", "team-b", "b" * 40)
 

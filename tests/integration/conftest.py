@@ -1,4 +1,4 @@
-"""What integration tests share: torch.distributed with one rank and a data set, for loops that run inside the test
+"""Fixtures of integration tests: torch.distributed with one rank and a data set, for loops that run inside the test
 process."""
 
 import os
@@ -10,15 +10,13 @@ import torch.distributed as dist
 from data_io.storage.store import Store, open_store
 from tests.support.small_training import write_small_dataset
 
-# Ray runs its workers at nice 15: beside another test, which is at 0, they would get a thirtieth of a core.
+# Ray runs its workers at nice 15: next to another test at nice 0 they would get a thirtieth of a CPU.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
 def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One process group for the whole session: DeepSpeed keeps groups in module globals, so a second would be foreign
-    to it.
-    """
+    """One process group for the whole session: DeepSpeed keeps groups in module globals and would not know a second."""
     folder = tmp_path_factory.mktemp("group")
     before = os.environ.get("LOCAL_RANK")
     os.environ["LOCAL_RANK"] = "0"

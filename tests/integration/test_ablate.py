@@ -1,4 +1,4 @@
-"""`f2llm ablate` as a process of its own: killed and started again it ends as an undisturbed study does."""
+"""`f2llm ablate` in a separate process: killed and started again, it has the result of an undisturbed study."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def write_study(folder: Path, data: str) -> Path:
-    base = small_job_spec(data, str(folder / "runs"), epochs=20)  # a killed driver's worker goes on for seconds
+    base = small_job_spec(data, str(folder / "runs"), epochs=20)  # a killed driver's worker continues for seconds
     base["spec"] |= {"evaluation": {"before": False}, "checkpoint": {"every": "2 steps"}}
     study = {
         "apiVersion": "f2llm.dev/v1alpha1",
@@ -42,18 +42,18 @@ def write_study(folder: Path, data: str) -> Path:
 
 
 def measures(folder: Path) -> dict[str, dict[str, float]]:
-    """By run, from results.json."""
+    """The results by run, from results.json."""
     found = json.loads((folder / "runs" / "study" / "results.json").read_text())
     return {run["name"]: run["measures"] for variant in found["variants"] for run in variant["runs"]}
 
 
 def drivers(runs: Path) -> list[int]:
-    """Processes that drive a run below the directory, and are alive."""
+    """Living processes that drive a run below the directory."""
     pids = [json.loads(path.read_text())["pid"] for path in runs.glob("*/driver.json")]
     return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
 
 
-def test_a_study_that_was_killed_ends_as_an_undisturbed_one_and_trains_no_run_twice(data: str, tmp_path: Path) -> None:
+def test_a_killed_study_has_the_result_of_an_undisturbed_one_and_trains_no_run_twice(data: str, tmp_path: Path) -> None:
     straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"
     for folder in (straight, disturbed):
         folder.mkdir()
@@ -88,7 +88,7 @@ def test_a_study_that_was_killed_ends_as_an_undisturbed_one_and_trains_no_run_tw
     assert "2 of 2 runs are done already" in f2llm("ablate", study).stderr
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on_and_another_studys_runs_are_refused(
+def test_a_failed_run_is_named_the_others_continue_and_another_studys_runs_are_refused(
     data: str, tmp_path: Path
 ) -> None:
     study = write_study(tmp_path, data)
@@ -105,5 +105,5 @@ def test_a_run_that_fails_is_named_and_the_others_go_on_and_another_studys_runs_
     assert "is not empty and has no job.yaml: notes.txt" in done.stderr
     assert [name for name, found in measures(tmp_path).items() if found] == ["base-seed-0"]
     assert (other.returncode, measured.returncode) == (6, 6)
-    assert "spec.train.weight_decay: 0.01 there, 0.5 here" in other.stderr
-    assert "spec.evaluation.max_queries: null there, 3 here" in measured.stderr
+    assert "spec.train.weight_decay: 0.01 in the run, 0.5 here" in other.stderr
+    assert "spec.evaluation.max_queries: null in the run, 3 here" in measured.stderr

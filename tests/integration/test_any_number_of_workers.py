@@ -1,7 +1,7 @@
-"""The promise of the project, on real DeepSpeed: neither the number of workers nor a kill changes a run.
+"""The main property of the project, on real DeepSpeed: neither the number of workers nor a kill changes a run.
 
-Undisturbed, killed and stopped runs are `f2llm run` on Ray. Whole runs of other numbers of workers are the same loop in
-plain processes of torch.distributed, as torchrun would start it: Ray takes a minute to begin with three workers.
+Undisturbed, killed and stopped runs use `f2llm run` on Ray. Complete runs with other numbers of workers use the same
+loop in plain torch.distributed processes, as torchrun would start it: Ray takes a minute to start three workers.
 """
 
 import contextlib
@@ -43,12 +43,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def _job_spec(folder: Path, data: str) -> Path:
     job_spec = small_job_spec(data, str(folder / "runs"))
-    job_spec["spec"]["evaluation"] = {"enabled": False}  # a process of its own that says nothing of the losses
+    job_spec["spec"]["evaluation"] = {"enabled": False}  # a separate process with no effect on the losses
     return write_job_spec(folder / "job.yaml", job_spec)
 
 
 def _job_spec_in_a_bucket(folder: Path, s3: S3Server) -> tuple[Path, Path]:
-    """The same document with its data set and its run on the S3 server, and where the run's objects lie."""
+    """The same job spec with its data set and its run on the S3 server, and the location of the run's objects."""
     bucket = s3.make_bucket()
     write_small_dataset(open_store(f"s3://{bucket}/data", s3.options))
     job_spec = small_job_spec(f"s3://{bucket}/data", f"s3://{bucket}/runs")
@@ -58,7 +58,7 @@ def _job_spec_in_a_bucket(folder: Path, s3: S3Server) -> tuple[Path, Path]:
 
 
 def _planned(data: str) -> list[list[dict[str, Any]]]:
-    """What the record of the whole run must be, from the plan and the plain Parquet files alone."""
+    """The expected record of the whole run, from the plan and the plain Parquet files alone."""
     store = open_store(data)
     spec = JobSpec.model_validate(small_job_spec(data, "unused")["spec"])
     manifest = load_manifest(store)
@@ -92,7 +92,7 @@ def _row_groups(path: Path) -> Iterator[pa.Table]:
 
 
 def _assert_whole(run: Path) -> None:
-    """Every step once, and every example exactly once an epoch."""
+    """Every step once, and every example exactly once per epoch."""
     assert list(losses(run)) == list(range(1, STEPS + 1))
     epochs: dict[int, Counter[str]] = {}
     for line in read_lines(run / "examples.jsonl"):
@@ -125,11 +125,11 @@ def test_losses_do_not_depend_on_the_number_of_workers(
     _assert_whole(tmp_path)
 
 
-def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_nothing_had_been(
+def test_a_run_killed_twice_resumes_with_other_numbers_of_workers_to_the_same_result(
     undisturbed: Path, data: str, tmp_path: Path, s3: S3Server
 ) -> None:
     job_spec, run = _job_spec_in_a_bucket(tmp_path, s3)
-    moments = random.Random(3)  # the seed keeps a failure repeatable
+    moments = random.Random(3)  # the seed makes a failure repeatable
 
     for workers, kill_at in ((1, moments.randint(8, 14)), (2, moments.randint(22, 28))):
         with Running("run", job_spec, "--workers", str(workers), log=tmp_path / f"{workers}.log") as running:
@@ -143,13 +143,13 @@ def test_a_run_that_is_killed_twice_goes_on_with_other_numbers_of_workers_as_if_
     lines: list[dict[str, Any]] = read_lines(run / "metrics.jsonl")
     resumed = [event["step"] for event in read_lines(run / "events.jsonl") if event["event"] == "Resumed"]
     assert len(resumed) == 2
-    assert 7 <= resumed[0] < resumed[1]  # one every 7 steps: something was saved, and it was used
+    assert 7 <= resumed[0] < resumed[1]  # a checkpoint every 7 steps: one was saved, and the resume used it
     used = [line["workers"] for line in lines]
     assert used == [1] * resumed[0] + [2] * (resumed[1] - resumed[0]) + [1] * (STEPS - resumed[1])
     assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
     _assert_whole(run)
     assert [line["parts"] for line in read_lines(run / "examples.jsonl")] == _planned(data)
-    # Its checkpoints were measured beside all that.
+    # Its checkpoints were evaluated at the same time.
     curve = read_curve(open_store(str(run)))
     best = max(curve, key=lambda each: each.score)
     status = json.loads((run / "status.json").read_text())
@@ -186,14 +186,12 @@ def test_a_killed_worker_costs_a_restart_and_not_the_run(undisturbed: Path, data
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
-    """A run whose document names everything relative to the current directory, ended by SIGTERM: its directory, the exit code
-    and what was said.
-    """
+    """A run whose job spec has only relative paths, ended by SIGTERM: its directory, its exit code and its output."""
     folder = tmp_path_factory.mktemp("stopped")
     with contextlib.chdir(folder):
         write_small_dataset(open_store("data"))
-        shutil.move("data/tokenizer", "tokenizer")  # so that there is no other
-        job_spec = small_job_spec("data", "runs", epochs=200)  # the end is not reached
+        shutil.move("data/tokenizer", "tokenizer")  # the only one
+        job_spec = small_job_spec("data", "runs", epochs=200)  # the run does not finish
         job_spec["spec"]["model"]["tokenizer"] = "tokenizer"
         job_spec["spec"]["evaluation"] = {"enabled": False}
         job = write_job_spec(Path("job.yaml"), job_spec)

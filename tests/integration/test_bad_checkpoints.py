@@ -1,5 +1,6 @@
-"""What a resume makes of a checkpoint that is not as it should be, without Ray: damage is passed over, and what is only
-foreign or of another version is refused, since to go on from an older one would lose work without a word.
+"""Resumes with bad checkpoints, without Ray: a damaged checkpoint is skipped, one of another run or version is refused.
+
+Resuming from an older checkpoint instead of a refused one would lose work without an error.
 """
 
 import json
@@ -28,7 +29,7 @@ from tests.support.small_training import read_lines, small_job_spec
 
 pytestmark = [
     pytest.mark.integration,
-    # What DeepSpeed and torch say to each other is not ours to mend.
+    # Warnings between DeepSpeed and torch cannot be fixed here.
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
 
@@ -38,7 +39,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def trained(process_group: None, data: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory with checkpoints of steps 2, 4 and 6."""
+    """A run directory with checkpoints at steps 2, 4 and 6."""
     run = tmp_path_factory.mktemp("trained")
     _train(data, run, stop_after_steps=STEPS)
     return run
@@ -65,7 +66,7 @@ def _train(data: Store, run: Path, *, stop_after_steps: int, **overrides: dict[s
     )
 
 
-# What may happen to a checkpoint. Each takes its directory.
+# Kinds of damage to a checkpoint. Each function gets its directory.
 
 
 def _remove(file: str) -> Callable[[Path], None]:
@@ -90,12 +91,12 @@ def _swap_halves(folder: Path) -> None:
 
 
 def _text(old: str, new: str) -> Callable[[Path], None]:
-    """Other text in the manifest, whose checksum stays."""
+    """Change text in the manifest without changing its checksum."""
     return lambda folder: _rewrite(folder / "manifest.json", lambda c: c.replace(old.encode(), new.encode(), 1))
 
 
 def _manifest(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    """A manifest that says something else, and whose own checksum is right."""
+    """A manifest with other values, whose own checksum is correct."""
 
     def rewrite(content: bytes) -> bytes:
         values = json.loads(content)
@@ -120,7 +121,7 @@ def _replace_by_copy_of_older(folder: Path) -> None:
 
 
 def _metadata_of_another_torch(folder: Path) -> None:
-    """A pickle of a class that this torch does not have, listed as it should be."""
+    """A pickle of a class that this torch does not have, correctly listed in the manifest."""
     content = pickle.dumps(StorageError).replace(b"StorageError", b"StorageErroR")
     folder.joinpath(".metadata").write_bytes(content)
     item = {"offset": 0, "length": len(content), "crc32": zlib.crc32(content)}
@@ -133,7 +134,7 @@ def _rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 @dataclass(frozen=True)
 class Damage:
-    """How the newest checkpoint came to be damaged, and what the line about it must name."""
+    """A damage to the newest checkpoint, and the words that its message must have."""
 
     name: str
     harm: Callable[[Path], None]
@@ -145,8 +146,8 @@ class Damage:
 
 DAMAGES = [
     Damage("a rank's file is missing", _remove("__0_0.distcp"), "__0_0.distcp of checkpoint .* is missing"),
-    Damage("a rank's file is cut", _cut("__0_0.distcp", -1), r"__0_0.distcp .* has \d+ bytes, and \d+ were written"),
-    Damage("a rank's file is empty", _cut("__0_0.distcp", 0), "__0_0.distcp of checkpoint .* has 0 bytes"),
+    Damage("a rank's file is cut", _cut("__0_0.distcp", -1), r"__0_0.distcp .* has a size of \d+ bytes, expected \d+"),
+    Damage("a rank's file is empty", _cut("__0_0.distcp", 0), "__0_0.distcp of checkpoint .* has a size of 0 bytes"),
     Damage("a bit of a rank's file", _flip("__0_0.distcp"), r"__0_0.distcp .* is damaged: bytes \d+ to \d+"),
     Damage("the first bit of a rank's file", _flip("__0_0.distcp", 0), "__0_0.distcp .* is damaged: bytes 0 to"),
     Damage("halves of a rank's file swapped", _swap_halves, "__0_0.distcp .* is damaged"),
@@ -159,31 +160,31 @@ DAMAGES = [
     Damage("one digit of a manifest", _text('"micro_batches_consumed": 2', '"micro_batches_consumed": 3'), "checksum"),
     Damage("a manifest without a field", _manifest(lambda v: v.pop("workers")), "manifest.json .*: workers: Field"),
     Damage("a manifest of no format", _manifest(lambda v: v.pop("format_version")), "format_version: Field required"),
-    Damage("a wrong size", _manifest(lambda v: v["files"]["__0_0.distcp"].update(size=7)), "and 7 were written"),
-    Damage("a wrong checksum", _manifest(_add_to_crc), "__0_0.distcp .* do not have the checksum"),
-    Damage("an item that is not listed", _manifest(_forget_last_item), "__0_0.distcp .* do not have the checksum"),
+    Damage("a wrong size", _manifest(lambda v: v["files"]["__0_0.distcp"].update(size=7)), "expected 7$"),
+    Damage("a wrong checksum", _manifest(_add_to_crc), "__0_0.distcp .* do not match their checksum"),
+    Damage("an item that is not listed", _manifest(_forget_last_item), "__0_0.distcp .* do not match their checksum"),
     Damage(
         "a file that is not there", _manifest(lambda v: v["files"].update(a={"size": 1, "items": []})), "a of .* is"
     ),
     Damage(
-        "an older one under its name", _replace_by_copy_of_older, f"manifest.json .* is that of checkpoint {BEFORE}"
+        "an older one under its name", _replace_by_copy_of_older, f"manifest.json .* belongs to checkpoint {BEFORE}"
     ),
 ]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=str)
-def test_a_damaged_checkpoint_is_passed_over_for_the_newest_whole_one(damage: Damage, data: Store, run: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_for_the_newest_undamaged_one(damage: Damage, data: Store, run: Path) -> None:
     damage.harm(run / "checkpoints" / NEWEST)
 
     _train(data, run, stop_after_steps=1)
 
     lines = _events(run, "CheckpointDamaged")
     assert len(lines) == 1
-    assert re.search(rf"checkpoint {NEWEST} is passed over: .*{damage.words}", lines[0]["message"])
+    assert re.search(rf"checkpoint {NEWEST} is skipped: .*{damage.words}", lines[0]["message"])
     assert _events(run, "Resumed")[0]["checkpoint"] == BEFORE
 
 
-def test_a_checkpoint_without_a_manifest_was_never_there(data: Store, run: Path) -> None:
+def test_a_checkpoint_without_a_manifest_does_not_count(data: Store, run: Path) -> None:
     _remove("manifest.json")(run / "checkpoints" / NEWEST)
 
     _train(data, run, stop_after_steps=1)
@@ -192,7 +193,7 @@ def test_a_checkpoint_without_a_manifest_was_never_there(data: Store, run: Path)
     assert _events(run, "Resumed")[0]["checkpoint"] == BEFORE
 
 
-def test_what_is_no_checkpoint_is_left_alone(data: Store, run: Path) -> None:
+def test_files_that_are_not_checkpoints_are_not_changed(data: Store, run: Path) -> None:
     strange = [
         "notes.txt",
         "manifest.json",
@@ -214,8 +215,8 @@ def test_what_is_no_checkpoint_is_left_alone(data: Store, run: Path) -> None:
     assert [key for key in strange if not (run / "checkpoints" / key).exists()] == []
 
 
-def test_a_checkpoint_of_a_replaced_attempt_is_not_the_runs(data: Store, run: Path) -> None:
-    begin_attempt(open_store(str(run)), 2, 4)  # went on from step 4 while attempt 1 was still writing step 6
+def test_a_checkpoint_of_a_replaced_attempt_does_not_belong_to_the_run(data: Store, run: Path) -> None:
+    begin_attempt(open_store(str(run)), 2, 4)  # resumed from step 4 while attempt 1 was still writing step 6
 
     _train(data, run, stop_after_steps=1)
 
@@ -223,7 +224,7 @@ def test_a_checkpoint_of_a_replaced_attempt_is_not_the_runs(data: Store, run: Pa
     assert _events(run, "Resumed")[0]["checkpoint"] == BEFORE
 
 
-def test_every_damaged_one_is_named_on_the_way_to_a_whole_one(data: Store, run: Path) -> None:
+def test_every_skipped_damaged_checkpoint_is_named(data: Store, run: Path) -> None:
     _flip("__0_0.distcp")(run / "checkpoints" / NEWEST)
     _flip(".metadata")(run / "checkpoints" / BEFORE)
 
@@ -241,13 +242,13 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_names_them(data:
         _train(data, run, stop_after_steps=1)
 
     assert re.search(r"no checkpoint of .* can be used", caught.value.message)
-    assert len(re.findall(r"__0_0.distcp of .* has 100 bytes", caught.value.message)) == 3
+    assert len(re.findall(r"__0_0.distcp of .* has a size of 100 bytes", caught.value.message)) == 3
     assert "from a backup" in str(caught.value.remedy)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why the newest checkpoint is whole and not to be used, and what the refusal must say."""
+    """A reason to refuse an undamaged newest checkpoint, and the words that the error must have."""
 
     name: str
     words: str
@@ -264,15 +265,15 @@ def _progress(**fields: Any) -> Callable[[Path], None]:
 
 
 _ORDER = "made with another data order: "
-_SETTINGS = "train on the data and with the settings of the run"
+_SETTINGS = "use the data and the settings of the run"
 _MODEL = "train the model of the run"
 _SHAPE = {"hidden_size": 64, "head_dim": 32, "intermediate_size": 128}
 
 REFUSALS = [
     Refusal(
         "a newer format",
-        f"has format {FORMAT_VERSION + 1}, and this version of f2llm-ray reads {FORMAT_VERSION}",
-        "resume with a newer version of f2llm-ray",
+        f"has format {FORMAT_VERSION + 1}, but this version of f2llm-ray reads format {FORMAT_VERSION}",
+        "resume with the newer version of f2llm-ray",
         lambda f: _rewrite(f / "manifest.json", lambda _: b'{"format_version": %d, "crc32": 0}' % (FORMAT_VERSION + 1)),
     ),
     Refusal(
@@ -307,19 +308,19 @@ REFUSALS = [
     ),
     Refusal(
         "another width",
-        r"is of another model: .*embed_tokens.* with \d+ values here and \d+ there",
+        r"is of another model\. .*embed_tokens.* has \d+ values here and \d+ in the checkpoint",
         _MODEL,
         overrides={"model": {"architecture": {**_SHAPE, "hidden_size": 32}}},
     ),
     Refusal(
         "fewer layers",
-        "is of another model: .*layers.1.* with no values here",
+        r"is of another model\. .*layers.1.* has no values here",
         _MODEL,
         overrides={"model": {"architecture": {**_SHAPE, "num_hidden_layers": 1}}},
     ),
     Refusal(
         "more layers",
-        "is of another model: .*layers.2.* and no there",
+        r"is of another model\. .*layers.2.* and no in the checkpoint",
         _MODEL,
         overrides={"model": {"architecture": {**_SHAPE, "num_hidden_layers": 3}}},
     ),
@@ -327,7 +328,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=str)
-def test_a_whole_checkpoint_that_cannot_be_honored_is_refused_and_not_passed_over(
+def test_an_undamaged_checkpoint_that_does_not_match_is_refused_and_not_skipped(
     refusal: Refusal, data: Store, run: Path
 ) -> None:
     refusal.change(run / "checkpoints" / NEWEST)
@@ -342,14 +343,14 @@ def test_a_whole_checkpoint_that_cannot_be_honored_is_refused_and_not_passed_ove
     assert _events(run, "Resumed") == []
 
 
-def test_a_store_that_says_no_is_not_damage(run: Path) -> None:
+def test_a_refusal_by_the_store_is_not_damage(run: Path) -> None:
     folder = run / "checkpoints" / NEWEST
-    store = open_store(str(folder / "__0_0.distcp"))  # a file is no store, and says so
+    store = open_store(str(folder / "__0_0.distcp"))  # a file is not a store, and is refused
 
     with pytest.raises(StoreAccessError, match="is a file, not a directory"):
         StoreReader(store, {}).read_metadata()
 
 
 def _events(run: Path, event: str) -> list[dict[str, Any]]:
-    """Events of that kind after the training that made the checkpoints."""
+    """Events of one kind, without those of the training that made the checkpoints."""
     return [line for line in read_lines(run / "events.jsonl") if line["event"] == event]

@@ -1,6 +1,6 @@
-"""Bad input, one row each: what the command says (the place and the mend), its exit code, and that nothing is lost.
+"""Bad input, one row each: the message (the location and the remedy), the exit code, and that no file is lost.
 
-Bad documents have a table of their own: tests/unit/jobs/cli/test_bad_documents.py.
+Bad job specs have their own table: tests/unit/jobs/cli/test_bad_documents.py.
 """
 
 import gzip
@@ -37,7 +37,7 @@ from tests.support.small_training import small_job_spec, write_job_spec, write_s
 
 pytestmark = [
     pytest.mark.integration,
-    # What DeepSpeed, Ray and torch say to each other is not ours to mend.
+    # Warnings between DeepSpeed, Ray and torch cannot be fixed here.
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
 
@@ -46,7 +46,7 @@ SECRET = "hunter2"
 
 @dataclass
 class Place:
-    """The current directory of a case, and what it may be made of."""
+    """The current directory of a case, and the files that a case can put there."""
 
     folder: Path
     dataset: Path
@@ -61,17 +61,17 @@ class Place:
         return name
 
     def job(self, changes: dict[str, object] | None = None) -> str:
-        """job.yaml: valid but for `changes` below its spec, its data set in data, its run in runs/small."""
+        """job.yaml: valid except for `changes` below its spec, with its data set in data and its run in runs/small."""
         job_spec = merged(small_job_spec("data", "runs"), {"spec": changes or {}})
         write_job_spec(self.folder / "job.yaml", job_spec)
         return "job.yaml"
 
     def data(self) -> Path:
-        """A whole data set in data."""
+        """A complete data set in data."""
         return Path(shutil.copytree(self.dataset, self.folder / "data"))
 
     def shard(self, source: str = "answers") -> Path:
-        """The first shard of a whole data set in data."""
+        """The first shard of a complete data set in data."""
         return min((self.data() / "sources" / source).glob("*.parquet"))
 
     def run(self) -> Path:
@@ -94,13 +94,13 @@ Prepare = Callable[[Place], list[str]]
 
 @dataclass(frozen=True)
 class Bad:
-    """A case: `prepare` makes it and gives the command line, the message holds `says` in this order."""
+    """A case: `prepare` creates it and returns the command line; the message contains `says` in this order."""
 
     prepare: Prepare
     exit_code: int
     says: tuple[str, ...]
     process: bool = False
-    """In a process of its own, as a user has it."""
+    """Run the command in a separate process, as a user does."""
 
 
 def validate(text: str | bytes) -> Prepare:
@@ -108,7 +108,7 @@ def validate(text: str | bytes) -> Prepare:
 
 
 def changed(*command: str, **spec: object) -> Prepare:
-    """A command on a document with its data set there."""
+    """A command on a job spec whose data set exists."""
 
     def prepare(place: Place) -> list[str]:
         place.data()
@@ -118,7 +118,7 @@ def changed(*command: str, **spec: object) -> Prepare:
 
 
 def prepared(name: str, content: str | bytes, *options: str, kind: str = "retrieval") -> Prepare:
-    """`data prepare files` of one file, into a directory where a whole data set is."""
+    """`data prepare files` of one file, into a directory that contains a complete data set."""
 
     def prepare(place: Place) -> list[str]:
         place.data()
@@ -148,7 +148,7 @@ def disagreeing_files(place: Place) -> list[str]:
 
 
 def few_negatives(place: Place) -> list[str]:
-    """The second row has none."""
+    """The second row has no hard negatives."""
     place.write("few.jsonl", lines({**PAIR, "negatives": ["a", "b"]}, PAIR | {"negatives": []}))
     text = "sources: [{name: faq, address: few.jsonl, kind: retrieval, negatives: 2}]\n"
     return ["data", "prepare", "files", "made", place.write("sources.yaml", text), "--quiet"]
@@ -171,7 +171,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def in_data(damage: Callable[[Path], object], *command: str) -> Prepare:
-    """A command after `damage` to a whole data set."""
+    """A command after `damage` to a complete data set."""
 
     def prepare(place: Place) -> list[str]:
         damage(place.data())
@@ -227,7 +227,7 @@ def newest(run: Path) -> Path:
 
 
 def flip_a_weight(run: Path) -> None:
-    """One bit in the newest checkpoint, in a weight: an export reads no optimizer state."""
+    """Flip one bit in a weight of the newest checkpoint: an export does not read the optimizer state."""
     places = pickle.loads(newest(run).joinpath(".metadata").read_bytes()).storage_data
     weight = next(place for index, place in places.items() if index.fqn.startswith("weight/"))
     path = newest(run) / weight.relative_path
@@ -311,17 +311,17 @@ VALID = yaml.safe_dump(small_job_spec("data", "runs"), sort_keys=False)
 PAIR = {"query": "what is a lamp?", "positive": "a source of light"}
 
 BAD: dict[str, Bad] = {
-    # The document.
+    # The job spec.
     "unknown field": Bad(
-        validate(VALID + "  trian: {}\n"), 3, ("job.yaml:", "spec.trian", "to mend it", "did you mean `train`?")
+        validate(VALID + "  trian: {}\n"), 3, ("job.yaml:", "spec.trian", "hint: ", "did you mean `train`?")
     ),
     "wrong type": Bad(
         validate(VALID.replace("epochs: 8", "epochs: many")),
         3,
-        ("job.yaml:", "spec.train.epochs: found `many` (text), expected an integer", "to mend it"),
+        ("job.yaml:", "spec.train.epochs: found `many` (a string), expected an integer", "hint: "),
     ),
     "missing required field": Bad(
-        validate(VALID.replace("    uri: data\n", "")), 3, ("spec.data.uri: not given", "add `uri: ")
+        validate(VALID.replace("    uri: data\n", "")), 3, ("spec.data.uri: required, but missing", "add `uri: ")
     ),
     "global batch not a multiple": Bad(
         validate(VALID.replace("global_batch_size: 32", "global_batch_size: 30")),
@@ -340,8 +340,8 @@ BAD: dict[str, Bad] = {
     "not YAML but binary": Bad(
         validate(b"\x89PNG\r\n\x1a\n\x00\x00\xff"), 3, ("job.yaml: not UTF-8 text (byte 0)", "save the file as UTF-8")
     ),
-    "no such document": Bad(lambda place: ["validate", "absent.yaml"], 3, ("absent.yaml: no such file",), process=True),
-    "credentials in an address of the document": Bad(
+    "no such job spec": Bad(lambda place: ["validate", "absent.yaml"], 3, ("absent.yaml: no such file",), process=True),
+    "credentials in a URI of the job spec": Bad(
         validate(VALID.replace("uri: data", f"uri: s3://key:{SECRET}@bucket/data")),
         3,
         ("data.uri", "s3://bucket/data has credentials in it", "AWS_SECRET_ACCESS_KEY"),
@@ -349,19 +349,19 @@ BAD: dict[str, Bad] = {
     "credentials in a field of another type": Bad(
         validate(VALID.replace("uri: runs", f"uri: runs\n    s3: 'https://key:{'x' * 80}/{SECRET}@host'")),
         3,
-        ("job.yaml:31:5: spec.storage.s3: found `https://host` (text), expected a mapping",),
+        ("job.yaml:31:5: spec.storage.s3: found `https://host` (a string), expected a mapping",),
     ),
     "credentials in --set": Bad(
         lambda place: ["validate", place.job(), "--set", f"storage.s3=https://key:{SECRET}@host"],
         3,
-        ("--set storage.s3=https://host: spec.storage.s3: found `https://host` (text), expected a mapping",),
+        ("--set storage.s3=https://host: spec.storage.s3: found `https://host` (a string), expected a mapping",),
     ),
     "credentials in --source": Bad(
         lambda place: ["data", "prepare", "files", "data", f"--source=faq:ranking=s3://key:{SECRET}@bucket/faq.jsonl"],
         2,
-        ("--source faq:ranking=s3://bucket/faq.jsonl: expected NAME:KIND=ADDRESS", "for example"),
+        ("--source faq:ranking=s3://bucket/faq.jsonl: expected NAME:KIND=PATH", "for example"),
     ),
-    "credentials in an address of the command line": Bad(
+    "credentials in a URI of the command line": Bad(
         lambda place: ["data", "validate", f"s3://key:{SECRET}@bucket/data"],
         3,
         ("s3://bucket/data has credentials in it", "AWS_ACCESS_KEY_ID"),
@@ -376,7 +376,7 @@ BAD: dict[str, Bad] = {
         3,
         ("endpoint_url 'http://127.0.0.1:1' has no TLS", "allow_http: true"),
     ),
-    # The document against its data set.
+    # The job spec and its data set.
     "misspelt source, plan": Bad(
         changed("plan", data={"sources": ["answer"]}),
         3,
@@ -397,7 +397,7 @@ BAD: dict[str, Bad] = {
         ("no data set at", "/data: manifest.json is missing", "correct data.uri", "f2llm data prepare"),
     ),
     # The data set.
-    "manifest.json is no JSON": Bad(
+    "manifest.json is not JSON": Bad(
         in_data(put("manifest.json", "{'format': 1}"), "data", "stats", "data"),
         4,
         ("data/manifest.json is not a data set's manifest", "Invalid JSON", "f2llm data prepare"),
@@ -481,7 +481,7 @@ BAD: dict[str, Bad] = {
         ("evaluation set 'held-out'", "corpus", "f2llm data prepare"),
     ),
     # A user's files.
-    "empty source": Bad(prepared("faq.jsonl", ""), 4, ("faq.jsonl", "has no rows", "to mend it")),
+    "empty source": Bad(prepared("faq.jsonl", ""), 4, ("faq.jsonl", "has no rows", "hint: ")),
     "only a header": Bad(prepared("faq.csv", "query,positive\n"), 4, ("faq.csv has no rows", "write rows into it")),
     "null text": Bad(
         prepared("faq.jsonl", lines(PAIR, {"query": None, "positive": "b"})),
@@ -562,7 +562,7 @@ BAD: dict[str, Bad] = {
         4,
         ("faq.jsonl, line 2", "not valid JSON", "mend the"),
     ),
-    "files of a source that do not agree": Bad(
+    "files of a source with different columns": Bad(
         disagreeing_files, 4, ("faq/2.jsonl, line 1: no 'positive'; the row has query, answer", "add it")
     ),
     "cut gzip": Bad(
@@ -578,7 +578,7 @@ BAD: dict[str, Bad] = {
         4,
         ("faq.csv, line 2: 3 fields; the header has 2", "quote fields"),
     ),
-    "a score that is no number": Bad(
+    "a score that is not a number": Bad(
         lambda place: [
             *prepared("faq.jsonl", lines(PAIR))(place),
             *("--source", "pairs:sts=" + place.write("pairs.csv", "text_a,text_b,score\na,b,high\n")),
@@ -591,10 +591,10 @@ BAD: dict[str, Bad] = {
         4,
         ("no data file at absent.jsonl", "give the path of a file"),
     ),
-    "an ending of no format": Bad(
+    "an unknown file extension": Bad(
         prepared("faq.txt", "a\n"), 4, ("faq.txt: the ending says no known format", ".jsonl")
     ),
-    "a kind that is none": Bad(
+    "an unknown kind": Bad(
         prepared("faq.jsonl", lines(PAIR), kind="ranking"), 2, ("--source faq:ranking=", "a kind of retrieval")
     ),
     "unknown field of a sources file": Bad(
@@ -602,7 +602,7 @@ BAD: dict[str, Bad] = {
         3,
         ("sources.yaml:", "adress", "did you mean `address`?"),
     ),
-    "two sources of one name": Bad(
+    "two sources with one name": Bad(
         sources_file(
             "sources:\n"
             "  - {name: faq, address: faq.jsonl, kind: retrieval}\n"
@@ -612,15 +612,21 @@ BAD: dict[str, Bad] = {
         ("two inputs are called 'faq'", "give each its own name"),
     ),
     # The run directory.
-    "run directory of another document": Bad(
+    "run directory of another job spec": Bad(
         other_job_spec(),
         6,
-        ("runs/small is the run of another document", "spec.train.learning_rate: 0.001 there, 0.5 here", "to mend it"),
+        (
+            "runs/small: this run was started with a different job spec",
+            "spec.train.learning_rate: 0.001 in the run, 0.5 here",
+            "hint: ",
+        ),
     ),
-    "run directory of another document, dry run": Bad(
-        other_job_spec("--dry-run"), 6, ("spec.train.learning_rate: 0.001 there, 0.5 here", "another metadata.name")
+    "run directory of another job spec, dry run": Bad(
+        other_job_spec("--dry-run"),
+        6,
+        ("spec.train.learning_rate: 0.001 in the run, 0.5 here", "another metadata.name"),
     ),
-    "run directory that is no run": Bad(
+    "run directory that is not a run": Bad(
         stranger_in_run_directory,
         6,
         ("runs/small is not empty and has no job.yaml: thesis.txt", "choose another metadata.name"),
@@ -639,7 +645,7 @@ BAD: dict[str, Bad] = {
         5,
         ("runs/small/status.json is damaged", "`f2llm run`"),
     ),
-    "report of nothing": Bad(lambda place: ["report", "runs/nothing"], 5, ("no run at", "runs/nothing", "to mend it")),
+    "report of nothing": Bad(lambda place: ["report", "runs/nothing"], 5, ("no run at", "runs/nothing", "hint: ")),
     "evaluate without a model": Bad(
         in_run(lambda run: None, "evaluate", "runs/small"), 5, ("runs/small has no model", "f2llm export runs/small")
     ),
@@ -658,43 +664,43 @@ BAD: dict[str, Bad] = {
     "export with a damaged newest checkpoint": Bad(
         in_run(flip_a_weight, "export", "runs/small"),
         7,
-        ("__0_0.distcp", "step-00000002.attempt-1", "is damaged", "to mend it", "step-00000001.attempt-1"),
+        ("__0_0.distcp", "step-00000002.attempt-1", "is damaged", "hint: ", "step-00000001.attempt-1"),
         process=True,
     ),
     "export with a damaged manifest of the newest checkpoint": Bad(
         in_run(lambda run: put("manifest.json", "{")(newest(run)), "export", "runs/small"),
         7,
-        ("manifest.json", "step-00000002.attempt-1", "cannot be read", "to mend it", "step-00000001.attempt-1"),
+        ("manifest.json", "step-00000002.attempt-1", "cannot be read", "hint: ", "step-00000001.attempt-1"),
     ),
     "export with a file of the newest checkpoint missing": Bad(
         in_run(lambda run: (newest(run) / ".metadata").unlink(), "export", "runs/small"),
         7,
-        (".metadata", "step-00000002.attempt-1", "is missing", "to mend it", "step-00000001.attempt-1"),
+        (".metadata", "step-00000002.attempt-1", "is missing", "hint: ", "step-00000001.attempt-1"),
     ),
-    "export over something that is no model": Bad(
+    "export over something that is not a model": Bad(
         in_run(lambda run: None, "export", "runs/small", "--out", "runs"),
         3,
-        ("runs holds something that is no exported model (small)", "give a directory that is empty or not there"),
+        ("runs is not empty and is not an exported model: it contains small", "pass an empty or new directory"),
     ),
     "export over its own run": Bad(
         in_run(lambda run: None, "export", "runs/small", "--out", "runs/small"),
         3,
-        ("runs/small holds something that is no exported model", "give a directory that is empty or not there"),
+        ("runs/small is not empty and is not an exported model", "pass an empty or new directory"),
     ),
     # The model.
     "a data set without a tokenizer": Bad(
         without_tokenizer,
         4,
-        ("the model is built from nothing", "data has no tokenizer", "set model.tokenizer", "--tokenizer-vocabulary"),
+        ("the model is trained from scratch", "data has no tokenizer", "set model.tokenizer", "--tokenizer-vocabulary"),
     ),
     "a directory without a tokenizer": Bad(
         without_files_of_a_tokenizer,
         8,
-        ("cannot load 'empty' from the directory", "give a directory that holds tokenizer.json"),
+        ("cannot load 'empty' from the directory", "use a directory with complete tokenizer.json"),
     ),
-    "a hub model without network": Bad(with_hub_model, 8, ("Qwen/Qwen3-0.6B", "to mend it", "HF_HUB_OFFLINE")),
+    "a hub model without network": Bad(with_hub_model, 8, ("Qwen/Qwen3-0.6B", "hint: ", "HF_HUB_OFFLINE")),
     # Stores.
-    "an endpoint where nobody listens": Bad(
+    "an endpoint without a server": Bad(
         nobody_listens("data", "validate", "s3://bucket/data"),
         5,
         ("s3://bucket/data/manifest.json (endpoint http://127.0.0.1:", "cannot connect", "AWS_ENDPOINT_URL"),
@@ -723,7 +729,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(process_group: None, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run that was stopped after two steps, with a checkpoint of each."""
+    """The directory of a run that was stopped after two steps, with a checkpoint of each step."""
     folder = tmp_path_factory.mktemp("trained")
     job_spec = merged(small_job_spec("data", "runs"), {"spec": {"checkpoint": {"every": "1 steps"}}})
     job = load_job_spec(str(write_job_spec(folder / "document.yaml", job_spec)))
@@ -736,7 +742,7 @@ def trained(process_group: None, dataset: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_ends_with_one_message_and_loses_nothing(
+def test_bad_input_ends_with_one_message_and_loses_no_file(
     name: str,
     dataset: Path,
     trained: Path,
@@ -770,7 +776,7 @@ def test_bad_input_ends_with_one_message_and_loses_nothing(
 
 
 def _in_a_process(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """In the current directory, where the packages are not."""
+    """Run in the current directory, which does not contain the packages."""
     path = os.environ.get("PYTHONPATH")
     root = str(Path(__file__).parents[2])
     os.environ["PYTHONPATH"] = root

@@ -1,4 +1,4 @@
-"""Workers come and go while a run trains, on a cluster of simulated nodes: the model is the same."""
+"""Workers join and leave while a run trains, on a cluster of simulated nodes: the model is the same."""
 
 import signal
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
 ) -> None:
     data, run, alone = str(tmp_path / "data"), tmp_path / "runs" / "small", tmp_path / "alone"
     write_small_dataset(open_store(data), scale=4)
-    # Eight micro-batches a step, which 3 workers do not divide. At a higher rate the last digits of sums,
+    # Eight micro-batches per step, which 3 does not divide. At a higher learning rate the last digits of sums,
     # which depend on the order of summing, grow to any size within a hundred steps.
     job_spec = small_job_spec(
         data, str(tmp_path / "runs"), epochs=500, global_batch_size=64, learning_rate=1e-4, min_learning_rate=1e-6
@@ -63,7 +63,7 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
         running.wait_until(lambda: finished_steps(run) >= steps + 5)
         assert running.terminate() == 143, running.output()
 
-    # A node may be there some seconds before the other.
+    # One node can be ready some seconds before the other.
     assert sizes() in ([1, 3, 2, 1], [1, 2, 3, 2, 1])
     resumed = events(run, "Resumed")
     assert [event["reason"] for event in resumed][-3:] == ["Preemption"] * 3
@@ -74,7 +74,7 @@ def test_a_run_that_grows_from_1_to_3_workers_and_is_drained_to_2_and_to_1_has_t
     assert read_lines(run / "examples.jsonl") == read_lines(alone / "examples.jsonl")
 
 
-def test_a_run_that_finds_no_room_says_so_and_ends_when_it_is_told_to(nodes: RayNodes, tmp_path: Path) -> None:
+def test_a_run_without_resources_reports_it_and_ends_on_a_signal(nodes: RayNodes, tmp_path: Path) -> None:
     data, run = tmp_path / "data", tmp_path / "runs" / "small"
     write_small_dataset(open_store(str(data)))
     job_spec = small_job_spec(str(data), str(tmp_path / "runs"))
@@ -83,7 +83,7 @@ def test_a_run_that_finds_no_room_says_so_and_ends_when_it_is_told_to(nodes: Ray
 
     nodes.add()
     with Running("run", job, log=tmp_path / "run.log", environment=nodes.environment()) as running:
-        running.wait_until(lambda: "waiting for room for 2 workers" in running.output())
+        running.wait_until(lambda: "waiting for resources for 2 workers" in running.output())
         code = running.terminate(timeout=60)
 
     status, driver = read_status(open_store(str(run))), read_driver(open_store(str(run)))

@@ -1,4 +1,4 @@
-"""`f2llm embed` with real workers: kill -9 at any moment costs the shards under way and nothing else."""
+"""`f2llm embed` with real workers: kill -9 at any moment loses only the unfinished shards."""
 
 import random
 from pathlib import Path
@@ -26,7 +26,7 @@ SHARD_ROWS = 20
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    """Summaries and bodies of documentation, some of them long."""
+    """Summaries and bodies of docstrings, some of them long."""
     limits = Limits(per_package=300, body_max=600)
     (package,) = installed_packages(("networkx",))
     docs = read_package(package.name, package.root, limits=limits, seen=Deduplicator())
@@ -35,7 +35,7 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> Path:
-    """model/, and texts.parquet with a number beside each text."""
+    """model/, and texts.parquet with a number for each text."""
     out = tmp_path_factory.mktemp("embed")
     export_small_model(out / "model", texts, max_tokens=128)
     pq.write_table(pa.table({"id": range(len(texts)), "text": texts}), out / "texts.parquet", row_group_size=90)
@@ -49,13 +49,13 @@ def arguments(folder: Path, out: Path, workers: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def straight(folder: Path) -> Path:
-    """The vectors as one process makes them, with nothing in its way."""
+    """The vectors of one undisturbed process."""
     done = f2llm(*arguments(folder, folder / "straight", workers=1))
     assert done.returncode == 0, done.stderr
     return folder / "straight"
 
 
-def test_vectors_are_those_of_sentence_transformers_one_a_row_in_order(
+def test_vectors_are_those_of_sentence_transformers_one_per_row_in_order(
     folder: Path, texts: list[str], straight: Path
 ) -> None:
     expected = SentenceTransformer(str(folder / "model"), device="cpu").encode(texts)
@@ -87,4 +87,4 @@ def test_a_job_that_is_killed_three_times_leaves_the_bytes_of_one_that_was_not(
     assert done.returncode == 0, done.stderr
     assert stored(open_store(str(out))) == stored(open_store(str(straight))), moments
     again = [path for path, changed in kept.items() if path.stat().st_mtime_ns != changed]
-    assert len(again) <= 2, "only what a worker had under way is done again"
+    assert len(again) <= 2, "only unfinished shards are computed again"

@@ -1,4 +1,4 @@
-"""mteb on six real tasks, one of each kind: scores are those of sentence-transformers, and a kill costs one task."""
+"""mteb on six real tasks, one of each type: scores equal those of sentence-transformers, and a kill loses one task."""
 
 import json
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ def evaluate(folder: Path, names: list[str], out: str, **options: Any) -> TaskRe
 
 
 def result_files(out: Path) -> dict[str, int]:
-    """Tasks with a result of mteb's, and when it was written."""
+    """Tasks that have an mteb result, and when it was written."""
     found = out.glob("results/*/*/*.json")
     return {path.stem: path.stat().st_mtime_ns for path in found if path.name != "model_meta.json"}
 
@@ -81,7 +81,7 @@ def test_scores_are_those_of_sentence_transformers_on_the_exported_model(
 
 
 def plain_scores(model: Path, names: list[str], instructions: dict[str, str]) -> Iterator[tuple[str, float]]:
-    """What mteb and sentence-transformers make of the directory, with nothing of ours but the tasks' texts."""
+    """Scores of the directory by mteb and sentence-transformers alone; only the tasks' texts are ours."""
     import mteb
     from mteb.models import ModelMeta
     from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
@@ -101,10 +101,10 @@ def plain_scores(model: Path, names: list[str], instructions: dict[str, str]) ->
         yield task.name, float(result.get_score())
 
 
-def test_tasks_that_the_job_spec_names_are_measured_before_and_after_training(
+def test_tasks_in_the_job_spec_are_evaluated_before_and_after_training(
     folder: Path, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one that needs a network: the run ends all the same, and says what it lacks."""
+    """One task needs a network: the run finishes anyway, and reports the missing task."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     data, runs = tmp_path / "data", tmp_path / "runs"
     write_small_dataset(open_store(str(data)))
@@ -126,7 +126,7 @@ def test_tasks_that_the_job_spec_names_are_measured_before_and_after_training(
     assert isinstance(own, OwnTask)
     assert f"| {own.name}" in (run / "model" / "README.md").read_text().replace("\\_", "_")
     assert f"<td>{own.name}</td>" in (run / "report.html").read_text()
-    # The command finds them as they are.
+    # The command reuses them without changes.
     again = evaluate_tasks(
         find_exported(open_store(str(run))), [names[0]], results=open_store(str(run / "evaluation" / "mteb"))
     )
@@ -134,7 +134,7 @@ def test_tasks_that_the_job_spec_names_are_measured_before_and_after_training(
     assert len(result_files(run / "evaluation" / "mteb")) == 3
 
 
-def test_a_task_that_does_not_exist_ends_a_run_before_it_begins(names: list[str], tmp_path: Path) -> None:
+def test_an_unknown_task_is_refused_before_the_run_begins(names: list[str], tmp_path: Path) -> None:
     data, runs = tmp_path / "data", tmp_path / "runs"
     write_small_dataset(open_store(str(data)))
     job_spec = small_job_spec(str(data), str(runs))
@@ -160,9 +160,7 @@ def test_results_are_mtebs_own_files(folder: Path, report: TaskReport) -> None:
     assert len(settings.read_text().splitlines()) == 6
 
 
-def test_what_was_measured_is_not_measured_again_unless_its_texts_or_the_way_changed(
-    folder: Path, names: list[str]
-) -> None:
+def test_a_task_is_evaluated_again_only_if_its_texts_or_settings_changed(folder: Path, names: list[str]) -> None:
     (sts,) = [name for name in names if ":sts=" in name]
     out = folder / "again"
     first = evaluate(folder, [sts], "again")
@@ -185,8 +183,8 @@ def test_what_was_measured_is_not_measured_again_unless_its_texts_or_the_way_cha
     assert result_files(out) != before
 
 
-def test_a_score_that_is_no_number_is_a_task_that_was_not_measured_each_time(folder: Path, tmp_path: Path) -> None:
-    """Pairs whose texts all begin alike, with an instruction that leaves no room for the rest: all embeddings equal."""
+def test_a_task_whose_score_is_nan_counts_as_not_evaluated_each_time(folder: Path, tmp_path: Path) -> None:
+    """All texts begin alike and the instruction leaves no space for the rest, so all embeddings are equal."""
     path, out = tmp_path / "sts.csv", tmp_path / "out"
     path.write_text("sentence1,sentence2,score\n" + "".join(f"left {i},right {i},{i}\n" for i in range(6)))
     arguments = ("evaluate", folder / "small", "--task", f"mine:sts={path}", "--out", out, "--json")
@@ -202,7 +200,7 @@ def test_a_score_that_is_no_number_is_a_task_that_was_not_measured_each_time(fol
         assert result_files(out) == {}
 
 
-def test_a_killed_evaluation_goes_on_with_the_tasks_that_are_missing(
+def test_a_killed_evaluation_resumes_with_the_missing_tasks(
     folder: Path, names: list[str], report: TaskReport, tmp_path: Path
 ) -> None:
     asked = [part for name in names for part in ("--task", name)]
@@ -223,7 +221,7 @@ def test_a_killed_evaluation_goes_on_with_the_tasks_that_are_missing(
     assert {name: later[name] for name in finished} == finished
 
 
-def test_the_benchmark_is_its_41_tasks_each_with_the_recipes_instruction_and_says_what_it_cannot_fetch(
+def test_the_benchmark_has_41_tasks_with_the_recipes_instructions_and_reports_data_that_it_cannot_fetch(
     folder: Path, tmp_path: Path
 ) -> None:
     from ray_app.evaluation.mteb_model import F2LLM_INSTRUCTIONS
@@ -242,7 +240,7 @@ def test_the_benchmark_is_its_41_tasks_each_with_the_recipes_instruction_and_say
     assert "0 of 41 tasks measured" in done.stdout
 
 
-def test_an_unknown_task_is_refused_with_a_close_name_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
+def test_an_unknown_task_is_refused_with_a_close_name_before_any_evaluation(folder: Path, tmp_path: Path) -> None:
     done = f2llm("evaluate", folder / "small", "--task", "MTEB(eng v2)", "--task", "STS99", "--out", tmp_path / "out")
 
     assert done.returncode == 3

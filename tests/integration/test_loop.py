@@ -1,4 +1,4 @@
-"""The training loop with real DeepSpeed and real stores, as one rank, without Ray: resume, damage, refusals, stops."""
+"""The training loop with real DeepSpeed and real stores, one rank and no Ray: resume, damage, errors, stops."""
 
 import json
 import shutil
@@ -33,13 +33,13 @@ from tests.support.small_training import read_lines, sentence, small_job_spec, w
 
 pytestmark = [
     pytest.mark.integration,
-    # What DeepSpeed and torch say to each other is not ours to mend.
+    # Warnings between DeepSpeed and torch cannot be fixed here.
     pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
 
 
 class _Control:
-    """Gives its directive once `stop_at` steps are done."""
+    """Returns its directive after `stop_at` steps."""
 
     def __init__(self, stop_at: int | None = None, directive: Directive = Directive.STOP) -> None:
         self._stop_at, self._directive = stop_at, directive
@@ -58,7 +58,7 @@ class _Control:
 
 @pytest.fixture(scope="module")
 def finished(process_group: None, data: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed, with every checkpoint kept."""
+    """An undisturbed run that keeps all checkpoints."""
     folder = tmp_path_factory.mktemp("finished")
     assert _train(data, folder) == Outcome(step=10, finished=True)
     return folder
@@ -99,7 +99,7 @@ def _files(run: Path, checkpoint: str, pattern: str) -> Path:
     return next(iter((run / "checkpoints" / checkpoint).glob(pattern)))
 
 
-def test_a_run_in_pieces_is_the_run_in_one(finished: Path, data: Store, tmp_path: Path) -> None:
+def test_a_run_in_pieces_equals_an_uninterrupted_run(finished: Path, data: Store, tmp_path: Path) -> None:
     for steps in (3, 4, 9):
         assert _train(data, tmp_path, stop_after_steps=steps).step == steps
     outcome = _train(data, tmp_path)
@@ -109,8 +109,8 @@ def test_a_run_in_pieces_is_the_run_in_one(finished: Path, data: Store, tmp_path
     assert read_lines(tmp_path / "examples.jsonl") == read_lines(finished / "examples.jsonl")
 
 
-def test_a_run_in_bf16_goes_on_from_its_fp32_weights(finished: Path, data: Store, tmp_path: Path) -> None:
-    """bf16 is the default: what is computed with is rounded, what is saved is not."""
+def test_a_run_in_bf16_resumes_from_its_fp32_weights(finished: Path, data: Store, tmp_path: Path) -> None:
+    """bf16 is the default: the weights for computation are rounded, the saved weights are not."""
     _train(data, tmp_path / "whole", precision="bf16")
     for steps in (3, 7, None):
         _train(data, tmp_path / "pieces", precision="bf16", stop_after_steps=steps)
@@ -121,7 +121,7 @@ def test_a_run_in_bf16_goes_on_from_its_fp32_weights(finished: Path, data: Store
     assert whole == pytest.approx(_losses(finished), rel=0.05)
 
 
-def test_every_example_is_used_once_an_epoch(finished: Path, data: Store) -> None:
+def test_every_example_is_used_once_per_epoch(finished: Path, data: Store) -> None:
     lines = read_lines(finished / "examples.jsonl")
 
     for epoch in (0, 1):
@@ -129,7 +129,7 @@ def test_every_example_is_used_once_an_epoch(finished: Path, data: Store) -> Non
         assert len(used) == len(set(used)) == 60 + 21 + 33 + 17
 
 
-def test_metrics_say_what_was_minimized(finished: Path) -> None:
+def test_metrics_have_the_minimized_loss(finished: Path) -> None:
     for line in read_lines(finished / "metrics.jsonl"):
         by_source = line["sources"].values()
         assert sum(source["examples"] for source in by_source) == line["examples"]
@@ -138,7 +138,7 @@ def test_metrics_say_what_was_minimized(finished: Path) -> None:
         assert line["workers"] == 1
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished: Path, data: Store, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(finished: Path, data: Store, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     newest = _files(tmp_path, "step-00000010.attempt-1", "__0_0.distcp")
     content = bytearray(newest.read_bytes())
@@ -149,7 +149,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished: Path, 
 
     events = read_lines(tmp_path / "events.jsonl")
     damage = next(event for event in events if event["event"] == "CheckpointDamaged")
-    assert "step-00000010.attempt-1 is passed over: __0_0.distcp" in damage["message"]
+    assert "step-00000010.attempt-1 is skipped: __0_0.distcp" in damage["message"]
     assert next(e for e in events if e["event"] == "Resumed")["step"] == 8
     assert _losses(tmp_path) == pytest.approx(_losses(finished), rel=1e-6)
 
@@ -185,7 +185,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(finished: Path, data
         ("source_sampling", "uniform"),
     ],
 )
-def test_another_data_order_is_refused_by_its_field(
+def test_another_data_order_is_refused_with_the_name_of_the_field(
     field: str, value: Any, finished: Path, data: Store, tmp_path: Path
 ) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
@@ -195,7 +195,7 @@ def test_another_data_order_is_refused_by_its_field(
         _train(data, tmp_path, **{field: value})
 
 
-def test_mixed_micro_batches_visit_every_row_once_an_epoch_and_resume_to_the_same_losses(
+def test_mixed_micro_batches_visit_every_row_once_per_epoch_and_resume_to_the_same_losses(
     finished: Path, data: Store, tmp_path: Path
 ) -> None:
     _train(data, tmp_path / "whole", step_source="mixed")
@@ -220,7 +220,7 @@ def _queries_of_epochs(run: Path) -> dict[int, list[str]]:
 
 
 @pytest.mark.parametrize("directive", [Directive.STOP, Directive.REGROUP])
-def test_a_directive_to_end_is_met_with_a_checkpoint_of_that_step(
+def test_a_directive_to_exit_writes_a_checkpoint_of_that_step(
     directive: Directive, data: Store, process_group: None, tmp_path: Path
 ) -> None:
     outcome = _train(data, tmp_path, control=_Control(stop_at=2, directive=directive))
@@ -229,7 +229,7 @@ def test_a_directive_to_end_is_met_with_a_checkpoint_of_that_step(
     assert [str(name) for name in list_checkpoints(open_store(str(tmp_path)))] == ["step-00000003.attempt-1"]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_spoiled(
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_change(
     data: Store, process_group: None, tmp_path: Path
 ) -> None:
     with pytest.raises(LossNotFinite, match=r"the loss is not finite in step 1, epoch 0: \w+ micro-batch 0"):
@@ -238,10 +238,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_spoiled(
     assert list_checkpoints(open_store(str(tmp_path))) == []
 
 
-def test_skipped_micro_batches_weigh_nothing_and_all_others_are_what_they_were(
+def test_skipped_micro_batches_have_weight_zero_and_all_others_stay_the_same(
     finished: Path, data: Store, tmp_path: Path
 ) -> None:
-    """The whole second step and one slot of the fifth."""
+    """Skips the whole second step and one micro-batch of the fifth."""
     spec, manifest = _spec(data), load_manifest(data)
     sources = select_sources(manifest, spec)
     plan = make_order(manifest, sources, spec)
@@ -267,10 +267,10 @@ def test_skipped_micro_batches_weigh_nothing_and_all_others_are_what_they_were(
     assert all(line["loss"] is not None and line["grad_norm"] > 0 for line in lines[2:])
 
 
-def test_a_resume_with_skipped_micro_batches_is_the_run_that_skipped_them_from_the_start(
+def test_a_resume_with_skipped_micro_batches_equals_a_run_that_skipped_them_from_the_start(
     data: Store, process_group: None, tmp_path: Path
 ) -> None:
-    """Also where a step does nothing: the optimizer counts it all the same."""
+    """Also for a step with only skipped micro-batches: the optimizer counts it anyway."""
     spec, manifest = _spec(data), load_manifest(data)
     sources = select_sources(manifest, spec)
     step = make_order(manifest, sources, spec).step(1)
@@ -310,7 +310,7 @@ def test_torchs_own_tools_read_a_checkpoint(finished: Path, tmp_path: Path) -> N
     assert all(torch.equal(whole[f"weight/{name}"], tensor) for name, tensor in ours.items())
 
 
-def test_a_run_with_a_teacher_comes_closer_to_it_and_goes_on_in_pieces(data: Store, tmp_path: Path) -> None:
+def test_a_run_with_a_teacher_gets_closer_to_it_and_can_resume(data: Store, tmp_path: Path) -> None:
     taught = export_small_model(tmp_path / "teacher", [f"who {sentence(number)}?" for number in range(40)])
     fields = {"teacher": {"name_or_path": str(taught), "weight": 2.0}, "matryoshka_dims": (16,)}
 
@@ -325,7 +325,7 @@ def test_a_run_with_a_teacher_comes_closer_to_it_and_goes_on_in_pieces(data: Sto
         assert line["loss"] > line["hard_negative_loss"] + line["distillation_loss"]
 
 
-def test_every_checkpoint_that_is_measured_is_on_the_curve_and_the_best_of_them_is_kept(
+def test_every_evaluated_checkpoint_is_on_the_curve_and_the_best_one_is_kept(
     finished: Path, data: Store, tmp_path: Path
 ) -> None:
     shutil.copytree(finished, tmp_path / "run")
@@ -356,10 +356,10 @@ def test_every_checkpoint_that_is_measured_is_on_the_curve_and_the_best_of_them_
     with (tmp_path / "run" / "evaluation" / "checkpoints.jsonl").open("a") as file:
         file.write('{"step": 12, "atte')  # as a crash leaves it
     assert read_curve(run) == tuple(measured)
-    assert measure(CheckpointName(9, 1)) is None  # retention was faster
+    assert measure(CheckpointName(9, 1)) is None  # retention deleted it first
 
 
-def test_a_merge_of_checkpoints_is_the_mean_of_their_weights_and_its_card_says_of_which(
+def test_a_merge_of_checkpoints_is_the_mean_of_their_weights_and_its_card_names_them(
     finished: Path, data: Store, tmp_path: Path
 ) -> None:
     run = open_store(str(finished))
@@ -380,12 +380,12 @@ def test_a_merge_of_checkpoints_is_the_mean_of_their_weights_and_its_card_says_o
     assert "average of several checkpoints: step 4 (25.0%), step 10 (75.0%)" in card
 
 
-def test_a_merge_of_a_checkpoint_that_is_not_there_names_those_that_are(finished: Path) -> None:
+def test_a_merge_of_a_missing_checkpoint_names_the_existing_ones(finished: Path) -> None:
     with pytest.raises(CheckpointError, match="has no complete checkpoint of step 5; it has 4, 8, 10"):
         find_checkpoints(open_store(str(finished)), [4, 5])
 
 
-def test_a_manifest_lists_what_is_there(finished: Path) -> None:
+def test_a_manifest_lists_the_existing_files(finished: Path) -> None:
     run = open_store(str(finished))
     name = list_checkpoints(run)[0]
 
@@ -395,13 +395,13 @@ def test_a_manifest_lists_what_is_there(finished: Path) -> None:
     assert {key: file.size for key, file in manifest.files.items()} == {
         path.name: path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"
     }
-    # fp32 weights and two moments, and what torch.save adds to each tensor.
+    # fp32 weights and two moments, and the overhead of torch.save for each tensor.
     weights = sum(StoredWeights(run, name).counts.values())
     assert 12 * weights < manifest.size < 12 * weights + 200_000
     assert json.loads((folder / "manifest.json").read_text())["progress"]["step"] == 10
 
 
-def test_a_run_in_a_bucket_is_the_run_in_a_folder(finished: Path, data: Store, s3: S3Server) -> None:
+def test_a_run_in_a_bucket_equals_a_run_in_a_directory(finished: Path, data: Store, s3: S3Server) -> None:
     bucket = open_store(f"s3://{s3.bucket}/loop", s3.options)
     data_bucket, run = bucket.child("data"), bucket.child("run")
     write_small_dataset(data_bucket)

@@ -1,4 +1,4 @@
-"""Mining with a real model on real Ray: the negatives are sentence-transformers' own, and a kill changes nothing."""
+"""Mining with a real model on real Ray: the negatives equal those of sentence-transformers, with or without kills."""
 
 import sys
 from pathlib import Path
@@ -23,12 +23,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 SCORE_NOISE = 1e-5
-"""Embeddings depend on the batch they are made in by so much."""
+"""The largest change of a score that comes from computing an embedding in another batch."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """data/, and mined/ as one undisturbed run leaves it."""
+    """data/, and mined/ of one undisturbed run."""
     return tmp_path_factory.mktemp("mining")
 
 
@@ -49,7 +49,7 @@ def test_the_negatives_are_those_of_sentence_transformers(folder: Path, report: 
     assert len(at_a_limit) < 5
 
 
-def test_the_mined_data_set_is_whole_and_carries_everything_else_over(folder: Path, report: MiningReport) -> None:
+def test_the_mined_data_set_is_complete_and_keeps_everything_else(folder: Path, report: MiningReport) -> None:
     data, out = open_store(str(folder / "data")), open_store(str(folder / "mined"))
     before, after = load_manifest(data), load_manifest(out)
 
@@ -83,7 +83,7 @@ def test_the_report_counts_every_row_and_query(folder: Path, report: MiningRepor
         assert all(each.score < 0.8 and each.score < 0.95 * sample.positive_score for each in sample.negatives)
 
 
-def test_the_same_call_leaves_a_mined_data_set_as_it_is(folder: Path, report: MiningReport) -> None:
+def test_the_same_call_does_not_change_a_mined_data_set(folder: Path, report: MiningReport) -> None:
     before = stored(open_store(str(folder / "mined")))
 
     assert mine_documented(str(folder / "data"), str(folder / "mined")) == report
@@ -91,7 +91,7 @@ def test_the_same_call_leaves_a_mined_data_set_as_it_is(folder: Path, report: Mi
     assert stored(open_store(str(folder / "mined"))) == before
 
 
-def test_a_job_killed_again_and_again_leaves_the_same_bytes_with_any_number_of_workers(
+def test_a_job_killed_repeatedly_writes_the_same_bytes_with_any_number_of_workers(
     folder: Path, report: MiningReport, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
@@ -118,7 +118,7 @@ def test_a_job_killed_again_and_again_leaves_the_same_bytes_with_any_number_of_w
 
 
 def without_etags(folder: Path) -> dict[str, bytes]:
-    """All files but the two that hold ETags, which a local directory makes of inode and time; the version covers them."""
+    """All files except the two with ETags, which depend on inode and time on a local disk. The version covers them."""
     return {
         key: data
         for key, data in stored(open_store(str(folder))).items()
@@ -132,8 +132,9 @@ def rows_of(folder: Path, source: str) -> list[Any]:
 
 
 def theirs() -> tuple[dict[tuple[str, str], set[str]], set[str]]:
-    """What mine_hard_negatives takes; and the queries with a text that scores as the limit or as the next text does, so
-    that noise decides.
+    """The negatives that mine_hard_negatives selects, and the queries whose selection noise decides.
+
+    These are queries with a text whose score equals the limit or the score of the next text.
     """
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer

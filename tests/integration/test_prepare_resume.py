@@ -1,4 +1,4 @@
-"""`f2llm data prepare files` killed at any moment and started again: the same data set, and nothing done twice."""
+"""`f2llm data prepare files` killed at any moment and started again: the same data set, and no work done twice."""
 
 import json
 import os
@@ -28,12 +28,12 @@ pytestmark = [
 ]
 
 Observed = dict[str, tuple[int, int]]
-"""Finished objects by path: inode and time of their last change."""
+"""Finished objects by path, with inode and time of the last change."""
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sources of several files, one of two shards, with repeated rows in them and between them."""
+    """Two sources of several files, one with two shards, with repeated rows within and between them."""
     folder = tmp_path_factory.mktemp("files")
     draw = random.Random(5)
     for source, rows in (("faq", 5000), ("web", 300)):
@@ -58,7 +58,7 @@ def inputs(files: Path) -> list[FileInput]:
 
 @pytest.fixture(scope="module")
 def undisturbed(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data set as one process makes it in memory."""
+    """The data set that one process makes in memory."""
     folder = tmp_path_factory.mktemp("undisturbed")
     prepare_files(open_store(str(folder)), inputs(files))
     return folder
@@ -70,18 +70,18 @@ def objects(folder: Path) -> dict[str, Path]:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file that lies in the directory. What names the ETags, which on a local disk are times, is left out."""
+    """Every file in the directory, except files with ETags, which on a local disk are times."""
     stored = {key: path.read_bytes() for key, path in objects(folder).items()}
     return {key: data for key, data in stored.items() if not key.startswith("manifest.")}
 
 
 def finished(folder: Path) -> Observed:
-    """Shards, and intermediate objects that a record says are there."""
+    """Shards, and intermediate objects that are recorded as finished."""
     found = objects(folder)
     seen = {}
     for key in found:
         if "#" not in key and (key.startswith("sources/") or f"{key}.json" in found):
-            # An S3 server still does what a killed writer has asked of it: an object may go between the list and here.
+            # An S3 server still executes the requests of a killed writer: an object can disappear after it was listed.
             with suppress(FileNotFoundError):
                 stat = found[key].stat()
                 seen[key] = (stat.st_ino, stat.st_mtime_ns)
@@ -89,7 +89,7 @@ def finished(folder: Path) -> Observed:
 
 
 def interrupted(files: Path, out: str, folder: Path, draw: random.Random) -> Iterator[Observed]:
-    """Run the command until it ends; kill it whenever one or two objects came or went, and yield what was finished."""
+    """Run the command until it ends. Kill it after every one or two changed objects, and yield the finished objects."""
     while True:
         known = set(objects(folder))
         more = draw.randrange(1, 3)
@@ -112,7 +112,7 @@ def assert_nothing_was_written_twice(before: Observed, after: Observed) -> None:
     }
 
 
-def test_killed_twenty_times_and_resumed_it_leaves_the_same_bytes(
+def test_killed_twenty_times_and_resumed_it_writes_the_same_bytes(
     files: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     draw = random.Random(20)
@@ -134,7 +134,7 @@ def test_killed_twenty_times_and_resumed_it_leaves_the_same_bytes(
     assert sum(key.startswith("sources/") for key in content(undisturbed)) == 3
 
 
-def test_killed_and_resumed_on_an_object_store_it_leaves_the_same_bytes(
+def test_killed_and_resumed_on_an_object_store_it_writes_the_same_bytes(
     files: Path, undisturbed: Path, s3: S3Server
 ) -> None:
     bucket, draw = s3.make_bucket(), random.Random(3)
@@ -154,7 +154,7 @@ def test_killed_and_resumed_on_an_object_store_it_leaves_the_same_bytes(
     assert content(folder) == content(undisturbed)
 
 
-def test_two_processes_on_ray_leave_the_same_bytes(files: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_two_processes_on_ray_write_the_same_bytes(files: Path, undisturbed: Path, tmp_path: Path) -> None:
     ray = [*command(files, str(tmp_path / "out")), "--workers=2"]
 
     done = subprocess.run(ray, capture_output=True, text=True, check=False, timeout=300)
@@ -163,7 +163,7 @@ def test_two_processes_on_ray_leave_the_same_bytes(files: Path, undisturbed: Pat
     assert content(tmp_path / "out") == content(undisturbed)
 
 
-def test_a_file_that_changed_in_between_starts_over(files: Path, tmp_path: Path) -> None:
+def test_a_file_that_changed_in_the_meantime_restarts_its_work(files: Path, tmp_path: Path) -> None:
     folder, own = tmp_path / "out", tmp_path / "files"
     subprocess.run(["cp", "-r", str(files), str(own)], check=True)
     next(interrupted(own, str(folder), folder, random.Random(7)))

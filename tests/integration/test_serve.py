@@ -1,5 +1,5 @@
-"""A served model, one copy alone and two on real Ray Serve, asked over real HTTP: right vectors, clear refusals, and
-nothing lost when it stops.
+"""A served model, one copy alone and two on real Ray Serve, over real HTTP: correct vectors, clear errors, and no lost
+requests when it stops.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ LIMITS = ("--max-inputs", "64", "--max-body-mib", "1", "--name", "demo")
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    """Documentation that is on this machine, short and long."""
+    """Docstrings from this machine, short and long."""
     (package,) = installed_packages(("networkx",))
     docs = read_package(package.name, package.root, limits=Limits(per_package=60, body_max=120), seen=Deduplicator())
     return [text for doc in docs for text in (doc.summary, doc.body)]
@@ -93,7 +93,7 @@ def test_a_prompt_an_instruction_and_fewer_dimensions_are_those_of_sentence_tran
     np.testing.assert_allclose(ask(dimensions=8), short, atol=1e-5)
 
 
-def test_the_model_says_what_it_takes(client: openai.OpenAI, service: Service) -> None:
+def test_the_models_endpoint_reports_its_limits(client: openai.OpenAI, service: Service) -> None:
     (found,) = client.models.list().data
 
     assert found == client.models.retrieve("demo")
@@ -166,7 +166,7 @@ def test_concurrent_clients_get_their_own_vectors(
 
 
 @pytest.mark.parametrize("copies", ["1", "2"], ids=["alone", "on Ray"])
-def test_a_request_that_was_sent_before_a_stop_is_answered_and_later_ones_are_told(
+def test_a_request_sent_before_a_stop_is_answered_and_later_ones_are_refused(
     model: Path, plain: SentenceTransformer, texts: list[str], tmp_path: Path, copies: str
 ) -> None:
     """Clients send requests until the server no longer accepts connections."""
@@ -204,7 +204,7 @@ def test_a_request_that_was_sent_before_a_stop_is_answered_and_later_ones_are_to
             assert answer["error"]["code"] == "stopping"
 
 
-def test_a_port_that_is_taken_and_a_model_that_is_not_there_are_told_before_anything_starts(
+def test_a_used_port_and_a_missing_model_are_reported_before_anything_starts(
     service: Service, model: Path, tmp_path: Path
 ) -> None:
     taken = f2llm("serve", model, "--port", service.url.rpartition(":")[2])

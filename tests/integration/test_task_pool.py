@@ -41,11 +41,11 @@ def die_once(marker: str) -> str:
     return "done"
 
 
-def test_every_task_is_done_once_and_comes_with_its_result() -> None:
+def test_every_task_is_returned_once_with_its_result() -> None:
     assert sorted(run_tasks(square, range(20), workers=2)) == [(n, n * n) for n in range(20)]
 
 
-def test_an_error_of_ours_is_raised_as_it_was_and_ends_the_rest() -> None:
+def test_our_own_error_is_raised_unchanged_and_cancels_the_other_tasks() -> None:
     without_end = count()
 
     with pytest.raises(DataError, match="three is not valid") as caught:
@@ -54,5 +54,5 @@ def test_an_error_of_ours_is_raised_as_it_was_and_ends_the_rest() -> None:
     assert caught.value.remedy == "leave it out"
 
 
-def test_a_task_whose_process_dies_is_done_again(tmp_path: Path) -> None:
+def test_a_task_whose_process_dies_runs_again(tmp_path: Path) -> None:
     assert list(run_tasks(die_once, [str(tmp_path / "marker")], workers=1)) == [(str(tmp_path / "marker"), "done")]

@@ -1,4 +1,4 @@
-"""Two drivers of one run, as real processes: the second is refused, one that sleeps is replaced and ends on waking."""
+"""Two drivers of one run, as real processes: the second is refused; a suspended one is replaced and exits on waking."""
 
 import re
 import signal
@@ -16,7 +16,7 @@ from tests.support.small_training import read_lines, small_job_spec, write_job_s
 pytestmark = pytest.mark.integration
 
 
-def test_a_run_has_one_driver_whatever_happens_to_it(tmp_path: Path) -> None:
+def test_a_run_has_only_one_driver_even_after_a_suspension(tmp_path: Path) -> None:
     data, run = tmp_path / "data", tmp_path / "runs" / "small"
     write_small_dataset(open_store(str(data)))
     job_spec = small_job_spec(str(data), str(tmp_path / "runs"), epochs=2000)
@@ -38,7 +38,7 @@ def test_a_run_has_one_driver_whatever_happens_to_it(tmp_path: Path) -> None:
             resumed_at = finished_steps(run)
             first.send(signal.SIGCONT)
             assert first.wait() == 6
-            # The driver's heartbeat and the attempt's own watch both look for the other: either may see it first.
+            # Both the driver's heartbeat and the attempt's own check detect the other driver: either can be first.
             assert re.search("has another driver|was replaced by attempt 2", first.output())
 
             second.wait_until(lambda: finished_steps(run) > resumed_at + 50)

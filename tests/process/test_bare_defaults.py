@@ -1,7 +1,7 @@
-"""What a user has who sets nothing: no endpoint, no region, often no credentials, an empty home. Every other test sets
-them, which once hid that plain `s3://` was broken.
+"""The environment of a user who sets nothing: no endpoint, no region, often no credentials, an empty home directory.
 
-Nothing here reaches a network: all of it goes to a proxy of the test, which notes who was to be reached and refuses.
+Every other test sets them, which once hid that plain `s3://` was broken. Nothing here reaches a network: all requests
+go to a proxy of the test, which records the host and refuses the request.
 """
 
 import json
@@ -21,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 KEYS = {"AWS_ACCESS_KEY_ID": "key-of-nobody", "AWS_SECRET_ACCESS_KEY": "secret-of-nobody"}
 AWS = "s3.us-east-1.amazonaws.com:443"
 RUN = "s3://my-bucket/runs/my-embedder"
-# That of the extras benchmark, cluster and operator: tests have all extras, and a user the one that training needs.
+# Packages of the extras benchmark, cluster and operator: tests have all extras, a user has only that of training.
 NOT_WITH_TRAIN = ("mteb", "kubernetes", "kopf")
 
-# The commands of README.md and docs/, each with the first place that it asks for.
+# The commands of README.md and docs/, each with the first object that it requests.
 COMMANDS = {
     "run k8s/samples/f2llm-0.6b.yaml --dry-run": "s3://my-bucket/f2llm-data/manifest.json",
     "run k8s/samples/f2llm-0.6b.yaml": "s3://my-bucket/f2llm-data/manifest.json",
@@ -52,7 +52,7 @@ COMMANDS = {
 
 
 class Proxy:
-    """Refuses every request, and keeps whom it was for, as in `host:443`."""
+    """Refuses every request, and records its host, for example `host:443`."""
 
     def __init__(self) -> None:
         self.asked: set[str] = set()
@@ -94,9 +94,9 @@ def forgotten(proxy: Proxy) -> None:
 
 
 def call_bare(commands: Iterable[str], *environments: Mapping[str, str], home: Path) -> list[list[Ended]]:
-    """Each command in each environment with nothing else around it; all in one process, which loads torch once.
+    """Run each command in each environment without other variables, in one process that loads torch only once.
 
-    Libraries that the extra `train` does not bring cannot be imported.
+    Libraries that the extra `train` does not install cannot be imported.
     """
     program = (
         "import contextlib, io, json, os, sys\n"
@@ -131,14 +131,14 @@ def call_bare(commands: Iterable[str], *environments: Mapping[str, str], home: P
 
 @pytest.fixture(scope="module")
 def ended(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Ended, Ended]]:
-    """How each command ends without credentials, and with keys that nobody has."""
+    """The result of each command without credentials, and with keys that do not exist."""
     environments = (proxy.environment, {**proxy.environment, **KEYS})
     without, with_keys = call_bare(COMMANDS, *environments, home=tmp_path_factory.mktemp("home"))
     return dict(zip(COMMANDS, zip(without, with_keys, strict=True), strict=True))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_without_credentials_a_command_says_that_it_found_none(
+def test_without_credentials_a_command_reports_that_it_found_none(
     ended: dict[str, tuple[Ended, Ended]], command: str
 ) -> None:
     without, _ = ended[command]
@@ -151,7 +151,7 @@ def test_without_credentials_a_command_says_that_it_found_none(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_with_keys_alone_aws_is_asked_and_named_where_it_does_not_answer(
+def test_with_only_keys_aws_is_contacted_and_named_if_it_does_not_answer(
     ended: dict[str, tuple[Ended, Ended]], command: str
 ) -> None:
     _, with_keys = ended[command]
@@ -174,7 +174,7 @@ def test_with_keys_alone_aws_is_asked_and_named_where_it_does_not_answer(
         ({"AWS_ENDPOINT": "https://store.example:9000"}, "store.example:9000", "https://store.example:9000"),
     ],
 )
-def test_the_host_that_a_message_names_is_the_one_that_is_asked(
+def test_the_host_in_a_message_is_the_contacted_host(
     proxy: Proxy, tmp_path: Path, environment: dict[str, str], asked: str, named: str
 ) -> None:
     [[ended]] = call_bare([f"status {RUN}"], {**proxy.environment, **KEYS, **environment}, home=tmp_path)
@@ -205,16 +205,16 @@ def test_the_host_that_a_message_names_is_the_one_that_is_asked(
         ),
     ],
 )
-def test_an_environment_that_no_store_takes_is_the_users_to_correct(
+def test_an_environment_that_no_store_accepts_is_a_user_error(
     proxy: Proxy, tmp_path: Path, environment: dict[str, str], code: int, message: str
 ) -> None:
     [[ended]] = call_bare([f"status {RUN}"], {**proxy.environment, **environment}, home=tmp_path)
 
     assert (ended.code, message in ended.stderr) == (code, True), ended.stderr
-    assert "not meant to happen" not in ended.stderr
+    assert "this is a bug" not in ended.stderr
 
 
-def test_a_hub_that_cannot_be_reached_is_not_a_mistake_of_the_program(proxy: Proxy, tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_not_reported_as_a_bug(proxy: Proxy, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("".join(json.dumps({"query": f"q {n}", "positive": f"p {n}"}) + "\n" for n in range(40)))
     data, mined = tmp_path / "data", tmp_path / "mined"
@@ -229,13 +229,11 @@ def test_a_hub_that_cannot_be_reached_is_not_a_mistake_of_the_program(proxy: Pro
 
     assert prepared.code == 0, prepared.stderr
     assert [each.code for each in ended] == [5, 8, 8], ended
-    assert all("hub" in each.stderr and "not meant to happen" not in each.stderr for each in ended), ended
+    assert all("hub" in each.stderr and "this is a bug" not in each.stderr for each in ended), ended
     assert proxy.asked == {"huggingface.co:443"}
 
 
-def test_files_in_a_bucket_are_read_with_credentials_or_it_is_said_that_there_are_none(
-    proxy: Proxy, tmp_path: Path
-) -> None:
+def test_files_in_a_bucket_are_read_with_credentials_or_their_absence_is_reported(proxy: Proxy, tmp_path: Path) -> None:
     environment = {**proxy.environment, "AWS_EC2_METADATA_DISABLED": "true"}
 
     [[ended]] = call_bare(

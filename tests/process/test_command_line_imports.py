@@ -1,4 +1,4 @@
-"""The command line answers at once: it loads nothing that computes, stores or draws."""
+"""The command line starts fast: it loads no libraries for computing, storage or plots."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ HEAVY = (
     "torch", "ray", "deepspeed", "transformers", "pyarrow", "numpy", "obstore", "tokenizers", "kopf", "kubernetes",
     "datasets", "mteb", "starlette", "orjson", "faiss", "sklearn",
 )  # fmt: skip
-# Not heavy, but more than `--help` and `--version` need: pydantic and rich take longer than all the rest together.
+# Not heavy, but not needed for `--help` and `--version`: pydantic and rich take longer than everything else together.
 NOT_FOR_HELP = (*HEAVY, "pydantic", "rich", "yaml")
 
 
@@ -51,7 +51,7 @@ def test_a_job_spec_is_validated_without_anything_heavy() -> None:
     code = (
         "from jobs.spec.demo import demo_job_spec; from pathlib import Path; import json, tempfile;"
         "from jobs.cli.app import call; directory = Path(tempfile.mkdtemp()); file = directory / 'job.json';"
-        "file.write_text(json.dumps(demo_job_spec(folder)));"
+        "file.write_text(json.dumps(demo_job_spec(directory)));"
         "assert call(['validate', str(file)]) == 0; file.unlink(); directory.rmdir()"
     )
 

@@ -25,8 +25,10 @@ CASES: tuple[tuple[int, Collection[int], dict[str, Any]], ...] = (
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory with the result of every rank in every case. One set of processes runs all cases, one after another:
-    they are forked from a server that has imported torch and the step once.
+    """The directory with the result of every rank in every case.
+
+    One set of processes runs all cases, one after another. They are forked from a server that has imported torch and
+    the step once.
     """
     folder = tmp_path_factory.mktemp("shares")
     multiprocessing.set_forkserver_preload(["tests.support.contrastive_steps"])

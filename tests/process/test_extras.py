@@ -1,11 +1,12 @@
-"""A library that is not installed is named with the extra that brings it."""
+"""A library that is not installed is named with the extra that installs it."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from jobs.extras import needs
+from jobs.extras import install_hint, needs
 
 
 @pytest.mark.parametrize(
@@ -19,9 +20,9 @@ from jobs.extras import needs
         ("kubernetes", ("list",), "cluster"),
     ],
 )
-def test_a_missing_library_is_named_with_its_extra(library: str, arguments: tuple[str, ...], extra: str) -> None:
+def test_a_missing_library_is_reported_with_its_extra(library: str, arguments: tuple[str, ...], extra: str) -> None:
     code = (
-        f"import sys; sys.modules[{library!r}] = None\n"  # an import of it now fails as if it were not there
+        f"import sys; sys.modules[{library!r}] = None\n"  # an import of it now fails as if it were not installed
         f"from jobs.cli.app import call; sys.exit(call({list(arguments)!r}))"
     )
 
@@ -29,7 +30,13 @@ def test_a_missing_library_is_named_with_its_extra(library: str, arguments: tupl
 
     assert done.returncode == 3
     assert library in done.stderr
-    assert f"pip install 'f2llm-ray[{extra}]'" in done.stderr
+    assert f"pip install '.[{extra}]'" in done.stderr
+
+
+def test_an_installed_wheel_names_the_wheel_in_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("jobs.extras._CLONE", tmp_path)
+
+    assert "pip install 'f2llm_ray-VERSION-py3-none-any.whl[train]'" in install_hint("train")
 
 
 def test_a_missing_module_of_this_project_is_a_bug_and_not_an_extra() -> None:

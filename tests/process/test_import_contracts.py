@@ -1,4 +1,4 @@
-"""The rooms are kept by `make lint`: an import against the arrows, a circle or a file outside every room fails it."""
+"""`make lint` checks the layers: a forbidden import, a cycle or a file outside every package makes it fail."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 PACKAGES = ("data_io", "ray_app", "applications", "jobs", "tools")
 
 PLANTED = {
-    # file that is written -> (its text, what lint-imports must say of it)
+    # file to write -> (its text, the message that lint-imports must print)
     "data_io/storage/wrong.py": (
         "import data_io.dataset.manifest\n",
         "data_io.storage is not allowed to import data_io.dataset",
@@ -46,7 +46,7 @@ PLANTED = {
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> str:
-    """What lint-imports prints of a copy of the project with every wrong file in it."""
+    """The output of lint-imports for a copy of the project that has all wrong files."""
     folder = tmp_path_factory.mktemp("copy")
     for package in PACKAGES:
         shutil.copytree(pytestconfig.rootpath / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -60,11 +60,11 @@ def said(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
 
 
 @pytest.mark.parametrize("file", PLANTED)
-def test_a_file_in_the_wrong_room_is_named(file: str, said: str) -> None:
+def test_a_forbidden_import_is_named(file: str, said: str) -> None:
     assert PLANTED[file][1] in said
 
 
-def test_a_module_level_import_of_what_is_heavy_in_the_command_line_is_refused(project_root: Path) -> None:
+def test_a_module_level_import_of_a_heavy_module_in_the_command_line_is_refused(project_root: Path) -> None:
     wrong = "from jobs.workflows.data import data_size\n"
     command = [sys.executable, "-m", "ruff", "check", "--stdin-filename", "jobs/cli/wrong.py", "-"]
 

@@ -1,4 +1,4 @@
-"""What a worker loads before its first step."""
+"""The modules that a worker loads before its first step."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from ray_app.orchestration.prestart import MARK
 from ray_app.orchestration.trainer import environment_of_workers
 
 
-def test_no_start_pays_for_the_compiler_that_deepspeeds_muon_would_load() -> None:
+def test_a_start_does_not_load_the_compiler_that_deepspeeds_muon_would_load() -> None:
     program = "import sys, ray_app.training.engine; print('torch._inductor.compile_fx' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -19,7 +19,7 @@ def test_no_start_pays_for_the_compiler_that_deepspeeds_muon_would_load() -> Non
     assert done.stdout.splitlines()[-1] == "False"
 
 
-def test_deepspeed_says_nothing_on_standard_output_which_is_for_json() -> None:
+def test_deepspeed_prints_nothing_on_standard_output_which_is_for_json() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
 
     done = subprocess.run(
@@ -43,7 +43,7 @@ def test_a_checkpoint_is_read_without_deepspeed_and_ray(module: str) -> None:
 
 
 def test_the_driver_loads_no_more_than_ray_train_itself() -> None:
-    """Nor does Ray Train's controller, which imports the same modules: seconds of each start."""
+    """Neither does Ray Train's controller, which imports the same modules. This would cost seconds at each start."""
     program = (
         "import sys, ray_app.orchestration.driver; "
         "heavy = {'deepspeed', 'transformers', 'sentence_transformers', 'torch.distributed.checkpoint'}; "
@@ -55,7 +55,7 @@ def test_the_driver_loads_no_more_than_ray_train_itself() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_what_uses_a_model_loads_neither_deepspeed_nor_ray() -> None:
+def test_using_a_model_loads_neither_deepspeed_nor_ray() -> None:
     program = (
         "import sys, ray_app.inference.model_source, ray_app.inference.embed_files; "
         "print({'deepspeed', 'ray'} & set(sys.modules))"
@@ -67,7 +67,7 @@ def test_what_uses_a_model_loads_neither_deepspeed_nor_ray() -> None:
 
 
 @pytest.mark.parametrize(("environment", "loaded"), [(MARK, True), ({}, False)])
-def test_a_worker_of_training_has_loaded_all_that_it_runs_and_other_processes_nothing(
+def test_a_training_worker_has_loaded_all_its_code_and_other_processes_have_loaded_none_of_it(
     environment: dict[str, str], loaded: bool
 ) -> None:
     program = (
@@ -83,8 +83,8 @@ def test_a_worker_of_training_has_loaded_all_that_it_runs_and_other_processes_no
     assert done.stdout.splitlines()[-1] == str({loaded})
 
 
-def test_a_worker_that_is_to_have_a_gpu_loads_all_without_asking_for_one() -> None:
-    """Ray says later which of the node's GPUs is its own, and CUDA keeps to those that it first saw."""
+def test_a_worker_that_will_get_a_gpu_loads_everything_without_looking_for_gpus() -> None:
+    """Ray assigns one of the node's GPUs later, and CUDA keeps the list of GPUs that it saw first."""
     program = (
         "import torch, ray_app.orchestration.preload\n"
         "asked = []\n"
@@ -102,5 +102,5 @@ def test_a_worker_that_is_to_have_a_gpu_loads_all_without_asking_for_one() -> No
 
 
 @pytest.mark.parametrize(("gpus", "accelerator"), [(0, "cpu"), (1, "cuda")])
-def test_deepspeed_is_told_the_device_and_never_looks_for_one(gpus: int, accelerator: str) -> None:
+def test_deepspeed_gets_the_device_and_never_looks_for_one(gpus: int, accelerator: str) -> None:
     assert environment_of_workers(WorkersSpec(gpus=gpus))["DS_ACCELERATOR"] == accelerator
