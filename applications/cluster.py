@@ -16,7 +16,7 @@ from applications.embedded_texts import embed_for
 from applications.grouping import NOISE, Floats, GroupMethod, Ids, flat_map, group, middles, name_clusters
 from applications.map_page import MOST_POINTS, render_map
 from data_io.errors import DataError
-from data_io.execution import Executor, Say, in_process, silent
+from data_io.execution import Executor, Say, counted, in_process, silent
 from data_io.storage.resumable import end_work
 from data_io.storage.store import Store
 from ray_app.inference.embed_files import OnEmbedding
@@ -86,8 +86,7 @@ def cluster_texts(
     texts: list[str] = rows.column(made.column).to_pylist()
     if len(texts) < max(3, (clusters or 0) + 1):
         raise DataError(
-            f"found {len(texts)} {'text' if len(texts) == 1 else 'texts'}; expected at least "
-            f"{max(3, (clusters or 0) + 1)}, more than clusters",
+            f"found {counted(len(texts), 'text')}; expected at least {max(3, (clusters or 0) + 1)}, more than clusters",
             remedy="give more texts, or a lower -k",
         )
     say("clustering")
@@ -127,7 +126,7 @@ def cluster_texts(
 
 def _no_group(smallest: int, texts: int) -> DataError:
     return DataError(
-        f"HDBSCAN finds no cluster of at least {smallest} texts; the input has {texts}",
+        f"HDBSCAN finds no cluster of at least {counted(smallest, 'text')}; the input has {texts}",
         remedy="lower --smallest, or use k-means",
     )
 

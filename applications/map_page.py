@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
+from data_io.execution import counted
 from ray_app.reporting.charts import PALETTE, figure_json
 from ray_app.reporting.page import Chart, render_page
 
@@ -27,7 +28,7 @@ def render_map(
     """The whole page. `found` is the content of clusters.json. Texts, cluster numbers (0: none) and positions are those
     of the shown texts.
     """
-    sample = f" The map shows a sample of {len(texts):,} texts." if len(texts) < found["texts"] else ""
+    sample = f" The map shows a sample of {counted(len(texts), 'text')}." if len(texts) < found["texts"] else ""
     note = (
         "Each point is a text. Texts with similar meaning are close together. Distances between groups have no meaning "
         f"(t-SNE).{sample}"

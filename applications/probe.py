@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
 
 from data_io.errors import DataError
+from data_io.execution import counted
 
 Floats = npt.NDArray[np.float32]
 STRENGTHS = (1.0, 10.0, 100.0)
@@ -75,12 +76,12 @@ def train_probe(
     counts = Counter(labels)
     if len(counts) < 2:
         raise DataError(
-            f"the rows have {len(counts)} {'label' if len(counts) == 1 else 'labels'}; expected two or more",
+            f"the rows have {counted(len(counts), 'label')}; expected two or more",
             remedy="name another column with --label",
         )
     if alone := sorted(label for label, rows in counts.items() if rows < 2):
         raise DataError(
-            f"{len(alone)} {'label has' if len(alone) == 1 else 'labels have'} only one row ({alone[0]!r}); expected "
+            f"{counted(len(alone), 'label')} with only one row ({alone[0]!r}); expected "
             "two or more rows per label, to train and to evaluate",
             remedy="remove these rows, or merge labels",
         )
@@ -91,11 +92,12 @@ def train_probe(
         )
     except ValueError as error:
         raise DataError(
-            f"{len(labels)} rows with {len(counts)} labels cannot be split: {error}", remedy="give more rows"
+            f"{counted(len(labels), 'row')} with {counted(len(counts), 'label')} cannot be split: {error}",
+            remedy="give more rows",
         ) from error
     if len(np.unique(train)) < 2:
         raise DataError(
-            f"the {len(train)} rows that are not held out all have the label {train[0]}; expected two or more labels",
+            f"all rows that are not held out ({len(train)}) have the label {train[0]}; expected two or more labels",
             remedy="lower --held-out, or give more rows of the other labels",
         )
     with warnings.catch_warnings():

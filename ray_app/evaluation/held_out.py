@@ -15,6 +15,7 @@ import numpy.typing as npt
 from data_io.dataset.evaluation_sets import RetrievalSet, StsSet, load_evaluation
 from data_io.dataset.manifest import Manifest
 from data_io.errors import DataError
+from data_io.execution import counted
 from data_io.storage.store import Store
 from ray_app.errors import ModelError
 from ray_app.evaluation.bm25 import bm25_rankings
@@ -107,7 +108,7 @@ def _select(each: RetrievalSet, max_queries: int | None) -> _Queries:
     asked = [i for i, query in enumerate(each.query_ids) if any(g > 0 for g in each.qrels.get(query, {}).values())]
     if not asked:
         raise DataError(
-            f"evaluation set {each.name!r}: none of its {len(each.query_ids)} queries has a relevant document",
+            f"evaluation set {each.name!r}: no query has a relevant document ({counted(len(each.query_ids), 'query')})",
             remedy="give at least one query a document with a score above 0 in qrels.parquet",
         )
     asked.sort(key=lambda i: hashlib.blake2b(each.query_ids[i].encode(), digest_size=8).digest())

@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_io.execution import counted
 from data_io.storage.folder_copy import read_json
 from data_io.task import Kind
 from ray_app.inference.hub import HUB_ID
@@ -118,7 +119,7 @@ def _template(name: str) -> Template:
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.filters.update(cell=_cell, literal=json.dumps, figure=_figure)
+    environment.filters.update(cell=_cell, counted=counted, literal=json.dumps, figure=_figure)
     return environment.get_template(name)
 
 

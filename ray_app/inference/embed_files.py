@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_io.errors import DataError, NotFoundInStore
-from data_io.execution import Executor, Say, in_process
+from data_io.execution import Executor, Say, counted, in_process
 from data_io.storage.chunk_files import Mark, finished
 from data_io.storage.resumable import WORK_PREFIX, end_work
 from data_io.storage.store import Store
@@ -146,7 +146,7 @@ def embed_texts(
         refuse_without_texts(file, texts.text)
     _claim(out, key, starts_over=starts_over, say=say)
     done = {name: mark for name, mark in finished(out, "").items() if name.startswith(f"{WORK_PREFIX}/{key}/")}
-    say(f"counting the rows of {len(files)} file{'s' * (len(files) > 1)}")
+    say(f"counting the rows of {counted(len(files), 'file')}")
     copies = out.child(f"{WORK_PREFIX}/{key}/lines")
     shards = [shard for file in files for shard in plan_shards(file, shard_rows, copies=copies)]
     if not shards:

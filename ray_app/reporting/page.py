@@ -8,6 +8,8 @@ import plotly.offline
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from data_io.execution import counted
+
 _OWN_PACKAGE = "ray_app.reporting"
 
 
@@ -38,7 +40,7 @@ def render_page(
         lstrip_blocks=True,
         autoescape=True,
     )
-    environment.filters.update({"in_script": _in_script, **(filters or {})})
+    environment.filters.update({"in_script": _in_script, "counted": counted, **(filters or {})})
     return environment.get_template(template).render(plotly_js=Markup(plotly.offline.get_plotlyjs()), **values)
 
 

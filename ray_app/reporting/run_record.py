@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_io.dataset.manifest import Manifest
+from data_io.execution import counted
 from data_io.storage.store import Store
 from ray_app.export.model_card import CardSource
 from ray_app.run_directory.directory import BEFORE, EVENTS, JOB_SPEC, METRICS, STATUS, read_text
@@ -139,10 +140,11 @@ def _steps(run: Store, notes: list[str]) -> tuple[StepMetrics, ...]:
         repeated += metrics.step in by_step
         by_step[metrics.step] = metrics
     if damaged:
-        notes.append(f"{_lines(damaged)} of {METRICS} with missing or wrong fields left out.")
+        notes.append(f"{counted(damaged, 'line')} of {METRICS} with missing or wrong fields left out.")
     if repeated:
-        steps = "1 step was" if repeated == 1 else f"{repeated} steps were"
-        notes.append(f"{steps} recomputed after a restart. The report shows the last result of each step.")
+        notes.append(
+            f"{counted(repeated, 'step')} recomputed after a restart. The report shows the last result of each step."
+        )
     return tuple(by_step[step] for step in sorted(by_step))
 
 
@@ -159,9 +161,5 @@ def _json_lines(run: Store, key: str, notes: list[str]) -> list[dict[str, Any]]:
         else:
             damaged += 1
     if damaged:
-        notes.append(f"{_lines(damaged)} of {key} without a complete JSON object left out.")
+        notes.append(f"{counted(damaged, 'line')} of {key} without a complete JSON object left out.")
     return lines
-
-
-def _lines(count: int) -> str:
-    return "1 line" if count == 1 else f"{count} lines"

@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 import plotly.graph_objects as go
 
+from data_io.execution import counted
 from ray_app.reporting import charts
 from ray_app.reporting import tables as view
 from ray_app.reporting.charts import MOST_SOURCES, PALETTE
@@ -37,8 +38,9 @@ def _plots(found: StudyResults, measures: Sequence[str]) -> list[Chart]:
     if found.metric not in measures:
         return []
     name = measure_words(found.metric)
-    count = f"{len(found.seeds)} {'seed' if len(found.seeds) == 1 else 'seeds'}"
-    seeds = f"{found.confidence:.0%} t-intervals of the mean over {count}. Each dot is a seed."
+    seeds = (
+        f"{found.confidence:.0%} t-intervals of the mean over {counted(len(found.seeds), 'seed')}. Each dot is a seed."
+    )
     plots = [Chart(name, _values_chart(found.variants, found.metric), "Each dot is a seed. The bar is their mean.")]
     others = [variant for variant in found.variants if found.metric in variant.differences]
     if others:

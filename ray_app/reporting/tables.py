@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data_io.execution import counted
 from ray_app.reporting.charts import largest_sources
 from ray_app.reporting.run_record import RunRecord
 from ray_app.run_directory.evaluation_report import EvaluationReport, QueryExample
@@ -29,10 +30,7 @@ def facts_of(record: RunRecord) -> list[tuple[str, str]]:
     if isinstance(model, dict):
         facts.append(("Model", str(model.get("name_or_path") or _architecture(model.get("architecture")))))
     if record.data is not None:
-        sources = len(record.data.sources)
-        facts.append(
-            ("Data", f"version {record.data.version[:12]}, {sources} {'source' if sources == 1 else 'sources'}")
-        )
+        facts.append(("Data", f"version {record.data.version[:12]}, {counted(len(record.data.sources), 'source')}"))
     if record.steps:
         last = record.steps[-1]
         total = record.status.total_steps if record.status else 0
@@ -42,10 +40,8 @@ def facts_of(record: RunRecord) -> list[tuple[str, str]]:
     if record.status is not None:
         facts.append(("Phase", words(record.status.phase)))
         if record.status.restarts:
-            lost = record.status.steps_lost
-            facts.append(
-                ("Restarts", f"{record.status.restarts}, {lost} {'step' if lost == 1 else 'steps'} recomputed")
-            )
+            again = counted(record.status.steps_lost, "step")
+            facts.append(("Restarts", f"{record.status.restarts}, {again} recomputed"))
         facts.append(("As of", f"{record.status.updated:%Y-%m-%d %H:%M} UTC"))
     return facts
 

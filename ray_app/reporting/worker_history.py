@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_io.execution import counted
 from ray_app.reporting.charts import PALETTE, figure_json
 from ray_app.reporting.run_record import RunRecord
 from ray_app.reporting.tables import duration
@@ -114,8 +115,7 @@ def facts_of_workers(record: RunRecord) -> list[tuple[str, str]]:
     if status is not None and status.restarts:
         reasons = ", ".join(f"{count} {reason}" for reason, count in status.restarts_by_reason.items())
         why = f" ({reasons})" if reasons else ""
-        lost = "1 step" if status.steps_lost == 1 else f"{status.steps_lost} steps"
-        facts.append(("Restarts", f"{status.restarts}{why}, {lost} lost"))
+        facts.append(("Restarts", f"{status.restarts}{why}, {counted(status.steps_lost, 'step')} lost"))
     saves = [event for event in _parsed(record.events) if event.event == "Checkpointed"]
     if saves:
         stall = math.fsum(event.stall_seconds for event in saves)

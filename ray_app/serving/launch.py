@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 
 from data_io.errors import ConfigError
+from data_io.execution import counted
 from ray_app.ray_runtime.environment import EMBEDDED, check_gpus
 from ray_app.serving.model import find_served
 from ray_app.serving.settings import ServeSettings
@@ -23,7 +24,7 @@ def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[
         check_gpus(settings.replicas * settings.gpus)
     model = find_served(settings)
     shown = f"[{host}]" if ":" in host else host
-    each = f"{settings.gpus} GPU" if settings.gpus else f"{settings.cpus} {'CPU' if settings.cpus == 1 else 'CPUs'}"
+    each = counted(settings.gpus, "GPU") if settings.gpus else counted(settings.cpus, "CPU")
     ready = f"serving {model.name} at http://{shown}:{port}/v1, {settings.replicas} x {each}"
     if EMBEDDED and settings.replicas == 1:
         return serve_alone(model, settings, host=host, port=port, say=say, ready=ready)

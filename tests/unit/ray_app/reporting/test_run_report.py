@@ -247,7 +247,7 @@ def test_a_recomputed_step_counts_once_with_its_last_result(tmp_path: Path) -> N
 
     assert [(each.step, each.workers) for each in record.steps] == [(1, 2), (2, 3), (3, 2)]
     assert record.steps[1].loss == 1.0
-    assert record.notes == ("2 steps were recomputed after a restart. The report shows the last result of each step.",)
+    assert record.notes == ("2 steps recomputed after a restart. The report shows the last result of each step.",)
 
 
 def test_the_report_goes_into_the_run_or_into_a_file(tmp_path: Path) -> None:
