@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-import ray_app.ray_runtime.environment  # noqa: F401 # isort: skip - before Ray, which reads what it sets
+import ray_app.ray_runtime.environment  # noqa: F401 # isort: skip - must be imported before Ray
 
 import ray
 

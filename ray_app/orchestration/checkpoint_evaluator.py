@@ -10,7 +10,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - before Ray, which reads it
+from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - must be imported before Ray
 
 import ray
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from time import sleep
 from typing import Any
 
-from ray_app.ray_runtime.cluster import cluster  # isort: skip - before Ray, which reads what it sets
+from ray_app.ray_runtime.cluster import cluster  # isort: skip - must be imported before Ray
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -5,7 +5,7 @@ import secrets
 import tempfile
 from typing import Any
 
-import ray_app.ray_runtime.environment  # noqa: F401 # isort: skip - before Ray, which reads what it sets
+import ray_app.ray_runtime.environment  # noqa: F401 # isort: skip - must be imported before Ray
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Protocol
 
-from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - before Ray, which reads what it sets
+from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - must be imported before Ray
 
 import ray
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - before Ray, which reads it
+from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - must be imported before Ray
 
 import ray
 from tenacity import (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-from ray_app.ray_runtime.cluster import cluster  # isort: skip - before Ray, which reads what it sets
+from ray_app.ray_runtime.cluster import cluster  # isort: skip - must be imported before Ray
 
 import ray
 

@@ -638,7 +638,7 @@ BAD: dict[str, Bad] = {
         file_for_runs, 5, ("taken/small", "a part of the path is a file, not a directory", "move that file away")
     ),
     "status of nothing": Bad(
-        lambda place: ["status", "runs/nothing"], 5, ("no run at runs/nothing", "give the run directory")
+        lambda place: ["status", "runs/nothing"], 5, ("no run at runs/nothing", "pass a run directory")
     ),
     "status.json is damaged": Bad(
         in_run(put("status.json", '{"phase"'), "status", "runs/small"),
