@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build a Kubernetes from Go modules into the user's cache, once per version: no image registry, no Docker. Some 20 minutes
-# of two cores and 700 MB where nothing is cached. With arguments only those programs: tests/cluster/build.sh etcd kube-apiserver
+# Build a Kubernetes from Go modules into the user's cache, once per version: no image registry, no Docker. An empty cache
+# takes about 20 minutes on two CPUs and 700 MB. Arguments select programs: tests/cluster/build.sh etcd kube-apiserver
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)/programs
 kubernetes=1.36.3 kuberay=1.6.2 helm=4.3.1 unittest=1.1.2 prometheus=0.316.0
@@ -9,15 +9,15 @@ ray_operator=github.com/ray-project/kuberay/ray-operator@v$kuberay
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-$kubernetes
 bin=$folder/bin
 mkdir -p "$bin"
-command -v go >/dev/null || { echo "no Go compiler on PATH: tests beside a real Kubernetes are skipped" >&2; exit 0; }
+command -v go >/dev/null || { echo "no Go compiler on PATH: tests with a real Kubernetes are skipped" >&2; exit 0; }
 
 version="-X k8s.io/component-base/version.gitVersion=v$kubernetes -X k8s.io/component-base/version.gitMajor=1"
 flags="-s -w $version -X k8s.io/component-base/version.gitMinor=${kubernetes:2:2}"
 
-finish() { # name: a rename, so that whoever looks meanwhile sees no program or a whole one
+finish() { # name: a rename, so that other processes see either no program or a complete one
   mv "$stage/$1" "$bin/$1"
 }
-finish_folder() { # its name, the name that it is built under: of the latter a mark lies among the programs
+finish_folder() { # its name, the name of its build, which gets a marker among the programs
   rm -rf "${folder:?}/$1" && mv "$stage/$1" "$folder/$1" && : >"$bin/$2" && chmod +x "$bin/$2"
 }
 build() { # name, package; in the current directory
@@ -37,7 +37,7 @@ program() { # name
     kube-*|kubelet) cd "$here/kube" && build "$1" "k8s.io/kubernetes/cmd/$1" ;;
     etcd) cd "$here/etcd" && build etcd go.etcd.io/etcd/server/v3 ;;
     coredns) cd "$here/coredns" && build coredns github.com/coredns/coredns ;;
-    kuberay-manifests) # a directory, beside the programs' own
+    kuberay-manifests) # a directory next to that of the programs
       cp -r --no-preserve=mode "$(module "$ray_operator")/config" "$stage/kuberay" && finish_folder kuberay "$1" ;;
     kuberay-operator) cd "$(module "$ray_operator")" && build kuberay-operator . ;;
     kueue-manifests)
@@ -46,13 +46,13 @@ program() { # name
     helm) install_at helm "helm.sh/helm/v4/cmd/helm@v$helm" ;;
     helm-unittest)
       cd "$(module "github.com/helm-unittest/helm-unittest@v$unittest")" && build helm-unittest ./cmd/helm-unittest ;;
-    promtool|prometheus) # without the clouds' clients, which take longer than all the rest
+    promtool|prometheus) # without the cloud clients, which take longer than everything else
       GOFLAGS=-tags=remove_all_sd,enable_kubernetes_sd CGO_ENABLED=0 \
         install_at "$1" "github.com/prometheus/prometheus/cmd/$1@v$prometheus" ;;
     prometheus-operator|prometheus-config-reloader)
       cd "$here/prometheus-operator"
       CGO_ENABLED=0 build "$1" "github.com/prometheus-operator/prometheus-operator/cmd/${1/prometheus-operator/operator}" ;;
-    platform-crds) # a directory with the resources of others that helm/f2llm-platform makes objects of
+    platform-crds) # a directory with the foreign CRDs of the objects of helm/f2llm-platform
       mkdir "$stage/platform-crds"
       for place in "sigs.k8s.io/kueue@v$kueue config/components/crd/bases" \
         "sigs.k8s.io/karpenter@v$karpenter pkg/apis/crds" \
@@ -66,7 +66,7 @@ program() { # name
       npm install --silent --no-audit --no-fund --prefix "$stage/gke-models" "@kubernetes-models/gke@$gke_models"
       finish_folder gke-models "$1" ;;
     kubeconform) install_at kubeconform "github.com/yannh/kubeconform/cmd/kubeconform@v$kubeconform" ;;
-    kubernetes-schemas) # a directory with what Kubernetes says of its own resources
+    kubernetes-schemas) # a directory with Kubernetes' schemas of its own resources
       mkdir "$stage/kubernetes-schemas"
       cp --no-preserve=mode "$(module "k8s.io/kubernetes@v$kubernetes")/api/openapi-spec/swagger.json" "$stage/kubernetes-schemas"
       finish_folder kubernetes-schemas "$1" ;;

@@ -19,7 +19,7 @@ from tests.support.small_training import write_small_dataset
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """An API server with the custom resource, and no nodes."""
+    """An API server with our CRD, without nodes."""
     if missing := missing_programs():
         pytest.skip(f"{', '.join(missing)} not built; tests/cluster/build.sh builds a Kubernetes (once, about 20 min)")
     with run_control_plane(tmp_path_factory.mktemp("control-plane")) as running:
@@ -29,7 +29,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 
 @pytest.fixture(scope="session")
 def kuberay_types(control_plane: ControlPlane) -> ControlPlane:
-    """The API server with KubeRay's resources as well."""
+    """The API server, with KubeRay's CRDs too."""
     if not KUBERAY_TYPES.is_dir():
         pytest.skip("KubeRay's resources are not there; tests/cluster/build.sh kuberay-manifests fetches them")
     install_kuberay_types(Kubectl(control_plane.kubeconfig))
@@ -38,7 +38,7 @@ def kuberay_types(control_plane: ControlPlane) -> ControlPlane:
 
 @pytest.fixture(scope="session")
 def connection(kuberay_types: ControlPlane) -> Iterator[KubeApi]:
-    """One for all tests: what a test leaves behind in a thread may go on using it."""
+    """One for all tests, since a thread that a test leaves running can continue to use it."""
     with closing(connect(kubeconfig=str(kuberay_types.kubeconfig))) as connected:
         yield connected
 
@@ -58,7 +58,7 @@ def kubectl(control_plane: ControlPlane) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
-    """A Kubernetes whose pods run, with a small data set in the bucket of its S3 server."""
+    """A Kubernetes that runs pods, with a small data set in the bucket of its S3 server."""
     if missing := what_is_missing():
         pytest.skip(missing)
     with run_real_cluster(tmp_path_factory.mktemp("cluster")) as running:
@@ -67,6 +67,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
 
 
 def sample(name: str) -> dict[str, Any]:
-    """A document of k8s/samples."""
+    """A job spec of k8s/samples."""
     value: dict[str, Any] = yaml.safe_load((Path("k8s/samples") / f"{name}.yaml").read_text())
     return value

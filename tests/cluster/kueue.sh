@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install Kueue from its own kustomize manifests, run from the lab's image. It looks after RayJobs only; its aggregated API,
-# which this API server is not set up for, is left out.
+# Install Kueue from its own kustomize manifests, run from the lab's image. It manages only RayJobs. Its aggregated API is
+# left out, since this API server is not configured for it.
 set -euo pipefail
 bin=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-1.36.3/bin
 export KUBECONFIG=${LAB:-/run/f2llm-lab}/kubeconfig

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Python for pods that are not root: the system's, with the packages of .venv, whose own may lie in a home directory.
+# A Python for non-root pods: the system's, with the packages of .venv. The Python of .venv can be in a home directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$PWD/build/pod-python

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Install Prometheus' operator, and one Prometheus that takes every monitor and every rule of the cluster.
+# Install the Prometheus operator, and one Prometheus that uses every monitor and every rule of the cluster.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bin=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-1.36.3/bin
 lab=${LAB:-/run/f2llm-lab}
 export KUBECONFIG=$lab/kubeconfig
-for name in prometheus prometheus-config-reloader; do # what the operator makes relies on the images' entry points
+for name in prometheus prometheus-config-reloader; do # pods of the operator rely on the entry points of the images
   python3 "$here/programs/make_image.py" "$lab/images/$name.tar" "localhost/$name:lab" --file "bin/$name=$bin/$name" --entrypoint "/bin/$name"
   ctr -a "$lab/containerd.sock" -n k8s.io image import "$lab/images/$name.tar" >/dev/null
 done

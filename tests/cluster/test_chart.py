@@ -1,4 +1,4 @@
-"""The chart with Helm itself, and what it makes beside a real API server."""
+"""The chart with the real Helm, and its objects on a real API server."""
 
 import subprocess
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def test_the_charts_own_tests_pass() -> None:
     assert "1 passed" in program("helm-unittest")("--strict", "--color=false", str(OPERATOR_CHART))
 
 
-def test_the_api_server_takes_all_that_the_chart_makes(helm: Program, values: str, kubectl: Kubectl) -> None:
+def test_the_api_server_accepts_all_objects_of_the_chart(helm: Program, values: str, kubectl: Kubectl) -> None:
     made = helm("template", "f2llm", str(OPERATOR_CHART), "--namespace=default", values)
 
     told = kubectl(
@@ -75,7 +75,9 @@ SETTINGS = "its settings"
 
 
 def comparable(manifest: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """Objects by kind and name: without labels of Helm, or what the two ways call the settings of the operator."""
+    """Objects by kind and name, without Helm's labels and without the name of the settings, which differs between the
+    two ways.
+    """
     found = {}
     for each in yaml.safe_load_all(manifest):
         kind, metadata = each["kind"], each["metadata"]
@@ -90,7 +92,8 @@ def comparable(manifest: str) -> dict[tuple[str, str], dict[str, Any]]:
             (text,) = each["data"].values()
             each["data"] = parse_operator_config(text, SETTINGS)
         if pod:
-            # A change of the settings changes the pods: by this annotation, or by the name that kustomize gives them.
+            # A change of the settings restarts the pods: through this annotation, or through the name that kustomize
+            # generates.
             pod["metadata"].pop("annotations", None)
             pod["spec"] = {key: value for key, value in pod["spec"].items() if value != ""}
             pod["spec"]["volumes"][0]["configMap"]["name"] = SETTINGS
@@ -109,9 +112,9 @@ def test_the_kustomize_base_is_the_chart_with_its_defaults(helm: Program) -> Non
     chart = comparable(helm("template", "f2llm", str(OPERATOR_CHART), place))
     base = comparable(built.stdout)
 
-    del chart["Lease", "f2llm-operator"]  # of the base it goes with the namespace
+    del chart["Lease", "f2llm-operator"]  # in the base it comes with the namespace
     del base["Namespace", "f2llm-system"]
-    for made in (chart, base):  # written twice by jobs.kube.crd; kustomize has another way with 1.0e-08
+    for made in (chart, base):  # jobs.kube.crd writes both; kustomize writes 1.0e-08 differently
         del made["CustomResourceDefinition", "embeddingjobs.f2llm.dev"]
     assert base == chart
 
@@ -123,7 +126,7 @@ def test_an_unknown_value_is_refused_by_name(helm: Program) -> None:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """An API server that knows KubeRay's resources and not ours."""
+    """An API server with KubeRay's CRDs, without ours."""
     if missing := missing_programs():
         pytest.skip(f"{', '.join(missing)} not built")
     with run_control_plane(tmp_path_factory.mktemp("bare")) as running:
@@ -138,7 +141,7 @@ def bare_api(bare: ControlPlane) -> Iterator[KubeApi]:
 
 
 def previous_chart(folder: Path) -> Path:
-    """The chart as the commit before this one has it."""
+    """The chart of the previous commit."""
     archive = subprocess.run(
         ["git", "archive", "HEAD~1", "helm/f2llm-operator"], cwd=ROOT, capture_output=True, check=False
     )
@@ -148,7 +151,7 @@ def previous_chart(folder: Path) -> Path:
     return folder / "helm" / "f2llm-operator"
 
 
-def test_a_job_under_way_is_not_touched_by_an_upgrade_and_stays_when_the_chart_goes(
+def test_a_running_job_survives_an_upgrade_and_an_uninstall_of_the_chart(
     helm: Program, bare: ControlPlane, bare_api: KubeApi, tmp_path: Path
 ) -> None:
     kubectl = Kubectl(bare.kubeconfig)

@@ -1,4 +1,4 @@
-"""`f2llm doctor --cluster` beside a real API server, on clusters that lack one thing or another."""
+"""`f2llm doctor --cluster` with a real API server, on clusters in which different components are missing."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ KUBERAY = ("app.kubernetes.io/component", "kuberay-operator")
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A cluster of its own: the tests of this module fill it up, one after the other."""
+    """A separate cluster: the tests of this module add components to it, one after the other."""
     if missing := missing_programs():
         pytest.skip(f"{', '.join(missing)} not built; tests/cluster/build.sh builds a Kubernetes (once, about 20 min)")
     with run_control_plane(tmp_path_factory.mktemp("doctor")) as running:
@@ -75,7 +75,7 @@ def lacking(findings: Findings) -> set[str]:
 
 
 def deploy(kubectl: Kubectl, name: str, namespace: str, image: str, label: tuple[str, str]) -> None:
-    """A Deployment whose one pod is ready by decree, as no node runs it."""
+    """A Deployment whose single pod is marked as ready, since no node runs it."""
     labels = dict([label])
     pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "operator", "image": image}]}}
     spec = {"replicas": 1, "selector": {"matchLabels": labels}, "template": pod}
@@ -108,9 +108,7 @@ def add_node(kubectl: Kubectl, name: str, allocatable: dict[str, str]) -> None:
     wait_for(lambda: not kubectl.get("node", name)["spec"].get("taints"), "the new node takes pods")
 
 
-def test_a_server_that_does_not_answer_is_a_finding_of_its_own(
-    doctor: Doctor, plane: ControlPlane, tmp_path: Path
-) -> None:
+def test_a_server_that_does_not_answer_is_a_finding(doctor: Doctor, plane: ControlPlane, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.write_text(plane.kubeconfig.read_text().replace(plane.address, "https://127.0.0.1:9"))
 
@@ -120,23 +118,23 @@ def test_a_server_that_does_not_answer_is_a_finding_of_its_own(
     assert lacking(findings) == {"API server"}
 
 
-def test_a_user_that_the_cluster_does_not_know_is_told_so(doctor: Doctor, plane: ControlPlane) -> None:
+def test_an_unauthenticated_user_is_a_finding(doctor: Doctor, plane: ControlPlane) -> None:
     code, findings = doctor(kubeconfig=plane.kubeconfig_of("nobody's", "stranger"))
 
     assert code == 11
     assert "Unauthorized" in findings["API server"]["found"]
 
 
-def test_a_bare_cluster_lacks_kuberay_our_type_and_the_operator(doctor: Doctor) -> None:
+def test_a_bare_cluster_lacks_kuberay_our_crd_and_the_operator(doctor: Doctor) -> None:
     code, findings = doctor()
 
     assert code == 10
     assert lacking(findings) == {"KubeRay", "EmbeddingJobs", "operator"}
-    assert all("helm" in findings[name]["mend"] for name in lacking(findings))
+    assert all("helm" in findings[name]["remedy"] for name in lacking(findings))
     assert {findings[name]["status"] for name in ("Kueue", "Prometheus", "Karpenter")} == {"absent"}
 
 
-def test_without_kuberay_it_alone_is_missing(doctor: Doctor, kubectl: Kubectl) -> None:
+def test_only_kuberay_is_missing_if_it_is_not_installed(doctor: Doctor, kubectl: Kubectl) -> None:
     install_our_type(kubectl)
     deploy(
         kubectl, "f2llm-operator", "f2llm-system", "f2llm-operator:0.1.0", ("app.kubernetes.io/name", "f2llm-operator")
@@ -146,11 +144,11 @@ def test_without_kuberay_it_alone_is_missing(doctor: Doctor, kubectl: Kubectl) -
 
     assert code == 10
     assert lacking(findings) == {"KubeRay"}
-    assert findings["EmbeddingJobs"]["found"] == "f2llm.dev/v1alpha1, the same as in this version"
+    assert findings["EmbeddingJobs"]["found"] == "f2llm.dev/v1alpha1, the CRD of this version"
     assert "f2llm-system/f2llm-operator, 1 ready" in findings["operator"]["found"]
 
 
-def test_an_old_kuberay_is_told_by_its_types_and_by_its_image(doctor: Doctor, kubectl: Kubectl) -> None:
+def test_an_old_kuberay_is_recognized_by_its_crds_and_by_its_image(doctor: Doctor, kubectl: Kubectl) -> None:
     if not KUBERAY_TYPES.is_dir():
         pytest.skip("KubeRay's resources are not there; tests/cluster/build.sh kuberay-manifests fetches them")
     install_old_kuberay_types(kubectl)
@@ -159,12 +157,12 @@ def test_an_old_kuberay_is_told_by_its_types_and_by_its_image(doctor: Doctor, ku
     code, findings = doctor()
 
     assert code == 10
-    assert lacking(findings) == {"KubeRay types", "KubeRay operator"}
-    assert "spec.authOptions.secretName" in findings["KubeRay types"]["found"]
+    assert lacking(findings) == {"KubeRay CRDs", "KubeRay operator"}
+    assert "spec.authOptions.secretName" in findings["KubeRay CRDs"]["found"]
     assert "v1.5.1" in findings["KubeRay operator"]["found"]
 
 
-def test_a_good_cluster_lacks_nothing_and_a_job_spec_what_it_names(doctor: Doctor, kubectl: Kubectl, job: str) -> None:
+def test_on_a_good_cluster_only_objects_of_the_job_spec_are_missing(doctor: Doctor, kubectl: Kubectl, job: str) -> None:
     install_kuberay_types(kubectl)
     deploy(kubectl, "kuberay-operator", "kuberay-system", "kuberay/operator:v1.6.2", KUBERAY)
     kubectl("label", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted", "--overwrite")
@@ -187,11 +185,11 @@ def test_a_good_cluster_lacks_nothing_and_a_job_spec_what_it_names(doctor: Docto
     assert lacking(between) == {"storage", "head", "workers"}
     assert "no AWS_SECRET_ACCESS_KEY in store-keys" in between["storage"]["found"]
     assert {check["status"] for check in after.values()} == {"ok", "absent"}
-    assert after["job-spec"]["found"] == "needy: the API server would take it"
+    assert after["job spec"]["found"] == "needy: the API server accepts it"
     assert "very-secret" not in json.dumps(after)
 
 
-def test_a_type_of_another_version_is_a_warning_that_names_the_field(doctor: Doctor, kubectl: Kubectl) -> None:
+def test_a_crd_of_another_version_is_a_warning_that_names_the_field(doctor: Doctor, kubectl: Kubectl) -> None:
     other = custom_resource_definition()
     properties = other["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
     del properties["cluster"]["properties"]["max_retries"]
@@ -203,7 +201,7 @@ def test_a_type_of_another_version_is_a_warning_that_names_the_field(doctor: Doc
     assert "spec.cluster.max_retries" in found["found"]
 
 
-def test_without_permission_it_says_which_and_what_it_could_not_see(
+def test_missing_permissions_and_unreadable_objects_are_reported(
     doctor: Doctor, plane: ControlPlane, kubectl: Kubectl, job: str
 ) -> None:
     kubeconfig = plane.kubeconfig_of(token_of_account(kubectl, "visitor", []), "visitor.kubeconfig")
@@ -216,19 +214,19 @@ def test_without_permission_it_says_which_and_what_it_could_not_see(
     assert findings["pods and logs"]["status"] == "warn"
     unseen = {name for name, check in findings.items() if check["status"] == "unknown"}
     assert unseen == {"operator", "KubeRay operator", "namespace", "GPU nodes", "Secret", "storage", "head", "workers"}
-    assert findings["KubeRay types"]["status"] == "ok"
+    assert findings["KubeRay CRDs"]["status"] == "ok"
 
 
-def test_for_people_it_prints_a_line_a_finding_and_how_to_mend_it(f2llm: Run, plane: ControlPlane) -> None:
+def test_for_people_it_prints_one_line_per_finding_with_a_hint(f2llm: Run, plane: ControlPlane) -> None:
     code, out, _ = f2llm("doctor", "--cluster", f"--kubeconfig={plane.kubeconfig}", "-n", "nowhere")
 
     assert code == 10
-    assert "missing namespace         there is no nowhere" in out
+    assert "missing namespace         nowhere does not exist" in out
     assert "hint: kubectl create namespace nowhere" in out
 
 
 def install_old_kuberay_types(kubectl: Kubectl) -> None:
-    """KubeRay's types without the field that came with 1.6."""
+    """KubeRay's CRDs without the field that 1.6 introduced."""
     for kind in ("rayjobs", "rayclusters"):
         definition = yaml.safe_load((KUBERAY_TYPES / f"ray.io_{kind}.yaml").read_text())
         for version in definition["spec"]["versions"]:

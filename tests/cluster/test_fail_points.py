@@ -1,4 +1,4 @@
-"""The operator killed at every one of its writes: whoever comes next brings the job to the same end."""
+"""The operator is killed at each of its writes; the next operator brings the job to the same end."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,8 +19,8 @@ FACTS = OperatorConfig(retry_seconds=1)
 
 
 class Life:
-    """A job that trains, is scaled, fails, is tried again, is suspended, resumed and succeeds, while its operator dies
-    once. `rayjobs` are those that ever were, in order.
+    """A job that trains, is scaled, fails, is retried, is suspended, resumes and succeeds, while its operator dies
+    once. `rayjobs` are all RayJobs that existed, in order.
     """
 
     def __init__(self, api: KubeApi, name: str, dies_at: int) -> None:
@@ -62,7 +62,7 @@ class Life:
         return kuberay
 
     def over(self, kuberay: KubeRay) -> None:
-        """The driver has ended; then the RayJob goes, and with it the pods."""
+        """The driver has ended; then the RayJob and its pods are deleted."""
         name = kuberay.ray_job()["metadata"]["name"]
         kuberay.status(jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed")
         self.until(lambda: self.api.get("RayJob", name) is None)
@@ -73,7 +73,7 @@ class Life:
         self.until(until)
 
     def until(self, is_so: Callable[[], bool]) -> None:
-        """Looks of the operator until something is so; where it dies, another one takes over."""
+        """Reconcile until a condition holds. If the operator dies, another one takes over."""
 
         def look() -> bool:
             self.now += timedelta(seconds=2)
@@ -92,7 +92,7 @@ class Life:
 
 
 def outcome(status: JobStatus) -> dict[str, object]:
-    """A status without what says when, and of which job it is."""
+    """A status without its times and without the identity of its job."""
     values = status.to_dict()
     own = ("startedTime", "conditions", "selector", "runUri", "rayJobUid", "rayCluster")
     failure = {key: value for key, value in values["lastFailure"].items() if key != "time"}
@@ -104,7 +104,7 @@ def judgments(status: JobStatus) -> list[tuple[str, str, str, str]]:
 
 
 @pytest.mark.timeout(900)
-def test_wherever_the_operator_dies_the_next_one_brings_the_job_to_the_same_end(api: KubeApi) -> None:
+def test_after_a_crash_at_any_write_the_next_operator_brings_the_job_to_the_same_end(api: KubeApi) -> None:
     undisturbed = Life(api, "undisturbed", dies_at=0)
     end = undisturbed.run()
     assert (end.phase, end.attempt, end.step) == (JobPhase.SUCCEEDED, 3, 20)

@@ -61,7 +61,7 @@ def test_both_charts_train_the_demos_job_and_leave_data_and_nothing_else(
     model = team_store(monkeypatch, "runs/demo-cpu/model").get("model.safetensors")
 
     assert shown.returncode == 0, f"{shown.stderr}\n{screen}"
-    left -= {"serviceaccount/default", "configmap/kube-root-ca.crt"}  # each namespace has these
+    left -= {"serviceaccount/default", "configmap/kube-root-ca.crt"}  # every namespace has these
     assert left == {f"namespace/{TEAM}", f"namespace/{SYSTEM}", CLAIM}
     assert of_charts == ""
     assert "embeddingjobs.f2llm.dev" in team("get", "crd", "-o", "name")

@@ -1,4 +1,4 @@
-"""Documents as a real API server takes them: what it accepts, what it fills in, and what it says of a bad one."""
+"""Job specs on a real API server: which it accepts, its defaults, and its messages about invalid ones."""
 
 import json
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ def volumes(*names_and_paths: tuple[str, str]) -> dict[str, Any]:
     return {"spec": {"cluster": {"volumes": mounted}}}
 
 
-# A change of a good document, and words of the refusal. Those with a True are the API server's alone: on one machine
-# they are no mistake.
+# A change of a valid job spec, and words of the message. Only the API server denies those with True: on one machine
+# they are valid.
 BAD: tuple[tuple[dict[str, Any], str, bool], ...] = (
     ({"metadata": {"name": "a" * 41}}, "at most 40 characters", False),
     ({"metadata": {"name": "1st-run"}}, "begin with a letter", False),
@@ -101,7 +101,7 @@ def without_nulls(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("change", "says", "only_there"), BAD, ids=lambda value: json.dumps(value)[:60])
-def test_a_bad_job_spec_is_refused_with_what_to_write(
+def test_an_invalid_job_spec_is_refused_with_a_fix(
     kubectl: Kubectl, change: dict[str, Any], says: str, only_there: bool
 ) -> None:
     bad = without_nulls(merged(GOOD, change))
@@ -143,7 +143,7 @@ def test_the_effective_job_spec_is_accepted_as_it_is(
 
 @pytest.fixture
 def started(kubectl: Kubectl) -> Iterator[dict[str, Any]]:
-    """A job whose first attempt has been counted."""
+    """A job whose first attempt is counted in its status."""
     job = merged(GOOD, {"metadata": {"name": "started"}, "spec": {"workers": {"replicas": 2, "max": 4}}})
     kubectl.apply(job)
     kubectl("patch", "ej", "started", "--subresource=status", "--type=merge", "-p", '{"status": {"attempt": 1}}')
@@ -182,7 +182,7 @@ def test_a_started_job_keeps_its_recipe(kubectl: Kubectl, started: dict[str, Any
     ],
     ids=json.dumps,
 )
-def test_a_started_job_may_change_what_changes_no_step(
+def test_a_started_job_may_change_fields_that_change_no_step(
     kubectl: Kubectl, started: dict[str, Any], change: dict[str, Any]
 ) -> None:
     kubectl.apply(merged(started, {"spec": change}))

@@ -1,4 +1,4 @@
-"""A real Prometheus, run by its operator, watches a job by the platform chart's monitors, dashboards and alerts."""
+"""A real Prometheus, run by its operator, scrapes a job with the platform chart's monitors, dashboards and alerts."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ VALUES: dict[str, str | int] = {
     "teams[0].name": TEAM,
     "teams[0].monthlyBudget": 100,
 }
-# What has nothing to show about a job that trains on CPU and was never disturbed, and why.
+# Panels without data for a job that trains on CPU without any failure, and why.
 EMPTY = {
     "f2llm-job/MFU": "no GPUs",
     "f2llm-job/GPUs": "no GPUs",
@@ -46,7 +46,7 @@ EMPTY = {
 
 
 class Prometheus:
-    """What it knows, by its HTTP interface."""
+    """The HTTP interface of Prometheus."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -65,7 +65,7 @@ class Prometheus:
         return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
 
     def waits_for(self, alert: str, *, firing: bool) -> float:
-        """Seconds until the alert fires, or does no longer."""
+        """Seconds until the alert fires, or stops firing."""
         begun = time.monotonic()
         what = f"{alert} {'fires' if firing else 'clears'}"
         wait_for(lambda: (alert in self.firing()) is firing, what, seconds=8 * MINUTES)
@@ -83,7 +83,7 @@ def prometheus(cluster: RealCluster) -> Prometheus:
 
 @pytest.fixture(scope="module")
 def team(cluster: RealCluster, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    """The namespace of a team on the trial store, where a job of two workers trains for long."""
+    """The namespace of a team on the trial store, in which a job with two workers trains for a long time."""
     with volume(tmp_path_factory.mktemp("store")), pytest.MonkeyPatch.context() as environment:
         install_platform(**VALUES)
         write_small_dataset(team_store(environment, "data"), scale=4)
@@ -102,7 +102,7 @@ def team(cluster: RealCluster, prometheus: Prometheus, tmp_path_factory: pytest.
 
 
 def trains(kubectl: Kubectl, *, steps: int = 1) -> None:
-    """Wait until the job has made so many more steps."""
+    """Wait until the job has completed this many more steps."""
 
     def step() -> int:
         found = status_of(kubectl.get("ej", "watched"))
@@ -113,7 +113,7 @@ def trains(kubectl: Kubectl, *, steps: int = 1) -> None:
     wait_for(lambda: step() >= before + steps, f"{steps} more steps", seconds=10 * MINUTES)
 
 
-def test_every_panel_shows_something_about_a_job_under_way(team: Kubectl, prometheus: Prometheus) -> None:
+def test_every_panel_shows_data_of_a_running_job(team: Kubectl, prometheus: Prometheus) -> None:
     chosen = {"$namespace": TEAM, "$job": "watched", "$peak": "121"}
 
     left = {
@@ -127,7 +127,7 @@ def test_every_panel_shows_something_about_a_job_under_way(team: Kubectl, promet
         left.difference_update([each for each in left if prometheus.series(each[1])])
         return {title for title, _ in left} <= {*EMPTY}
 
-    try:  # rates over minutes and rules of once a minute say nothing before there were some scrapes
+    try:  # rates over minutes, and rules that run once per minute, have no value before a few scrapes
         wait_for(all_others_have_data, "all other panels have data", seconds=4 * MINUTES)
     finally:
         say("without data:", *sorted(title for title, _ in left))
@@ -141,10 +141,10 @@ CAUSES: dict[str, tuple[Callable[[Kubectl], object], Callable[[Kubectl], object]
 
 
 @pytest.mark.parametrize("alert", CAUSES)
-def test_an_alert_fires_by_its_cause_and_clears_when_that_is_mended(
+def test_an_alert_fires_by_its_cause_and_clears_after_the_fix(
     team: Kubectl, prometheus: Prometheus, alert: str
 ) -> None:
-    cause, mend = CAUSES[alert]
+    cause, fix = CAUSES[alert]
     trains(team, steps=5)
     wait_for(lambda: alert not in prometheus.firing(), f"{alert} is quiet", seconds=3 * MINUTES)
 
@@ -153,15 +153,15 @@ def test_an_alert_fires_by_its_cause_and_clears_when_that_is_mended(
         fired = prometheus.waits_for(alert, firing=True)
         say(f"{alert} fires {fired:.0f} s after its cause", team("get", "ej", "-o", "wide"))
     finally:
-        mend(team)
+        fix(team)
     cleared = prometheus.waits_for(alert, firing=False)
 
-    say(f"{alert} clears {cleared:.0f} s after it was mended")
+    say(f"{alert} clears {cleared:.0f} s after the fix")
     trains(team, steps=5)
 
 
 def signal_workers(team: Kubectl, name: str) -> None:
-    """To every process that trains: stopped ones make no step and say nothing about it."""
+    """Signal every training process. Stopped processes make no progress and report nothing."""
     pods = team("get", "pods", "-l", "f2llm.dev/job=watched,ray.io/node-type=worker", "-o", "name").split()
     for pod in pods:
         team("exec", pod, "--", "pkill", f"-{name}", "-f", "^ray::")

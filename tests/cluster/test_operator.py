@@ -1,4 +1,4 @@
-"""The operator beside a real API server. There are no nodes: KubeRay's part and the driver's are played by the test."""
+"""The operator with a real API server. There are no nodes; the test simulates KubeRay and the driver."""
 
 import signal
 import subprocess
@@ -41,7 +41,7 @@ def api(operator: object, connection: KubeApi) -> KubeApi:
 
 @pytest.fixture
 def submit(api: KubeApi, request: pytest.FixtureRequest) -> Callable[..., str]:
-    """Submits a job under a name of the test's own; it is deleted at the end."""
+    """Submits a job with a name of the test, and deletes it at the end."""
     name = request.node.name.replace("_", "-").removeprefix("test-")[:34].strip("-")
 
     def make(spec: dict[str, Any] | None = None) -> str:
@@ -118,9 +118,7 @@ def test_a_suspended_job_stops_and_a_resumed_one_starts_again(api: KubeApi, subm
     assert state(api, name).last_checkpoint_step is None or state(api, name).attempt == 2
 
 
-def test_a_failure_that_a_retry_may_mend_is_retried_when_the_pods_are_gone(
-    api: KubeApi, submit: Callable[..., str]
-) -> None:
+def test_a_retryable_failure_is_retried_when_the_pods_are_gone(api: KubeApi, submit: Callable[..., str]) -> None:
     kuberay = trains(api, name := submit())
 
     kuberay.says(Phase.FAILED, failure=failure(retryable=True))
@@ -141,10 +139,10 @@ def test_a_users_error_is_final(api: KubeApi, kubectl: Kubectl, submit: Callable
     kuberay.ends(succeeded=False)
     reaches(api, name, JobPhase.FAILED)
 
-    assert "bad; mend" in kubectl("describe", "ej", name)
+    assert "bad; fix it" in kubectl("describe", "ej", name)
 
 
-def test_a_job_of_a_profile_that_is_not_known_says_which_there_are(
+def test_a_job_with_an_unknown_profile_lists_the_known_ones(
     api: KubeApi, kubectl: Kubectl, submit: Callable[..., str]
 ) -> None:
     name = submit({"cluster": {"profiles": ["nowhere"]}})
@@ -166,11 +164,11 @@ def test_a_job_that_trains_is_suspended_though_its_profile_is_gone(api: KubeApi,
     assert "the operator knows efa" in suspended.conditions[0].message
 
 
-def test_the_uids_of_what_there_is_are_those_of_the_objects(api: KubeApi, submit: Callable[..., str]) -> None:
+def test_uids_are_those_of_the_existing_objects(api: KubeApi, submit: Callable[..., str]) -> None:
     trains(api, name := submit())
 
     for kind in ("RayJob", "RayCluster", "ConfigMap", "Pod"):
-        selector = f"f2llm.dev/job={name}"  # what earlier jobs left may go between two lists
+        selector = f"f2llm.dev/job={name}"  # objects of earlier jobs can disappear between two lists
         found = api.uids(kind, namespace="default", selector=selector)
 
         assert found
@@ -180,7 +178,7 @@ def test_the_uids_of_what_there_is_are_those_of_the_objects(api: KubeApi, submit
     assert job["metadata"]["uid"] in api.uids("EmbeddingJob", namespace=None)
 
 
-def test_all_of_a_job_goes_when_it_is_deleted(api: KubeApi, submit: Callable[..., str]) -> None:
+def test_all_objects_of_a_deleted_job_are_deleted(api: KubeApi, submit: Callable[..., str]) -> None:
     kuberay = trains(api, name := submit())
 
     api.delete("EmbeddingJob", name)
@@ -195,7 +193,7 @@ def test_all_of_a_job_goes_when_it_is_deleted(api: KubeApi, submit: Callable[...
     assert kuberay.cluster() == {}
 
 
-def test_while_the_api_server_is_away_nothing_happens_and_then_all_of_it(
+def test_an_outage_of_the_api_server_only_delays_a_job(
     api: KubeApi, kuberay_types: ControlPlane, operator: subprocess.Popen[bytes], submit: Callable[..., str]
 ) -> None:
     kuberay = trains(api, name := submit())
@@ -205,7 +203,7 @@ def test_while_the_api_server_is_away_nothing_happens_and_then_all_of_it(
         time.sleep(5)
     kuberay.says(Phase.TRAINING, step=9, total_steps=20)
     api.patch("EmbeddingJob", name, {"spec": {"workers": {"replicas": 3}}})
-    wait_for(lambda: state(api, name).step == 9, "the status goes on")
+    wait_for(lambda: state(api, name).step == 9, "the status continues")
     wait_for(lambda: kuberay.replicas() == 3, "it is scaled")
 
     assert operator.poll() is None
@@ -213,7 +211,7 @@ def test_while_the_api_server_is_away_nothing_happens_and_then_all_of_it(
     assert state(api, name).attempt == 1
 
 
-def test_an_operator_that_is_killed_leaves_everything_to_the_next(
+def test_the_next_operator_continues_after_one_is_killed(
     api: KubeApi, kuberay_types: ControlPlane, operator: subprocess.Popen[bytes], submit: Callable[..., str]
 ) -> None:
     kuberay = trains(api, name := submit())

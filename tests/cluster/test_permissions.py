@@ -1,4 +1,4 @@
-"""The operator has the rights of its chart and needs each of them."""
+"""The permissions of the chart are sufficient for the operator, and it needs each of them."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ from tests.support.operator import LEASES, RULES, KubeRay, run_operator, token_o
 from tests.support.waiting import wait_for
 
 SECONDS = 120.0
-"""For each thing that is waited for: what is slow is no lack of a right."""
+"""Timeout of each wait. It is long, since a slow step is not a missing permission."""
 RIGHTS = [
     pytest.param(index, verb, id=f"{verb} {rule['resources'][0]}")
     for index, rule in enumerate(RULES)
@@ -29,7 +29,7 @@ RIGHTS = [
 
 @contextmanager
 def limited_operator(plane: ControlPlane, kubectl: Kubectl, rules: list[dict[str, Any]]) -> Iterator[Path]:
-    """The operator as a service account with these rules; gives its log."""
+    """The operator with a ServiceAccount that has these rules; returns its log."""
     kubeconfig = plane.kubeconfig_of(token_of_account(kubectl, "limited", [*rules, LEASES]), "limited.kubeconfig")
     log = plane.folder / "limited.log"
     log.unlink(missing_ok=True)
@@ -41,7 +41,7 @@ def limited_operator(plane: ControlPlane, kubectl: Kubectl, rules: list[dict[str
 
 
 def refused(plane: ControlPlane, since: int) -> list[str]:
-    """What the API server forbade the operator after its answer with the number `since`."""
+    """The requests of the operator that the API server denied after its answer number `since`."""
     account = "system:serviceaccount:default:limited"
     mine = [each for each in plane.answers()[since:] if each["user"]["username"] == account]
     forbidden = [each for each in mine if each.get("responseStatus", {}).get("code") == 403]
@@ -49,7 +49,7 @@ def refused(plane: ControlPlane, since: int) -> list[str]:
 
 
 def found_taken(plane: ControlPlane, resource: str, name: str) -> bool:
-    """Whether somebody tried to create it where it was already; the operator looks at what is there after that."""
+    """Whether the operator tried to create the object although it existed; after that it reads the existing object."""
     return any(
         each["verb"] == "create" and each["responseStatus"]["code"] == 409
         for each in plane.answers()
@@ -58,7 +58,9 @@ def found_taken(plane: ControlPlane, resource: str, name: str) -> bool:
 
 
 def live(plane: ControlPlane, api: KubeApi, kubectl: Kubectl, name: str) -> None:
-    """All that the operator does for a job: start, scale, stop, start again beside what has its name already."""
+    """Everything that the operator does for a job: start, scale, stop, and start again although objects with its names
+    exist.
+    """
     api.create(job_spec(ON_A_CLUSTER, metadata={"name": name}))
     kuberay = KubeRay(api, name, 1)
     kuberay.starts()
@@ -74,7 +76,8 @@ def live(plane: ControlPlane, api: KubeApi, kubectl: Kubectl, name: str) -> None
     wait_for(
         lambda: status_of(api.get("EmbeddingJob", name) or {}).phase is JobPhase.SUSPENDED, "suspended", seconds=SECONDS
     )
-    # Somebody else's RayJob and ConfigMap in the place of the next attempt's: looked at, and left alone.
+    # A foreign RayJob and ConfigMap with the names of the next attempt: the operator reads them and does not change
+    # them.
     strange = {"metadata": {"name": f"{name}-2", "namespace": "default"}}
     api.create({"apiVersion": "ray.io/v1", "kind": "RayJob", **strange, "spec": {"entrypoint": "none"}})
     api.create({"apiVersion": "v1", "kind": "ConfigMap", **strange})
@@ -94,7 +97,7 @@ def live(plane: ControlPlane, api: KubeApi, kubectl: Kubectl, name: str) -> None
     wait_for(lambda: kubectl("get", "events", about_it, "-o", "name"), "events", seconds=SECONDS)
 
 
-def test_the_charts_rights_are_enough_for_the_life_of_a_job(
+def test_the_permissions_of_the_chart_are_sufficient_for_a_whole_job(
     api: KubeApi, kuberay_types: ControlPlane, kubectl: Kubectl
 ) -> None:
     since = len(kuberay_types.answers())
@@ -108,7 +111,7 @@ def test_the_charts_rights_are_enough_for_the_life_of_a_job(
 @pytest.mark.parametrize(
     ("index", "verb"), RIGHTS, ids=lambda part: part if isinstance(part, str) else RULES[part]["resources"][0]
 )
-def test_each_of_the_charts_rights_is_needed(
+def test_each_permission_of_the_chart_is_needed(
     api: KubeApi, kuberay_types: ControlPlane, kubectl: Kubectl, index: int, verb: str
 ) -> None:
     rules = [dict(rule) for rule in RULES]
@@ -117,7 +120,7 @@ def test_each_of_the_charts_rights_is_needed(
     name = f"without-{index}-{verb}"
 
     def try_to_live() -> None:
-        with suppress(Exception):  # it ends somewhere, for the lack of a right or of the job, which is deleted
+        with suppress(Exception):  # it ends at some step, because a permission is missing or because the job is deleted
             live(kuberay_types, api, kubectl, name)
 
     with limited_operator(kuberay_types, kubectl, [rule for rule in rules if rule["verbs"]]):
@@ -126,7 +129,7 @@ def test_each_of_the_charts_rights_is_needed(
 
 
 @pytest.mark.parametrize("rule", range(len(RULES)), ids=lambda index: RULES[index]["resources"][0])
-def test_the_charts_rights_have_no_duplicates_and_no_wildcards(rule: int) -> None:
+def test_the_permissions_of_the_chart_have_no_duplicates_and_no_wildcards(rule: int) -> None:
     others = [(group, kind) for each in RULES for group in each["apiGroups"] for kind in each["resources"]]
 
     assert len(others) == len(set(others))

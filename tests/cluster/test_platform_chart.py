@@ -1,4 +1,4 @@
-"""The platform chart before a real API server that knows the resources of Karpenter, Kueue and Prometheus' operator."""
+"""The platform chart on a real API server with the CRDs of Karpenter, Kueue and the Prometheus operator."""
 
 import json
 import os
@@ -22,7 +22,7 @@ VALUES = ("aws", "gke", "aks", "on-prem", "trial")
 SYSTEM = "f2llm-system"
 TYPES = programs_folder().parent / "platform-crds"
 GKE_MODELS = programs_folder().parent / "gke-models"
-# Of each file a resource that the chart makes.
+# One resource of the chart per file.
 KNOWN = {
     "karpenter.sh_nodepools": "nodepools.karpenter.sh",
     "karpenter.k8s.aws_ec2nodeclasses": "ec2nodeclasses.karpenter.k8s.aws",
@@ -33,7 +33,7 @@ KNOWN = {
     "monitoring.coreos.com_podmonitors": "podmonitors.monitoring.coreos.com",
     "monitoring.coreos.com_prometheusrules": "prometheusrules.monitoring.coreos.com",
 }
-# No Go module has these: AKSNodeClass was compared with its schema by eye, ComputeClass has a test of its own.
+# No Go module contains these: AKSNodeClass was compared with its schema by hand, ComputeClass has its own test.
 UNKNOWN = {"AKSNodeClass", "ComputeClass"}
 
 
@@ -44,7 +44,7 @@ def helm() -> Program:
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """An API server with the resources of others, and the namespaces that the profiles' objects go into."""
+    """An API server with foreign CRDs, and the namespaces of the objects of all profiles."""
     if missing := missing_programs():
         pytest.skip(f"{', '.join(missing)} not built; tests/cluster/build.sh builds a Kubernetes (once, about 20 min)")
     if not TYPES.is_dir():
@@ -92,10 +92,10 @@ def test_the_page_shows_what_helm_prints_and_makes(helm: Program, project_root: 
 
 
 @pytest.mark.parametrize("profile", VALUES)
-def test_the_api_server_takes_all_that_a_profile_makes(helm: Program, profile: str, kubectl: Kubectl) -> None:
+def test_the_api_server_accepts_all_objects_of_a_profile(helm: Program, profile: str, kubectl: Kubectl) -> None:
     objects = rendered(helm, profile)
     for each in objects:
-        if each["kind"] == "Namespace":  # a dry run stores none for the objects that go into it
+        if each["kind"] == "Namespace":  # a dry run does not create the namespaces of its objects
             kubectl.apply(each)
     judged = [each for each in objects if each["kind"] not in UNKNOWN]
 
@@ -225,7 +225,7 @@ def test_every_query_of_a_dashboard_is_one() -> None:
 
 @pytest.fixture
 def installed(helm: Program, platform: ControlPlane, tmp_path: Path) -> Iterator[Callable[..., None]]:
-    """Installs, or upgrades to, the trial profile with other teams; uninstalled after the test."""
+    """Installs the trial profile with other teams, or upgrades to it. Uninstalls it after the test."""
     place = (f"--kubeconfig={platform.kubeconfig}", f"--namespace={SYSTEM}")
     profile = f"--values={PLATFORM_CHART / 'values-trial.yaml'}"
 
@@ -299,7 +299,7 @@ def test_a_member_may_work_in_the_teams_namespace_and_nowhere_else(
 
     try:
         answer = two_teams(*question, f"--namespace={namespace or 'default'}").strip()
-    except Refused:  # how kubectl says no
+    except Refused:  # kubectl's answer without permission
         answer = "no"
 
     assert answer == ("yes" if may else "no")
@@ -307,7 +307,7 @@ def test_a_member_may_work_in_the_teams_namespace_and_nowhere_else(
 
 @pytest.fixture(scope="module")
 def two_teams(helm: Program, platform: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    """Anna is in team A; team B is none of her business."""
+    """Anna is a member of team A, and has no permissions for team B."""
     place = (f"--kubeconfig={platform.kubeconfig}", f"--namespace={SYSTEM}")
     values = tmp_path_factory.mktemp("teams") / "values.yaml"
     teams = [{"name": f"team-{name}", "members": [{"kind": "Group", "name": name}]} for name in ("a", "b")]

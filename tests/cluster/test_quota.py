@@ -1,4 +1,4 @@
-"""Kueue: jobs wait for quota, give way to those that matter more, and go on where they stopped."""
+"""Kueue: jobs wait for quota, are preempted by jobs of higher priority, and resume where they stopped."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ QUOTA: list[dict[str, Any]] = [
                     "flavors": [
                         {
                             "name": "any",
-                            # Room for one job of one worker, and not for two.
+                            # Room for one job with one worker, but not for two.
                             "resources": [
                                 {"name": "cpu", "nominalQuota": "1"},
                                 {"name": "memory", "nominalQuota": "100Gi"},
@@ -48,7 +48,7 @@ QUOTA: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def queue(cluster: RealCluster) -> Iterator[str]:
-    """Kueue with quota for one small job at a time; the name of the queue."""
+    """Kueue with quota for one small job at a time; returns the name of the queue."""
     if missing := missing_programs(("kueue", "kueue-manifests")):
         pytest.skip(f"{', '.join(missing)} not built; tests/cluster/build.sh builds them")
     subprocess.run([SCRIPTS / "kueue.sh"], check=True, capture_output=True, timeout=300)
@@ -66,7 +66,7 @@ def queued(cluster: RealCluster, queue: str, name: str, *, priority: str = "", *
     return job_spec
 
 
-def test_a_job_waits_for_quota_and_one_that_gives_way_goes_on_as_if_nothing_had_been(
+def test_a_job_waits_for_quota_and_a_preempted_job_resumes_without_a_difference(
     cluster: RealCluster, queue: str, tmp_path: Path
 ) -> None:
     kubectl = cluster.kubectl
@@ -82,12 +82,12 @@ def test_a_job_waits_for_quota_and_one_that_gives_way_goes_on_as_if_nothing_had_
     say(kubectl("get", "ej"))
     kubectl.apply(urgent)
     asked = time.monotonic()
-    given_way = reaches(cluster, "long", JobPhase.QUEUED)
-    say(f"given way after {time.monotonic() - asked:.0f} s at step {given_way.step}", kubectl("get", "ej"))
+    preempted = reaches(cluster, "long", JobPhase.QUEUED)
+    say(f"preempted after {time.monotonic() - asked:.0f} s at step {preempted.step}", kubectl("get", "ej"))
     reaches(cluster, "urgent", JobPhase.SUCCEEDED)
     say(f"the urgent one succeeded after {time.monotonic() - asked:.0f} s", kubectl("get", "ej"))
-    after = reaches(cluster, "long", JobPhase.TRAINING, step=given_way.step + 5)
-    say(f"5 more steps {time.monotonic() - asked:.0f} s after it gave way", json.dumps(after.to_dict()))
+    after = reaches(cluster, "long", JobPhase.TRAINING, step=preempted.step + 5)
+    say(f"5 more steps {time.monotonic() - asked:.0f} s after the preemption", json.dumps(after.to_dict()))
     kubectl("delete", "ej", "long")
     reaches(cluster, "patient", JobPhase.SUCCEEDED)
 

@@ -1,4 +1,4 @@
-"""What both charts and the manifests make, by kubeconform against published schemas; no server is asked."""
+"""Objects of both charts and of the manifests, validated by kubeconform against published schemas, without a server."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 OTHERS = programs_folder().parent / "platform-crds"
 PROFILES = sorted(path.stem.removeprefix("values-") for path in PLATFORM_CHART.glob("values-*.yaml"))
 SAMPLES = sorted(path.stem for path in (ROOT / "k8s" / "samples").glob("*.yaml"))
-# Of these no Go module has a schema: tests/cluster/test_platform_chart.py.
+# No Go module contains schemas of these: see tests/cluster/test_platform_chart.py.
 UNKNOWN = "AKSNodeClass,ComputeClass"
 
 
@@ -32,7 +32,7 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def judge(schemas: Path, manifest: str) -> list[dict[str, Any]]:
-    """kubeconform's word on each resource: `status` and `msg`."""
+    """kubeconform's result for each resource: `status` and `msg`."""
     options = ("-strict", "-verbose", "-output", "json", "-skip", UNKNOWN)
     command = [programs_folder() / "kubeconform", *options, "-schema-location", f"{schemas}/{LOCATION}"]
     done = subprocess.run(command, input=manifest, capture_output=True, text=True, timeout=120, check=False)
@@ -71,7 +71,7 @@ def test_a_sample_conforms(schemas: Path, sample: str) -> None:
 @pytest.mark.parametrize(
     "golden", sorted((ROOT / "tests" / "golden" / "render").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_what_the_operator_makes_conforms(schemas: Path, golden: Path) -> None:
+def test_the_objects_of_the_operator_conform(schemas: Path, golden: Path) -> None:
     assert_conforms(schemas, golden.read_text())
 
 
@@ -83,7 +83,7 @@ def test_what_the_operator_makes_conforms(schemas: Path, golden: Path) -> None:
         ("RayJob", {"spec": {"entrypont": "x"}}, "entrypont"),
     ],
 )
-def test_what_is_misspelt_does_not(schemas: Path, kind: str, change: dict[str, Any], says: str) -> None:
+def test_a_misspelled_field_does_not_conform(schemas: Path, kind: str, change: dict[str, Any], says: str) -> None:
     versions = {"Deployment": "apps/v1", "ConfigMap": "v1", "RayJob": "ray.io/v1"}
     value = {"apiVersion": versions[kind], "kind": kind, "metadata": {"name": "one"}, **change}
 

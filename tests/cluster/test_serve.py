@@ -1,4 +1,4 @@
-"""What `f2llm render --serve` prints, as a real API server with KubeRay's resources takes it."""
+"""The output of `f2llm render --serve` on a real API server with KubeRay's CRDs."""
 
 from pathlib import Path
 

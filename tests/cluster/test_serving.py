@@ -29,9 +29,7 @@ TEXTS = [sentence(number) for number in range(40)]
 KEY = "key-of-clients-5f3a"
 
 
-def test_two_pods_serve_a_model_and_then_another_without_a_request_that_is_lost(
-    cluster: RealCluster, tmp_path: Path
-) -> None:
+def test_two_pods_serve_a_model_and_then_another_without_a_lost_request(cluster: RealCluster, tmp_path: Path) -> None:
     kubectl = cluster.kubectl
     first, second = (_model(cluster, tmp_path, name, width=width) for name, width in (("first", 48), ("second", 32)))
     kubectl("create", "secret", "generic", "api-key", f"--from-literal=F2LLM_API_KEY={KEY}")
@@ -69,7 +67,7 @@ def test_two_pods_serve_a_model_and_then_another_without_a_request_that_is_lost(
 
 
 def _model(cluster: RealCluster, folder: Path, name: str, *, width: int) -> Any:
-    """Export a model into the bucket; gives its vectors of TEXTS."""
+    """Export a model into the bucket; returns its vectors of TEXTS."""
     exported = export_small_model(folder / name, TEXTS, max_tokens=48, width=width)
     upload_folder(exported, open_store(f"s3://bucket/models/{name}", cluster.s3))
     return SentenceTransformer(str(exported), device="cpu").encode(TEXTS)
@@ -103,7 +101,7 @@ def _copies(service: Site) -> list[str]:
 
 @contextmanager
 def _asking(service: Site) -> Iterator[list[tuple[int, Any]]]:
-    """Four clients that ask all the time; yields their answers so far, by status and vector."""
+    """Four clients that send requests continuously; yields their answers so far, by status and vector."""
     answers: list[tuple[int, Any]] = []
     stop = Event()
 

@@ -1,4 +1,4 @@
-"""Two teams on one cluster whose network enforces policies: what one of them tries at the other's door."""
+"""Two teams on one cluster whose network enforces policies: one team tries to reach the resources of the other."""
 
 import subprocess
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ NODE, BRIDGE_FILTER = "lab-0", Path("/proc/sys/net/bridge/bridge-nf-call-iptable
 ANNA = ("--as=anna", "--as-group=a")  # who is in team A
 GCS, DASHBOARD = 6379, 8265
 REFUSED = "000"
-"""What curl says where nobody answered."""
+"""curl's status code without an answer."""
 
 
 @contextmanager
 def policies_enforced(folder: Path) -> Iterator[None]:
-    """kube-router's firewall on the one node, as a network plugin has it."""
+    """kube-router's firewall on the single node, as in a network plugin."""
     before = BRIDGE_FILTER.read_text()
     BRIDGE_FILTER.write_text("1")  # traffic between pods of one node passes the firewall as well
     program = programs_folder() / "kube-router"
@@ -46,7 +46,7 @@ def policies_enforced(folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def teams(cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    """Both teams, a job of B's that trains, and a pod of A's with A's own key; gives the namespace of B."""
+    """Both teams, a training job of B, and a pod of A with A's own key; returns the namespace of B."""
     if missing := missing_programs(("kube-router",)):
         pytest.skip(f"{', '.join(missing)} not built; tests/cluster/build.sh builds it")
     folder = tmp_path_factory.mktemp("teams")
@@ -63,7 +63,7 @@ def teams(cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
         theirs = Kubectl(KUBECONFIG, B)
         theirs.apply(job_spec)
         Kubectl(KUBECONFIG, A).apply(visitor())
-        wait_for(lambda: state(theirs).step >= 5, "team B's job trains behind its policies", seconds=10 * MINUTES)
+        wait_for(lambda: state(theirs).step >= 5, "team B's job trains with its policies", seconds=10 * MINUTES)
         Kubectl(KUBECONFIG, A)("wait", "--for=condition=Ready", "pod/visitor", "--timeout=60s")
         yield theirs
         theirs("delete", "ej", "secret-plan")
@@ -79,7 +79,7 @@ def state(theirs: Kubectl) -> JobStatus:
 
 
 def visitor() -> dict[str, object]:
-    """A pod as a member of team A may have one: restricted, with the team's own Secret."""
+    """A pod that a member of team A can create: restricted, with the team's own Secret."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -101,7 +101,7 @@ def visitor() -> dict[str, object]:
 
 
 def answer(pod: str, address: str, *options: str, team: str = A) -> str:
-    """The status with which an address answers a pod, 000 where it does not within 5 seconds."""
+    """The status of a URL's answer to a pod; 000 without an answer within 5 seconds."""
     ask = (
         "curl",
         "--silent",
@@ -137,7 +137,7 @@ def head(theirs: Kubectl) -> tuple[str, str]:
     return name, address
 
 
-def test_rays_dashboard_answers_its_own_team_with_the_token_and_another_team_not_at_all(teams: Kubectl) -> None:
+def test_rays_dashboard_answers_only_its_own_team_and_only_with_the_token(teams: Kubectl) -> None:
     name, address = head(teams)
     page = f"http://{address}:{DASHBOARD}/api/v0/nodes"
     token = teams("exec", name, "--", "sh", "-c", "echo $RAY_AUTH_TOKEN").strip()
@@ -157,7 +157,7 @@ def test_rays_dashboard_answers_its_own_team_with_the_token_and_another_team_not
 
 
 @pytest.mark.parametrize("port", [GCS, DASHBOARD])
-def test_what_gives_work_to_a_job_can_be_reached_by_its_own_team_only(teams: Kubectl, port: int) -> None:
+def test_only_the_own_team_can_reach_the_ports_that_give_work_to_a_job(teams: Kubectl, port: int) -> None:
     name, address = head(teams)
 
     assert reaches_port(name, address, port, team=B)
@@ -192,5 +192,5 @@ def test_a_member_of_one_team_is_refused_in_the_others_namespace(teams: Kubectl,
         teams(*attempt, *ANNA)
 
 
-def test_what_a_member_may_see_of_the_own_team_is_there(teams: Kubectl) -> None:
+def test_a_member_can_read_the_objects_of_the_own_team(teams: Kubectl) -> None:
     assert "visitor" in Kubectl(KUBECONFIG, A)("get", "pods", *ANNA)

@@ -29,7 +29,7 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     kubectl = cluster.kubectl
-    job_spec = job(cluster, "life", workers=1, epochs=500, global_batch_size=64)  # of which 3 workers have a use
+    job_spec = job(cluster, "life", workers=1, epochs=500, global_batch_size=64)  # which 3 workers can share
     kubectl.apply(job_spec)
 
     submitted = time.monotonic()
@@ -37,7 +37,7 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
     say(f"first step {time.monotonic() - submitted:.0f} s after it was submitted")
     say(kubectl("get", "ej", "life"))
     head = ("-l", "f2llm.dev/job=life,ray.io/node-type=head", "-c", "ray-head", "--tail=-1")
-    # From the pod: where there is none, `f2llm logs` reads the run directory.
+    # From the pod. Without a pod, `f2llm logs` reads the run directory.
     wait_for(lambda: re.search(r"^step \d+/\d+ ", kubectl("logs", *head), re.MULTILINE), "a step in the head's log")
     for workers in (3, 2):
         kubectl("scale", "ej/life", f"--replicas={workers}")
@@ -59,7 +59,7 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
     assert_as_undisturbed(cluster, job_spec, tmp_path / "alone")
 
 
-def test_whatever_is_taken_away_the_job_ends_well_and_goes_on_when_applied_again(
+def test_a_job_succeeds_after_every_kind_of_loss_and_resumes_when_applied_again(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     kubectl, name = cluster.kubectl, "robbed"
@@ -159,7 +159,7 @@ FAILURES: dict[str, tuple[dict[str, Any], JobPhase, str]] = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_what_is_wrong_is_said_by_kubectl_and_by_f2llm(cluster: RealCluster, name: str) -> None:
+def test_kubectl_and_f2llm_report_problems(cluster: RealCluster, name: str) -> None:
     change, phase, says = FAILURES[name]
     kubectl, job_spec = cluster.kubectl, job(cluster, name)
     for section, values in change.items():

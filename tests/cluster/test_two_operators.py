@@ -1,4 +1,4 @@
-"""Two replicas of the operator beside a real API server: one acts, and the other takes over."""
+"""Two replicas of the operator with a real API server: one is the leader, and the other takes over."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ def holder(api: KubeApi) -> str:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_when_the_one_that_acts_is_gone_the_other_goes_on_with_the_same_attempt(
+def test_after_the_leader_fails_the_other_replica_continues_the_same_attempt(
     api: KubeApi, kuberay_types: ControlPlane, tmp_path: Path, how: signal.Signals
 ) -> None:
     name = f"two-{how.name.lower()}"
@@ -53,10 +53,10 @@ def test_when_the_one_that_acts_is_gone_the_other_goes_on_with_the_same_attempt(
     assert (status.attempt, status.phase) == (1, JobPhase.TRAINING)
 
 
-def test_an_operator_that_cannot_renew_its_lease_ends_before_another_may_act(
+def test_an_operator_that_cannot_renew_its_lease_ends_before_another_can_act(
     api: KubeApi, kuberay_types: ControlPlane, tmp_path: Path
 ) -> None:
-    """A process that was stopped for longer than the lease must not act when it wakes up."""
+    """A process that was stopped for longer than its Lease must not act when it resumes."""
     first_log, second_log = tmp_path / "first.log", tmp_path / "second.log"
     with run_operator(kuberay_types.kubeconfig, first_log) as first:
         wait_for(lambda: leads(first_log), "the first leads")

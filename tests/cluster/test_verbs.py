@@ -1,4 +1,4 @@
-"""The command line beside a real API server: what each verb does there, and what it prints."""
+"""The command line with a real API server: the effect and the output of each command."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ GOOD = job_spec(
 
 @pytest.fixture
 def f2llm(control_plane: ControlPlane, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Calls the command line with the cluster's kubeconfig; gives exit code, standard output and standard error."""
+    """Calls the command line with the cluster's kubeconfig; returns exit code, standard output and standard error."""
     monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
     return caller(capsys)
 
@@ -57,7 +57,7 @@ def test_a_dry_run_asks_the_api_server_and_starts_nothing(f2llm: Run, kubectl: K
     assert kubectl("get", "ej", "-o", "name") == ""
 
 
-def test_what_only_a_cluster_refuses_is_said_by_the_api_server(f2llm: Run, job: str) -> None:
+def test_the_api_server_reports_problems_that_only_a_cluster_has(f2llm: Run, job: str) -> None:
     code, _, err = f2llm("submit", job, "--set", "storage.uri=runs")
 
     assert code == 11
@@ -91,7 +91,7 @@ def test_submitting_again_changes_the_job(f2llm: Run, kubectl: Kubectl, submitte
     assert spec(kubectl)["checkpoint"]["every"] == "9 steps"
 
 
-def test_list_and_watch_show_where_a_job_stands(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:
+def test_list_and_watch_show_the_progress_of_a_job(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:
     set_status(kubectl, phase="Succeeded", step=20, totalSteps=20, progress="100%", loss=0.8171, attempt=1)
 
     code, out, _ = f2llm("list")
@@ -104,7 +104,7 @@ def test_list_and_watch_show_where_a_job_stands(f2llm: Run, kubectl: Kubectl, su
 
 
 def test_describe_explains_a_failure(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:
-    failure = {"attempt": 1, "errorClass": "data", "reason": "DataError", "message": "bad shard", "remedy": "mend it"}
+    failure = {"attempt": 1, "errorClass": "data", "reason": "DataError", "message": "bad shard", "remedy": "fix it"}
     set_status(kubectl, phase="Failed", attempt=1, lastFailure={**failure, "time": "2026-05-04T03:02:01Z"})
 
     code, out, _ = f2llm("describe", "verbs")
@@ -113,12 +113,12 @@ def test_describe_explains_a_failure(f2llm: Run, kubectl: Kubectl, submitted: st
     assert code == 0
     assert "data error DataError of attempt 1" in out
     assert "bad shard" in out
-    assert "mend it" in out
+    assert "fix it" in out
     assert watched == 1
     assert "f2llm describe verbs" in err
 
 
-def test_status_of_a_job_is_what_describe_begins_with(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:
+def test_describe_begins_with_the_status_of_a_job(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:
     set_status(kubectl, phase="Training", step=7, totalSteps=20, runUri="s3://bucket/runs/verbs", attempt=1)
 
     code, out, _ = f2llm("status", "verbs")
@@ -131,18 +131,18 @@ def test_status_of_a_job_is_what_describe_begins_with(f2llm: Run, kubectl: Kubec
     assert json.loads(object_)["step"] == 7
 
 
-def test_delete_says_where_the_run_stays(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:
+def test_delete_names_the_run_directory_that_stays(f2llm: Run, kubectl: Kubectl, submitted: str) -> None:
     set_status(kubectl, runUri="s3://bucket/runs/verbs")
 
     code, out, _ = f2llm("delete", "verbs")
 
     assert code == 0
-    assert "its run stays in s3://bucket/runs/verbs" in out
+    assert "its run directory stays: s3://bucket/runs/verbs" in out
     assert kubectl("get", "ej", "-o", "name") == ""
 
 
 @pytest.mark.parametrize("verb", ["describe verb", "status verb", "scale verb 2", "suspend verb", "logs verb"])
-def test_a_name_that_is_none_is_answered_with_close_ones(f2llm: Run, submitted: str, verb: str) -> None:
+def test_an_unknown_name_is_answered_with_close_ones(f2llm: Run, submitted: str, verb: str) -> None:
     code, _, err = f2llm(*verb.split())
 
     assert code == 11
@@ -166,10 +166,10 @@ def test_the_logs_of_a_job_without_pods_come_from_its_run_directory(
     assert (not_yet, code, missing) == (11, 0, 5)
     assert "has not run yet" in never
     assert (out, last) == ("one\ntwo\n", "two\n")
-    assert "there are logs of driver" in err
+    assert "logs exist for driver" in err
 
 
-def test_a_context_that_is_none_is_a_mistake_of_the_user(f2llm: Run) -> None:
+def test_an_unknown_context_is_a_usage_error(f2llm: Run) -> None:
     code, _, err = f2llm("list", "--context", "nowhere")
 
     assert code == 3

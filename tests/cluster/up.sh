@@ -12,7 +12,7 @@ pods_path=${LAB_POD_PATH:-$PATH} # PATH inside the pods: put the project's virtu
 port=${LAB_PORT:-16443}
 ip=$(hostname -I | cut -d' ' -f1)
 
-mountpoint -q "$lab" && "$here/down.sh" # what a run that was killed left there
+mountpoint -q "$lab" && "$here/down.sh" # the remains of a killed run
 mkdir -p "$lab" && mount -t tmpfs -o size=10g f2llm-lab "$lab"
 mkdir -p "$lab"/{pki,logs,pids,etcd,cni,images}
 start() { # name, command...

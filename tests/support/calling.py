@@ -1,4 +1,4 @@
-"""The command line inside the test process: quick, and what it loads stays loaded."""
+"""The command line inside the test process: fast, but imported modules stay loaded."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 def caller(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Calls the command line; gives exit code, standard output and standard error."""
+    """Calls the command line; returns exit code, standard output and standard error."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         code = call(arguments)

@@ -1,4 +1,4 @@
-"""The command line as a user has it: a process of its own, with its exit code and what it said."""
+"""The command line as users run it: a separate process, with its exit code and output."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ def f2llm(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedP
 
 
 class Running:
-    """A command under way, in a session of its own so that it can be killed with all that it started, as it is where a
-    `with` block ends before the command does.
+    """A running command, in its own session, so that it can be killed with all its child processes. The end of a `with`
+    block kills a command that still runs.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Running:
         program: Sequence[str] = F2LLM,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`environment` is added to this process's own."""
+        """`environment` is added to the environment of this process."""
         self._log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
@@ -48,7 +48,7 @@ class Running:
             self.kill_all()
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 600) -> None:
-        """Wait for a condition; fails with what the command said where it ends before, or where it takes too long."""
+        """Wait for a condition. Fails with the output of the command if the command ends before, or after a timeout."""
         deadline = time.monotonic() + timeout
         while not condition():
             ended = self._process.poll()
@@ -57,7 +57,7 @@ class Running:
             time.sleep(0.05)
 
     def kill_all(self) -> None:
-        """kill -9 for the command and everything it started, as when a machine loses power."""
+        """kill -9 for the command and all its child processes, as after a power failure."""
         deadline = time.monotonic() + 60
         while left := [pid for pid in self._session() if not _is_zombie(pid)]:  # one may start another meanwhile
             assert time.monotonic() < deadline, f"kill -9 does not end {left}"
@@ -67,20 +67,20 @@ class Running:
         self._process.wait()
 
     def kill_one(self, title: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """A signal, kill -9 if nothing else is said, to one process that it started and whose title says so."""
+        """Send a signal (default: SIGKILL) to the child process with this title."""
         pid = next(pid for pid in self._session() if title in _title_of(pid))
         _signal(pid, number)
 
     def send(self, number: signal.Signals) -> None:
-        """A signal to the command alone."""
+        """Send a signal only to the command."""
         self._process.send_signal(number)
 
     def wait(self, timeout: float = 600) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for the end, and return the exit code."""
         return self._process.wait(timeout)
 
     def terminate(self, timeout: float = 400) -> int:
-        """SIGTERM to the command alone; returns its exit code."""
+        """Send SIGTERM only to the command; returns its exit code."""
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout)
 
@@ -88,7 +88,7 @@ class Running:
         return self._log.read_text(encoding="utf-8")
 
     def _session(self) -> list[int]:
-        """The command, until its end was waited for, and everything it started."""
+        """The command, until its exit code was collected, and all its child processes."""
         return [pid for pid in _processes() if _session_of(pid) == self._process.pid]
 
 

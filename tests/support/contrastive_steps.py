@@ -29,10 +29,10 @@ VOCABULARY = 60
 
 
 def small_model() -> Embedder:
-    """D = 16, fp64; the same weights at every call."""
+    """D = 16, fp64; every call returns the same weights."""
     spec = ModelSpec(architecture=Qwen3Architecture(hidden_size=16, head_dim=8, intermediate_size=24))
     backbone = build_backbone(spec, vocabulary_size=VOCABULARY, dtype=torch.float64, seed=3)
-    # At the usual 0.02 all embeddings of so small a model are nearly equal, and a test would see nothing.
+    # With the usual 0.02 all embeddings of such a small model are nearly equal, and a test would find no differences.
     with torch.no_grad():
         for parameter in backbone.parameters():
             parameter.mul_(8 if parameter.ndim > 1 else 1)
@@ -103,7 +103,7 @@ def _loaded(
 
 
 class KnownTeacher:
-    """Knows a vector for every text, of `dims` values."""
+    """Returns a vector of `dims` values for every text."""
 
     def __init__(self, dims: int) -> None:
         self._dims = dims
@@ -124,7 +124,9 @@ def run_step(
     slots: Sequence[Sequence[int]] = ALONE,
     **fields: Any,
 ) -> tuple[float, dict[str, torch.Tensor]]:
-    """The step's loss as this rank's share of it, and the summed gradients; `fields` are further ones of TrainSpec."""
+    """The step's loss as this rank's share of it, and the summed gradients; `fields` are additional fields of
+    TrainSpec.
+    """
     teacher = None
     if teacher_dims := fields.pop("teacher_dims", 0):
         teacher = KnownTeacher(teacher_dims)

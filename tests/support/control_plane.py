@@ -1,6 +1,6 @@
 """A real Kubernetes without nodes for tests: etcd, API server and controllers on a temporary directory and free ports.
 
-It validates, defaults, prunes, authorizes, stores and collects garbage as any cluster does; nothing runs.
+It validates, defaults, prunes, authorizes, stores and collects garbage like any cluster, but runs no pods.
 """
 
 import json
@@ -36,7 +36,7 @@ _AUDIT = {
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """A running API server; `kubeconfig` speaks for its administrator."""
+    """A running API server; `kubeconfig` has the credentials of its administrator."""
 
     address: str
     kubeconfig: Path
@@ -45,17 +45,17 @@ class ControlPlane:
     server: "_Program" = field(repr=False)
 
     def answers(self) -> list[dict[str, Any]]:
-        """What the API server answered so far, as its audit log has it."""
+        """The requests and answers of the API server so far, from its audit log."""
         whole, _, _ = (self.folder / "audit.log").read_text().rpartition("\n")  # a line may be half-written
         return [json.loads(line) for line in whole.splitlines()]
 
     def kubeconfig_of(self, token: str, name: str) -> Path:
-        """A kubeconfig for somebody else."""
+        """A kubeconfig with other credentials."""
         return _write_kubeconfig(self.folder, self.address, token, name)
 
     @contextmanager
     def server_away(self) -> Iterator[None]:
-        """The API server killed; it is back after the block, with all that it had stored."""
+        """Kill the API server. It runs again after the block, with everything that it had stored."""
         self.server.kill()
         yield
         self.server.start()
@@ -63,19 +63,19 @@ class ControlPlane:
 
 
 def programs_folder() -> Path:
-    """Where tests/cluster/build.sh leaves its programs."""
+    """The directory with the programs that tests/cluster/build.sh builds."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "f2llm-ray" / "cluster" / f"k8s-{VERSION}" / "bin"
 
 
 def missing_programs(names: tuple[str, ...] = PROGRAMS) -> list[str]:
-    """Programs that are not built yet."""
+    """Programs that have not been built."""
     return [name for name in names if not os.access(programs_folder() / name, os.X_OK)]
 
 
 @contextmanager
 def run_control_plane(folder: Path) -> Iterator[ControlPlane]:
-    """Start it on `folder` (empty); stop it at the end, whatever happens. Raises RuntimeError with the log."""
+    """Start it on `folder` (empty); always stop it at the end. Raises RuntimeError with the log."""
     with ExitStack() as running:
         client, peer, port = free_port(), free_port(), free_port()
         store, token = f"http://127.0.0.1:{client}", secrets.token_urlsafe(24)
@@ -92,7 +92,7 @@ def run_control_plane(folder: Path) -> Iterator[ControlPlane]:
         server += [f"--cert-dir={keys}", f"--token-auth-file={keys}/tokens.csv", "--authorization-mode=RBAC"]
         server += [f"--service-account-key-file={keys}/sa.pub", f"--service-account-signing-key-file={keys}/sa.key"]
         server += ["--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16"]
-        # As stricter clusters have it: who makes an object that blocks its owner's deletion needs a right for that.
+        # As in stricter clusters: creating an object that blocks its owner's deletion needs an additional permission.
         server += ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]
         (folder / "audit.yaml").write_text(json.dumps(_AUDIT))
         server += [f"--audit-policy-file={folder}/audit.yaml", f"--audit-log-path={folder}/audit.log"]
@@ -112,11 +112,11 @@ def _make_keys(folder: Path) -> None:
 
 
 class _Program:
-    """One of PROGRAMS, started again at will."""
+    """One of PROGRAMS, which can be restarted."""
 
     def __init__(self, command: list[str], folder: Path) -> None:
         self._command = [str(programs_folder() / command[0]), *command[1:]]
-        if killer := shutil.which("setpriv"):  # so that a killed test run leaves nothing behind
+        if killer := shutil.which("setpriv"):  # so that a killed test run leaves no process running
             self._command = [killer, "--pdeathsig", "KILL", *self._command]
         self._folder, self.log = folder, folder / f"{command[0]}.log"
 
@@ -139,7 +139,7 @@ class _Program:
 
 
 def _started(command: list[str], folder: Path, running: ExitStack) -> _Program:
-    """A program that stops when `running` ends."""
+    """A program that stops at the end of `running`."""
     program = _Program(command, folder)
     program.start()
     running.callback(program.stop)

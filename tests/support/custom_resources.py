@@ -1,4 +1,4 @@
-"""Custom resources on a cluster of tests: ours and KubeRay's, served when these functions return."""
+"""CustomResourceDefinitions on a test cluster, ours and KubeRay's. They are served when these functions return."""
 
 from jobs.kube.crd import custom_resource_definition
 from tests.support.control_plane import programs_folder
@@ -6,18 +6,18 @@ from tests.support.kubectl import Kubectl
 from tests.support.waiting import wait_for
 
 KUBERAY_TYPES = programs_folder().parent / "kuberay" / "crd" / "bases"
-"""Where tests/cluster/build.sh kuberay-manifests leaves them."""
+"""The directory that tests/cluster/build.sh kuberay-manifests writes."""
 
 
 def install_our_type(kubectl: Kubectl) -> None:
-    """EmbeddingJob; after it jobs can be made, and accounts."""
+    """Install EmbeddingJob. Afterwards jobs and ServiceAccounts can be created."""
     kubectl.apply(custom_resource_definition())
     wait_until_served(kubectl, "embeddingjobs.f2llm.dev")
     wait_for(lambda: "default" in kubectl("get", "serviceaccounts", "-o", "name"), "the default account")
 
 
 def install_kuberay_types(kubectl: Kubectl) -> None:
-    """RayJob, RayService and RayCluster; too large for the annotation of a client-side apply."""
+    """Install RayJob, RayService and RayCluster, which are too large for the annotation of a client-side apply."""
     kinds = ("rayjobs", "rayservices", "rayclusters")
     kubectl("apply", "--server-side", *(f"--filename={KUBERAY_TYPES}/ray.io_{kind}.yaml" for kind in kinds))
     for kind in kinds:
@@ -25,7 +25,7 @@ def install_kuberay_types(kubectl: Kubectl) -> None:
 
 
 def wait_until_served(kubectl: Kubectl, name: str) -> None:
-    """Until the API server serves the custom resource."""
+    """Wait until the API server serves the custom resource."""
 
     def served() -> bool:
         conditions = kubectl.get("crd", name).get("status", {}).get("conditions") or []

@@ -19,8 +19,8 @@ INSTRUCTION = "Find it."
 def export_small_model(
     out: Path, texts: Sequence[str], *, max_tokens: int = 48, seed: int = 0, width: int = 48, layers: int = 2
 ) -> Path:
-    """Write a model directory to `out`, with a tokenizer trained on `texts`. Embeddings have `width` dimensions, and all
-    else is as wide as a Qwen3 of that width where that is more than the least.
+    """Write a model directory to `out`, with a tokenizer trained on `texts`. Embeddings have `width` dimensions; other
+    sizes are those of a Qwen3 of that width, but not below a minimum.
     """
     trained = train_tokenizer(texts, vocabulary_size=600)
     tokenizer = LoadedTokenizer(trained.tokenizer_json, eos_token=EOS_TOKEN, pad_token=EOS_TOKEN)

@@ -1,4 +1,4 @@
-"""An HTTP proxy between a client and the real S3 server that does to answers what networks and stores do.
+"""An HTTP proxy between a client and the real S3 server that injects the faults of networks and object stores.
 
 Requests pass through byte for byte: the client has signed the Host header for this proxy's address, and the server
 checks the signature against that header as it came. Each fault is a share of the GETs of objects. Which ones follows
@@ -42,31 +42,31 @@ class Faults:
 
     seed: int = 0
     only: str = ""
-    """GETs of objects without this in their path pass unharmed."""
+    """Only GETs of objects with this in their path get faults."""
     latency_seconds: float = 0.0
     """Added to every request before it is forwarded."""
     busy: float = 0.0
     """Answered 503 SlowDown, `busy_burst` requests in a row."""
     busy_burst: int = 8
     cut: float = 0.0
-    """The connection closes half way through the body."""
+    """The connection closes in the middle of the body."""
     stalled: float = 0.0
     """Half of the body arrives, then nothing, until the client gives up."""
     flipped: float = 0.0
-    """One bit of the body is another, and right the next times that the same range is asked for."""
+    """One bit of the body is flipped; the next requests of the same range get the right body."""
     slow: float = 0.0
-    """The answer begins `slow_seconds` late, or never where the client gives up before; the next one is in time."""
+    """The answer is delayed by `slow_seconds`, or missing if the client gives up before; the next answer is on time."""
     slow_seconds: float = 60.0
     expired_key: str = ""
     """Requests signed with this access key are answered 403 ExpiredToken."""
 
 
 class FaultyStore:
-    """The proxy, with what it counted: `requests`, `bytes` (of bodies to the client), and one count for each fault."""
+    """The proxy with its counters: `requests`, `bytes` (of bodies sent to the client), and one counter per fault."""
 
     def __init__(self, upstream: str, faults: Faults | None = None) -> None:
         self.faults = Faults() if faults is None else faults
-        """May be set to others at any time."""
+        """Can be changed at any time."""
         address = urlsplit(upstream)
         self._upstream = (address.hostname or "", address.port or 80)
         self._counts: Counter[str] = Counter()
@@ -79,17 +79,17 @@ class FaultyStore:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def counts(self) -> dict[str, int]:
-        """Since the start: a copy."""
+        """A copy of the counters since the start."""
         with self._lock:
             return dict(self._counts)
 
     def asked(self) -> dict[str, int]:
-        """How often each object and range was asked for, as `path range`."""
+        """The number of requests per object and range, as `path range`."""
         with self._lock:
             return dict(self._asked)
 
     def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         self._closed.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -109,7 +109,7 @@ class FaultyStore:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        """One connection of a client, request after request, with a connection of its own to the server."""
+        """One connection of a client, with its own connection to the server. It handles one request after another."""
         server: _Upstream | None = None
         with self._lock:
             self._open.add(client)
@@ -121,7 +121,7 @@ class FaultyStore:
                     if not self._answer(client, incoming, request, server):
                         return
         except OSError:
-            pass  # either side went away, which is what clients do with a request that they no longer want
+            pass  # one side closed the connection, as clients do to cancel a request
         finally:
             with self._lock:
                 self._open.discard(client)
@@ -130,7 +130,7 @@ class FaultyStore:
                 server.close()
 
     def _answer(self, client: socket.socket, incoming: BufferedReader, request: "_Head", server: "_Upstream") -> bool:
-        """Whether the connection goes on."""
+        """Whether the connection stays open."""
         body = incoming.read(request.length)
         if request.path == _COUNTS:
             _send(client, b"200 OK", json.dumps(self.counts()).encode())
@@ -199,7 +199,7 @@ class FaultyStore:
         return True
 
     def _number(self, request: "_Head") -> tuple[int, str, int]:
-        """The GET's number, what it asks for, and how often that was asked for before."""
+        """The number of the GET, its object and range, and the number of earlier requests for these."""
         what = f"{request.path} {request.header('range')}"
         with self._lock:
             before = self._asked[what]
@@ -215,7 +215,7 @@ class FaultyStore:
 
 @dataclass(frozen=True)
 class _Draw:
-    """What happens to one GET."""
+    """The fault of one GET."""
 
     seed: int
     number: int
@@ -226,8 +226,8 @@ class _Draw:
         return share > 0 and _unit(self.seed, fault, self.what, self.before) < share
 
     def happens_once(self, fault: str, share: float) -> bool:
-        """Not when it happened one of the last times that the same was asked for: one read of a client that asks a
-        second time where an answer is late, and again where none comes, is several requests.
+        """No fault if one of the last requests for the same range had it: one read of a client is several requests if
+        the client hedges late requests and retries failed ones.
         """
         earlier = (replace(self, before=n) for n in range(max(0, self.before - _REQUESTS_A_READ), self.before))
         return self.happens(fault, share) and not any(each.happens(fault, share) for each in earlier)
@@ -266,7 +266,7 @@ class _Head:
 
 
 def _read_head(stream: BufferedReader) -> _Head | None:
-    """None at the end of the connection."""
+    """The message; None at the end of the connection."""
     lines = [stream.readline()]
     if not lines[0]:
         return None
@@ -277,7 +277,7 @@ def _read_head(stream: BufferedReader) -> _Head | None:
 
 
 class _Upstream:
-    """A connection to the server that is made again where the server has closed it between two requests."""
+    """A connection to the server that reconnects if the server closed it between two requests."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
@@ -332,12 +332,12 @@ def run_faulty_store(upstream: str, faults: Faults | None = None) -> Iterator[Fa
 
 @dataclass(frozen=True)
 class ProxyProcess:
-    """The proxy as a process of its own."""
+    """The proxy as a separate process."""
 
     endpoint: str
 
     def counts(self) -> dict[str, int]:
-        """Since its start."""
+        """The counters since the start."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback goes through no proxy
         with opener.open(self.endpoint + _COUNTS, timeout=10) as answer:
             return dict(json.load(answer))
@@ -348,7 +348,7 @@ def run_proxy_process(upstream: str, faults: Faults | None = None) -> Iterator[P
     """Start the proxy in front of the server at `upstream`, and stop it at the end."""
     command = [sys.executable, "-m", "tests.support.faulty_store", "--upstream", upstream]
     command += ["--faults", json.dumps(asdict(faults or Faults()))]
-    if killer := shutil.which("setpriv"):  # so that a killed measurement leaves no process behind
+    if killer := shutil.which("setpriv"):  # so that a killed measurement leaves no process running
         command = [killer, "--pdeathsig", "KILL", *command]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), os.getenv("PYTHONPATH")]))}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

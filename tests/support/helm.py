@@ -1,4 +1,4 @@
-"""Helm as a user has it, and this project's charts."""
+"""The real Helm, and the charts of this project."""
 
 import subprocess
 from collections.abc import Callable
@@ -15,7 +15,7 @@ OPERATOR_CHART, PLATFORM_CHART = _CHARTS / "f2llm-operator", _CHARTS / "f2llm-pl
 
 
 def run_program(name: str, *arguments: str, stdin: str | None = None) -> str:
-    """What a built program printed; fails with its error where it ends with one."""
+    """The output of a program that was built. Fails with its error message if it exits with an error."""
     command = [str(programs_folder() / name), *arguments]
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -23,7 +23,7 @@ def run_program(name: str, *arguments: str, stdin: str | None = None) -> str:
 
 
 def program(name: str) -> Program:
-    """`run_program` of one that is built; where it is not, the test is skipped."""
+    """`run_program` if the program was built; skips the test otherwise."""
     if missing_programs((name,)):
         pytest.skip(f"{name} is not built; tests/cluster/build.sh {name} builds it")
     return partial(run_program, name)

@@ -8,7 +8,7 @@ from http.server import ThreadingHTTPServer
 
 @contextmanager
 def serving_in_a_thread(server: ThreadingHTTPServer) -> Iterator[None]:
-    """It answers inside the block; afterwards its thread and its socket are gone."""
+    """It answers inside the block. Afterwards its thread and its socket are closed."""
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
     with server:
         thread.start()

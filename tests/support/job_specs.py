@@ -1,4 +1,4 @@
-"""Documents for the tests of this directory, and strategies that make them."""
+"""Job specs for tests, and Hypothesis strategies that generate them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,22 +22,22 @@ ON_A_CLUSTER: Mapping[str, Any] = {
     "data": {"uri": "s3://bucket/data"},
     "workers": {"replicas": 2},
 }
-"""A spec that a cluster takes: two workers, and all of it in a bucket."""
+"""A spec that a cluster accepts: two workers, data and runs in a bucket."""
 
 
 def job_spec(spec: Mapping[str, Any] | None = None, **top: Any) -> dict[str, Any]:
-    """The smallest valid document with `spec` merged into its spec and `top` over its top."""
+    """The smallest valid job spec, with `spec` merged into its spec and `top` into its top level."""
     return merged(merged(MINIMAL, {"spec": spec or {}}), top)
 
 
 def is_in_a_list(field: SpecField) -> bool:
-    """Whether the field belongs to each item of a list, so that the document has no one value of it."""
+    """Whether the field belongs to the items of a list, so that a job spec has several values of it."""
     above = (SPEC_FIELDS.get(".".join(field.path[:depth])) for depth in range(1, len(field.path)))
     return any(section is not None and section.expected.startswith("a list of mappings") for section in above)
 
 
 def section_text() -> st.SearchStrategy[str]:
-    """Text that a careless YAML writer would not bring back: words with a meaning, numbers, quotes, line breaks."""
+    """Text that a naive YAML writer would not preserve: keywords, numbers, quotes, line breaks."""
     traps = [
         "off",
         "no",
@@ -116,6 +116,6 @@ def specs() -> st.SearchStrategy[dict[str, Any]]:
 
 
 def _workers_fit(spec: dict[str, Any]) -> bool:
-    # A preset brings 16 or 32 workers where the spec names none.
+    # A preset sets 16 or 32 workers if the spec sets none.
     slots = spec["train"]["global_batch_size"] // spec["train"]["micro_batch_size"]
     return "workers" in spec or "preset" not in spec or slots >= 32

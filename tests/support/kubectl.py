@@ -1,4 +1,4 @@
-"""kubectl as a user has it."""
+"""The real kubectl."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Refused(Exception):
-    """kubectl ended with an error; the text is what it printed."""
+    """kubectl exited with an error; the text is its output."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Kubectl:
         return done.stdout
 
     def apply(self, value: dict[str, Any], *options: str) -> dict[str, Any]:
-        """The object as the server stores it, or would store it with --dry-run=server."""
+        """The object as the server stores it, or with --dry-run=server would store it."""
         out = self("apply", "-f", "-", "-o", "json", *options, stdin=json.dumps(value))
         stored: dict[str, Any] = json.loads(out)
         return stored

@@ -1,4 +1,4 @@
-"""Jobs, RayJobs and pods as Kubernetes would show them, for tests of decisions."""
+"""Jobs, RayJobs and pods as Kubernetes returns them, for tests of decisions."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -57,10 +57,10 @@ def said(
 
 def failure(*, retryable: bool) -> ReportedFailure:
     error = "StorageError" if retryable else "DataError"
-    return ReportedFailure(error=error, error_class="data", retryable=retryable, message="bad", remedy="mend")
+    return ReportedFailure(error=error, error_class="data", retryable=retryable, message="bad", remedy="fix it")
 
 
 def under_way(**values: Any) -> JobStatus:
-    """A status of a job whose first attempt is under way."""
+    """The status of a job whose first attempt is in progress."""
     known = {"observed_generation": 1, "attempt": 1, "active": True, "ray_job_uid": "ray-job-uid"}
     return JobStatus(**{**known, "started_time": "2026-05-04T03:00:00Z", **values})

@@ -1,4 +1,4 @@
-"""An encoder that is quick to follow: a token a letter, at most ten; a text's vector is its length and first letter."""
+"""A simple encoder: one token per letter, at most ten; the vector of a text is its length and first letter."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,7 @@ LIMIT = 10
 
 
 class Letters:
-    """Stands for ray_app.inference.encoder.Encoder. It embeds while `may_go_on` is set, and
-    fails for a text with a "!".
-    """
+    """Replaces ray_app.inference.encoder.Encoder. It embeds while `may_go_on` is set; a text with a "!" is an error."""
 
     dimensions, max_tokens = 2, LIMIT
 

@@ -30,7 +30,7 @@ SMALL = Sizes(
 
 
 def documented() -> Iterator[Row]:
-    """Some 300 summaries with what they summarize; every tenth query has a second answer."""
+    """About 300 summaries with their full texts; every tenth query has a second answer."""
     seen = Deduplicator()
     limits = Limits(per_package=110, body_max=300)
     found = [d for p in installed_packages(PACKAGES) for d in read_package(p.name, p.root, limits=limits, seen=seen)]
@@ -40,7 +40,7 @@ def documented() -> Iterator[Row]:
 
 
 def write_documented(store: Store) -> None:
-    """A source to mine, two that are carried over, evaluation sets and a tokenizer."""
+    """A source to mine, two sources to copy, evaluation sets and a tokenizer."""
     write_dataset(
         store,
         [

@@ -1,4 +1,4 @@
-"""An operator that dies at one of its writes, and one look at a job without any watch."""
+"""An operator that dies at one of its writes, and a reconciliation of a job without watches."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -17,12 +17,12 @@ from jobs.manifests.operator_config import OperatorConfig
 
 
 class Died(BaseException):
-    """No handler for errors catches this: as little as a SIGKILL."""
+    """No error handler catches this, as with SIGKILL."""
 
 
 @dataclass(frozen=True)
 class MortalApi(KubeApi):
-    """A connection whose process is gone before the write with the number `dies_at`; counts from 1."""
+    """A connection whose process dies before write number `dies_at`, counted from 1."""
 
     dies_at: int = 0
     writes: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class MortalApi(KubeApi):
 
 
 def look_once(api: KubeApi, name: str, config: OperatorConfig, *, now: datetime) -> None:
-    """What the operator does when something happened to the job: it sees all there is, decides and acts."""
+    """One reconciliation, as after a change of the job: observe all objects, decide, and act."""
     resource = api.get("EmbeddingJob", name)
     assert resource is not None
     reconcile(api, config, resource, _seen_by(api), now=now)

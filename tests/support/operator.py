@@ -1,4 +1,4 @@
-"""The operator as a process of its own, and KubeRay's part played by hand where there are no nodes for a real one."""
+"""The operator as a separate process, and a simulated KubeRay for clusters without nodes."""
 
 import os
 import subprocess
@@ -19,12 +19,12 @@ from tests.support.waiting import wait_for
 
 _RULES = Path(__file__).parents[2] / "helm" / "f2llm-operator" / "files" / "rbac.yaml"
 RULES: list[dict[str, Any]] = yaml.safe_load(_RULES.read_text(encoding="utf-8"))
-"""What the chart lets the operator do."""
+"""The permissions of the operator in the chart."""
 LEASES = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}
 
 
 def token_of_account(kubectl: Kubectl, name: str, rules: Sequence[Mapping[str, Any]]) -> str:
-    """A token of a service account with these rules in all namespaces."""
+    """The token of a ServiceAccount with these rules in all namespaces."""
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}}
     kubectl.apply({**role, "rules": list(rules)})
     kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
@@ -36,7 +36,7 @@ def token_of_account(kubectl: Kubectl, name: str, rules: Sequence[Mapping[str, A
 
 @contextmanager
 def run_operator(kubeconfig: Path, log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m jobs.controller` until the block ends; it may be killed before."""
+    """`python -m jobs.controller` until the end of the block. A test can kill it before."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": "default"}
     command = [sys.executable, "-m", "jobs.controller", "--metrics-port", "0", *arguments]
     with log.open("ab") as output:
@@ -49,12 +49,12 @@ def run_operator(kubeconfig: Path, log: Path, *arguments: str) -> Iterator[subpr
 
 
 def leads(log: Path) -> bool:
-    """Whether an operator with this log has ever had the lease."""
+    """Whether the operator with this log has ever held the Lease."""
     return log.exists() and "lease acquired" in log.read_text()
 
 
 class KubeRay:
-    """What KubeRay, a kubelet and a driver write of one attempt, without any of them."""
+    """The writes of KubeRay, a kubelet and a driver for one attempt, made by the test."""
 
     def __init__(self, api: KubeApi, job: str, attempt: int, *, image: str = "none") -> None:
         self._api, self._job, self._attempt = api, job, attempt
@@ -63,7 +63,7 @@ class KubeRay:
         self._image = image
 
     def ray_job(self) -> dict[str, Any]:
-        """The RayJob, once the operator has made it."""
+        """The RayJob, once the operator has created it."""
         return wait_for(lambda: self._api.get("RayJob", self._name), f"RayJob {self._name}")
 
     def starts(self, *, ready: bool = True) -> None:
@@ -93,7 +93,7 @@ class KubeRay:
         return [pod["metadata"]["name"] for pod in self._api.list("Pod", selector=selector)["items"]]
 
     def fill_up(self) -> None:
-        """Pods as the RayCluster wants them: its victims go, new ones come."""
+        """Make the pods match the RayCluster: delete its victims, create new ones."""
         group = self.cluster()["spec"]["workerGroupSpecs"][0]
         for victim in (group.get("scaleStrategy") or {}).get("workersToDelete", []):
             self.remove(victim)
@@ -120,7 +120,7 @@ class KubeRay:
         self._api.delete("Pod", pod)
 
     def ends(self, *, succeeded: bool) -> None:
-        """The job is over, and KubeRay takes the cluster down."""
+        """The job has ended, and KubeRay deletes the cluster."""
         word = "Complete" if succeeded else "Failed"
         self.status(jobDeploymentStatus=word, jobStatus="SUCCEEDED" if succeeded else "FAILED", reason="AppFailed")
         self.pods_go()
@@ -133,7 +133,7 @@ class KubeRay:
         self._api.patch("RayJob", self._name, {"status": status}, subresource="status")
 
     def says(self, phase: Phase, *, failure: ReportedFailure | None = None, **run: Any) -> None:
-        """The driver publishes."""
+        """Write a report of the driver."""
         uid = self._api.get("EmbeddingJob", self._job)["metadata"]["uid"]  # type: ignore[index]
         status = RunStatus(name=self._job, phase=phase, **run)
         words = DriverReport(attempt=attempt_id(uid, self._attempt), run=status, failure=failure)

@@ -1,4 +1,4 @@
-"""Six tasks of one's own, one of each kind, as Parquet files: the documentation that the demo never trains on.
+"""Six custom tasks, one per task type, as Parquet files, from documentation that the demo does not train on.
 
 python -m tests.support.own_tasks FOLDER
 """
@@ -28,12 +28,12 @@ NAMES = {
     TaskKind.STS: "docs_sts",
     TaskKind.PAIR_CLASSIFICATION: "docs_pairs",
 }
-"""Three are called as the demo's sources are, so that the model's own instructions are used."""
+"""Three have the names of the demo's sources, so that the instructions of the model are used."""
 _CANDIDATES = 9
 
 
 def held_out_documentation() -> list[Docstring]:
-    """What `build_demo` holds out: no query, answer or text of it is in the demo's training rows."""
+    """The held-out part of `build_demo`: none of its queries, answers or texts is in the demo's training rows."""
     sizes = DemoSizes()
     docstrings = read_documentation(installed_packages(PACKAGES), sizes)
     share = sizes.evaluation_documents / (sizes.retrieval_rows + sizes.evaluation_documents)
@@ -44,7 +44,7 @@ def held_out_documentation() -> list[Docstring]:
 
 
 def task_columns(docs: Sequence[Docstring]) -> dict[TaskKind, Columns]:
-    """What each kind of task is made of."""
+    """The rows of each task type."""
     with_kind = [d for d in docs if d.kind != "topic"]
     summaries, bodies = [d.summary for d in docs], [d.body for d in docs]
     wrong = mine_negatives(summaries, bodies, negatives=_CANDIDATES)
@@ -73,7 +73,7 @@ def task_columns(docs: Sequence[Docstring]) -> dict[TaskKind, Columns]:
 
 
 def write_tasks(docs: Sequence[Docstring], folder: Path) -> list[str]:
-    """A Parquet file a kind; returns what `f2llm evaluate --task` takes for each."""
+    """Write one Parquet file per task type; returns the value of `f2llm evaluate --task` for each."""
     folder.mkdir(parents=True, exist_ok=True)
     named = []
     for kind, columns in task_columns(docs).items():

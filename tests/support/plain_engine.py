@@ -9,7 +9,7 @@ from ray_app.models.packing import PackedBatch
 
 
 class PlainEngine:
-    """Stands in for ray_app.training.engine.Engine where a test needs fp64 or the gradients themselves."""
+    """Replaces ray_app.training.engine.Engine if a test needs fp64 or the gradients themselves."""
 
     device = torch.device("cpu")
 

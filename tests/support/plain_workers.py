@@ -17,7 +17,7 @@ from tests.support.small_training import small_job_spec
 
 
 class NoControl:
-    """A control that receives everything, forwards nothing and never stops a run."""
+    """A control that accepts every message, forwards none and never stops a run."""
 
     def at(self, step: int, stage: Stage) -> None:
         pass

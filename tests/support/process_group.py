@@ -1,4 +1,4 @@
-"""The process group that torch wants, of this process alone."""
+"""The process group that torch requires, with only this process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

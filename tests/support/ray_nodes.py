@@ -1,4 +1,6 @@
-"""A Ray cluster of several simulated nodes on this machine: nodes come, are drained and go, workers are killed."""
+"""A Ray cluster of several simulated nodes on this machine: nodes are added, drained and removed, and workers are
+killed.
+"""
 
 import contextlib
 import os
@@ -15,7 +17,7 @@ _MARK = "F2LLM_SIMULATED_CLUSTER"
 
 
 class RayNodes:
-    """A head without room for workers, and nodes with room for one worker each. See `ray_nodes`."""
+    """A head without CPUs for workers, and nodes with CPUs for one worker each. See `ray_nodes`."""
 
     def __init__(self) -> None:
         self._mark = secrets.token_hex(8)
@@ -25,7 +27,7 @@ class RayNodes:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             _MARK: self._mark,
         }
-        os.environ.update(self._environment)  # where a node's processes have it from
+        os.environ.update(self._environment)  # processes of a node read it from here
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "include_dashboard": False}
@@ -35,7 +37,7 @@ class RayNodes:
         self._leaving: dict[str, Any] = {}
 
     def environment(self) -> dict[str, str]:
-        """What a driver needs to join."""
+        """The environment variables with which a driver joins."""
         return {**self._environment, "RAY_ADDRESS": self._cluster.address}
 
     def count(self) -> int:
@@ -45,11 +47,11 @@ class RayNodes:
         self._nodes.append(self._cluster.add_node(num_cpus=1))
 
     def remove(self, number: int) -> None:
-        """kill -9 for a node with all that runs on it."""
+        """kill -9 for a node and all its processes."""
         self._cluster.remove_node(self._nodes.pop(number), allow_graceful=False)
 
     def drain(self, number: int, *, seconds: float) -> str:
-        """Say that a node will be gone in `seconds`; returns its id for `finish_drain`."""
+        """Announce that a node ends in `seconds`; returns its id for `finish_drain`."""
         from ray._raylet import GcsClient
         from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
@@ -68,11 +70,11 @@ class RayNodes:
         self._cluster.remove_node(self._leaving.pop(node_id), allow_graceful=False)
 
     def workers(self) -> list[int]:
-        """Process numbers of the workers of training on this cluster."""
+        """Process ids of the training workers on this cluster."""
         return sorted(pid for pid in self._processes() if "RayTrainWorker" in _read(pid, "cmdline"))
 
     def at_work(self) -> list[int]:
-        """Numbers of the nodes on which a worker is."""
+        """Numbers of the nodes with a worker."""
         parents = {int(_read(pid, "stat").rpartition(")")[2].split()[1] or 0) for pid in self.workers()}
         return [number for number, node in enumerate(self._nodes) if _raylet_of(node) in parents]
 
@@ -103,8 +105,9 @@ _Manager.register("RayNodes", RayNodes)
 
 @contextlib.contextmanager
 def ray_nodes() -> Iterator[RayNodes]:
-    """Simulated nodes, ruled by a process of their own: Ray reads its token once a process, and with this one's every
-    embedded Ray that is started here later would refuse its own driver."""
+    """Simulated nodes, controlled by a separate process. Ray reads its token once per process; in this process the
+    token would make every later embedded Ray reject its own driver.
+    """
     with _Manager(ctx=get_context("spawn")) as manager:
         nodes: RayNodes = manager.RayNodes()  # type: ignore[attr-defined]  # a proxy, by name
         try:

@@ -23,34 +23,34 @@ KUBECONFIG = Path("/run/f2llm-lab/kubeconfig")
 NAMESPACE, SYSTEM = "team", "f2llm-system"
 IMAGE = "localhost/f2llm-ray:test"
 PLACE = (f"--kubeconfig={KUBECONFIG}", f"--namespace={SYSTEM}")
-"""Of Helm's releases."""
-_BRIDGE = "10.244.0.1"  # this machine, as pods see it
+"""Names of the Helm releases."""
+_BRIDGE = "10.244.0.1"  # the address of this machine for pods
 _S3_PORT = 7070
 _LOCK = Path("/run/f2llm-lab.lock")
 _PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns")
 _SYS_ADMIN, _NET_ADMIN = 21, 12  # linux/capability.h
 _SYSTEM_PYTHON = "/usr/bin/python{}.{}".format(*sys.version_info)  # as tests/cluster/pod_python.sh asks for
 SECRETS = ("testkey8d41", "testsecret1234")
-"""The store's keys, which nothing but a Secret may hold."""
+"""The keys of the object store, which only a Secret may contain."""
 _KEYS = dict(zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), SECRETS, strict=True)) | {"AWS_REGION": "us-east-1"}
 
 
 @dataclass(frozen=True)
 class RealCluster:
-    """`kubectl` speaks for the administrator, in a namespace whose pods must fit the restricted standard."""
+    """`kubectl` has the permissions of the administrator, in a namespace that admits only restricted pods."""
 
     kubectl: Kubectl
     s3: S3Options
     bucket: Path
 
     def delete_operator(self) -> None:
-        """As if its node were gone: at once, without a word to it."""
+        """Kill the pod at once, without SIGTERM, as if its node had failed."""
         labels = "app.kubernetes.io/name=f2llm-operator"
         Kubectl(KUBECONFIG, SYSTEM)("delete", "pods", "-l", labels, "--force", "--grace-period=0")
 
 
 def what_is_missing() -> str:
-    """One line on why there can be no such cluster here, empty where there can."""
+    """Why such a cluster cannot run here, in one line; empty if it can."""
     if os.geteuid() != 0:
         return "a cluster with nodes needs root"
     if not {_SYS_ADMIN, _NET_ADMIN} <= _capabilities() or not os.access("/sys/fs/cgroup", os.W_OK):
@@ -68,7 +68,7 @@ def what_is_missing() -> str:
 
 
 def _capabilities() -> set[int]:
-    """What this process may do, by the kernel's numbers."""
+    """The capabilities of this process, by the kernel's numbers."""
     status = Path("/proc/self/status").read_text()
     mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
     return {bit for bit in range(mask.bit_length()) if mask >> bit & 1}
@@ -76,7 +76,7 @@ def _capabilities() -> set[int]:
 
 @contextmanager
 def run_real_cluster(folder: Path) -> Iterator[RealCluster]:
-    """Start everything; stop it at the end, whatever happens. Raises AssertionError where a part does not start."""
+    """Start everything; always stop it at the end. Raises AssertionError if a part does not start."""
     pods_path = _script("pod_python.sh").strip().splitlines()[-1]
     system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     with _only_one():
@@ -92,7 +92,9 @@ def run_real_cluster(folder: Path) -> Iterator[RealCluster]:
 
 @contextmanager
 def _only_one() -> Iterator[None]:
-    """One run at a time has the cluster's directory, ports and network; what a killed one left, up.sh clears away."""
+    """Only one run at a time uses the cluster's directory, ports and network. up.sh removes the remains of a killed
+    run.
+    """
     with _LOCK.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,7 +112,7 @@ def _script(name: str, **environment: str) -> str:
 
 
 def install_operator(**values: str | int) -> None:
-    """`helm upgrade --install` of the chart with the image of this machine and further `values`."""
+    """`helm upgrade --install` of the chart with the image of this machine and additional `values`."""
     needed = {"image": IMAGE, "imagePullPolicy": "Never", "replicas": 1, "resources.requests.cpu": "10m"}
     jobs = {"jobs.image": IMAGE, "jobs.imagePullPolicy": "Never", "jobs.retrySeconds": 2}
     sets = [f"--set={name}={value}" for name, value in {**needed, **jobs, **values}.items()]
@@ -119,7 +121,7 @@ def install_operator(**values: str | int) -> None:
 
 
 def pod_program(program: Path) -> Path:
-    """A program where pods that are not root may run it, which in a home directory they may not."""
+    """A copy of the program in a directory from which non-root pods can run it, unlike a home directory."""
     folder = ROOT / "build" / "pod-programs"
     folder.mkdir(parents=True, exist_ok=True)
     copied = folder / program.name
@@ -141,11 +143,11 @@ def _s3_options() -> S3Options:
 
 @contextmanager
 def _s3_server(folder: Path) -> Iterator[Path]:
-    """An S3 server that pods reach; gives the directory of its one bucket, named `bucket`."""
+    """An S3 server that pods can reach; yields the directory of its only bucket, named `bucket`."""
     bucket = folder / "objects" / "bucket"
     bucket.mkdir(parents=True)
     (folder / "attributes").mkdir()
-    command = ["setpriv", "--pdeathsig", "KILL"]  # no server of a killed run answers the next one's requests
+    command = ["setpriv", "--pdeathsig", "KILL"]  # so that no server of a killed run answers requests of the next run
     command += [str(find_server()), "--port", f"{_BRIDGE}:{_S3_PORT}", "--quiet", "posix"]
     command += ["--sidecar", str(folder / "attributes"), str(bucket.parent)]
     keys = {"ROOT_ACCESS_KEY": _KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": _KEYS["AWS_SECRET_ACCESS_KEY"]}

@@ -1,4 +1,4 @@
-"""Jobs in real pods: small ones to submit, to wait for and to compare with the same document without Kubernetes."""
+"""Jobs in real pods: small ones to submit, to wait for, and to compare with the same job spec without Kubernetes."""
 
 import json
 import logging
@@ -19,12 +19,12 @@ _log = logging.getLogger(__name__)
 
 
 def say(*lines: str) -> None:
-    """What a reader of the figures wants to see: pytest --log-cli-level=INFO."""
+    """Log the measured values, visible with pytest --log-cli-level=INFO."""
     _log.info("%s", "\n".join(lines))
 
 
 def job(cluster: RealCluster, name: str, *, workers: int = 2, **train: Any) -> dict[str, Any]:
-    # At a higher rate the last digits of sums, which depend on the order of summing, grow within a hundred steps.
+    # At a higher learning rate, rounding differences from the order of summation grow within a hundred steps.
     slow = {"learning_rate": 3e-5, "min_learning_rate": 1e-6}
     value = small_job_spec("s3://bucket/data", "s3://bucket/runs", name=name, **{**slow, **train})
     spec = value["spec"]
@@ -58,15 +58,15 @@ def delete(cluster: RealCluster, name: str) -> None:
 
 
 def assert_as_undisturbed(cluster: RealCluster, job_spec: dict[str, Any], alone: Path) -> None:
-    """A job that was deleted while it trained has the losses and examples of one worker that nobody disturbed, without
-    Ray and without Kubernetes; its run goes into `alone`.
+    """A job that was deleted during training has the losses and examples of one undisturbed worker without Ray and
+    Kubernetes, whose run is written to `alone`.
     """
     run = cluster.bucket / "runs" / job_spec["metadata"]["name"]
     alone.mkdir()
     spec = {key: value for key, value in job_spec["spec"].items() if key != "cluster"}
     train_in_processes(str(cluster.bucket / "data"), alone, 1, {"spec": spec}, steps=finished_steps(run))
     assert losses(run) == pytest.approx(losses(alone), abs=1e-4)
-    # Not all that was used since the last checkpoint is stored when a job is deleted, of each of the two files.
+    # When a job is deleted, both files may lack entries since the last checkpoint.
     used = [line for line in read_lines(run / "examples.jsonl") if line["step"] <= finished_steps(run)]
     assert used == read_lines(alone / "examples.jsonl")[: len(used)]
     assert used[-1]["step"] >= saved_step(run)

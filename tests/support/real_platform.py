@@ -1,4 +1,4 @@
-"""helm/f2llm-platform on a real cluster: the trial profile, its store on a volume here, and what is in it."""
+"""helm/f2llm-platform on a real cluster: the trial profile, with its object store on a volume of this machine."""
 
 import base64
 import os
@@ -15,15 +15,14 @@ from tests.support.kubectl import Kubectl
 from tests.support.real_cluster import IMAGE, KUBECONFIG, PLACE, SYSTEM, pod_program
 from tests.support.s3_server import find_server
 
-TEAM = "f2llm-trial"  # as values-trial.yaml has it
+TEAM = "f2llm-trial"  # as in values-trial.yaml
 CLAIM = "persistentvolumeclaim/f2llm-store"
 
 
 @contextmanager
 def volume(folder: Path) -> Iterator[Path]:
-    """A volume in `folder`, which pytest made, that waits for the claim of the store; gives the directory on the node.
-
-    It goes at the end, and before it the platform.
+    """A volume in the temporary directory `folder` for the claim of the object store; yields the directory on the node.
+    At the end the platform and then the volume are deleted.
     """
     place = folder / "volume"
     place.mkdir()
@@ -54,7 +53,9 @@ def volume(folder: Path) -> Iterator[Path]:
 
 
 def install_platform(**values: str | int) -> None:
-    """The trial profile with further `values`; the store's program is this machine's, which has no registry."""
+    """The trial profile with additional `values`. The program of the store comes from this machine, which has no
+    registry.
+    """
     server = find_server()
     assert server is not None
     store = {"image": IMAGE, "imagePullPolicy": "Never", "program": pod_program(server)}
@@ -70,7 +71,7 @@ def uninstall(*releases: str) -> None:
 
 
 def team_store(monkeypatch: pytest.MonkeyPatch, prefix: str, *, team: str = TEAM) -> Store:
-    """What lies below `prefix` of the team's bucket, by the team's own key, as a client of this machine reaches it."""
+    """The objects below `prefix` in the team's bucket, listed from this machine with the team's own key."""
     secret = Kubectl(KUBECONFIG, team).get("secret", "f2llm-store")["data"]
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, base64.b64decode(secret[name]).decode())

@@ -1,4 +1,4 @@
-"""What a run directory in a local directory says, for tests that wait for it or compare it."""
+"""The content of a local run directory, for tests that wait for it or compare it."""
 
 import json
 from pathlib import Path
@@ -8,18 +8,20 @@ from tests.support.small_training import read_lines
 
 
 def losses(run: Path) -> dict[int, float]:
-    """The loss of each step of the surviving trajectory."""
+    """The loss of each step that was kept."""
     return {line["step"]: line["loss"] for line in read_lines(run / "metrics.jsonl")}
 
 
 def lines_so_far(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a .jsonl file that a run is writing to, none without one: the last may be half there."""
+    """The complete lines of a .jsonl file that a run is writing to, since the last line can be incomplete; empty
+    without a file.
+    """
     whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in whole]
 
 
 def finished_steps(run: Path) -> int:
-    """The whole lines of metrics.jsonl, 0 without one."""
+    """The number of complete lines of metrics.jsonl; 0 without the file."""
     path = run / "metrics.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 

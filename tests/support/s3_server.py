@@ -37,7 +37,7 @@ class S3Server:
     other_access_key: str
     other_secret_key: str = field(repr=False)
     folder: Path
-    """Where its objects lie: <directory>/<bucket>/<key>."""
+    """The directory with its objects: <directory>/<bucket>/<key>."""
     process: subprocess.Popen[bytes] = field(repr=False)
 
     @property
@@ -51,12 +51,12 @@ class S3Server:
     def make_bucket(self) -> str:
         """A new bucket of the root user; returns its name."""
         name = f"bucket-{secrets.token_hex(6)}"
-        self.folder.joinpath(name).mkdir()  # this server takes a directory for a bucket
+        self.folder.joinpath(name).mkdir()  # for this server a directory is a bucket
         return name
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to reach the server without any option in its document."""
+        """Environment variables with which a process reaches the server without options in its job spec."""
         return {
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
@@ -67,7 +67,9 @@ class S3Server:
 
 
 def find_server() -> Path | None:
-    """The server's program: $F2LLM_VERSITYGW, the one that `make test` built, or one on PATH. None: there is none."""
+    """The server's program: $F2LLM_VERSITYGW, the one that `make test` built, or one on PATH. None if it does not
+    exist.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     built = cache / "f2llm-ray" / f"versitygw-{VERSION}" / "versitygw"
     named = os.environ.get("F2LLM_VERSITYGW")
@@ -79,7 +81,7 @@ def find_server() -> Path | None:
 
 @contextmanager
 def run_s3_server(program: Path, folder: Path) -> Iterator[S3Server]:
-    """Start the server on `folder` (empty); stop it at the end, whatever happens. Raises RuntimeError with its log."""
+    """Start the server on `folder` (empty); always stop it at the end. Raises RuntimeError with its log."""
     server = _start(program, folder)
     try:
         yield server
@@ -93,7 +95,7 @@ def run_s3_server(program: Path, folder: Path) -> Iterator[S3Server]:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listened on a moment ago."""
+    """A currently unused port of the loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -103,7 +105,7 @@ def free_port() -> int:
 def _start(program: Path, folder: Path) -> S3Server:
     bucket, log = "bucket", folder / "server.log"
     objects, attributes, users = folder / "objects", folder / "attributes", folder / "users"
-    # Attributes lie beside the objects: not every file system of a /tmp keeps extended ones.
+    # Attributes are stored in files next to the objects, since not every file system of /tmp has extended attributes.
     for path in (objects / bucket, attributes, users):
         path.mkdir(parents=True)
     access_key, secret_key = secrets.token_hex(10), secrets.token_urlsafe(30)
@@ -115,7 +117,7 @@ def _start(program: Path, folder: Path) -> S3Server:
         port = free_port()
         command = [str(program), "--port", f"127.0.0.1:{port}", "--health", "/health", "--quiet"]
         command += ["--iam-dir", str(users), "posix", "--sidecar", str(attributes), str(objects)]
-        if killer := shutil.which("setpriv"):  # so that a killed test run leaves no server behind
+        if killer := shutil.which("setpriv"):  # so that a killed test run leaves no server running
             command = [killer, "--pdeathsig", "KILL", *command]
         environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
         environment |= {"ROOT_ACCESS_KEY": access_key, "ROOT_SECRET_KEY": secret_key}
@@ -140,7 +142,7 @@ def _start(program: Path, folder: Path) -> S3Server:
 
 
 def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the server answers; False where it ended or stayed silent."""
+    """Wait until the server answers. False if it exited or did not answer."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback goes through no proxy
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:

@@ -1,4 +1,4 @@
-"""JSON schemas as kubeconform reads them, made of what Kubernetes and the makers of custom resources publish."""
+"""JSON schemas for kubeconform, from the published schemas of Kubernetes and of custom resources."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ import yaml
 from tests.support.control_plane import programs_folder
 
 LOCATION = "{{.Group}}_{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
-"""Where kubeconform looks for a schema, below the directory of `write_schemas`."""
+"""The path at which kubeconform looks for a schema, below the directory of `write_schemas`."""
 _SWAGGER = programs_folder().parent / "kubernetes-schemas" / "swagger.json"
 _PREFIX = "#/definitions/"
 # Written as a string, and read from numbers as well.
@@ -18,14 +18,14 @@ _NUMBERS = {"io.k8s.apimachinery.pkg.api.resource.Quantity", "io.k8s.apimachiner
 
 
 class _Loader(yaml.CSafeLoader):
-    """Takes a plain `=` for text, which those do who write such files."""
+    """Reads a plain `=` as a string, as the authors of such files intend."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_scalar)
 
 
 def write_schemas(folder: Path, definitions: Iterable[Path]) -> None:
-    """One file for each resource of Kubernetes, and each that the CustomResourceDefinitions in `definitions` define."""
+    """One file per resource of Kubernetes and per custom resource of the CustomResourceDefinitions in `definitions`."""
     for group, kind, version, schema in (*_native(), *_custom(definitions)):
         (folder / f"{group or version}_{kind.lower()}_{version}.json").write_text(json.dumps(schema))
 
@@ -44,7 +44,7 @@ def _native() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
 
 
 def _reached(known: Mapping[str, Any], name: str) -> set[str]:
-    """The definitions that one refers to, however far away, and itself."""
+    """A definition and all definitions that it refers to, directly or indirectly."""
     found, new = set(), {name}
     while new:
         found |= new
@@ -62,7 +62,7 @@ def _custom(definitions: Iterable[Path]) -> Iterator[tuple[str, str, str, dict[s
 
 
 def _strict(schema: Any) -> Any:
-    """The same, and no fields that it does not name."""
+    """The same schema, without additional fields."""
     if isinstance(schema, list):
         return [_strict(each) for each in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""A model behind HTTP as a user has it: the command in a process of its own."""
+"""A model served over HTTP as users run it: the command in a separate process."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.support.s3_server import free_port
 
 @contextmanager
 def serving(model: Path, *options: str, log: Path, environment: dict[str, str] | None = None) -> Iterator["Service"]:
-    """`f2llm serve` until the block ends, its health good when the block begins."""
+    """`f2llm serve` until the end of the block; it is healthy when the block begins."""
     port = free_port()
     with Running("serve", model, "--port", str(port), *options, log=log, environment=environment) as running:
         service = Service(f"http://127.0.0.1:{port}", running)
@@ -26,7 +26,7 @@ def serving(model: Path, *options: str, log: Path, environment: dict[str, str] |
 
 
 class Site:
-    """Where a model is served."""
+    """The URL of a served model."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -38,7 +38,7 @@ class Site:
             return False
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and text."""
+        """Status and text of an answer."""
         try:
             with urlopen(self.url + path, timeout=60) as answer:
                 return answer.status, answer.read().decode()
@@ -57,7 +57,7 @@ class Site:
 
 
 class Service(Site):
-    """Where it is served, and its process."""
+    """The URL and the process."""
 
     def __init__(self, url: str, running: Running) -> None:
         super().__init__(url)

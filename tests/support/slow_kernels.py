@@ -1,4 +1,4 @@
-"""The GPU's variable-length attention kernels, written out slowly, so that all that leads to them runs on a CPU."""
+"""The GPU's variable-length attention kernels, in a slow version, so that the code that calls them runs on a CPU."""
 
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,7 @@ Calls = dict[str, list[dict[str, Any]]]
 def _segment_attention(
     query_THE: Tensor, key_TJE: Tensor, value_TJE: Tensor, cu_seqlens: Tensor, scale: float | None
 ) -> Tensor:
-    """A slow kernel: softmax attention written out, a segment at a time, each query head on its key head."""
+    """A slow kernel: softmax attention per segment, with each query head on its key head."""
     group = query_THE.shape[1] // key_TJE.shape[1]
     bounds = cu_seqlens.tolist()
     assert (bounds[0], bounds[-1]) == (0, len(query_THE)), "every token is in a segment"
@@ -29,7 +29,7 @@ def _segment_attention(
 
 
 def replace_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """Put the slow kernel in the place of both GPU kernels; returns what they are called with, by name."""
+    """Replace both GPU kernels with the slow kernel; returns their arguments, by name."""
     calls: Calls = {"varlen": [], "flash_attention_2": []}
 
     def varlen_attn(
@@ -57,7 +57,7 @@ def replace_gpu_kernels(monkeypatch: pytest.MonkeyPatch) -> Calls:
         raise AssertionError("transformers took the way without boundaries, across texts")
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
-    # transformers' own dispatch runs; only the package and the GPU that it looks for are made up.
+    # transformers' own dispatch runs; only the package and the GPU that it looks for are simulated.
     monkeypatch.setattr(Qwen3Model, "_flash_attn_can_dispatch", lambda *_, **__: True)
     utilities = modeling_flash_attention_utils
     for name, value in (

@@ -1,6 +1,6 @@
-"""A data set and a document small enough to train in seconds, and awkward enough to be a test.
+"""A data set and a job spec that train in seconds and contain difficult cases.
 
-Three kinds of source, micro-batches that come out short, texts that occur twice, and an evaluation set of each type.
+Three kinds of source, incomplete micro-batches, texts that occur twice, and an evaluation set of each type.
 """
 
 import json
@@ -102,7 +102,7 @@ def _write_tokenizer(store: Store, texts: list[str]) -> None:
 
 
 def small_job_spec(data_uri: str, runs_uri: str, *, name: str = "small", **train: Any) -> dict[str, Any]:
-    """A document that trains on it: G = 4 micro-batches of 8, which 3 workers do not divide."""
+    """A job spec that trains on it: G = 4 micro-batches of 8, which 3 workers do not divide."""
     return {
         "apiVersion": "f2llm.dev/v1alpha1",
         "kind": "EmbeddingJob",

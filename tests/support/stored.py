@@ -1,8 +1,8 @@
-"""What a store holds, for tests that compare what two jobs left."""
+"""The objects of a store, for tests that compare the results of two jobs."""
 
 from data_io.storage.store import Store
 
 
 def stored(store: Store) -> dict[str, bytes]:
-    """Every object by its key. A local store does not list what a killed writer had begun."""
+    """Every object by its key. A local store does not list incomplete objects of a killed writer."""
     return {info.key: store.get(info.key) for info in store.list()}

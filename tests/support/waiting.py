@@ -1,4 +1,4 @@
-"""Waiting for what other threads and processes do."""
+"""Waiting for other threads and processes."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ Found = TypeVar("Found")
 
 
 def wait_for(look: Callable[[], Found | None], what: str, *, seconds: float = 60) -> Found:
-    """What `look` finds once it finds something true; fails with `what` where that takes too long."""
+    """The first true value that `look` returns. Fails with `what` after a timeout."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"

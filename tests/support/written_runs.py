@@ -1,4 +1,4 @@
-"""Run directories as training leaves them behind, without any training: written by the writers that a run uses."""
+"""Run directories as after training, but without training: written by the same functions as in a run."""
 
 import math
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def write_run(
     workers: int = 2,
     hours: float = 3.0,
 ) -> None:
-    """A run of so many steps; its workers were at work for `hours`."""
+    """A run of this many steps, whose workers trained for `hours`."""
     name = run.uri.rpartition("/")[2]
     job = parse_job_spec(RawSpec("job.yaml", job_spec(spec, metadata={"name": name})))
     run.put(JOB_SPEC, job.to_yaml().encode())

@@ -1,4 +1,4 @@
-"""What the operator finds of a job among all that it watches."""
+"""The objects of one job among all objects that the operator watches."""
 
 from jobs.controller.cache import Cache, Index
 from jobs.kube.driver_report import STOP_KEY
@@ -13,7 +13,7 @@ def sights_of(**indices: Index) -> Cache:
     return Cache(**{**nothing, **indices})
 
 
-def test_the_job_spec_that_an_attempt_began_with_is_seen_while_the_job_has_another() -> None:
+def test_the_job_spec_of_an_attempt_is_found_after_the_job_has_changed() -> None:
     began, _ = attempt_objects(
         job_spec_of(resource({"workers": {"replicas": 3}})), OperatorConfig(), attempt=1, uid=UID
     )
@@ -25,8 +25,8 @@ def test_the_job_spec_that_an_attempt_began_with_is_seen_while_the_job_has_anoth
     assert not cache.of(resource(), under_way(attempt=2)).job_spec
 
 
-def test_what_vanished_unseen_is_neither_a_job_nor_a_part_of_one_once_it_is_missed() -> None:
-    """A watch that has to begin again lists what there is, and says nothing of what is not."""
+def test_objects_deleted_during_a_gap_of_the_watch_are_forgotten() -> None:
+    """A watch that restarts lists the existing objects, and does not report deleted ones."""
     job, old = resource(), resource()
     (head, *workers) = pods()
     key = key_of(job)

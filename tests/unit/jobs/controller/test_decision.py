@@ -1,4 +1,4 @@
-"""What the operator decides."""
+"""Decisions of the operator."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,7 +66,7 @@ def test_an_attempt_is_counted_in_the_status_that_comes_with_its_creation() -> N
     assert made(decision) == ["job-1"]
 
 
-def test_an_attempt_that_was_counted_but_not_made_is_made_and_not_counted_again() -> None:
+def test_an_attempt_that_was_counted_but_not_created_is_created_and_not_counted_again() -> None:
     counted = decide(JobStatus(), Observed()).status
 
     again = decide(counted, Observed())
@@ -75,8 +75,8 @@ def test_an_attempt_that_was_counted_but_not_made_is_made_and_not_counted_again(
     assert made(again) == ["job-1"]
 
 
-def test_a_step_that_is_done_again_decides_the_same() -> None:
-    """Whatever was seen, deciding with the status that was decided asks for no other attempt."""
+def test_a_repeated_step_decides_the_same() -> None:
+    """For any observation, a decision from the decided status starts no further attempt."""
     for observed in (Observed(), TRAINS, STOPPED, Observed(pods=pods())):
         first = decide(under_way(), observed)
         second = decide(first.status, observed)
@@ -86,7 +86,7 @@ def test_a_step_that_is_done_again_decides_the_same() -> None:
 
 
 @pytest.mark.parametrize("suspend", [False, True])
-def test_no_attempt_begins_while_a_pod_of_an_earlier_one_is_left(suspend: bool) -> None:
+def test_no_attempt_starts_before_all_pods_of_earlier_attempts_are_gone(suspend: bool) -> None:
     ended = under_way(active=False, phase=JobPhase.RETRYING)
 
     decision = decide(ended, Observed(pods=pods(attempt=1)), {"suspend": suspend})
@@ -128,16 +128,16 @@ def failed(retryable: bool) -> Observed:
     return Observed(ray_job("Failed", jobStatus="FAILED", reason="AppFailed"), None, (), words)
 
 
-def test_an_error_that_no_retry_mends_ends_the_job_with_its_remedy() -> None:
+def test_an_error_that_is_not_retryable_ends_the_job_with_its_remedy() -> None:
     decision = decide(under_way(), failed(retryable=False))
 
     assert decision.status.phase is JobPhase.FAILED
     assert condition(decision, ConditionType.FAILED) == ("True", "DataError")
-    assert decision.status.condition(ConditionType.FAILED).message == "bad; mend"  # type: ignore[union-attr]
+    assert decision.status.condition(ConditionType.FAILED).message == "bad; fix it"  # type: ignore[union-attr]
     assert decision.seconds is None
 
 
-def test_an_error_that_a_retry_may_mend_is_followed_by_an_attempt_after_a_while() -> None:
+def test_a_retryable_error_is_followed_by_an_attempt_after_a_wait() -> None:
     retrying = decide(under_way(), failed(retryable=True))
     assert retrying.status.phase is JobPhase.RETRYING
     assert retrying.actions == (DeleteRayJob("job-1"),)
@@ -150,7 +150,7 @@ def test_an_error_that_a_retry_may_mend_is_followed_by_an_attempt_after_a_while(
     assert made(late) == ["job-2"]
 
 
-def test_waits_between_fruitless_attempts_grow_until_there_are_too_many() -> None:
+def test_waits_between_fruitless_attempts_grow_up_to_the_limit_of_retries() -> None:
     status, waits = under_way(), []
     while status.phase is not JobPhase.FAILED:
         retrying = decide(status, failed(retryable=True))
@@ -170,7 +170,7 @@ def test_an_attempt_that_wrote_a_checkpoint_starts_the_count_of_failures_again()
     assert decision.status.fruitless_attempts == 1
 
 
-def test_a_failed_job_is_tried_again_once_its_job_spec_changes() -> None:
+def test_a_failed_job_is_retried_once_its_job_spec_changes() -> None:
     over = decide(under_way(), failed(retryable=False)).status
 
     same, changed = decide(over, Observed()), decide(over, Observed(), generation=2)
@@ -209,8 +209,8 @@ def test_a_suspended_job_that_does_not_stop_in_time_loses_its_pods() -> None:
     assert not late.status.active
 
 
-@pytest.mark.parametrize("lost", [(TRAINS, 601), (Observed(HELD, None, (), said()), 5)], ids=["too slow", "gave way"])
-def test_a_stop_that_was_not_waited_for_is_forgotten_by_the_next_attempt(lost: tuple[Observed, float]) -> None:
+@pytest.mark.parametrize("lost", [(TRAINS, 601), (Observed(HELD, None, (), said()), 5)], ids=["too slow", "preempted"])
+def test_a_stop_request_does_not_affect_the_next_attempt(lost: tuple[Observed, float]) -> None:
     observed, seconds = lost
     asked = decide(under_way(), TRAINS, {"suspend": True}).status
     gone = decide(asked, observed, {"suspend": True}, seconds=seconds)
@@ -221,7 +221,7 @@ def test_a_stop_that_was_not_waited_for_is_forgotten_by_the_next_attempt(lost: t
     assert resumed.status.stop_requested_time is None
 
 
-def test_a_job_is_suspended_when_its_pods_are_gone_and_goes_on_when_resumed() -> None:
+def test_a_job_is_suspended_when_its_pods_are_gone_and_continues_when_resumed() -> None:
     asked = decide(under_way(), TRAINS, {"suspend": True}).status
     ended = decide(asked, STOPPED, {"suspend": True})
     leaving = decide(ended.status, Observed(pods=pods()), {"suspend": True})
@@ -253,7 +253,7 @@ def test_an_operator_that_died_before_it_deleted_a_closed_attempt_deletes_it_lat
     assert decide(judged, TRAINS).actions == (DeleteRayJob("job-1"),)
 
 
-def test_scaling_names_the_pods_that_go_those_first_that_are_not_ready() -> None:
+def test_scaling_down_deletes_pods_that_are_not_ready_first() -> None:
     observed = Observed(ray_job(), ray_cluster(4), pods(3, 1), said())
 
     decision = decide(under_way(), observed)
@@ -261,13 +261,13 @@ def test_scaling_names_the_pods_that_go_those_first_that_are_not_ready() -> None
     assert decision.actions == (Scale("job-1-abcde", 4, 2, ("worker-3", "worker-0")),)
 
 
-def test_scaling_up_names_nobody() -> None:
+def test_scaling_up_has_no_victims() -> None:
     decision = decide(under_way(), TRAINS, {"workers": {"replicas": 5}})
 
     assert decision.actions == (Scale("job-1-abcde", 2, 5, ()),)
 
 
-def test_a_start_that_lacks_room_begins_with_the_pods_that_fit_and_grows_once_it_trains() -> None:
+def test_a_start_without_room_begins_with_the_ready_pods_and_grows_once_it_trains() -> None:
     spec = {"workers": {"replicas": 4, "min": 2}}
     waits = Observed(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
 
@@ -283,13 +283,13 @@ def test_a_start_that_lacks_room_begins_with_the_pods_that_fit_and_grows_once_it
     assert trains.actions == (Scale("job-1-abcde", 3, 4, ()),)
 
 
-def test_a_start_waits_for_all_workers_where_the_job_spec_has_no_min() -> None:
+def test_a_start_without_min_waits_for_all_workers() -> None:
     waits = Observed(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
 
     assert not decide(under_way(), waits, {"workers": {"replicas": 4}}, seconds=10_000).actions
 
 
-def test_pods_that_cannot_even_be_made_are_explained_by_kuberay() -> None:
+def test_kuberay_explains_pods_that_cannot_be_created() -> None:
     cluster = ray_cluster(state="")
     refusal = {"type": "ReplicaFailure", "status": "True", "message": "pods is forbidden: exceeded quota"}
     over = {"type": "ReplicaFailure", "status": "False", "message": "once it was so"}
@@ -303,7 +303,7 @@ def test_pods_that_cannot_even_be_made_are_explained_by_kuberay() -> None:
     assert message(over) == "waiting for the pods"
 
 
-def test_a_job_that_kueue_holds_back_is_queued() -> None:
+def test_a_job_that_kueue_has_not_admitted_is_queued() -> None:
     held = {**ray_job("Suspended"), "spec": {"suspend": True}}
 
     decision = decide(under_way(), Observed(held))
@@ -316,13 +316,13 @@ AN_HOUR = 3600.0
 
 
 def begun(deployment: str, *, seconds: float, **status: Any) -> dict[str, Any]:
-    """A RayJob that Kueue let begin so long after NOW, as KubeRay writes it."""
+    """A RayJob that Kueue admitted this long after NOW, as KubeRay writes it."""
     return ray_job(deployment, startTime=time_text(NOW + timedelta(seconds=seconds)), **status)
 
 
 @pytest.mark.parametrize("last_words", [Phase.TRAINING, Phase.STOPPED])
 @pytest.mark.parametrize("held", [HELD, ray_job("Suspending"), ray_job("Suspended")], ids=["held", "going", "let go"])
-def test_a_job_that_gave_way_is_not_missed_however_long_it_waits(held: dict[str, Any], last_words: Phase) -> None:
+def test_a_preempted_job_has_no_heartbeat_timeout(held: dict[str, Any], last_words: Phase) -> None:
     missed = under_way(heartbeat_missed_since=time_text(NOW))
 
     decision = decide(missed, Observed(held, None, (), said(last_words)), seconds=24 * AN_HOUR)
@@ -333,7 +333,7 @@ def test_a_job_that_gave_way_is_not_missed_however_long_it_waits(held: dict[str,
     assert decision.seconds is None
 
 
-def test_a_job_that_gave_way_is_suspended_at_once() -> None:
+def test_a_preempted_job_is_suspended_at_once() -> None:
     decision = decide(under_way(), Observed(HELD, None, (), said()), {"suspend": True}, generation=2)
 
     assert decision.actions == (DeleteRayJob("job-1"),)
@@ -341,7 +341,7 @@ def test_a_job_that_gave_way_is_suspended_at_once() -> None:
 
 
 @pytest.mark.parametrize("last_words", [Phase.TRAINING, Phase.STOPPED])
-def test_what_a_driver_said_before_it_gave_way_counts_no_more_once_another_may_begin(last_words: Phase) -> None:
+def test_a_report_from_before_a_preemption_does_not_count_after_the_next_admission(last_words: Phase) -> None:
     def look(ray_job: dict[str, Any], words: DriverReport, seconds: float) -> Decision:
         waiting = pods(0, 2) if ray_job["status"]["jobDeploymentStatus"] == "Initializing" else ()
         return decide(under_way(phase=JobPhase.QUEUED), Observed(ray_job, None, waiting, words), seconds=seconds)
@@ -359,7 +359,7 @@ def test_what_a_driver_said_before_it_gave_way_counts_no_more_once_another_may_b
     assert trains.status.phase is JobPhase.TRAINING
 
 
-def test_pods_have_their_time_to_come_up_from_when_kueue_lets_them() -> None:
+def test_the_start_timeout_of_pods_begins_with_the_admission() -> None:
     spec = {"workers": {"replicas": 8, "min": 2}}
     waiting = decide(under_way(), Observed(HELD), spec, seconds=AN_HOUR)
     comes_up = Observed(begun("Initializing", seconds=AN_HOUR), ray_cluster(8, state=""), pods(2, 6))
@@ -375,9 +375,7 @@ def test_pods_have_their_time_to_come_up_from_when_kueue_lets_them() -> None:
     ("spec", "says"),
     [({"cluster": {"profiles": ["nowhere"]}}, "nowhere"), ({"train": {"micro_batch_size": 500}}, "micro_batch_size")],
 )
-def test_a_job_spec_that_cannot_be_is_refused_with_the_reason_and_starts_nothing(
-    spec: dict[str, Any], says: str
-) -> None:
+def test_an_invalid_job_spec_is_refused_with_the_reason_and_starts_nothing(spec: dict[str, Any], says: str) -> None:
     decision = decide(JobStatus(), Observed(), spec)
 
     assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidJobSpec")
@@ -386,7 +384,7 @@ def test_a_job_spec_that_cannot_be_is_refused_with_the_reason_and_starts_nothing
     assert made(decide(decision.status, Observed(), generation=2)) == ["job-1"]
 
 
-def test_a_bad_edit_does_not_end_an_attempt_under_way() -> None:
+def test_an_invalid_edit_does_not_end_an_attempt_in_progress() -> None:
     decision = decide(under_way(phase=JobPhase.TRAINING), TRAINS, {"cluster": {"profiles": ["nowhere"]}}, generation=2)
 
     assert decision.status.phase is JobPhase.TRAINING
@@ -419,7 +417,7 @@ def test_a_job_whose_profile_the_operator_learns_later_starts_then() -> None:
     ],
     ids=lambda value: value.phase.value if isinstance(value, JobStatus) else "",
 )
-def test_a_job_that_ended_or_is_suspended_stays_so_whatever_becomes_of_its_profile(
+def test_an_ended_or_suspended_job_does_not_change_when_its_profile_disappears(
     before: JobStatus, spec: dict[str, Any]
 ) -> None:
     forgotten = decide(before, Observed(), spec)
@@ -432,7 +430,7 @@ def test_a_job_that_ended_or_is_suspended_stays_so_whatever_becomes_of_its_profi
     assert condition(learnt, ConditionType.ACCEPTED) == ("True", "Valid")
 
 
-def test_a_job_that_should_go_on_and_cannot_says_why_and_goes_on_once_it_can() -> None:
+def test_a_job_that_cannot_continue_says_why_and_continues_once_it_can() -> None:
     failing = decide(under_way(), failed(retryable=True), POOL, config=KNOWN)
 
     refused = decide(failing.status, Observed(), POOL, seconds=60)
@@ -444,7 +442,7 @@ def test_a_job_that_should_go_on_and_cannot_says_why_and_goes_on_once_it_can() -
 
 
 @pytest.mark.parametrize("bad", [POOL, {"train": {"micro_batch_size": 500}}], ids=["profile", "document"])
-def test_an_attempt_under_way_is_seen_stopped_and_judged_whatever_the_job_spec_says(bad: dict[str, Any]) -> None:
+def test_an_attempt_in_progress_is_observed_and_stopped_with_an_invalid_job_spec(bad: dict[str, Any]) -> None:
     begun_with = write_yaml(attempt_job_spec(job_spec_of(resource())).to_dict())
 
     def under(observed: Observed, **spec: Any) -> Decision:
@@ -460,7 +458,7 @@ def test_an_attempt_under_way_is_seen_stopped_and_judged_whatever_the_job_spec_s
         assert condition(decision, ConditionType.ACCEPTED) == ("False", "InvalidJobSpec")
 
 
-def test_a_condition_keeps_its_time_while_its_judgment_stays() -> None:
+def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     first = decide(under_way(), TRAINS)
     later = decide(first.status, TRAINS, seconds=100)
 
@@ -481,7 +479,7 @@ SIGHTS: list[Callable[[], Observed]] = [
 
 
 @given(st.lists(st.tuples(st.sampled_from(SIGHTS), st.booleans(), st.integers(0, 2000)), max_size=25))
-def test_whatever_happens_attempts_only_grow_and_only_one_is_made_at_a_time(
+def test_attempts_only_increase_and_only_one_exists_at_a_time(
     history: list[tuple[Callable[[], Observed], bool, int]],
 ) -> None:
     status, clock = JobStatus(), 0
@@ -506,7 +504,7 @@ def test_whatever_happens_attempts_only_grow_and_only_one_is_made_at_a_time(
 SILENT = timedelta(seconds=OperatorConfig().driver_heartbeat_timeout_seconds)
 
 
-def test_a_driver_that_is_silent_for_too_long_gets_a_last_chance_and_is_then_replaced() -> None:
+def test_after_a_heartbeat_timeout_and_a_grace_period_the_driver_is_replaced() -> None:
     missed = decide(under_way(), TRAINS, seconds=SILENT.total_seconds())
     early = decide(missed.status, TRAINS, seconds=SILENT.total_seconds() + 59)
     late = decide(missed.status, TRAINS, seconds=SILENT.total_seconds() + 60)
@@ -520,8 +518,8 @@ def test_a_driver_that_is_silent_for_too_long_gets_a_last_chance_and_is_then_rep
     assert late.actions == (DeleteRayJob("job-1"),)
 
 
-def test_a_driver_that_is_heard_again_goes_on() -> None:
-    """As after an API server that was away for longer than a driver may be silent."""
+def test_a_driver_whose_heartbeat_returns_continues() -> None:
+    """As after an outage of the API server that is longer than the heartbeat timeout."""
     missed = decide(under_way(), TRAINS, seconds=SILENT.total_seconds() + 5000)
     moment = NOW + SILENT + timedelta(seconds=5010)
     heard = Observed(ray_job(), ray_cluster(), pods(), said().model_copy(update={"reported_at": moment}))
@@ -532,7 +530,7 @@ def test_a_driver_that_is_heard_again_goes_on() -> None:
     assert condition(again, ConditionType.DEGRADED) == ("False", "AsWanted")
 
 
-def test_a_driver_that_said_its_last_words_is_believed_where_the_pods_are_cut_off_then() -> None:
+def test_the_last_report_of_a_driver_counts_if_contact_is_lost_afterwards() -> None:
     last = Observed(ray_job(), ray_cluster(), pods(), said(Phase.SUCCEEDED))
 
     missed = decide(under_way(), last, seconds=SILENT.total_seconds())
@@ -541,7 +539,7 @@ def test_a_driver_that_said_its_last_words_is_believed_where_the_pods_are_cut_of
     assert ended.status.phase is JobPhase.SUCCEEDED
 
 
-def test_an_attempt_whose_driver_has_not_begun_waits_for_its_pods() -> None:
+def test_an_attempt_whose_driver_has_not_started_waits_for_its_pods() -> None:
     waiting = Observed(ray_job("Initializing"), ray_cluster(state=""), pods(ready=0, waiting=2))
 
     decision = decide(under_way(), waiting, seconds=1_000_000)
@@ -553,7 +551,7 @@ def told(before: JobStatus, decision: Decision) -> list[str]:
     return [each.reason for each in events(before, decision.status, decision.actions)]
 
 
-def test_a_person_is_told_once_why_pods_do_not_come_up() -> None:
+def test_one_event_says_why_pods_do_not_become_ready() -> None:
     stuck = Pod("worker-0", "1", is_head=False, ready=False, trouble="worker-0: Unschedulable: no node")
     observed = Observed(ray_job("Initializing"), ray_cluster(state=""), (stuck,))
     waiting = under_way(phase=JobPhase.STARTING)
@@ -565,7 +563,7 @@ def test_a_person_is_told_once_why_pods_do_not_come_up() -> None:
     assert told(first.status, second) == []
 
 
-def test_a_person_is_told_of_each_attempt_and_each_change_of_phase() -> None:
+def test_each_attempt_and_each_change_of_phase_has_an_event() -> None:
     counted = decide(JobStatus(), Observed())
     trains = decide(counted.status, TRAINS)
 
@@ -573,7 +571,7 @@ def test_a_person_is_told_of_each_attempt_and_each_change_of_phase() -> None:
     assert told(counted.status, trains) == ["Training"]
 
 
-def test_a_driver_that_replaces_another_takes_nothing_away_from_what_was_reached() -> None:
+def test_a_new_driver_does_not_reset_the_progress_in_the_status() -> None:
     reached = decide(
         under_way(), Observed(ray_job(), ray_cluster(), pods(), said(step=7, last_checkpoint_step=6))
     ).status
@@ -587,18 +585,18 @@ def test_a_driver_that_replaces_another_takes_nothing_away_from_what_was_reached
         assert "FirstCheckpoint" not in told(reached, after)
 
 
-def test_the_end_of_a_run_is_no_phase_of_its_own_while_its_pods_go() -> None:
+def test_the_phase_does_not_change_while_the_pods_of_an_ended_run_stop() -> None:
     trains = decide(under_way(), TRAINS).status
     ends = Observed(ray_job(), ray_cluster(), pods(), said(Phase.FAILED, failure=failure(retryable=True)))
 
     assert decide(trains, ends).status.phase is JobPhase.TRAINING
 
 
-def test_the_store_is_judged_by_what_the_driver_found_and_by_whether_it_answers() -> None:
+def test_the_storage_condition_follows_the_drivers_probe_and_whether_the_store_answers() -> None:
     unknown = decide(under_way(), replace(TRAINS, driver_report=said()))
     probed = decide(unknown.status, replace(TRAINS, driver_report=said(store="ranges, If-Match")))
     silent = decide(
-        probed.status, replace(TRAINS, driver_report=said(store="ranges, If-Match", store_silent_since=NOW))
+        probed.status, replace(TRAINS, driver_report=said(store="ranges, If-Match", store_unreachable_since=NOW))
     )
     forgotten = decide(probed.status, replace(TRAINS, driver_report=said()))
 

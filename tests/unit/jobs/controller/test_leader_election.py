@@ -1,4 +1,4 @@
-"""The operator's lease where the API server answers, and where it does not any more."""
+"""The operator's Lease while the API server answers, and after it stops answering."""
 
 import json
 import threading
@@ -19,13 +19,13 @@ from tests.support.waiting import wait_for
 
 
 class OneLease(ThreadingHTTPServer):
-    """Keeps a single object; once it is `silent` it takes requests and says nothing."""
+    """Stores a single object. Once it `hangs`, it accepts requests and does not answer."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         self.stored: dict[str, Any] | None = None
-        self.silent, self.over = threading.Event(), threading.Event()
+        self.hangs, self.over = threading.Event(), threading.Event()
         super().__init__(("127.0.0.1", 0), _Handler)
 
 
@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_POST
 
     def _answer(self, value: dict[str, Any] | None) -> None:
-        if self.server.silent.is_set():
+        if self.server.hangs.is_set():
             self.server.over.wait()
             return
         content = json.dumps(value or {"message": "not found"}).encode()
@@ -75,18 +75,18 @@ def leader(server: OneLease, monkeypatch: pytest.MonkeyPatch) -> Iterator[Leader
         candidate.stop()
 
 
-def test_a_leader_that_gets_no_answer_leads_no_longer_than_its_lease(leader: LeaderLease, server: OneLease) -> None:
+def test_a_leader_without_answers_does_not_lead_longer_than_its_lease(leader: LeaderLease, server: OneLease) -> None:
     leader._api = replace(leader._api, answer_seconds=600)  # it is still waiting then
     lost = threading.Event()
     leader.wait()
-    server.silent.set()
+    server.hangs.set()
 
     leader.keep(lost=lost.set)
 
     assert lost.wait(60)
 
 
-def test_a_leader_that_is_answered_goes_on(
+def test_a_leader_that_gets_answers_stays_leader(
     leader: LeaderLease, server: OneLease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 600.0)
@@ -104,7 +104,7 @@ def test_a_leader_that_is_answered_goes_on(
     assert not lost.is_set()
 
 
-def test_a_lease_that_is_released_is_not_taken_again(
+def test_a_released_lease_is_not_acquired_again(
     leader: LeaderLease, server: OneLease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.001)

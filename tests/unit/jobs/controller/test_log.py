@@ -1,4 +1,4 @@
-"""The operator's log: one line per decision that changes something, none otherwise, and never a secret."""
+"""The operator's log: one line per decision with a change, no other lines, and never a secret."""
 
 import asyncio
 import io
@@ -38,7 +38,7 @@ def failed(*, retryable: bool) -> Observed:
     return Observed(ray_job("Failed", jobStatus="FAILED", reason="AppFailed"), None, (), report)
 
 
-# name -> (status before, what is observed, changes of the document, seconds after NOW, the line)
+# name -> (status before, observed objects, changes of the job spec, seconds after NOW, the line)
 DECISIONS: dict[str, tuple[JobStatus, Observed, dict[str, Any], int, dict[str, Any]]] = {
     "a first attempt": (JobStatus(), Observed(), {}, 0, {"message": "attempt started", "phase": "Starting"}),
     "an attempt made again": (under_way(ray_job_uid="", phase=JobPhase.STARTING), Observed(), {}, 0,
@@ -66,7 +66,7 @@ DECISIONS: dict[str, tuple[JobStatus, Observed, dict[str, Any], int, dict[str, A
 
 ASKED = "2026-05-04T03:02:00Z"
 LATER = "2026-05-04T04:00:00Z"
-# name -> (status, what is observed, changes of the document)
+# name -> (status, observed objects, changes of the job spec)
 SETTLED: dict[str, tuple[JobStatus, Observed, dict[str, Any]]] = {
     "waits for quota": (under_way(phase=JobPhase.QUEUED), Observed(ray_job("Suspended")), {}),
     "waits for its pods": (under_way(phase=JobPhase.STARTING),
@@ -82,7 +82,7 @@ SETTLED: dict[str, tuple[JobStatus, Observed, dict[str, Any]]] = {
 
 
 class FakeApi:
-    """Takes every write; `error` is raised by all of them."""
+    """Accepts every write; with `error`, every write raises it."""
 
     def __init__(self, error: KubernetesError | None = None) -> None:
         self.error = error
@@ -101,7 +101,7 @@ class FakeApi:
 
 @contextmanager
 def lines_of_operator() -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """What the operator logs in the block, from its JSON lines."""
+    """The operator's log of the block, from its JSON lines."""
     stream, logger = io.StringIO(), logging.getLogger("jobs")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(StructuredFormatter(LogFormat.JSON))
@@ -149,7 +149,7 @@ def test_a_reconciliation_that_changes_nothing_logs_nothing(name: str) -> None:
     assert reconciled(api, api.stored or status, observed, spec, 60) == []
 
 
-def test_steps_and_losses_are_no_lines() -> None:
+def test_steps_and_losses_are_not_logged() -> None:
     api = FakeApi()
     reconciled(api, under_way(phase=JobPhase.TRAINING), TRAINS, {}, 0)
 
@@ -161,7 +161,7 @@ def test_steps_and_losses_are_no_lines() -> None:
 
 
 @pytest.mark.parametrize("name", DECISIONS)
-def test_a_secret_is_in_no_line(name: str) -> None:
+def test_no_line_contains_a_secret(name: str) -> None:
     status, observed, spec, seconds, _ = DECISIONS[name]
 
     assert SECRET not in json.dumps(reconciled(FakeApi(), status, observed, spec, seconds))

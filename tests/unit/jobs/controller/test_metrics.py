@@ -1,4 +1,4 @@
-"""What Prometheus reads off the operator."""
+"""The operator's metrics for Prometheus."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -48,7 +48,7 @@ def test_the_job_spec_says_how_many_gpus_are_wanted_and_the_pods_how_many_there_
     assert value(found, "f2llm_job_workers_min") == 2
 
 
-def test_what_the_driver_said_is_there_under_its_own_labels() -> None:
+def test_reported_values_have_their_own_labels() -> None:
     found = collected(run=RUN)
 
     assert value(found, "f2llm_job_goodput") == 0.9
@@ -57,7 +57,7 @@ def test_what_the_driver_said_is_there_under_its_own_labels() -> None:
     assert value(found, "f2llm_job_last_checkpoint_timestamp_seconds") == 1777863600
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_values_are_left_out() -> None:
     found = collected()
 
     assert value(found, "f2llm_job_goodput") is None
@@ -65,7 +65,7 @@ def test_what_is_not_known_is_left_out() -> None:
     assert value(found, "f2llm_job_last_failure_timestamp_seconds") is None
 
 
-def test_a_failure_carries_its_class_and_its_time() -> None:
+def test_a_failure_has_its_class_and_its_time() -> None:
     failure = JobFailure(attempt=1, error_class="storage", reason="StorageError", time="2026-05-04T03:00:00Z")
 
     found = collected(under_way(phase=JobPhase.RETRYING, last_failure=failure))
@@ -75,7 +75,7 @@ def test_a_failure_carries_its_class_and_its_time() -> None:
     assert value(found, "f2llm_job_phase", LABELS | {"phase": "Retrying"}) == 1
 
 
-def test_a_job_spec_that_makes_no_sense_hides_no_other_metric() -> None:
+def test_an_invalid_job_spec_does_not_hide_other_metrics() -> None:
     found = collected(under_way(step=5), spec={"workers": {"replicas": 2, "min": 3}})
 
     assert value(found, "f2llm_job_workers_wanted") is None
@@ -83,7 +83,7 @@ def test_a_job_spec_that_makes_no_sense_hides_no_other_metric() -> None:
 
 
 class CountedReads(dict[str, Any]):
-    """A stored job that counts how often its document is looked at."""
+    """A stored job that counts how often its job spec is read."""
 
     reads = 0
 
@@ -103,7 +103,7 @@ def test_each_version_of_a_job_spec_is_read_once() -> None:
     assert stored.reads == 2
 
 
-def test_every_metric_that_is_served_is_described_and_the_other_way_round() -> None:
+def test_exactly_the_described_metrics_are_served() -> None:
     for each in collected(run=RUN), REGISTRY:
         served = {metric.name for metric in each.collect() if metric.name.startswith("f2llm_")}
 

@@ -1,4 +1,4 @@
-"""A watch that was broken for longer than the API server remembers, with kopf as it is."""
+"""A watch that was broken for longer than the API server keeps its history, with the real kopf."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ _KINDS = {
     "rayclusters": ("ray.io/v1", "RayCluster"),
     "configmaps": ("v1", "ConfigMap"),
     "pods": ("v1", "Pod"),
-    # kopf waits until it has seen that there are these; it lists none of them.
+    # kopf waits until these types exist; it does not list their objects.
     "events": ("v1", "Event"),
     "namespaces": ("v1", "Namespace"),
     "customresourcedefinitions": ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
@@ -33,7 +33,7 @@ _TOO_OLD = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason":
 
 
 class Server:
-    """What kopf and the operator ask of an API server: lists, watches, and a status to be written."""
+    """The part of an API server that kopf and the operator use: lists, watches, and writes of a status."""
 
     def __init__(self) -> None:
         self.stored: dict[str, list[dict[str, Any]]] = {plural: [] for plural in _KINDS}
@@ -95,7 +95,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def _a_pod_goes_unseen() -> list[str]:
-    """The job's phases: while its last pod is there, and once it went while nobody watched."""
+    """The job's phases: while its last pod exists, and after the pod was deleted during a gap of the watch."""
     server = Server()
     job = resource({"suspend": True})
     job["metadata"] |= {"resourceVersion": "1", "creationTimestamp": "2026-05-04T03:00:00Z"}
@@ -128,7 +128,9 @@ async def _a_pod_goes_unseen() -> list[str]:
     return [*phases, job["status"]["phase"]]
 
 
-def test_a_pod_that_went_while_nobody_watched_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_operator_does_not_wait_for_a_pod_deleted_during_a_gap_of_the_watch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(handlers, "_RESYNC_SECONDS", 1.0)
     monkeypatch.setattr(handlers, "REGISTRY", CollectorRegistry())
 

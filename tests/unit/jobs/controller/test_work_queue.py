@@ -1,4 +1,4 @@
-"""The operator's queue: every key is looked at after its last change, by one worker at a time."""
+"""The operator's queue: every key is handled after its last change, by one worker at a time."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ def queue() -> WorkQueue[str]:
     return WorkQueue(jitter=lambda: 0.01)
 
 
-def test_a_key_that_is_added_twice_comes_once() -> None:
+def test_a_key_that_is_added_twice_is_handled_once() -> None:
     async def law() -> None:
         keys = queue()
         keys.add("a")
@@ -25,7 +25,7 @@ def test_a_key_that_is_added_twice_comes_once() -> None:
     run(law())
 
 
-def test_a_key_that_changes_while_it_is_worked_at_comes_again_afterwards() -> None:
+def test_a_key_that_is_added_while_it_is_handled_is_handled_again() -> None:
     async def law() -> None:
         keys = queue()
         keys.add("a")
@@ -40,7 +40,7 @@ def test_a_key_that_changes_while_it_is_worked_at_comes_again_afterwards() -> No
     run(law())
 
 
-def test_a_key_that_failed_comes_back_later_each_time_until_it_goes_well() -> None:
+def test_a_failed_key_is_retried_with_growing_waits_until_it_succeeds() -> None:
     async def law() -> None:
         keys = queue()
         waits = []
@@ -60,7 +60,7 @@ def test_a_key_that_failed_comes_back_later_each_time_until_it_goes_well() -> No
     run(law())
 
 
-def test_a_wait_is_replaced_by_a_later_wish() -> None:
+def test_a_later_delay_replaces_an_earlier_one() -> None:
     async def law() -> None:
         keys = queue()
         keys.add_after("a", 3600)

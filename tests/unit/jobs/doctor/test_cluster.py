@@ -1,4 +1,4 @@
-"""What the doctor says of clusters, from values: laws that no cluster is needed for."""
+"""Findings of the doctor about clusters, from plain values."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,7 +47,7 @@ GOOD = ClusterInventory(
     namespace_object={"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
     nodes=(node(gpus="8"),),
 )
-"""A cluster on which all is well."""
+"""A cluster without problems."""
 
 
 def job(spec: Mapping[str, Any] | None = None, **top: Any) -> EmbeddingJob:
@@ -64,11 +64,11 @@ def of_job_spec(
     return by_name(check_job_spec_on(job(spec, **top), inventory))
 
 
-def test_of_a_good_cluster_nothing_is_missing_or_worth_a_warning() -> None:
+def test_a_good_cluster_has_no_findings() -> None:
     assert {check.status for check in judge_cluster(GOOD, OURS)} == {"ok", "absent"}
 
 
-def test_of_an_empty_cluster_all_that_is_needed_is_missing_and_says_how_to_get_it() -> None:
+def test_an_empty_cluster_lacks_every_requirement_and_each_has_a_remedy() -> None:
     checks = judge_cluster(ClusterInventory("https://cluster", "v1", "team"), OURS)
 
     missing = [check for check in checks if check.status == "missing"]
@@ -94,7 +94,7 @@ def test_kuberay_is_new_enough_from_1_6_on(image: str, status: str) -> None:
     assert checks["KubeRay operator"].status == status
 
 
-def test_types_of_an_old_kuberay_are_told_by_the_field_that_they_lack() -> None:
+def test_old_crds_of_kuberay_are_recognized_by_a_missing_field() -> None:
     inventory = replace(GOOD, types={**GOOD.types, "RayCluster": OLD_RAY})
 
     checks = by_name(list(check_kuberay(inventory)))
@@ -103,7 +103,7 @@ def test_types_of_an_old_kuberay_are_told_by_the_field_that_they_lack() -> None:
     assert "kubectl apply" in (checks["KubeRay CRDs"].remedy or "")
 
 
-def test_an_operator_that_is_not_ready_or_looks_elsewhere_is_missing() -> None:
+def test_an_operator_that_is_not_ready_or_watches_other_namespaces_is_missing() -> None:
     down = replace(GOOD, operators=(deployment("f2llm", "f2llm-operator:1", ready=0),))
     elsewhere = replace(GOOD, operators=(deployment("f2llm", "f2llm-operator:1", args=("--namespace=other",)),))
     here = replace(GOOD, operators=(deployment("f2llm", "f2llm-operator:1", args=("--namespace=team",)),))
@@ -113,7 +113,7 @@ def test_an_operator_that_is_not_ready_or_looks_elsewhere_is_missing() -> None:
     assert check_operator(here).status == "ok"
 
 
-def test_what_a_user_may_not_see_is_unknown_and_no_obstacle() -> None:
+def test_objects_that_a_user_may_not_read_are_unknown_and_not_missing() -> None:
     hidden = replace(
         GOOD,
         kuberay=HIDDEN,
@@ -131,7 +131,7 @@ def test_what_a_user_may_not_see_is_unknown_and_no_obstacle() -> None:
     assert unknown == {"KubeRay operator", "operator", "namespace", "GPU nodes", "profiles"}
 
 
-def test_one_forbidden_verb_is_named_alone() -> None:
+def test_a_single_denied_verb_is_named() -> None:
     allowed = {right: right.verb != "delete" for right in GOOD.allowed}
 
     check = by_name(judge_cluster(replace(GOOD, allowed=allowed), OURS))["your jobs"]
@@ -140,7 +140,7 @@ def test_one_forbidden_verb_is_named_alone() -> None:
     assert check.found == "in team you may not delete embeddingjobs"
 
 
-def test_a_profile_that_the_operator_does_not_know_is_missing_and_one_of_its_own_is_not() -> None:
+def test_only_a_profile_that_the_operator_does_not_know_is_missing() -> None:
     text = "image: registry.example/f2llm:1\nprofiles: {pool: {worker: {node_selector: {pool: gpu}}}}"
     inventory = replace(GOOD, settings={**SETTINGS, "data": {"operator.yaml": text}})
 
@@ -181,7 +181,7 @@ def test_a_run_directory_outside_of_an_object_store_needs_a_volume() -> None:
     assert mounted["storage"].status == "ok"
 
 
-def test_an_account_with_a_clouds_identity_needs_no_secret() -> None:
+def test_a_service_account_with_a_cloud_identity_needs_no_secret() -> None:
     plain = {"metadata": {"name": "team-a"}}
     with_role = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}}}
     spec = {"cluster": {"service_account": "team-a"}}
@@ -195,7 +195,7 @@ def test_an_account_with_a_clouds_identity_needs_no_secret() -> None:
     assert [check["ServiceAccount"].status for check in checks] == ["ok", "ok", "missing"]
 
 
-def test_workers_that_fit_nowhere_are_missing_unless_nodes_come_at_need() -> None:
+def test_workers_that_do_not_fit_are_missing_unless_nodes_are_added_on_demand() -> None:
     wants = {"workers": {"replicas": 12, "min": 4, "gpus": 1}}
     karpenter = replace(GOOD, nodes=(), groups=GOOD.groups | {"karpenter.sh"})
 
@@ -207,7 +207,7 @@ def test_workers_that_fit_nowhere_are_missing_unless_nodes_come_at_need() -> Non
     assert statuses == ["warn", "missing", "missing", "warn"]
 
 
-def test_a_pod_fits_where_labels_taints_and_every_request_allow_it() -> None:
+def test_a_pod_fits_if_labels_taints_and_every_request_allow_it() -> None:
     taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
     nodes = [node(), node(labels={"pool": "gpu"}, taints=(taint,)), node(labels={"pool": "gpu"}, cpu="1")]
     pod: dict[str, Any] = {"containers": [{"resources": {"requests": {"cpu": "1500m", "memory": "8Gi"}}}]}
@@ -217,7 +217,7 @@ def test_a_pod_fits_where_labels_taints_and_every_request_allow_it() -> None:
     assert [pods_that_fit(each, nodes) for each in (pod, in_pool, tolerant)] == [8, 0, 8]
 
 
-def test_a_node_that_is_not_ready_or_closed_holds_nothing() -> None:
+def test_a_node_that_is_not_ready_or_unschedulable_has_no_room() -> None:
     broken, closed = node(), node()
     broken["status"]["conditions"][0]["status"] = "Unknown"
     closed["spec"]["unschedulable"] = True
@@ -232,6 +232,6 @@ def test_quantities_are_read_as_kubernetes_writes_them(quantity: str, number: fl
     assert amount(quantity) == number
 
 
-def test_what_is_no_quantity_is_refused() -> None:
+def test_an_invalid_quantity_is_refused() -> None:
     with pytest.raises(ValueError, match="4GiB"):
         amount("4GiB")

@@ -1,4 +1,4 @@
-"""What the doctor says of machines that this one is not."""
+"""Findings of the doctor about other machines than this one."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def torch_checks(facts: dict[str, Any]) -> dict[str, Check]:
     return {check.name: check for check in doctor.check_torch(facts)}
 
 
-def test_a_cpu_is_enough_and_takes_the_rows_kernel() -> None:
+def test_a_cpu_is_sufficient_and_uses_sdpa() -> None:
     checks = torch_checks(CPU)
 
     assert doctor.can_run(list(checks.values()))
@@ -30,7 +30,7 @@ def test_a_cpu_is_enough_and_takes_the_rows_kernel() -> None:
     assert "sdpa" in checks["attention kernel"].found
 
 
-def test_a_gpu_is_named_with_its_memory_and_the_kernel_that_auto_takes() -> None:
+def test_a_gpu_is_reported_with_its_memory_and_the_kernel_of_auto() -> None:
     plain, with_flash = torch_checks(GPU), torch_checks({**GPU, "flash_attn": "2.8.3"})
 
     assert "NVIDIA H200 (141 GiB)" in plain["device"].found
@@ -50,7 +50,7 @@ def test_a_gpu_is_named_with_its_memory_and_the_kernel_that_auto_takes() -> None
         lambda: list(doctor.check_compiler(compiler="/usr/bin/c++", ninja="/usr/bin/ninja", headers=False)),
     ],
 )
-def test_what_a_run_cannot_do_without_is_missing_and_says_how_to_get_it(make: Callable[[], list[Check]]) -> None:
+def test_a_missing_requirement_has_a_remedy(make: Callable[[], list[Check]]) -> None:
     checks = make()
 
     missing = [check for check in checks if check.status == "missing"]
@@ -68,14 +68,14 @@ def test_what_a_run_cannot_do_without_is_missing_and_says_how_to_get_it(make: Ca
         (doctor.check_disk(9 * GIB, Path("runs")), doctor.check_disk(GIB, Path("runs"))),
     ],
 )
-def test_little_of_something_is_a_warning_and_no_obstacle(enough: Check, little: Check) -> None:
+def test_scarce_resources_are_only_a_warning(enough: Check, little: Check) -> None:
     assert (enough.status, enough.remedy) == ("ok", None)
     assert little.status == "warn"
     assert little.remedy
     assert doctor.can_run([enough, little])
 
 
-def test_a_store_is_ok_or_says_what_it_refused() -> None:
+def test_a_store_is_ok_or_reports_its_error() -> None:
     def refuse() -> list[str]:
         raise StoreAccessError("s3://bucket: access denied to put", remedy="allow s3:PutObject")
 
@@ -85,7 +85,7 @@ def test_a_store_is_ok_or_says_what_it_refused() -> None:
     )
 
 
-def test_this_machine_has_cores_and_memory() -> None:
+def test_this_machine_has_cpus_and_memory() -> None:
     assert doctor._cpus() >= 1
     assert doctor._memory_bytes() > 2**28
 
@@ -104,7 +104,7 @@ def test_a_probe_prints_facts_as_its_only_line_whatever_the_library_prints() -> 
     assert "noise" in done.stderr
 
 
-def test_a_library_that_cannot_be_imported_is_a_fact_too() -> None:
+def test_an_import_error_of_a_library_is_reported() -> None:
     code = (
         "import sys; from jobs.doctor import library_probes as probes; sys.modules['torch'] = None;"
         "sys.exit(probes.main('torch'))"

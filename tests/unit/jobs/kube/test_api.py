@@ -1,4 +1,4 @@
-"""How the door to Kubernetes bears an API server that is busy."""
+"""Requests to a busy API server are retried."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.support.http_server import serving_in_a_thread
 
 
 class Busy(ThreadingHTTPServer):
-    """Answers `refusals` requests with 429 and when to ask again, and those after them."""
+    """Answers the first `refusals` requests with 429 and Retry-After, and later ones normally."""
 
     def __init__(self, refusals: int) -> None:
         self.refusals, self.asked = refusals, list[str]()
@@ -71,7 +71,7 @@ def api(server: Busy, tmp_path: Path) -> Iterator[KubeApi]:
 
 
 @pytest.mark.parametrize("server", [3], indirect=True)
-def test_a_busy_server_is_asked_again_when_it_says_so_for_questions_and_writes(api: KubeApi, server: Busy) -> None:
+def test_reads_and_writes_are_retried_when_a_busy_server_says_so(api: KubeApi, server: Busy) -> None:
     assert api.list("EmbeddingJob")["items"] == []
     server.refusals = len(server.asked) + 2
 
@@ -81,7 +81,7 @@ def test_a_busy_server_is_asked_again_when_it_says_so_for_questions_and_writes(a
 
 
 @pytest.mark.parametrize("server", [1000], indirect=True)
-def test_one_that_stays_busy_is_an_error_that_says_what_it_said(api: KubeApi, server: Busy) -> None:
+def test_a_server_that_stays_busy_is_an_error_with_its_message(api: KubeApi, server: Busy) -> None:
     with pytest.raises(KubernetesError, match="initializing"):
         api.list("EmbeddingJob")
 

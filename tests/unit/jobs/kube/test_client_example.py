@@ -9,6 +9,7 @@ import pytest
 import jobs.kube.api
 import jobs.kube.client
 import jobs.spec.job
+from jobs.spec.yaml12 import RawSpec
 from tests.support.job_specs import job_spec
 
 
@@ -35,7 +36,7 @@ def test_the_example_of_the_docstring_runs_as_it_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, _, example = (jobs.kube.client.__doc__ or "").partition("\n\n")
-    written = jobs.spec.job.parse_job_spec(jobs.spec.job.RawSpec("job.yaml", job_spec()))
+    written = jobs.spec.job.parse_job_spec(RawSpec("job.yaml", job_spec()))
     monkeypatch.setattr(jobs.kube.api, "connect", Cluster)
     monkeypatch.setattr(jobs.spec.job, "load_job_spec", lambda path: written)
 

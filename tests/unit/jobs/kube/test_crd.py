@@ -1,4 +1,4 @@
-"""The custom resource: structural, small, and of the same mind as the document."""
+"""The CustomResourceDefinition: structural, small, and consistent with the job spec."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def nodes(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str,
 
 
 def defaulted(node: dict[str, Any], value: Any) -> Any:
-    """What an API server makes of a value: defaults inside what is there, from the top down."""
+    """The value after the API server has applied its defaults, from the top down, inside existing sections."""
     if isinstance(value, list):
         return [defaulted(node["items"], each) for each in value]
     if not isinstance(value, dict):
@@ -41,7 +41,7 @@ def defaulted(node: dict[str, Any], value: Any) -> Any:
     return filled
 
 
-def test_the_files_are_what_the_models_say() -> None:
+def test_the_files_match_the_models() -> None:
     for path in FILES:
         assert path.read_text() == text(), "run `make generate`"
 
@@ -58,8 +58,8 @@ def test_every_node_has_a_type_and_nothing_that_a_structural_schema_forbids() ->
         assert not ("properties" in node and "additionalProperties" in node), path
 
 
-def test_every_text_list_and_mapping_has_a_bound() -> None:
-    """Without one the API server takes the cost of a rule to be endless."""
+def test_every_string_list_and_mapping_has_a_bound() -> None:
+    """Without a bound the API server assumes an unlimited cost of a rule."""
     for path, node in nodes(SCHEMA["properties"]["spec"]):
         if node["type"] == "string":
             assert "enum" in node or "maxLength" in node, path
@@ -75,7 +75,7 @@ def test_the_schema_has_every_field_of_the_job_spec() -> None:
     assert {name for name in SPEC_FIELDS if name.startswith("spec.")} <= found
 
 
-def test_no_default_overrules_a_preset() -> None:
+def test_no_default_overrides_a_preset() -> None:
     with_defaults = {path for path, node in nodes(SCHEMA["properties"]["spec"]) if node.get("default")}
 
     for values in PRESETS.values():
@@ -88,7 +88,7 @@ def paths(values: Any, above: str = "") -> Iterator[str]:
 
 
 @given(specs())
-def test_defaults_of_the_api_server_change_nothing_of_what_a_job_spec_means(spec: dict[str, Any]) -> None:
+def test_defaults_of_the_api_server_do_not_change_the_meaning_of_a_job_spec(spec: dict[str, Any]) -> None:
     written = job_spec({"storage": {"uri": "s3://bucket/runs"}, **spec})
     stored = {**written, "spec": defaulted(SCHEMA["properties"]["spec"], written["spec"])}
 

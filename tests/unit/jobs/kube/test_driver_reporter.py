@@ -9,7 +9,7 @@ from ray_app.run_directory.status import RunStatus
 
 
 class FakeSend:
-    """Keeps reports; answers with a request to stop, or fails for a while."""
+    """Stores reports. Answers with a stop request, or fails for a while."""
 
     def __init__(self, *, stop_request: str = "", failures: int = 0) -> None:
         self.written: list[DriverReport] = []
@@ -42,7 +42,7 @@ def test_the_newest_status_is_reported_and_the_last_one_at_the_end() -> None:
     assert send.written[-1].run.step == 2
 
 
-def test_a_stop_request_to_stop_is_obeyed_once_and_only_by_the_attempt_it_is_for() -> None:
+def test_only_the_addressed_attempt_obeys_a_stop_request_and_once() -> None:
     for request, stops in (("uid/1", 1), ("uid/2", 0), ("other/1", 0)):
         stopped: list[bool] = []
         send = FakeSend(stop_request=request)
@@ -59,12 +59,12 @@ def test_an_error_that_ends_the_run_is_reported_with_its_class() -> None:
     reporter = reporter_of(send := FakeSend(failures=1))
     reporter.start()
 
-    reporter.end(DataError("bad row", remedy="mend it"))
+    reporter.end(DataError("bad row", remedy="fix it"))
 
     failure = send.written[-1].failure
     assert failure is not None
     assert (failure.error, failure.error_class, failure.retryable) == ("DataError", "data", False)
-    assert (failure.message, failure.remedy) == ("bad row", "mend it")
+    assert (failure.message, failure.remedy) == ("bad row", "fix it")
 
 
 def test_an_api_that_does_not_answer_does_not_disturb_the_run() -> None:
@@ -76,7 +76,7 @@ def test_an_api_that_does_not_answer_does_not_disturb_the_run() -> None:
     reporter.end(None)
 
 
-def test_a_report_of_another_attempt_or_of_nobody_is_ignored() -> None:
+def test_a_report_of_another_attempt_is_ignored() -> None:
     report = DriverReport(attempt="uid/1", run=RunStatus(name="job", step=3))
     config_map = {"data": {REPORT_KEY: report.model_dump_json()}}
 

@@ -1,4 +1,4 @@
-"""What the operator reads off a pod."""
+"""The facts about a pod that the operator uses."""
 
 from typing import Any
 
@@ -43,16 +43,16 @@ NEEDS_MORE = "p: OOMKilled: it needs more memory than spec.cluster allows"
         (observed(state=crash("")), "p: its container exited with code 1"),
     ],
 )  # fmt: skip
-def test_a_pod_that_does_not_come_up_says_why(pod: Pod, says: str) -> None:
+def test_a_pod_that_does_not_become_ready_says_why(pod: Pod, says: str) -> None:
     assert pod.trouble == says
 
 
-def test_a_pod_that_ran_out_of_memory_once_is_remembered_while_it_is_there() -> None:
+def test_an_out_of_memory_error_is_remembered_as_long_as_the_pod_exists() -> None:
     assert observed(ready=True, state={"running": {}}, lastState=KILLED).out_of_memory
     assert not observed(ready=True, state={"running": {}}).out_of_memory
 
 
-def test_a_pod_that_measures_checkpoints_is_no_worker() -> None:
+def test_a_pod_that_evaluates_checkpoints_is_not_a_worker() -> None:
     def pod(name: str, kind: str, group: str) -> Pod:
         labels = {"ray.io/node-type": kind, "ray.io/group": group, "f2llm.dev/attempt": "1"}
         return pod_of({"metadata": {"name": name, "labels": labels}})

@@ -1,4 +1,4 @@
-"""What a job becomes on Kubernetes."""
+"""The Kubernetes objects of a job."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def job(spec: dict[str, Any] | None = None, **top: Any) -> EmbeddingJob:
 
 
 def objects(spec: dict[str, Any] | None = None, *, attempt: int = 1, **top: Any) -> dict[str, dict[str, Any]]:
-    """By kind; of the two ConfigMaps the document's."""
+    """Objects by kind; of the two ConfigMaps, the one with the job spec."""
     return {each["kind"]: each for each in render(job(spec, **top), OperatorConfig(), attempt=attempt, uid=UID)}
 
 
@@ -56,7 +56,7 @@ def test_samples_render_as_they_did(path: Path, request: pytest.FixtureRequest) 
     assert made == golden.read_text(), f"if this is meant: f2llm render {path} and look at what changed"
 
 
-def test_checkpoints_are_measured_in_a_pod_where_nothing_trains() -> None:
+def test_checkpoints_are_evaluated_in_a_pod_without_training() -> None:
     (workers,) = objects()["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     workers_too, group = objects({"evaluation": {"checkpoints": True}})["RayJob"]["spec"]["rayClusterSpec"][
         "workerGroupSpecs"
@@ -65,7 +65,7 @@ def test_checkpoints_are_measured_in_a_pod_where_nothing_trains() -> None:
     assert workers_too == workers
     assert group["groupName"] == "evaluation"
     assert {group[count] for count in ("minReplicas", "replicas", "maxReplicas")} == {1}
-    # As a shell gives it to `ray start`.
+    # As the shell passes it to `ray start`.
     resources, cpus = (shlex.split(group["rayStartParams"][name])[0] for name in ("resources", "num-cpus"))
     assert (json.loads(resources), cpus) == ({"f2llm_evaluation": 1}, "0")
     assert group["template"] == workers["template"]
@@ -80,7 +80,7 @@ def test_every_object_belongs_to_the_job_and_says_whose_it_is(spec: dict[str, An
 
 
 @given(specs())
-def test_all_pods_fit_the_restricted_standard_whatever_the_job_spec_says(spec: dict[str, Any]) -> None:
+def test_all_pods_fit_the_restricted_standard_for_any_job_spec(spec: dict[str, Any]) -> None:
     for template in templates(objects(spec)):
         pod = template["spec"]
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -94,7 +94,7 @@ def test_all_pods_fit_the_restricted_standard_whatever_the_job_spec_says(spec: d
 
 
 @given(specs())
-def test_the_driver_runs_the_job_with_any_number_of_workers_kubernetes_may_give(spec: dict[str, Any]) -> None:
+def test_the_driver_accepts_any_number_of_workers_that_kubernetes_provides(spec: dict[str, Any]) -> None:
     given_job = job(spec)
     rendered = objects(spec)
     text = rendered["ConfigMap"]["data"]["job.yaml"]
@@ -119,7 +119,7 @@ def test_a_pod_has_room_for_one_worker_and_no_more(cpus: float) -> None:
     assert worker(rendered)["containers"][0]["resources"]["requests"]["cpu"] in (f"{cpus:g}", f"{cpus * 1000:g}m")
 
 
-def test_a_rayjob_is_tried_once_and_leaves_no_pods() -> None:
+def test_kuberay_does_not_retry_a_rayjob_and_deletes_its_pods() -> None:
     spec = objects(attempt=3)["RayJob"]["spec"]
 
     assert (spec["backoffLimit"], spec["submissionMode"], spec["shutdownAfterJobFinishes"]) == (0, "HTTPMode", True)
@@ -133,9 +133,9 @@ def test_a_pod_has_longer_than_its_drain_takes() -> None:
             assert 0 < drain < template["spec"]["terminationGracePeriodSeconds"]
 
 
-def test_what_the_driver_says_is_in_the_log_of_the_head_pod(tmp_path: Path) -> None:
-    """Ray keeps what a driver says in a file; process 1, whose output is the log of most containers, is the pause of
-    the pod, as processes are shared.
+def test_the_log_of_the_head_pod_contains_the_drivers_output(tmp_path: Path) -> None:
+    """Ray writes a driver's output to a file. Process 1, whose output is the log of most containers, is the pause
+    process of the pod, since the process namespace is shared.
     """
     spec = objects()["RayJob"]["spec"]
     (container,) = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
@@ -143,7 +143,7 @@ def test_what_the_driver_says_is_in_the_log_of_the_head_pod(tmp_path: Path) -> N
     (tmp_path / "f2llm").chmod(0o755)
     log = tmp_path / "driver.log"
     start = f"sh -c {shlex.quote(spec['entrypoint'])} > {log} 2>&1"
-    # What a container runs: KubeRay puts its own after ours, which outlives the driver.
+    # The command of a container: KubeRay appends its own, which outlives the driver.
     command = f" {' '.join(container['command'])}  && ulimit -n; {start}; until [ -s {log} ]; do sleep 0.01; done"
 
     ran = subprocess.run(
@@ -159,8 +159,8 @@ def test_what_the_driver_says_is_in_the_log_of_the_head_pod(tmp_path: Path) -> N
     assert log.read_text() == "step 1/10\n"
 
 
-def test_a_driver_that_is_told_to_end_is_heard_to_its_last_line(tmp_path: Path) -> None:
-    """Ray signals the whole group of the entrypoint, in which the driver is not alone."""
+def test_the_log_of_a_terminated_driver_contains_its_last_line(tmp_path: Path) -> None:
+    """Ray signals the whole process group of the entrypoint, which contains more than the driver."""
     log = tmp_path / "pod.log"
     driver = "trap 'echo writing a checkpoint; exit 0' TERM; echo step 1/10; while :; do sleep 0.05; done"
     (tmp_path / "f2llm").write_text(f"#!/bin/sh\n{driver}\n")
@@ -220,7 +220,7 @@ def test_the_job_specs_settings_reach_the_pods() -> None:
     assert pod["nodeSelector"] == {"pool": "gpu"}
 
 
-def test_no_volume_of_a_job_spec_is_in_the_way_of_one_that_pods_have_by_themselves() -> None:
+def test_no_volume_of_a_job_spec_conflicts_with_the_volumes_of_every_pod() -> None:
     for template in templates(objects()):
         (container,) = template["spec"]["containers"]
         for each in container["volumeMounts"]:
@@ -229,7 +229,7 @@ def test_no_volume_of_a_job_spec_is_in_the_way_of_one_that_pods_have_by_themselv
                     objects({"cluster": {"volumes": [{"name": name, "mount_path": path, "claim": "c"}]}})
 
 
-def test_a_job_spec_wins_over_its_profiles_and_a_later_profile_over_an_earlier_one() -> None:
+def test_a_job_spec_overrides_its_profiles_and_a_later_profile_an_earlier_one() -> None:
     cluster = {
         "profiles": ["spot-karpenter", "spot-gke"],
         "worker": {"node_selector": {"karpenter.sh/capacity-type": "on-demand"}},
@@ -242,7 +242,7 @@ def test_a_job_spec_wins_over_its_profiles_and_a_later_profile_over_an_earlier_o
     assert pod["terminationGracePeriodSeconds"] == 25
 
 
-def test_a_profile_or_job_spec_brings_grafana_into_rays_dashboard() -> None:
+def test_a_profile_or_a_job_spec_can_enable_grafana_in_rays_dashboard() -> None:
     def grafana(cluster: dict[str, Any]) -> str:
         config = OperatorConfig(profiles={"grafana": Profile(env={"RAY_GRAFANA_HOST": "http://grafana"})})
         rendered = {each["kind"]: each for each in render(job({"cluster": cluster}), config, uid=UID)}
@@ -255,7 +255,7 @@ def test_a_profile_or_job_spec_brings_grafana_into_rays_dashboard() -> None:
     assert grafana({"profiles": ["grafana"], "env": {"RAY_GRAFANA_HOST": "http://own"}}) == "http://own"
 
 
-def test_workers_of_a_profile_follow_the_first_of_them_into_its_zone_and_the_head_is_free() -> None:
+def test_a_profile_keeps_workers_in_one_zone_but_not_the_head() -> None:
     head, template = templates(objects({"cluster": {"profiles": ["platform", "same-zone"]}}))
 
     (term,) = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
@@ -277,19 +277,19 @@ def test_every_profile_renders(name: str) -> None:
     assert objects({"cluster": {"profiles": [name]}})["RayJob"]
 
 
-def test_no_profile_asks_for_what_karpenter_makes_no_node_for() -> None:
+def test_no_profile_requests_resources_that_karpenter_cannot_provide() -> None:
     asked = {each for profile in PROFILES.values() for pod in (profile.head, profile.worker) for each in pod.resources}
 
     assert asked == {"vpc.amazonaws.com/efa"}
     assert PROFILES["efa"].env["FI_EFA_USE_HUGE_PAGE"] == "0"
 
 
-def test_a_profile_that_is_not_known_is_refused_with_those_that_are() -> None:
+def test_an_unknown_profile_is_refused_with_the_known_names() -> None:
     with pytest.raises(ConfigError, match="expected one of efa"):
         objects({"cluster": {"profiles": ["nowhere"]}})
 
 
-def test_what_concerns_kueue_reaches_the_rayjob_and_nothing_else_does() -> None:
+def test_only_labels_and_annotations_of_kueue_reach_the_rayjob() -> None:
     metadata = {"labels": {"kueue.x-k8s.io/queue-name": "team", "other": "x"}}
 
     labels = objects(metadata=metadata)["RayJob"]["metadata"]["labels"]
@@ -298,7 +298,7 @@ def test_what_concerns_kueue_reaches_the_rayjob_and_nothing_else_does() -> None:
     assert "other" not in labels
 
 
-def test_a_job_takes_no_object_over_that_a_namespace_has_by_itself() -> None:
+def test_a_job_does_not_adopt_default_objects_of_a_namespace() -> None:
     rendered = objects(metadata={"name": "default"})
 
     head, _ = templates(rendered)
@@ -308,7 +308,7 @@ def test_a_job_takes_no_object_over_that_a_namespace_has_by_itself() -> None:
     assert rendered["RoleBinding"]["subjects"][0]["name"] == names["ServiceAccount"]
 
 
-def test_a_service_account_of_the_job_specs_is_used_and_none_is_made() -> None:
+def test_a_service_account_in_the_job_spec_is_used_and_none_is_created() -> None:
     rendered = objects({"cluster": {"service_account": "trainer"}})
 
     assert "ServiceAccount" not in rendered

@@ -1,4 +1,4 @@
-"""Chart and kustomize bases: the parts that are written twice are the same."""
+"""Parts that both the chart and the kustomize base contain are equal."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 
-def test_the_chart_and_the_kustomize_base_give_the_operator_the_same_rights() -> None:
+def test_the_chart_and_the_kustomize_base_give_the_operator_the_same_permissions() -> None:
     rules = {
         each["metadata"]["name"]: each["rules"]
         for each in documents(ROOT / "k8s" / "base" / "rbac.yaml")
@@ -26,8 +26,8 @@ def test_the_chart_and_the_kustomize_base_give_the_operator_the_same_rights() ->
     assert rules["f2llm-operator"] == documents(CHART / "files" / "rbac.yaml")[0]
 
 
-def test_the_kustomize_base_has_what_messages_and_monitors_name() -> None:
-    """Each as in the chart: tests/cluster/test_chart.py."""
+def test_the_kustomize_base_has_the_objects_that_messages_and_monitors_name() -> None:
+    """Both are as in the chart: tests/cluster/test_chart.py."""
     base = ROOT / "k8s" / "base"
     (kustomization,) = documents(base / "kustomization.yaml")
 
@@ -48,7 +48,7 @@ def test_the_settings_of_overlays_are_settings_of_the_operator() -> None:
         assert config.profiles_of(ClusterSpec(profiles=tuple(config.profiles))) == list(config.profiles.values())
 
 
-def test_the_charts_defaults_are_the_operators() -> None:
+def test_the_defaults_of_the_chart_are_those_of_the_operator() -> None:
     (whole,) = documents(CHART / "values.yaml")
     values = whole["jobs"]
 

@@ -1,4 +1,4 @@
-"""What a served model becomes on Kubernetes."""
+"""The Kubernetes objects of a served model."""
 
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def test_pods_fit_the_restricted_standard_and_have_no_access_to_kubernetes() -> 
         }
 
 
-def test_the_application_is_served_by_the_settings_that_it_is_given() -> None:
+def test_the_application_gets_its_settings() -> None:
     rendered = objects("workers.gpus=1", "workers.cpus=3.5", "storage.s3.endpoint_url=https://s3.example.com")
     (application,) = yaml.safe_load(rendered["RayService"]["spec"]["serveConfigV2"])["applications"]
 
@@ -101,8 +101,9 @@ def test_every_pod_has_room_for_one_replica_and_the_head_for_none(cpus: str) -> 
 
 
 def test_kuberay_gives_the_head_its_ports_and_its_place_in_the_service() -> None:
-    """Of a head that names a port itself, KubeRay knows no other, and does not find its dashboard. Where the head is
-    not in the Service, nobody is while pods take turns to replace their copies (seen in tests/cluster/test_serving.py).
+    """If the head names a port, KubeRay adds no others and does not find its dashboard. If the head is not in the
+    Service, the Service has no endpoint during a rolling update of the replicas (seen in
+    tests/cluster/test_serving.py).
     """
     rendered = objects()
 
@@ -120,12 +121,12 @@ def test_the_port_of_requests_is_open_and_that_of_the_control_plane_to_kuberay_o
     assert policy["podSelector"] == {"matchLabels": {"f2llm.dev/service": "search"}}
 
 
-def test_all_but_one_replica_stay_while_nodes_are_emptied_and_a_single_one_may_go() -> None:
+def test_a_drain_keeps_all_but_one_replica_and_may_evict_a_single_one() -> None:
     assert objects(replicas=3)["PodDisruptionBudget"]["spec"]["minAvailable"] == 2
     assert "PodDisruptionBudget" not in objects(replicas=1)
 
 
-def test_a_profile_that_is_not_known_is_refused_with_those_that_are() -> None:
+def test_an_unknown_profile_is_refused_with_the_known_names() -> None:
     with pytest.raises(ConfigError, match="expected one of efa"):
         objects("cluster.profiles=[nowhere]")
 
@@ -137,7 +138,7 @@ def test_without_job_spec_and_model_the_command_says_what_it_needs(f2llm: Run) -
     assert "pass JOB.yaml, or a model: --serve MODEL" in err
 
 
-def test_what_is_edited_is_shown_line_by_line() -> None:
+def test_the_serve_configuration_is_a_readable_block() -> None:
     job_spec = load_job_spec(str(SAMPLE))
     text = write_yaml(render_service(MODEL, job_spec, OperatorConfig(), name="search", replicas=1)[-1])
 

@@ -1,4 +1,4 @@
-"""Hours and money of a plan: sums done by hand, and tables that are wrong."""
+"""Hours and cost of a plan: against sums done by hand; and invalid price tables."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def plan(workers: int = 4) -> Plan:
     return estimate_job(spec, DataSize((source,)), SMALL)
 
 
-def test_a_token_costs_six_operations_a_weight_and_eight_where_the_forward_pass_is_done_twice() -> None:
+def test_a_token_costs_six_operations_per_weight_and_eight_with_recomputation() -> None:
     tokens = 1_000_000 * (20 + 8 * 100)
     weights = 440_467_456  # of Qwen3-0.6B without its 151,936 x 1024 embeddings
 
@@ -43,7 +43,7 @@ def test_hours_shrink_with_workers_and_the_cost_does_not() -> None:
     assert (eight.gpus, eight.hours, eight.gpu_hours, eight.cost) == (8, 1, 8, 16)
 
 
-def test_gpus_without_the_memory_come_last_however_cheap() -> None:
+def test_gpus_with_too_little_memory_come_last() -> None:
     table = {"tiny": GpuPrice(price=0.1, teraflops=1000, gigabytes=1), "dear": H100.model_copy(update={"price": 9})}
 
     found = costs(plan(), 1e18, {**table, "H100": H100}, mfu=0.5)
@@ -51,7 +51,7 @@ def test_gpus_without_the_memory_come_last_however_cheap() -> None:
     assert [(each.gpu, each.fits) for each in found] == [("H100", True), ("dear", True), ("tiny", False)]
 
 
-def test_a_table_names_known_gpus_by_their_price_alone(tmp_path: Path) -> None:
+def test_a_price_is_sufficient_for_a_known_gpu(tmp_path: Path) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text("H100: 2.5\nmine: {price: 1, teraflops: 50, gigabytes: 24}\nL4: {price: 0.7, gigabytes: 22}\n")
 
@@ -74,7 +74,7 @@ def test_a_table_names_known_gpus_by_their_price_alone(tmp_path: Path) -> None:
         (None, "prices of GPUs"),
     ],
 )
-def test_a_wrong_entry_is_named(tmp_path: Path, table: object, says: str) -> None:
+def test_an_invalid_entry_is_named(tmp_path: Path, table: object, says: str) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text(yaml.safe_dump(table))
 

@@ -1,4 +1,4 @@
-"""The plan's arithmetic: against the data order itself, against counted parameters, against sums done by hand."""
+"""The arithmetic of a plan, compared with the data order, with counted parameters, and with sums done by hand."""
 
 from typing import Any
 
@@ -86,7 +86,7 @@ def test_a_small_architecture_counts_with_the_data_sets_vocabulary() -> None:
     assert shape.parameters == embedding + attention + feed_forward + norms
 
 
-def test_a_local_folder_is_asked_for_its_shape(tmp_path: Any) -> None:
+def test_the_shape_of_a_local_model_is_read_from_its_directory(tmp_path: Any) -> None:
     shape = KNOWN_MODELS["Qwen/Qwen3-0.6B"]
     fields = {name: getattr(shape, name) for name in Architecture.__dataclass_fields__}
     (tmp_path / "config.json").write_text(str(fields).replace("'", '"'))
@@ -95,7 +95,7 @@ def test_a_local_folder_is_asked_for_its_shape(tmp_path: Any) -> None:
     assert architecture_of(ModelSpec(name_or_path="some/other-model")) is None
 
 
-def test_memory_falls_with_workers_only_where_zero_2_divides_it() -> None:
+def test_more_workers_reduce_only_the_memory_that_zero_2_divides() -> None:
     shape = KNOWN_MODELS["Qwen/Qwen3-0.6B"]
     job = spec(preset="f2llm-0.6b")
 
@@ -121,7 +121,7 @@ def test_activations_are_the_longest_micro_batch_and_fall_with_checkpointing() -
     assert shorter * 2 == recomputed
 
 
-def test_a_checkpoint_is_12_bytes_a_parameter_whatever_the_workers() -> None:
+def test_a_checkpoint_has_12_bytes_per_parameter_for_any_number_of_workers() -> None:
     shape = KNOWN_MODELS["Qwen/Qwen3-4B"]
 
     sizes = {estimate_job(spec(f"workers.replicas={w}"), DATA, shape).checkpoint_bytes for w in (1, 2, 16)}
@@ -138,7 +138,7 @@ def test_tokens_are_counted_with_the_manifests_means_and_cut_at_the_longest_text
     assert plan.texts_per_epoch == 100 * 9
 
 
-def test_tokens_that_training_leaves_out_are_not_counted() -> None:
+def test_deleted_tokens_are_not_counted() -> None:
     whole, half = (estimate_job(spec(f"train.token_deletion={share}"), DATA, None) for share in (0, 0.5))
 
     assert half.tokens_per_epoch * 2 == whole.tokens_per_epoch
@@ -167,7 +167,7 @@ def test_without_token_counts_every_text_is_the_longest_and_the_plan_says_so() -
         (["workers.gpus=0"], "596 million parameters on CPU"),
     ],
 )
-def test_what_will_surprise_is_said_before_it_starts(overrides: list[str], words: str) -> None:
+def test_the_plan_warns_about_surprises(overrides: list[str], words: str) -> None:
     quiet = plan_of("workers.gpus=1", "checkpoint.every=10 steps", "train.warmup_steps=4")
 
     plan = plan_of(*overrides)
@@ -177,7 +177,7 @@ def test_what_will_surprise_is_said_before_it_starts(overrides: list[str], words
 
 
 @pytest.mark.parametrize(
-    ("data", "sources", "words", "mend"),
+    ("data", "sources", "words", "fix"),
     [
         (
             DATA,
@@ -186,21 +186,26 @@ def test_what_will_surprise_is_said_before_it_starts(overrides: list[str], words
             "`questions`",
         ),
         (DATA, "[zzz]", "zzz is not in the manifest", "use one of these names"),
-        (DataSize((SourceSize("empty", Kind.RETRIEVAL, 0, 7),)), "[empty]", "empty has no rows", "remove it from spec.data.sources"),
+        (
+            DataSize((SourceSize("empty", Kind.RETRIEVAL, 0, 7),)),
+            "[empty]",
+            "empty has no rows",
+            "remove it from spec.data.sources",
+        ),
         (DataSize(()), "null", "has no source to train on", "f2llm data prepare"),
     ],
 )
-def test_a_job_spec_that_the_data_set_cannot_serve_is_refused(
-    data: DataSize, sources: str, words: str, mend: str
+def test_a_job_spec_that_does_not_fit_the_data_set_is_refused(
+    data: DataSize, sources: str, words: str, fix: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         estimate_job(spec(f"data.sources={sources}"), data, None)
 
     assert words in caught.value.message
-    assert mend in (caught.value.remedy or "")
+    assert fix in (caught.value.remedy or "")
 
 
-def test_dims_that_the_models_embeddings_do_not_have_are_refused_with_those_that_they_have() -> None:
+def test_dims_beyond_the_embedding_are_refused_with_valid_ones() -> None:
     with pytest.raises(ConfigError, match=r"asks for 2048 values, .* hidden_size=1024") as caught:
         plan_of("train.matryoshka_dims=[128, 256, 2048]")
 

@@ -1,4 +1,4 @@
-"""Which documents may go on with a run that another one started."""
+"""Which job specs can resume a run that another job spec started."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def parse(value: dict[str, Any], *overrides: str) -> EmbeddingJob:
     return parse_job_spec(apply_overrides(RawSpec("job.yaml", value), overrides))
 
 
-# A change of each field of the spec that stands alone, and whether a run goes on with it.
+# A change of each single field of the spec, and whether a run can resume with it.
 CHANGES = {
     "model.name_or_path=other": False,
     "model.revision=abc": False,
@@ -96,7 +96,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("change", "goes_on"), CHANGES.items())
-def test_a_run_goes_on_with_another_value_only_where_no_step_changes(change: str, goes_on: bool) -> None:
+def test_a_run_resumes_with_another_value_only_if_no_step_changes(change: str, goes_on: bool) -> None:
     frozen, new = parse(job_spec()), parse(job_spec(), change)
 
     found = differences(frozen, new)
@@ -124,7 +124,7 @@ def test_every_pattern_of_may_change_names_a_field() -> None:
         assert f"spec.{pattern.removesuffix('.*')}" in SPEC_FIELDS
 
 
-def test_what_changes_and_may_is_told_with_both_values() -> None:
+def test_allowed_changes_are_reported_with_both_values() -> None:
     frozen = parse(job_spec()).to_yaml()
     new = parse(job_spec(), "workers.replicas=3", "train.seed=9")
 
@@ -154,6 +154,6 @@ def test_an_architecture_differs_by_its_fields() -> None:
     ]
 
 
-def test_a_frozen_job_spec_that_is_none_is_refused_by_name() -> None:
+def test_an_invalid_frozen_job_spec_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"job\.yaml of the run directory"):
         differences_from("half a docu", parse(job_spec()))

@@ -1,4 +1,4 @@
-"""Laws of the document: nothing is lost on the way through YAML, and what the document says wins over its preset."""
+"""Laws of the job spec: it survives a round trip through YAML, and its fields override its preset."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def test_any_text_stays_text_through_yaml(text: str) -> None:
     assert read_yaml(written, "written").value == {"key": text}
 
 
-# What is null, or a list without items, where the document does not say it.
+# Fields that are null or an empty list if the job spec leaves them out.
 SECTIONS_THAT_MAY_BE_EMPTY = (
     "spec.model.architecture",
     "spec.train.teacher",
@@ -57,7 +57,7 @@ SECTIONS_THAT_MAY_BE_EMPTY = (
 )
 
 
-def test_the_effective_job_spec_says_every_field_of_the_spec() -> None:
+def test_the_effective_job_spec_has_every_field_of_the_spec() -> None:
     effective = parse(job_spec()).to_dict()
 
     said = {name for name in SPEC_FIELDS if name.startswith("spec.") and _has(effective, name)}
@@ -66,7 +66,7 @@ def test_the_effective_job_spec_says_every_field_of_the_spec() -> None:
     assert said | below_empty == {name for name in SPEC_FIELDS if name.startswith("spec.")}
 
 
-# For fields whose other value cannot be guessed from the type, or breaks a rule across fields when it stands alone.
+# For fields whose other value does not follow from the type, or breaks a rule across fields on its own.
 OTHER_VALUES: dict[str, dict[str, Any]] = {
     "spec.model.architecture": {"model.name_or_path": None, "model.architecture": {"hidden_size": 64}},
     "spec.train.global_batch_size": {"train.global_batch_size": 1024},
@@ -104,7 +104,7 @@ LEAVES = [
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 @pytest.mark.parametrize("field", LEAVES, ids=lambda field: field.name)
-def test_what_the_job_spec_says_wins_over_the_preset(preset: str, field: SpecField) -> None:
+def test_fields_of_the_job_spec_override_the_preset(preset: str, field: SpecField) -> None:
     bare = {"preset": preset, "data": {"uri": "elsewhere"}}
     by_preset = _spec_of(bare)
     said = OTHER_VALUES.get(field.name) or {
@@ -128,7 +128,7 @@ def test_a_preset_with_a_data_set_is_a_whole_job_spec(preset: str) -> None:
         assert _at(effective, f"spec.{path}") == value
 
 
-def test_presets_carry_the_published_hyperparameters() -> None:
+def test_presets_have_the_published_hyperparameters() -> None:
     found = {
         name: (
             v["model"]["name_or_path"],
@@ -190,7 +190,7 @@ def test_a_broken_rule_names_the_fields_with_their_values_and_what_would_work(ru
     proposals = _proposals(caught.value)
     assert proposals
     for proposal in proposals:
-        parse(job_spec(spec), *proposal)  # whatever is proposed works, alone and at once
+        parse(job_spec(spec), *proposal)  # every proposal is valid on its own
 
 
 def test_an_override_may_leave_out_the_prefix_and_takes_yaml() -> None:
@@ -219,7 +219,7 @@ def test_an_override_reaches_labels_and_sections_that_are_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("assignment", "mend"),
+    ("assignment", "fix"),
     [
         ("trian.epochs=1", "`train.epochs`"),
         ("epochs=1", "`train.epochs`"),
@@ -228,11 +228,11 @@ def test_an_override_reaches_labels_and_sections_that_are_not_there() -> None:
         ("nothing.like.it=1", "f2llm explain"),
     ],
 )
-def test_an_override_that_names_no_field_is_a_usage_error_with_close_names(assignment: str, mend: str) -> None:
+def test_an_override_of_an_unknown_field_is_a_usage_error_with_close_names(assignment: str, fix: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(job_spec(), assignment)
 
-    assert mend in (caught.value.remedy or "")
+    assert fix in (caught.value.remedy or "")
 
 
 def test_a_bad_override_is_reported_as_the_override_and_not_as_a_line_of_the_file() -> None:
@@ -242,7 +242,7 @@ def test_a_bad_override_is_reported_as_the_override_and_not_as_a_line_of_the_fil
         parse_job_spec(apply_overrides(raw, ["train.epochs=two"]))
 
 
-def test_workers_receive_the_spec_without_the_presets_name_and_without_what_only_kubernetes_reads() -> None:
+def test_workers_receive_the_spec_without_the_preset_and_the_kubernetes_fields() -> None:
     job = parse(job_spec({"preset": "f2llm-4b", "train": {"epochs": 1}}))
 
     spec = job.worker_spec

@@ -1,4 +1,4 @@
-"""The file that says which of a user's files make a data set."""
+"""The sources file, which lists the user's files of a data set."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_a_sources_file_gives_plain_values_with_kinds(tmp_path: Path) -> None:
     assert sources.seed == 3
 
 
-def test_problems_of_a_sources_file_have_their_places(tmp_path: Path) -> None:
+def test_problems_of_a_sources_file_have_line_and_column(tmp_path: Path) -> None:
     file = tmp_path / "sources.yaml"
     file.write_text("sources:\n- name: faq\n  adress: faq.jsonl\n  kind: search\n")
 
@@ -40,7 +40,7 @@ def test_problems_of_a_sources_file_have_their_places(tmp_path: Path) -> None:
     assert ":4:3: sources.0.kind: found `search` (a string), expected one of retrieval, clustering" in message
 
 
-def test_a_sources_file_that_is_empty_says_what_it_should_hold(tmp_path: Path) -> None:
+def test_an_empty_sources_file_is_refused_with_its_expected_fields(tmp_path: Path) -> None:
     (tmp_path / "sources.yaml").write_text("")
 
     with pytest.raises(ConfigError, match="expected a mapping with sources"):
@@ -63,6 +63,6 @@ def test_negatives_are_mined_for_retrieval_only() -> None:
 
 
 @pytest.mark.parametrize("text", ["faq.jsonl", "faq=faq.jsonl", "faq:search=faq.jsonl", ":retrieval=a", "a:retrieval="])
-def test_a_source_that_cannot_be_understood_is_a_usage_error(text: str) -> None:
+def test_an_invalid_source_option_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="NAME:KIND=PATH"):
         parse_source(text, instruction=None, license="", mine_lexical=0)

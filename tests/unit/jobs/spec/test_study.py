@@ -1,4 +1,4 @@
-"""What a study says, and the runs that it is worked out into."""
+"""A study file, and the runs into which it expands."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def problem(folder: Path, **spec: Any) -> str:
     return str(found.value)
 
 
-def test_every_variant_is_trained_with_every_seed_and_differs_from_the_base_in_what_it_sets(tmp_path: Path) -> None:
+def test_every_variant_is_trained_with_every_seed_and_differs_only_in_its_fields(tmp_path: Path) -> None:
     variants = [{"name": "off", "set": {"train.in_batch": "off", "data.hard_negatives.retrieval": 0}}]
 
     study = load(tmp_path, variants=variants)
@@ -55,7 +55,7 @@ def test_every_variant_is_trained_with_every_seed_and_differs_from_the_base_in_w
     )
 
 
-def test_a_grid_is_every_combination_and_what_is_the_base_is_not_trained_twice(tmp_path: Path) -> None:
+def test_a_grid_is_every_combination_and_the_base_is_not_trained_twice(tmp_path: Path) -> None:
     study = load(tmp_path, grid={"train.temperature": [0.02, 0.05], "train.in_batch": ["step", "off"]})
 
     assert [variant.name for variant in study.variants] == [
@@ -69,7 +69,7 @@ def test_a_variant_without_a_source_trains_on_the_others(tmp_path: Path) -> None
     assert study.variants[1].job.spec.data.sources == ("answers", "parity")
 
 
-def test_the_base_may_be_a_file_and_is_what_overrides_change(tmp_path: Path) -> None:
+def test_the_base_can_be_a_file_and_overrides_change_it(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(write_yaml(job_spec()), encoding="utf-8")
 
     study = load(tmp_path, "train.epochs=5", base=str(tmp_path / "job.yaml"), grid={"train.temperature": [1]})
@@ -103,7 +103,9 @@ def test_the_base_may_be_a_file_and_is_what_overrides_change(tmp_path: Path) -> 
         ),
     ],
 )
-def test_what_cannot_be_compared_is_refused_with_its_place(tmp_path: Path, spec: dict[str, Any], says: str) -> None:
+def test_runs_that_cannot_be_compared_are_refused_with_line_and_column(
+    tmp_path: Path, spec: dict[str, Any], says: str
+) -> None:
     said = problem(tmp_path, **spec)
 
     assert says in said
