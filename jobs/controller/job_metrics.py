@@ -83,8 +83,8 @@ def _started(job: ObservedJob) -> Samples:
 
 
 def _store_silent(job: ObservedJob) -> Samples:
-    if job.run is not None and job.run.store_silent_since is not None:
-        yield {}, job.run.store_silent_since.timestamp()
+    if job.run is not None and job.run.store_unreachable_since is not None:
+        yield {}, job.run.store_unreachable_since.timestamp()
 
 
 def _last_checkpoint(job: ObservedJob) -> Samples:

@@ -83,7 +83,7 @@ class ActiveRun:
         self.show(self.status.model_copy(update={"message": message}))
 
     def show(self, status: RunStatus) -> None:
-        now = {"store_silent_since": self.lease.store_silent_since, **self.scores()}
+        now = {"store_unreachable_since": self.lease.store_unreachable_since, **self.scores()}
         self.status = status.model_copy(update=now)
         self._on_status(self.status)
 

@@ -136,8 +136,8 @@ class ReportStoreOutage:
         self._run = run
 
     def poll(self, view: View) -> None:
-        since = self._run.lease.store_silent_since
-        if since == self._run.status.store_silent_since:
+        since = self._run.lease.store_unreachable_since
+        if since == self._run.status.store_unreachable_since:
             return
         if since is None:
             log.warning("the store is reachable again")

@@ -14,7 +14,7 @@ from data_io.execution import counted
 from data_io.storage.store import Store
 from ray_app.export.model_card import CardSource
 from ray_app.run_directory.directory import BEFORE, EVENTS, JOB_SPEC, METRICS, STATUS, read_text
-from ray_app.run_directory.driver_lease import last_heard
+from ray_app.run_directory.driver_lease import last_heartbeat
 from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve
 from ray_app.run_directory.evaluation_report import EvaluationReport
 from ray_app.run_directory.metrics import StepMetrics
@@ -116,7 +116,7 @@ def read_run(run: Store) -> RunRecord:
         job_spec=read_text(run, JOB_SPEC),
         job=job if isinstance(job, dict) else {},
         status=parsed(STATUS, RunStatus.model_validate_json),
-        heartbeat=last_heard(run),
+        heartbeat=last_heartbeat(run),
         steps=steps,
         events=tuple(_json_lines(run, EVENTS, notes)),
         before=parsed(BEFORE, EvaluationReport.model_validate_json),

@@ -62,7 +62,7 @@ def read_runs(place: Store) -> list[tuple[str, RunRecord]]:
 def figures_of(name: str, record: RunRecord, *, gpu_price: float | None, now: datetime) -> RunFigures:
     """`gpu_price` is the price per GPU hour."""
     status, steps = record.status, record.steps
-    stale = status.stale_seconds(heard=record.heartbeat, now=now) if status else None
+    stale = status.stale_seconds(heartbeat=record.heartbeat, now=now) if status else None
     notes = record.notes if status or record.notes else ("status.json is missing: the run has not started.",)
     tail = [each.loss for each in steps[-max(1, len(steps) // 20) :] if each.loss is not None]
     seconds = math.fsum(each.seconds for each in steps)
@@ -89,7 +89,7 @@ def figures_of(name: str, record: RunRecord, *, gpu_price: float | None, now: da
         cost=gpu_hours * gpu_price if gpu_hours is not None and gpu_price is not None else None,
         updated=status.updated if status else None,
         stale_seconds=stale,
-        notes=notes if status is None or stale is None else (*notes, f"{status.silence(stale)}."),
+        notes=notes if status is None or stale is None else (*notes, f"{status.heartbeat_message(stale)}."),
     )
 
 

@@ -67,7 +67,8 @@ class Driver(BaseModel):
 class DriverLease:
     """Holds the lease of a run for a `with` block. `lost` is the new holder after another driver took over.
 
-    Because the lease is written every few seconds, it also detects an unreachable store first: `store_silent_since`.
+    The lease is written every few seconds, so it is also the first to detect an unreachable store:
+    `store_unreachable_since`.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class DriverLease:
         return self._driver.holder
 
     @property
-    def store_silent_since(self) -> datetime | None:
+    def store_unreachable_since(self) -> datetime | None:
         """When the store last answered, if that is several heartbeats ago; otherwise None."""
         missed = datetime.now(UTC) - self._answered > _BEATS_UNTIL_MISSED * timedelta(seconds=self._beat_seconds)
         return self._answered if missed and self.lost is None else None
@@ -171,7 +172,7 @@ def read_driver(run: Store) -> Driver | None:
         return None
 
 
-def last_heard(run: Store) -> datetime | None:
+def last_heartbeat(run: Store) -> datetime | None:
     """When the run's driver last wrote its lease, by the store's clock; None if it never did."""
     found = run.head(LEASE)
     return found.modified if found else None

@@ -111,21 +111,21 @@ class RunStatus(BaseModel):
     best_score: float | None = Field(None, description="The highest score so far. Its model is kept as best/.")
     best_step: int | None = Field(None, description="The step of the best checkpoint.")
     store: str = Field("", description="Features of the run directory's store, detected when the driver started.")
-    store_silent_since: datetime | None = Field(None, description="Since when the driver cannot reach that store.")
+    store_unreachable_since: datetime | None = Field(None, description="Since when the driver cannot reach that store.")
     message: str = ""
     seconds: dict[str, float] = Field(default_factory=dict, description="Wall time by phase, over all attempts.")
     updated: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
-    def stale_seconds(self, *, heard: datetime | None, now: datetime) -> float | None:
+    def stale_seconds(self, *, heartbeat: datetime | None, now: datetime) -> float | None:
         """Time since the driver's last heartbeat; None before the heartbeat timeout, and for a run that has ended.
 
-        `heard` is when the driver last wrote its lease (driver_lease.last_heard). The driver does this in every phase.
-        The status does not change during an evaluation, a long step or a wait for resources.
+        `heartbeat` is when the driver last wrote its lease (driver_lease.last_heartbeat). The driver does this in every
+        phase. The status does not change during an evaluation, a long step or a wait for resources.
         """
-        age = (now - max(self.updated, heard or self.updated)).total_seconds()
+        age = (now - max(self.updated, heartbeat or self.updated)).total_seconds()
         return age if age > HEARTBEAT_TIMEOUT_SECONDS and not self.phase.is_end else None
 
-    def silence(self, stale_seconds: float) -> str:
+    def heartbeat_message(self, stale_seconds: float) -> str:
         """The message about a driver whose last heartbeat was `stale_seconds` ago."""
         minutes = int(stale_seconds // 60)
         spent = f"{minutes} min" if minutes < 120 else f"{minutes // 60} h"

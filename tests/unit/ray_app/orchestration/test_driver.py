@@ -99,7 +99,7 @@ def stage(endless: _Endless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         said: list[str] = []
         spec = _spec(tmp_path, replicas=3, min=2)
         run, data = open_store(str(tmp_path / "runs")), open_store(str(tmp_path / "data"))
-        lease: Any = SimpleNamespace(holder="this", store_silent_since=None, refuse_if_lost=lambda: None)
+        lease: Any = SimpleNamespace(holder="this", store_unreachable_since=None, refuse_if_lost=lambda: None)
         status = RunStatus(name="small")
         active = ActiveRun("small", spec, data, run, status, lambda status: said.append(status.message), lease)
         return Stage(driver.Phases(active, _Actor(monitor), interruption), active, said)

@@ -47,7 +47,7 @@ def status(step: int = 0, **values: Any) -> RunStatus:
 
 @pytest.fixture
 def lease() -> Any:
-    return SimpleNamespace(holder="this", store_silent_since=None, refuse_if_lost=lambda: None)
+    return SimpleNamespace(holder="this", store_unreachable_since=None, refuse_if_lost=lambda: None)
 
 
 @pytest.fixture
@@ -141,14 +141,14 @@ def test_a_store_that_stops_answering_is_in_the_status_until_it_answers(
 ) -> None:
     report = ReportStoreOutage(run)
 
-    lease.store_silent_since = NOW
+    lease.store_unreachable_since = NOW
     report.poll(view())
-    assert run.status.store_silent_since == NOW
+    assert run.status.store_unreachable_since == NOW
     report.poll(view())
-    lease.store_silent_since = None
+    lease.store_unreachable_since = None
     report.poll(view())
 
-    assert run.status.store_silent_since is None
+    assert run.status.store_unreachable_since is None
     assert [event for event, _ in logged()] == ["the store is unreachable", "the store is reachable again"]
 
 

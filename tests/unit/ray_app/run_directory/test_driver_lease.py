@@ -12,7 +12,7 @@ import pytest
 from data_io.errors import StorageError
 from data_io.storage.store import Store, open_store
 from ray_app.errors import RunConflict
-from ray_app.run_directory.driver_lease import LEASE, Driver, DriverLease, last_heard, read_driver
+from ray_app.run_directory.driver_lease import LEASE, Driver, DriverLease, last_heartbeat, read_driver
 from tests.support.waiting import wait_for
 
 BEAT = 0.1
@@ -47,12 +47,12 @@ def test_the_second_driver_is_refused_while_the_first_is_alive_and_not_after_it_
 
 
 def test_every_heartbeat_updates_the_time_which_is_none_without_a_driver(run: Store) -> None:
-    assert last_heard(run) is None
+    assert last_heartbeat(run) is None
 
     with DriverLease(run, beat_seconds=BEAT):
-        first = last_heard(run)
+        first = last_heartbeat(run)
         assert first is not None
-        wait_for(lambda: (last_heard(run) or first) > first, "a heartbeat")
+        wait_for(lambda: (last_heartbeat(run) or first) > first, "a heartbeat")
 
 
 def test_a_dead_driver_of_another_machine_is_detected_by_its_heartbeat(run: Store) -> None:
@@ -123,9 +123,9 @@ def test_an_unreachable_store_is_reported_with_the_time_of_its_last_answer_until
     with DriverLease(Going(run.root, run.prefix), beat_seconds=BEAT) as lease:
         wait_for(lambda: (read_driver(run) or elsewhere()).beat >= 2, "a second heartbeat")
         away.set()
-        since = wait_for(lambda: lease.store_silent_since, "the store is reported as unreachable")
+        since = wait_for(lambda: lease.store_unreachable_since, "the store is reported as unreachable")
         missed = datetime.now(UTC)
         away.clear()
-        wait_for(lambda: lease.store_silent_since is None, "the store is back")
+        wait_for(lambda: lease.store_unreachable_since is None, "the store is back")
 
     assert missed - since > 4 * timedelta(seconds=BEAT)  # one late answer does not count
