@@ -82,7 +82,7 @@ def _started(job: ObservedJob) -> Samples:
         yield {}, time_of(job.status.started_time).timestamp()
 
 
-def _store_silent(job: ObservedJob) -> Samples:
+def _store_unreachable(job: ObservedJob) -> Samples:
     if job.run is not None and job.run.store_unreachable_since is not None:
         yield {}, job.run.store_unreachable_since.timestamp()
 
@@ -139,8 +139,8 @@ JOB_GAUGES: Mapping[str, JobGauge] = {
         "Highest score of an evaluated checkpoint so far; that checkpoint is kept.", "best_score"
     ),
     "f2llm_job_store_retries": _of_run("Retried reads of training data since training started.", "store_retries"),
-    "f2llm_job_store_silent_timestamp_seconds": JobGauge(
-        "When the object store of the run last answered, if that is more than 20 s ago.", _store_silent
+    "f2llm_job_store_unreachable_timestamp_seconds": JobGauge(
+        "When the object store of the run last answered, if that is more than 20 s ago.", _store_unreachable
     ),
     "f2llm_job_last_checkpoint_timestamp_seconds": JobGauge(
         "When the newest checkpoint was completed.", _last_checkpoint

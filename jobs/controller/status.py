@@ -127,7 +127,7 @@ def _storage(status: JobStatus, observed: Observed) -> _Judgment:
         return _Judgment(kind, "False", failure.reason, failure.message)
     run = observed.driver_report.run if observed.driver_report else None
     if run is not None and run.store_unreachable_since is not None:
-        return _Judgment(kind, "False", "NotAnswering", _silent(run.store_unreachable_since))
+        return _Judgment(kind, "False", "NotAnswering", _store_not_answering(run.store_unreachable_since))
     if run is not None and run.store:
         return _Judgment(kind, "True", "StoreProbed", run.store)
     before = status.condition(kind)
@@ -157,14 +157,14 @@ def _phase(before: JobPhase, observed: Observed) -> tuple[JobPhase, str]:
     if run is not None and run.phase in _PHASES:
         phase = _PHASES[run.phase]
         if run.store_unreachable_since is not None:
-            return phase, _silent(run.store_unreachable_since)
+            return phase, _store_not_answering(run.store_unreachable_since)
         return phase, (observed.trouble if phase is JobPhase.STARTING else "") or run.message
     if run is not None and run.phase.is_end:
         return before, "the run has ended; waiting for its pods to end"
     return JobPhase.STARTING, observed.trouble or "waiting for the pods"
 
 
-def _silent(since: datetime) -> str:
+def _store_not_answering(since: datetime) -> str:
     return f"the store has not answered since {time_text(since)}"
 
 

@@ -62,7 +62,7 @@ groups:
         "description" "A loss or a gradient was not finite; the job's status names the micro-batch and how to resume.") | nindent 6 }}
       {{- include "f2llm.alert" (dict "root" $ "name" "F2LLMStoreErrors" "severity" "critical" "minutes" 0
         "expr" (printf "%s or time() - max by (namespace, job) (f2llm_job_last_failure_timestamp_seconds{error_class=\"storage\"}) < %v or %s (rate(f2llm_job_store_retries[5m])) * 60 > %v"
-          "time() - max by (namespace, job) (f2llm_job_store_silent_timestamp_seconds) > 60"
+          "time() - max by (namespace, job) (f2llm_job_store_unreachable_timestamp_seconds) > 60"
           (mul $alerts.storeFailureMinutes 60) $job $alerts.storeRetriesPerMinute)
         "summary" "{{ $labels.namespace }}/{{ $labels.job }} cannot use its object store"
         "description" (printf "The store does not answer, or an attempt failed with a storage error in the last %v minutes, or many reads are repeated." $alerts.storeFailureMinutes)) | nindent 6 }}

@@ -595,13 +595,13 @@ def test_the_phase_does_not_change_while_the_pods_of_an_ended_run_stop() -> None
 def test_the_storage_condition_follows_the_drivers_probe_and_whether_the_store_answers() -> None:
     unknown = decide(under_way(), replace(TRAINS, driver_report=said()))
     probed = decide(unknown.status, replace(TRAINS, driver_report=said(store="ranges, If-Match")))
-    silent = decide(
+    late = decide(
         probed.status, replace(TRAINS, driver_report=said(store="ranges, If-Match", store_unreachable_since=NOW))
     )
     forgotten = decide(probed.status, replace(TRAINS, driver_report=said()))
 
     assert condition(unknown, ConditionType.STORAGE_READY) == ("Unknown", "NotProbed")
     assert condition(probed, ConditionType.STORAGE_READY) == ("True", "StoreProbed")
-    assert condition(silent, ConditionType.STORAGE_READY) == ("False", "NotAnswering")
-    assert silent.status.message == "the store has not answered since 2026-05-04T03:02:01Z"
+    assert condition(late, ConditionType.STORAGE_READY) == ("False", "NotAnswering")
+    assert late.status.message == "the store has not answered since 2026-05-04T03:02:01Z"
     assert condition(forgotten, ConditionType.STORAGE_READY) == ("True", "StoreProbed")
