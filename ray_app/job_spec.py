@@ -278,8 +278,9 @@ class WorkersSpec(Section):
     )
     min: PositiveInt | None = Field(
         None,
-        description="Fewest workers to train with. null: `replicas` outside Kubernetes. On Kubernetes null means that "
-        "a start waits for all `replicas` pods, and a running job continues with 1 or more.",
+        description="Fewest workers to train with. null: `replicas` outside Kubernetes, 1 on Kubernetes. On Kubernetes "
+        "a start waits for all `replicas` pods. With `min` set, it begins with fewer after the start timeout of the "
+        "operator.",
     )
     max: PositiveInt | None = Field(
         None,

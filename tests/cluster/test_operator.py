@@ -107,7 +107,7 @@ def test_a_suspended_job_stops_and_a_resumed_one_starts_again(api: KubeApi, subm
     kuberay = trains(api, name := submit())
 
     api.patch("EmbeddingJob", name, {"spec": {"suspend": True}})
-    wait_for(lambda: kuberay.stop_request().endswith("/1"), "the wish to stop")
+    wait_for(lambda: kuberay.stop_request().endswith("/1"), "the stop request")
     kuberay.says(Phase.STOPPED, step=7, total_steps=20, last_checkpoint_step=7)
     kuberay.ends(succeeded=False)
     reaches(api, name, JobPhase.SUSPENDED)
@@ -149,19 +149,19 @@ def test_a_job_with_an_unknown_profile_lists_the_known_ones(
 
     reaches(api, name, JobPhase.FAILED)
 
-    assert "the operator knows efa" in kubectl("describe", "ej", name)
+    assert "expected one of efa" in kubectl("describe", "ej", name)
 
 
 def test_a_job_that_trains_is_suspended_though_its_profile_is_gone(api: KubeApi, submit: Callable[..., str]) -> None:
     kuberay = trains(api, name := submit())
 
     api.patch("EmbeddingJob", name, {"spec": {"cluster": {"profiles": ["nowhere"]}, "suspend": True}})
-    wait_for(lambda: kuberay.stop_request().endswith("/1"), "the wish to stop")
+    wait_for(lambda: kuberay.stop_request().endswith("/1"), "the stop request")
     kuberay.says(Phase.STOPPED, step=7, total_steps=20, last_checkpoint_step=7)
     kuberay.ends(succeeded=False)
     suspended = reaches(api, name, JobPhase.SUSPENDED)
 
-    assert "the operator knows efa" in suspended.conditions[0].message
+    assert "expected one of efa" in suspended.conditions[0].message
 
 
 def test_uids_are_those_of_the_existing_objects(api: KubeApi, submit: Callable[..., str]) -> None:

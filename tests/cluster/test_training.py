@@ -45,11 +45,11 @@ def test_scaled_from_1_to_3_to_2_suspended_and_resumed_it_has_the_losses_of_1(
         wait_for(lambda n=workers: state(cluster, "life").workers == n, f"{workers} workers", seconds=5 * MINUTES)
         say(f"{workers} workers after {time.monotonic() - asked:.0f} s")
     reaches(cluster, "life", JobPhase.TRAINING, step=state(cluster, "life").step + 5)
-    suspend(cluster, "life", wish=True)
+    suspend(cluster, "life", suspended=True)
     suspended = reaches(cluster, "life", JobPhase.SUSPENDED)
     assert kubectl("get", "pods", "-o", "name") == ""
     assert suspended.last_checkpoint_step == suspended.step
-    suspend(cluster, "life", wish=False)
+    suspend(cluster, "life", suspended=False)
     reaches(cluster, "life", JobPhase.TRAINING, step=suspended.step + 5)
     delete(cluster, "life")
 

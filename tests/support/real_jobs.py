@@ -48,8 +48,8 @@ def reaches(cluster: RealCluster, name: str, phase: JobPhase, *, step: int = 0, 
     return wait_for(look, f"{name} {phase} at step {step}", seconds=minutes * MINUTES)
 
 
-def suspend(cluster: RealCluster, name: str, *, directive: bool) -> None:
-    cluster.kubectl("patch", "ej", name, "--type=merge", "-p", json.dumps({"spec": {"suspend": directive}}))
+def suspend(cluster: RealCluster, name: str, *, suspended: bool) -> None:
+    cluster.kubectl("patch", "ej", name, "--type=merge", "-p", json.dumps({"spec": {"suspend": suspended}}))
 
 
 def delete(cluster: RealCluster, name: str) -> None:

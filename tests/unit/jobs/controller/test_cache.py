@@ -34,7 +34,7 @@ def test_objects_deleted_during_a_gap_of_the_watch_are_forgotten() -> None:
         jobs={key: [("old-job", old), ("new-job", job)], ("team", "other"): [("other", old)]},
         ray_jobs={("team", "job-1"): [("ray-job-uid", ray_job())]},
         ray_clusters={("team", "job-1-abcde"): [("ray-cluster", ray_cluster())]},
-        config_maps={("team", "job-progress"): [("words", {"data": {STOP_KEY: "wish"}})]},
+        config_maps={("team", "job-progress"): [("words", {"data": {STOP_KEY: "request"}})]},
         pods={key: [("head", head), *((each.name, each) for each in workers)]},
     )
     before = cache.of(job, under_way())
@@ -44,7 +44,7 @@ def test_objects_deleted_during_a_gap_of_the_watch_are_forgotten() -> None:
     after = cache.of(job, under_way())
     assert missed
     assert not cache.forget(gone)
-    assert (before.ray_job, before.ray_cluster, before.stop_request) == (ray_job(), ray_cluster(), "wish")
+    assert (before.ray_job, before.ray_cluster, before.stop_request) == (ray_job(), ray_cluster(), "request")
     assert (after.ray_job, after.ray_cluster, after.stop_request) == (None, None, "")
     assert [pod.name for pod in before.pods] == ["head", "worker-0", "worker-1"]
     assert [pod.name for pod in after.pods] == ["worker-1"]

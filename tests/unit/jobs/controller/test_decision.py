@@ -187,14 +187,14 @@ def test_a_rayjob_deleted_by_hand_costs_an_attempt() -> None:
 
 
 def test_suspending_asks_for_a_checkpoint_once_and_waits() -> None:
-    wish = attempt_id(UID, 1)
+    request = attempt_id(UID, 1)
 
     asked = decide(under_way(), TRAINS, {"suspend": True})
     waiting = decide(
-        asked.status, Observed(ray_job(), ray_cluster(), pods(), said(), wish), {"suspend": True}, seconds=9
+        asked.status, Observed(ray_job(), ray_cluster(), pods(), said(), request), {"suspend": True}, seconds=9
     )
 
-    assert asked.actions == (RequestStop(wish),)
+    assert asked.actions == (RequestStop(request),)
     assert asked.status.phase is JobPhase.SUSPENDING
     assert waiting.actions == ()
     assert waiting.seconds == 591
