@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from data_io.dataset.manifest import load_manifest
 from data_io.dataset.tokenizer import own_tokenizer
 from data_io.errors import ConfigError
+from data_io.execution import counted
 from data_io.storage.probe import probe_store
 from data_io.storage.store import Store, open_store
 from ray_app.data_order import make_order, select_sources
@@ -278,7 +279,7 @@ class Phases:
         run, monitor, workers = self.run, self.monitor, self.run.spec.workers
         run.enter(phase)
         threads = max(1, int((workers.replicas if EMBEDDED else 1) * workers.cpus))
-        needs = f"{threads} CPU{'s' if threads > 1 else ''}" + (f" and {workers.gpus} GPU" if workers.gpus else "")
+        needs = counted(threads, "CPU") + (f" and {workers.gpus} GPU" if workers.gpus else "")
         ray.get(monitor.say.remote(None))
         pending = run_task.options(num_cpus=threads, num_gpus=workers.gpus).remote(
             task, run.name, run.spec, run.data, run.store, threads, monitor

@@ -13,6 +13,7 @@ from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - must be im
 
 import ray
 
+from data_io.execution import counted
 from ray_app.orchestration.active_run import ActiveRun
 from ray_app.orchestration.checkpoint_evaluator import CheckpointEvaluator
 from ray_app.orchestration.hang_recovery import recover_from_hang
@@ -96,7 +97,7 @@ class ReportWaitForRoom:
             return
         self._waits, fewest = view.waits_for_room, self._run.spec.workers.lowest
         log.info("waiting for resources" if self._waits else "resources found", extra=fields(workers_min=fewest))
-        self._run.say(f"waiting for resources for {fewest} worker{'s' if fewest > 1 else ''}" if self._waits else "")
+        self._run.say(f"waiting for resources for {counted(fewest, 'worker')}" if self._waits else "")
 
 
 class StopOnSignal:
