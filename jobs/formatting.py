@@ -1,4 +1,4 @@
-"""Numbers, durations and phases as people read them."""
+"""Numbers, counts, durations and phases as people read them."""
 
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,11 @@ PHASE_WORDS = {
     "Stopped": "stopped",
     "Failed": "failed",
 }
-"""What a phase is called in front of people; status.json keeps the names of ray_app.run_directory.status.Phase."""
+"""The words for a phase that people see. status.json contains the names of ray_app.run_directory.status.Phase."""
 
 
 def numbers(status: "RunStatus") -> list[str]:
-    """What a status says of the training, piece by piece; what is not known yet is left out."""
+    """The training metrics of a status, one string per metric. Metrics that are not known yet are left out."""
     pieces = [f"step {status.step}/{status.total_steps}"]
     if status.loss is not None:
         pieces.append(f"loss {status.loss:.3f}")
@@ -35,15 +35,22 @@ def numbers(status: "RunStatus") -> list[str]:
 
 
 def short_number(value: float) -> str:
-    """Three figures: 0.52, 8.31, 86, 9.4k, 1.2M."""
+    """Three significant digits: 0.52, 8.31, 86, 9.4k, 1.2M."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size * 0.9995:
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 row", "1,234 rows", "2 micro-batches", "2 queries"."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number:,} {noun}"
+
+
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 8 s, 3 min 20 s, 2 h 05 min."""
+    """A duration in words: 8 s, 3 min 20 s, 2 h 05 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

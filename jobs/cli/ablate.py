@@ -1,4 +1,4 @@
-"""`f2llm ablate`: train variants of a document with several seeds, and say what each of them changes."""
+"""`f2llm ablate`: train variants of a job spec with several seeds, and compare them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from jobs.cli.options import Debug, Json, Quiet, Set, print_json
 from jobs.cli.output.text import aligned, say, say_nothing
 from jobs.cli.plan import costs_of, plan_of
 from jobs.extras import needs
-from jobs.formatting import short_number
+from jobs.formatting import counted, short_number
 
 if TYPE_CHECKING:
     from jobs.planning.estimate import Plan
@@ -23,41 +23,46 @@ def ablate(
     study: Annotated[
         str,
         typer.Argument(
-            metavar="STUDY.yaml", help="Study to do: YAML, .json, or - for standard input.", show_default=False
+            metavar="STUDY.yaml", help="Study: a YAML or .json file, or - for standard input.", show_default=False
         ),
     ],
-    parallel: Annotated[int, typer.Option("--parallel", min=1, metavar="N", help="Runs at once.")] = 1,
+    parallel: Annotated[int, typer.Option("--parallel", min=1, metavar="N", help="Runs in parallel.")] = 1,
     set_: Set = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say which runs there are, and what they take; start nothing.")
+        bool, typer.Option("--dry-run", help="List the runs with their steps and tokens. Start nothing.")
     ] = False,
     prices: Annotated[
         Path | None,
         typer.Option(
             "--prices",
             metavar="FILE",
-            help="With --dry-run: prices of a GPU hour, as for f2llm plan; adds hours and cost.",
+            help="With --dry-run: prices per GPU hour, as for f2llm plan. Adds hours and cost.",
             show_default=False,
         ),
     ] = None,
     mfu: Annotated[
-        float, typer.Option("--mfu", min=0.01, max=1, help="Share of its peak that a GPU reaches, for the hours.")
+        float, typer.Option("--mfu", min=0.01, max=1, help="Assumed share of the GPU's peak FLOPS, for the hours.")
     ] = 0.4,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a base document and variants of it with several seeds, and compare them seed by seed.
+    """Compare variants of a job spec, with several seeds.
 
-    Runs that are done are taken as they are, others go on from their checkpoint: start it again after a kill. --set
-    changes the base. Results: results.json and study.html below the base's storage.uri, in a directory of the study's
-    name. A run that fails is named and the others go on; the exit code is then that of the first one that failed.
+    Trains the base and each variant with each seed. Each variant is compared with the base, seed by seed.
+    --set changes the base.
+
+    Run the same command again to resume an interrupted study: finished runs are kept, the others resume from their
+    checkpoints.
+
+    Results: results.json and study.html in <storage.uri of the base>/<name of the study>. If a run fails, the other
+    runs continue, and the exit code is that of the first failed run.
     """
     from jobs.errors import UsageError
     from jobs.spec.study import load_study
 
     if prices is not None and not dry_run:
-        raise UsageError("--prices has no effect without --dry-run", remedy="add --dry-run, or leave it out")
+        raise UsageError("--prices has no effect without --dry-run", remedy="add --dry-run, or remove --prices")
     asked = load_study(study, overrides=set_ or (), sources_of=_sources_of)
     if dry_run:
         _tell_plan(asked, prices, mfu, json=json)
@@ -76,7 +81,7 @@ def ablate(
     for failed, why in end.failed:
         say(f"error: {failed.name} failed: {why}")
     if end.failed:
-        say("  hint: correct what it names and start the study again, which goes on with these runs")
+        say("  hint: fix these errors and run the same command again, which resumes the failed runs")
     if end.signal is not None:
         raise typer.Exit(128 + end.signal)
     if end.failed:
@@ -84,13 +89,13 @@ def ablate(
 
 
 def result_lines(found: "StudyResults") -> Iterator[str]:
-    """A line a variant, the base first."""
+    """A table with one line per variant, the base first."""
     from ray_app.reporting.study_report import MEASURES
 
     head = ["VARIANT", "SEEDS", MEASURES[found.metric].upper(), "DIFFERENCE", f"{found.confidence:.0%} INTERVAL", "P"]
     yield from aligned([head, *(_cells(variant, found.metric) for variant in found.variants)])
     if found.finished < len(found.runs):
-        yield f"{found.finished} of {len(found.runs)} runs are done"
+        yield f"{found.finished} of {counted(len(found.runs), 'run')} finished"
 
 
 def _cells(variant: "VariantResult", metric: str) -> list[str]:
@@ -119,7 +124,7 @@ def _sources_of(job: "EmbeddingJob") -> tuple[str, ...]:
 
 
 def _tell_plan(study: "Study", prices: Path | None, mfu: float, *, json: bool) -> None:
-    """What the runs take that are not done, by the figures of `f2llm plan`."""
+    """Print the steps and tokens of the remaining runs, and their cost, as `f2llm plan` estimates them."""
     with needs("train"):
         from jobs.workflows.study import StudyRecords, study_data
 
@@ -147,7 +152,10 @@ def _tell_plan(study: "Study", prices: Path | None, mfu: float, *, json: bool) -
     for line in aligned([["RUN", "STEPS", "TOKENS", "STATE"], *rows]):
         print(line)
     steps, tokens = (sum(run[what] for run in left) for what in ("steps", "tokens"))
-    print(f"{len(left)} of {len(runs)} runs to train: {steps:,} steps, {short_number(tokens)} tokens; {study.uri}")
+    print(
+        f"{len(left)} of {counted(len(runs), 'run')} to train: "
+        f"{counted(steps, 'step')}, {short_number(tokens)} tokens; {study.uri}"
+    )
     if costs:
         head = ["GPU", "GPU HOURS", "COST", "MEMORY"]
         cells = [
@@ -167,7 +175,7 @@ def _tell_plan(study: "Study", prices: Path | None, mfu: float, *, json: bool) -
 
 
 def _costs(study: "Study", plans: "dict[str, Plan]", runs: list[str], prices: Path, mfu: float) -> list[dict[str, Any]]:
-    """All runs together (their variants' names) on each GPU of the table."""
+    """The cost of all runs together on each GPU of the table. `runs` are the names of their variants."""
     of = {each.name: {c.gpu: c for c in costs_of(each.job, plans[each.name], prices, mfu)} for each in study.variants}
     return [
         {

@@ -1,4 +1,4 @@
-"""`f2llm classify`: labels for texts, by a linear probe on their embeddings."""
+"""`f2llm classify`: label texts with a linear probe on their embeddings."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -26,17 +26,20 @@ from jobs.cli.options import (
 )
 from jobs.cli.output.text import aligned, one_line, say, say_nothing
 from jobs.extras import needs
+from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from applications.classify import Predicted, ProbeManifest
     from data_io.data_spec import S3Options
 
 app = typer.Typer(
-    help="Label texts, by a linear probe trained on labeled ones.", no_args_is_help=True, rich_markup_mode=None
+    help="Label texts with a linear probe on their embeddings.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 ProbeUri = Annotated[
-    str, typer.Argument(metavar="PROBE", help="The probe: a directory or s3://bucket/prefix.", show_default=False)
+    str, typer.Argument(metavar="PROBE", help="Probe: a directory or s3://bucket/prefix.", show_default=False)
 ]
 _SHOWN_CHARACTERS = 70
 
@@ -48,12 +51,14 @@ def train(
     texts: Texts,
     probe: ProbeUri,
     model: WithModel,
-    label: Annotated[str, typer.Option("--label", metavar="NAME", help="Column of the labels.")] = "label",
+    label: Annotated[str, typer.Option("--label", metavar="NAME", help="Label column.")] = "label",
     column: Column = None,
     held_out: Annotated[
-        float, typer.Option("--held-out", min=0.01, max=0.9, metavar="X", help="Share of the rows to measure on.")
+        float, typer.Option("--held-out", min=0.01, max=0.9, metavar="X", help="Share of the rows to evaluate on.")
     ] = 0.2,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Decides which rows are held out.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Seed of the split into training rows and held-out rows.")
+    ] = 0,
     prompt: Prompt = None,
     instruction: Instruction = None,
     dimensions: Dimensions = None,
@@ -64,7 +69,10 @@ def train(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train logistic regression on the embeddings of labeled texts, and measure it on rows that were held out."""
+    """Train a probe on labeled texts.
+
+    The probe is a logistic regression on the embeddings. It is evaluated on held-out rows.
+    """
     with needs("applications"):
         from jobs.workflows import applications
 
@@ -90,16 +98,12 @@ def predict(
     texts: Texts,
     out: Annotated[
         str,
-        typer.Argument(
-            metavar="OUT", help="Where predictions.parquet goes: a directory or prefix.", show_default=False
-        ),
+        typer.Argument(metavar="OUT", help="Directory or prefix for predictions.parquet.", show_default=False),
     ],
     column: Column = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model", metavar="MODEL", help="Where the probe's model is now, if it was moved.", show_default=False
-        ),
+        typer.Option("--model", metavar="MODEL", help="Model of the probe, if it was moved.", show_default=False),
     ] = None,
     batch_tokens: BatchTokens = 16_384,
     workers: Processes = None,
@@ -108,7 +112,10 @@ def predict(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Label the texts of files: their rows with a label and its probability each, and the first few on the screen."""
+    """Label the texts of files.
+
+    The output has the input rows, each with a label and its probability.
+    """
     with needs("applications"):
         from jobs.workflows import applications
 
@@ -128,10 +135,12 @@ def predict(
 
 def _trained_lines(place: str, probe: "ProbeManifest") -> Iterator[str]:
     measure = probe.measure
-    without = f", {probe.unlabeled:,} rows without text or label left out" if probe.unlabeled else ""
-    yield f"{place}: trained on {measure.trained_on:,} rows, {len(probe.labels)} labels ({probe.label_column}){without}"
-    yield f"  {measure.held_out:,} held-out rows: accuracy {measure.accuracy:.3f}, macro F1 {measure.macro_f1:.3f}"
-    yield f"  always the most frequent label: accuracy {measure.most_frequent:.3f}"
+    without = f"; skipped {counted(probe.unlabeled, 'row')} without text or label" if probe.unlabeled else ""
+    trained = f"{counted(measure.trained_on, 'row')}, {counted(len(probe.labels), 'label')} ({probe.label_column})"
+    yield f"{place}: trained on {trained}{without}"
+    held_out = counted(measure.held_out, "held-out row")
+    yield f"  {held_out}: accuracy {measure.accuracy:.3f}, macro F1 {measure.macro_f1:.3f}"
+    yield f"  baseline, always the most frequent label: accuracy {measure.most_frequent:.3f}"
     rows = [[each.label, str(each.rows), f"{each.precision:.3f}", f"{each.recall:.3f}", f"{each.f1:.3f}"]
             for each in measure.labels]  # fmt: skip
     for line in aligned([["LABEL", "ROWS", "PRECISION", "RECALL", "F1"], *rows]):
@@ -140,7 +149,7 @@ def _trained_lines(place: str, probe: "ProbeManifest") -> Iterator[str]:
 
 def _predicted_lines(place: str, found: "Predicted") -> Iterator[str]:
     counts = ", ".join(f"{label} {rows:,}" for label, rows in found.labels.items())
-    yield f"{place}/predictions.parquet: {found.rows:,} rows: {counts}"
+    yield f"{place}/predictions.parquet: {counted(found.rows, 'row')}: {counts}"
     shown = [[each.label, f"{each.probability:.3f}", one_line(each.text, _SHOWN_CHARACTERS)] for each in found.first]
     for line in aligned(shown) if shown else ():
         yield f"  {line}"

@@ -1,4 +1,4 @@
-"""`f2llm cluster`: texts in groups, with a map."""
+"""`f2llm cluster`: group texts, with a map."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -26,6 +26,7 @@ from jobs.cli.options import (
 )
 from jobs.cli.output.text import aligned, say, say_nothing
 from jobs.extras import needs
+from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from applications.cluster import Clusters
@@ -38,24 +39,28 @@ def cluster(
     texts: Texts,
     out: Annotated[
         str,
-        typer.Argument(metavar="OUT", help="Where clusters and map go: a directory or prefix.", show_default=False),
+        typer.Argument(metavar="OUT", help="Directory or prefix for the clusters and the map.", show_default=False),
     ],
     model: WithModel,
     column: Column = None,
     method: Annotated[
         Literal["kmeans", "hdbscan"],
-        typer.Option("--method", help="k-means puts every text into a group; HDBSCAN leaves out what is in none."),
+        typer.Option("--method", help="k-means puts every text into a cluster; HDBSCAN leaves outliers unassigned."),
     ] = "kmeans",
     clusters: Annotated[
         int | None,
         typer.Option(
-            "-k", min=2, metavar="N", help="Groups of k-means; else 2 to 20, by silhouette.", show_default=False
+            "-k",
+            min=2,
+            metavar="N",
+            help="Number of k-means clusters. Default: 2 to 20, chosen by silhouette.",
+            show_default=False,
         ),
     ] = None,
     smallest: Annotated[
-        int, typer.Option("--smallest", min=2, metavar="N", help="Texts of the smallest group of HDBSCAN.")
+        int, typer.Option("--smallest", min=2, metavar="N", help="Smallest number of texts in an HDBSCAN cluster.")
     ] = 10,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Where k-means and the map begin.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of k-means and of the map.")] = 0,
     prompt: Prompt = None,
     instruction: Instruction = None,
     dimensions: Dimensions = None,
@@ -66,7 +71,10 @@ def cluster(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Group texts by meaning, with names and a map to look at (OUT/map.html)."""
+    """Group texts by meaning.
+
+    Writes the key terms of each cluster, and a map of the texts: OUT/map.html.
+    """
     with needs("applications"):
         from jobs.workflows import applications
 
@@ -86,8 +94,9 @@ def cluster(
 
 def _lines(out: str, found: "Clusters") -> Iterator[str]:
     fit = "" if found.silhouette is None else f", silhouette {found.silhouette:.2f}"
-    without = f", {found.unassigned:,} in none" if found.unassigned else ""
-    yield f"{out}/map.html: {found.texts:,} texts in {len(found.clusters)} clusters{without}{fit}"
+    without = f", {found.unassigned:,} unassigned" if found.unassigned else ""
+    clusters = counted(len(found.clusters), "cluster")
+    yield f"{out}/map.html: {counted(found.texts, 'text')} in {clusters}{without}{fit}"
     rows = [[str(each.number), f"{each.texts:,}", ", ".join(each.terms)] for each in found.clusters]
-    for line in aligned([["", "TEXTS", "WORDS THAT SET IT APART"], *rows]):
+    for line in aligned([["", "TEXTS", "KEY TERMS"], *rows]):
         yield f"  {line}"

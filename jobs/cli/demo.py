@@ -1,4 +1,4 @@
-"""`f2llm demo`: the main job on this machine, in minutes and offline."""
+"""`f2llm demo`: a small training run on this machine, in minutes and offline."""
 
 from pathlib import Path
 from time import monotonic
@@ -15,7 +15,7 @@ from jobs.extras import needs
 
 def demo(
     directory: Annotated[
-        Path, typer.Option("--dir", help="Directory for the run (demo) and its data set (data).")
+        Path, typer.Option("--dir", help="Directory for the run (DIR/demo) and its data set (DIR/data).")
     ] = Path("runs"),
     workers: Workers = None,
     steps: Steps = None,
@@ -24,11 +24,11 @@ def demo(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a small model here, in minutes and offline.
+    """Train a small model on this machine, in minutes and offline.
 
-    It learns from the documentation on this machine and is measured beside BM25. Halfway the workers are ended and new
-    ones go on from the checkpoint. Leaves the run in DIR/demo, the data set in DIR/data, the document in
-    DIR/demo/job.yaml.
+    The training texts are the documentation that is installed on this machine. The evaluation compares the model with
+    BM25. Halfway, the workers stop and new workers resume from the checkpoint. Results: the run in DIR/demo, its job
+    spec in DIR/demo/job.yaml, the data set in DIR/data.
     """
     from jobs.spec.demo import demo_job
 
@@ -44,5 +44,5 @@ def demo(
     if steps is None and not read_stored_job_spec(job_spec.run_uri, job_spec.spec.storage.s3):
         total = plan_of(job_spec).total_steps
         stops = [total // 2, None]
-        tell(f"training to step {total // 2} of {total}, then with new workers from its checkpoint, as after a crash")
+        tell(f"training to step {total // 2} of {total}, then new workers resume from the checkpoint, as after a crash")
     train_job_spec(job_spec, stops=stops, quiet=quiet, json=json, data_seconds=data_seconds)

@@ -1,4 +1,4 @@
-"""`f2llm doctor` and `f2llm version`: what is installed here or on a cluster, and what works."""
+"""`f2llm doctor` and `f2llm version`: checks of this machine or a cluster, and installed versions."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,21 +23,28 @@ def doctor(
     s3: "S3Options",
     job: Annotated[
         str | None,
-        typer.Argument(metavar="JOB.yaml", help="With --cluster: also what this document needs.", show_default=False),
+        typer.Argument(
+            metavar="JOB.yaml", help="With --cluster: also check the requirements of this job spec.", show_default=False
+        ),
     ] = None,
     uri: Annotated[
         str | None,
-        typer.Option("--uri", metavar="URI", help="Also try to write to and read from this store.", show_default=False),
+        typer.Option(
+            "--uri",
+            metavar="URI",
+            help="Also check that this directory or s3:// prefix can be written and read.",
+            show_default=False,
+        ),
     ] = None,
-    directory: Annotated[Path, typer.Option("--dir", help="Where runs will be written.")] = Path("runs"),
-    cluster: Annotated[bool, typer.Option("--cluster", help="Look at a Kubernetes cluster instead.")] = False,
+    directory: Annotated[Path, typer.Option("--dir", help="Directory for runs, to check its disk.")] = Path("runs"),
+    cluster: Annotated[bool, typer.Option("--cluster", help="Check a Kubernetes cluster, not this machine.")] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what this machine, or a cluster, has, lacks, and how to get it.
+    """Check this machine or a cluster, and print how to fix problems.
 
-    Exit code 0: a run on CPU, or a job on the cluster, can work; 5: the store cannot be used; 10: something that is
-    needed is missing; 11: the cluster does not answer.
+    Exit codes: 0: a run on the CPU, or a job on the cluster, can work. 5: the object store cannot be used. 10: a
+    requirement is missing. 11: the cluster is unreachable.
     """
     from jobs.doctor.machine import can_run, examine
     from jobs.errors import UsageError
@@ -47,9 +54,13 @@ def doctor(
 
         checks = examine_cluster(options.kubeconfig, options.context, options.namespace, job)
     elif job or options.given:
-        raise UsageError("found a document or a cluster without --cluster", remedy="f2llm doctor --cluster JOB.yaml")
+        raise UsageError(
+            "a job spec and cluster options need --cluster", remedy="for example: f2llm doctor --cluster JOB.yaml"
+        )
     else:
-        checks = examine(folder=directory, uri=uri, store_check=None if uri is None else lambda: _probe_store(uri, s3))
+        checks = examine(
+            directory=directory, uri=uri, store_check=None if uri is None else lambda: _probe_store(uri, s3)
+        )
     if json:
         print_json({"can_run": can_run(checks), "checks": [check.to_dict() for check in checks]})
     else:
@@ -72,8 +83,8 @@ def _print(checks: "list[Check]") -> None:
     for check in checks:
         console.print(f"[{_STYLES[check.status]}]{check.status:<8}[/]", end="")
         console.print(f"{check.name:<17} {check.found}", markup=False)
-        if check.mend:
-            console.print(f"{'':<26}hint: {check.mend}", markup=False)
+        if check.remedy:
+            console.print(f"{'':<26}hint: {check.remedy}", markup=False)
 
 
 def version(json: Json = False, debug: Debug = False) -> None:

@@ -1,10 +1,11 @@
-"""`f2llm embed`: vectors for the texts of files."""
+"""`f2llm embed`: embed the texts of files."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from jobs.cli.options import (
+    TEXTS_HELP,
     BatchTokens,
     Column,
     Debug,
@@ -21,7 +22,7 @@ from jobs.cli.options import (
 )
 from jobs.cli.output.text import EveryFewSeconds, say, say_nothing
 from jobs.extras import needs
-from jobs.formatting import duration
+from jobs.formatting import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,26 +37,33 @@ def embed(
     model: Model,
     texts: Annotated[
         str,
-        typer.Argument(
-            metavar="IN", help="Parquet or JSON lines: a file, directory or pattern, here or s3://.", show_default=False
-        ),
+        typer.Argument(metavar="IN", help=TEXTS_HELP, show_default=False),
     ],
     out: Annotated[
         str,
-        typer.Argument(metavar="OUT", help="Where the vectors go: an empty directory or prefix.", show_default=False),
+        typer.Argument(
+            metavar="OUT",
+            help="Directory or prefix for the output: empty, or of an interrupted run.",
+            show_default=False,
+        ),
     ],
     column: Column = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="NAME", help="Keep this column, not all. May be repeated.", show_default=False),
+        typer.Option(
+            "--keep",
+            metavar="NAME",
+            help="Input column to copy to the output. Default: all. Can be repeated.",
+            show_default=False,
+        ),
     ] = None,
-    into: Annotated[str, typer.Option("--into", metavar="NAME", help="Column of the vectors.")] = "embedding",
+    into: Annotated[str, typer.Option("--into", metavar="NAME", help="Output column of the embeddings.")] = "embedding",
     prompt: Annotated[
         str | None,
         typer.Option(
             "--prompt",
             metavar="NAME",
-            help="Put this prompt of the model's before each text, as in --prompt query; documents have none.",
+            help="Prompt of the model to put before each text: --prompt query for queries, none for documents.",
             show_default=False,
         ),
     ] = None,
@@ -63,20 +71,24 @@ def embed(
     dimensions: Annotated[
         int | None,
         typer.Option(
-            "--dimensions", min=1, metavar="N", help="Keep the first N values of each vector.", show_default=False
+            "--dimensions",
+            min=1,
+            metavar="N",
+            help="Keep the first N values of each embedding. Default: all.",
+            show_default=False,
         ),
     ] = None,
     normalize: Annotated[
-        bool, typer.Option("--normalize/--no-normalize", help="Make vectors that are cut one unit long again.")
+        bool, typer.Option("--normalize/--no-normalize", help="Scale shortened embeddings to unit length.")
     ] = True,
     precision: Annotated[
         Literal["float32", "int8", "uint8", "binary", "ubinary"],
-        typer.Option("--precision", help="How vectors are stored, as sentence-transformers quantizes them."),
+        typer.Option("--precision", help="Number format of the embeddings, quantized as in sentence-transformers."),
     ] = "float32",
     shard_rows: Annotated[
         int,
         typer.Option(
-            "--shard-rows", min=1, metavar="N", help="Rows of a part of the output: what a worker does at once."
+            "--shard-rows", min=1, metavar="N", help="Rows per output file, which is also one task of a process."
         ),
     ] = 4096,
     batch_tokens: BatchTokens = 16_384,
@@ -86,9 +98,10 @@ def embed(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Embed the texts of files: Parquet with the rows of the input in their order, and a vector each.
+    """Embed the texts of files.
 
-    A job that was stopped goes on when it is started again. A row without a text keeps its place, without a vector.
+    The output is Parquet with the rows of the input in their order, each with its embedding.
+    Run the same command again to resume an interrupted run. A row without a text gets no embedding.
     """
     with needs("train"):
         from jobs.workflows import models
@@ -110,7 +123,7 @@ def embed(
 
 
 def progress_lines(tell: "Callable[[str], None]") -> "Callable[[EmbeddingProgress], None]":
-    """A line every few seconds, and one at the end."""
+    """Print a line every few seconds, and one at the end."""
     say_paced = EveryFewSeconds(tell)
 
     def show(progress: "EmbeddingProgress") -> None:
@@ -125,16 +138,16 @@ def progress_lines(tell: "Callable[[str], None]") -> "Callable[[EmbeddingProgres
 
 
 def _made_lines(out: str, made: "Embedded", *, chosen: bool) -> list[str]:
-    """`chosen` says that nobody named the column."""
+    """`chosen`: the column was detected, not given with --column."""
     found = made.embeddings
     of = f" of the column {found.column!r}" if chosen else ""
     without = f", {found.nulls:,} of them without a text" if found.nulls else ""
     packed = f", {found.width} bytes each" if found.precision.endswith("binary") else ""
     lines = [
-        f"{out}: {found.rows:,} rows{without}, {found.tokens:,} tokens, {len(found.parts)} "
-        f"part{'s' * (len(found.parts) > 1)}",
+        f"{out}: {counted(found.rows, 'row')}{without}, {counted(found.tokens, 'token')}, "
+        f"{counted(len(found.parts), 'part')}",
         f"  {found.into}: {found.dimensions} dimensions as {found.precision}{packed}{of}",
     ]
     if made.rows_per_second is None or made.tokens_per_second is None:
-        return [*lines, "  all of it was there already"]
+        return [*lines, "  nothing to do: it was complete already"]
     return [*lines, f"  {made.rows_per_second:,.0f} rows/s, {made.tokens_per_second:,.0f} tokens/s"]

@@ -1,4 +1,4 @@
-"""`f2llm evaluate`: a run's held-out sets, tasks and benchmarks of mteb, and tasks of one's own."""
+"""`f2llm evaluate`: evaluate a model on held-out sets, on tasks and benchmarks of mteb, and on the user's own tasks."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +9,7 @@ from jobs.cli.options import Data, Debug, Json, Model, Quiet, print_json, s3_opt
 from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
-from jobs.formatting import duration
+from jobs.formatting import counted, duration
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ray_app.run_directory.task_report import Category, TaskReport, TaskScore
 
 _FAILED = 5
-"""The exit code where a task was not measured: mostly, its data could not be fetched; or its score is no number."""
+"""The exit code if a task has no score: mostly because its data could not be fetched, or its score is not a number."""
 
 
 @takes(s3_options)
@@ -30,7 +30,7 @@ def evaluate(
         typer.Option(
             "--task",
             metavar="NAME|NAME:KIND=FILE",
-            help="Task or benchmark of mteb, held-out for the data set's sets, or a file of yours. May be repeated.",
+            help="mteb task or benchmark, your own file, or `held-out` for the held-out sets. Can be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -39,12 +39,12 @@ def evaluate(
         typer.Option(
             "--instruction",
             metavar="TASK=TEXT",
-            help="Put this before the task's queries instead of the recipe's instruction. May be repeated.",
+            help="Instruction for the queries of a task. Default: the instruction of the recipe. Can be repeated.",
             show_default=False,
         ),
     ] = None,
     before: Annotated[
-        bool, typer.Option("--before", help="Measure the run's model as it was before its first step.")
+        bool, typer.Option("--before", help="Evaluate the model of the run as it was before training.")
     ] = False,
     dimensions: Annotated[
         list[int] | None,
@@ -52,42 +52,59 @@ def evaluate(
             "--dimensions",
             min=1,
             metavar="N",
-            help="Use the first N values of an embedding. May be repeated without --task.",
+            help="Use the first N values of each embedding. Can be repeated without --task.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", metavar="URI", help="Where results go; otherwise RUN/evaluation/mteb.", show_default=False
+            "--out",
+            metavar="URI",
+            help="Directory or s3:// prefix for results of tasks. Default: RUN/evaluation/mteb.",
+            show_default=False,
         ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="ORG/MODEL", help="What mteb calls the model.", show_default=False),
+        typer.Option("--name", metavar="ORG/MODEL", help="Name of the model in mteb's results.", show_default=False),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what was measured before.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Evaluate tasks again that have results.")] = False,
     data: Data = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, metavar="N", help="Tasks at once, on Ray.")] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Measure on N GPUs, a task each.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, metavar="N", help="Tasks in parallel, on Ray.")] = 1,
+    gpus: Annotated[
+        int, typer.Option("--gpus", min=0, metavar="N", help="Number of GPUs, with one task on each. 0: the CPU.")
+    ] = 0,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure a model: on the held-out sets of its run, or on tasks.
+    """Evaluate a model on the held-out sets of its run, or on tasks.
 
-    Without --task: the held-out sets, beside BM25, into evaluation/after.json of the run; with the whole embeddings and
-    with the first values of them that the model was trained for or --dimensions asks for. With it: by mteb, in its own
-    result format. KIND is retrieval, reranking, classification, clustering, sts or pair-classification. A task that was
-    measured before is not measured again. Exit code 5 where a task could not be measured; the others are.
+    Without --task: evaluate on the held-out sets, compare with BM25, and write evaluation/after.json of the run. The
+    metrics are also computed with shortened embeddings: the Matryoshka dimensions of the model, or --dimensions.
+
+    With --task: evaluate with mteb, and write results in mteb's format. KIND is retrieval, reranking, classification,
+    clustering, sts or pair-classification. Tasks that have results are skipped. If a task fails, the other tasks are
+    still evaluated, and the exit code is 5.
     """
-    with needs("train"):
-        from jobs.workflows import models
-        from jobs.workflows.runs import job_spec_of
+    with needs("data"):
+        from jobs.workflows.runs import check_results_place, job_spec_of
 
-    tell = say_nothing if quiet else say
+    # Wrong options are reported before torch is imported, which takes seconds.
     if not task:
         _refuse_without_task(instruction=instruction, before=before, out=out, name=name, overwrite=overwrite)
+    elif dimensions and len(dimensions) > 1:
+        raise UsageError(
+            "--dimensions is repeated, but --task takes only one",
+            remedy="run the command once per value; the results are stored separately",
+        )
+    else:
+        check_results_place(model, s3, out=out, before=before)
+    with needs("train"):
+        from jobs.workflows import models
+    tell = say_nothing if quiet else say
+    if not task:
         found = models.evaluate_run(job_spec_of(model, data, s3), model, dims=dimensions or (), say=tell)
         if json:
             print_json(found.model_dump(mode="json"))
@@ -95,11 +112,6 @@ def evaluate(
             for line in _held_out_lines(found):
                 print(line)
         return
-    if dimensions and len(dimensions) > 1:
-        raise UsageError(
-            "--dimensions is given more than once, and tasks are measured with one of them at a time",
-            remedy="call it once for each; results are kept apart",
-        )
     with needs("benchmark"):
         from jobs.workflows import tasks
     report = tasks.evaluate_tasks(
@@ -131,7 +143,7 @@ def evaluate(
 
 
 def report_lines(report: "TaskReport") -> list[str]:
-    """A table of the tasks and one of the categories, with the published figures where they are of the same tasks."""
+    """A table of the tasks and a table of the categories, with published scores if they are for the same tasks."""
     lines = []
     if report.measured:
         lines += _table(["task", "type", "metric", "before", "score"], [_task_cells(t) for t in report.measured])
@@ -139,7 +151,10 @@ def report_lines(report: "TaskReport") -> list[str]:
         for benchmark in dict.fromkeys(row.benchmark for row in categories):
             lines += ["", *_category_lines(benchmark, [row for row in categories if row.benchmark == benchmark])]
         lines.append("")
-    return [*lines, f"{len(report.measured)} of {len(report.tasks)} tasks measured; results in {report.results}"]
+    return [
+        *lines,
+        f"{len(report.measured)} of {counted(len(report.tasks), 'task')} evaluated; results: {report.results}",
+    ]
 
 
 def _category_lines(benchmark: str | None, rows: list["Category"]) -> list[str]:
@@ -147,7 +162,7 @@ def _category_lines(benchmark: str | None, rows: list["Category"]) -> list[str]:
 
     published = list(dict.fromkeys(model for row in rows for model in row.published))
     head = [benchmark or "category", "tasks", "before", "score", *published]
-    source = [f"published figures: {PUBLISHED_SOURCE}"] if published else []
+    source = [f"published scores: {PUBLISHED_SOURCE}"] if published else []
     return [*_table(head, [_category_cells(row, published) for row in rows]), *source]
 
 
@@ -165,7 +180,7 @@ def _figure(value: float | None, times: float = 1) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Columns of text; one that is empty in all rows is left out."""
+    """Aligned columns, without the columns that are empty in all rows."""
     kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
     widths = {i: max(len(line[i]) for line in (head, *rows)) for i in kept}
     numbers = {i for i in kept if all(not row[i] or row[i].replace(".", "").replace("-", "").isdigit() for row in rows)}
@@ -179,7 +194,7 @@ def _lines(tell: Callable[[str], None]) -> "Callable[[TaskProgress], None]":
     def show(progress: "TaskProgress") -> None:
         found = progress.task
         eta = "" if progress.eta_seconds is None else f", ETA {duration(progress.eta_seconds)}"
-        what = "not measured" if found.score is None else f"{found.metric} {found.score:.4f}"
+        what = "failed" if found.score is None else f"{found.metric} {found.score:.4f}"
         tell(f"{found.name}: {what} ({progress.done}/{progress.total}{eta})")
 
     return show
@@ -200,7 +215,7 @@ def _instructions(given: Sequence[str]) -> dict[str, str]:
 def _refuse_without_task(**options: object) -> None:
     for name, value in options.items():
         if value:
-            raise UsageError(f"--{name} has no effect without --task", remedy="name a task, or leave it out")
+            raise UsageError(f"--{name} has no effect without --task", remedy=f"add --task, or remove --{name}")
 
 
 def _held_out_lines(report: "EvaluationReport") -> list[str]:
@@ -209,13 +224,13 @@ def _held_out_lines(report: "EvaluationReport") -> list[str]:
         bm25 = "" if result.bm25 is None else f"  (BM25: {result.bm25.ndcg_at_10:.3f}, {result.bm25.recall_at_10:.3f})"
         lines.append(
             f"{result.name}: nDCG@10 {result.model.ndcg_at_10:.3f}, recall@10 {result.model.recall_at_10:.3f}{bm25}, "
-            f"{result.queries} queries over {result.documents} documents"
+            f"{counted(result.queries, 'query')} over {counted(result.documents, 'document')}"
         )
         for dims, cut in sorted(result.by_dims.items()):
-            share = f", {cut.ndcg_at_10 / whole:.0%} of the whole" if (whole := result.model.ndcg_at_10) else ""
+            share = f", {cut.ndcg_at_10 / whole:.0%} of all dimensions" if (whole := result.model.ndcg_at_10) else ""
             lines.append(f"  {dims} dimensions: nDCG@10 {cut.ndcg_at_10:.3f}, recall@10 {cut.recall_at_10:.3f}{share}")
     for pairs in report.sts:
-        lines.append(f"{pairs.name}: Spearman {_spearman(pairs.spearman)}, {pairs.pairs} pairs")
+        lines.append(f"{pairs.name}: Spearman {_spearman(pairs.spearman)}, {counted(pairs.pairs, 'pair')}")
         lines += [f"  {dims} dimensions: Spearman {_spearman(cut)}" for dims, cut in sorted(pairs.by_dims.items())]
     return lines
 

@@ -40,9 +40,10 @@ def explain(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Explain a field of a job spec, a study or a sources file, or the exit codes.
+    """Explain the fields of a job spec, or the exit codes.
 
-    Prints the type, the default, the allowed values and the description of the field and of the fields in it.
+    Prints the type, default, allowed values and description of a field and of the fields in it. With --kind: a field of
+    a study or of a sources file.
     """
     if field == EXIT_CODES:
         _explain_exit_codes(json=json)

@@ -1,4 +1,4 @@
-"""`f2llm export`: a model directory of a run."""
+"""`f2llm export`: the model directory of a run."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,16 +20,16 @@ def export(
         typer.Option(
             "--out",
             metavar="URI",
-            help="Empty directory, or earlier export, here or s3://, for the model; else RUN/model.",
+            help="Directory or s3:// prefix for the model: empty, or an earlier export. Default: RUN/model.",
             show_default=False,
         ),
     ] = None,
     data: Data = None,
     debug: Debug = False,
 ) -> None:
-    """Write a model directory from a run's newest checkpoint.
+    """Write the newest checkpoint of a run as a model directory.
 
-    sentence-transformers and transformers load it.
+    sentence-transformers and transformers can load it.
     """
     with needs("train"):
         from jobs.workflows.models import export_run

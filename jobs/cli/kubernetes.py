@@ -12,6 +12,7 @@ import typer
 from jobs.cli.options import ClusterOptions, Debug, JobPath, Json, Set, Workers, print_json, takes, workers_override
 from jobs.cli.output.text import aligned, say
 from jobs.extras import needs
+from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from jobs.kube.client import JobsClient
@@ -20,7 +21,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the job.", sh
 
 
 class DryRun(StrEnum):
-    """kubectl's words."""
+    """The values of kubectl."""
 
     NONE = "none"
     CLIENT = "client"
@@ -34,37 +35,48 @@ def submit(
     set_: Set = None,
     workers: Workers = None,
     dry_run: Annotated[
-        DryRun, typer.Option("--dry-run", help="Start nothing: check the document here, or let the API server do it.")
+        DryRun,
+        typer.Option(
+            "--dry-run",
+            help="Start nothing. client: check the job spec on this machine. server: let the API server check it.",
+        ),
     ] = DryRun.NONE,
-    watch_: Annotated[bool, typer.Option("--watch", help="Show the job until it has ended.")] = False,
+    watch_: Annotated[bool, typer.Option("--watch", help="Print changes until the job ends.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Train a document on a cluster, or change the job that has its name."""
+    """Submit a job spec to a cluster, or change the job of that name."""
     from jobs.spec.job import load_job_spec
 
     job_spec = load_job_spec(job, overrides=[*(set_ or ()), *workers_override(workers)])
     name = job_spec.metadata.name
     if dry_run is DryRun.CLIENT:
-        print(f"{name}: a valid document; nothing was sent to a cluster")
+        from jobs.spec.volumes import refuse_unmounted_directories
+
+        refuse_unmounted_directories(job_spec)
+        print(f"{name}: the job spec is valid; nothing was sent to a cluster")
         return
     jobs = _jobs(options, namespace=job_spec.metadata.namespace)
     jobs.submit(job_spec, dry_run=dry_run is DryRun.SERVER)
     if dry_run is DryRun.SERVER:
-        print(f"{name}: the API server would take it; nothing was started")
+        print(f"{name}: the API server accepts the job spec; nothing was started")
     elif watch_:
         _watch(jobs, name)
     else:
-        print(f"{name}: submitted to namespace {jobs.namespace}; see it with `f2llm watch {name} -n {jobs.namespace}`")
+        print(
+            f"{name}: submitted to namespace {jobs.namespace}; watch it with `f2llm watch {name} -n {jobs.namespace}`"
+        )
 
 
 @takes(ClusterOptions)
 def list_jobs(
     options: ClusterOptions,
-    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces.")] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="List the jobs of all namespaces.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List jobs with where they stand."""
+    """List jobs with phase, step, progress and workers."""
     found = _jobs(options).list_jobs(everywhere=everywhere)
     if json:
         print_json({"jobs": found})
@@ -75,13 +87,13 @@ def list_jobs(
 
 @takes(ClusterOptions)
 def watch(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
-    """Show a job until it has ended; exit code 0 where it succeeded."""
+    """Print the changes of a job until it ends. Exit code 0 if it succeeded, else 1."""
     _watch(_jobs(options), name)
 
 
 @takes(ClusterOptions)
 def describe(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
-    """Show all about a job in one screen: where it stands, why it failed, what to do."""
+    """Show a job with its failure, conditions, pods and events."""
     from jobs.cli.output.kubernetes import description
 
     jobs = _jobs(options)
@@ -96,17 +108,21 @@ def logs(
     name: Name,
     worker: Annotated[
         int | None,
-        typer.Option(
-            "--worker", min=0, metavar="N", help="Of this worker; otherwise of the driver.", show_default=False
-        ),
+        typer.Option("--worker", min=0, metavar="N", help="Rank of a worker. Default: the driver.", show_default=False),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until the process ends.")] = False,
     lines: Annotated[
-        int | None, typer.Option("--lines", min=1, metavar="N", help="Only the last N.", show_default=False)
+        int | None,
+        typer.Option(
+            "--lines", min=1, metavar="N", help="Print only the last N lines. Default: all.", show_default=False
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Print the log of a job's driver or of a worker; once its pods are gone, what the run directory has of it."""
+    """Print the log of the driver or of a worker.
+
+    If the pods are gone, the log comes from the run directory.
+    """
     jobs = _jobs(options)
     found = jobs.pod_log(name, worker=worker, follow=follow, lines=lines)
     for line in _stored_log(jobs, name, worker=worker, lines=lines) if found is None else found:
@@ -114,7 +130,7 @@ def logs(
 
 
 def _stored_log(jobs: "JobsClient", name: str, *, worker: int | None, lines: int | None) -> list[str]:
-    """What the run directory has, for which this process needs access to it."""
+    """The log lines in the run directory, which this process must be able to read."""
     from jobs.errors import KubernetesError
     from jobs.kube.resource import job_spec_of
     from jobs.kube.status import status_of
@@ -124,7 +140,9 @@ def _stored_log(jobs: "JobsClient", name: str, *, worker: int | None, lines: int
     job = jobs.get(name)
     status = status_of(job)
     if not status.run_uri:
-        raise KubernetesError(f"{name} has not run yet; it is {status.phase}", remedy=f"see `f2llm describe {name}`")
+        raise KubernetesError(
+            f"{name} has not started yet; its phase is {status.phase}", remedy=f"see `f2llm describe {name}`"
+        )
     s3, process = job_spec_of(job).spec.storage.s3, "driver" if worker is None else f"worker-{worker}"
     return read_log(status.run_uri, s3, process=process)[-lines if lines else 0 :]
 
@@ -133,35 +151,38 @@ def _stored_log(jobs: "JobsClient", name: str, *, worker: int | None, lines: int
 def scale(
     options: ClusterOptions,
     name: Name,
-    workers: Annotated[int, typer.Argument(metavar="N", min=1, help="Workers to train with.", show_default=False)],
+    workers: Annotated[int, typer.Argument(metavar="N", min=1, help="Number of workers.", show_default=False)],
     debug: Debug = False,
 ) -> None:
-    """Train with another number of workers; the losses stay the same."""
+    """Change the number of workers. The losses stay the same."""
     _jobs(options).scale(name, workers)
-    print(f"{name}: {workers} workers wanted")
+    print(f"{name}: scaled to {counted(workers, 'worker')}")
 
 
 @takes(ClusterOptions)
 def suspend(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
-    """Stop a job behind a checkpoint and free its pods."""
+    """Stop a job after a checkpoint, and delete its pods."""
     _jobs(options).suspend(name)
-    print(f"{name}: suspended; go on with `f2llm resume {name}`")
+    print(f"{name}: suspended; resume it with `f2llm resume {name}`")
 
 
 @takes(ClusterOptions)
 def resume(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
-    """Go on with a suspended job where it stopped."""
+    """Resume a suspended job from its checkpoint."""
     _jobs(options).resume(name)
     print(f"{name}: resumed")
 
 
 @takes(ClusterOptions)
 def delete(options: ClusterOptions, name: Name, debug: Debug = False) -> None:
-    """Delete a job and its pods; its run directory stays, and submitting it again goes on from there."""
+    """Delete a job and its pods. The run directory stays.
+
+    If you submit the same job spec again, its run resumes.
+    """
     jobs = _jobs(options)
     uri = jobs.get(name).get("status", {}).get("runUri")
     jobs.delete(name)
-    print(f"{name}: deleted" + (f"; its run stays in {uri}" if uri else ""))
+    print(f"{name}: deleted" + (f"; its run directory stays: {uri}" if uri else ""))
 
 
 def render(
@@ -169,7 +190,7 @@ def render(
         str | None,
         typer.Argument(
             metavar="JOB.yaml",
-            help="Document to use: YAML, .json, or - for standard input; with --serve it may be left out.",
+            help="Job spec: a YAML or .json file, or - for standard input. Optional with --serve.",
             show_default=False,
         ),
     ] = None,
@@ -178,7 +199,7 @@ def render(
         typer.Option(
             "--serve",
             metavar="MODEL",
-            help="Print a RayService that serves this model instead, in pods as the document's workers.",
+            help="Print a RayService that serves this model, in pods like the workers of the job spec.",
             show_default=False,
         ),
     ] = None,
@@ -186,18 +207,20 @@ def render(
         str | None,
         typer.Option("--name", metavar="NAME", help="Name of the RayService and its model.", show_default=False),
     ] = None,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, metavar="N", help="Pods that serve.")] = 1,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, metavar="N", help="Number of serving pods.")] = 1,
     set_: Set = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="Settings of the operator; otherwise the built-in ones."),
+        typer.Option("--config", metavar="FILE", help="Configuration file of the operator. Default: built in."),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Print what the operator would make of a document, as YAML; no cluster is needed.
+    """Print the Kubernetes objects of a job spec, as YAML.
 
-    With --serve: a service that answers requests for embeddings, to be applied with kubectl. Image, Secrets, GPUs,
-    cores and nodes of its pods are those that the document's cluster and workers say, or --set.
+    These are the objects that the operator would create. No cluster is needed.
+
+    With --serve: print a RayService that serves embeddings; apply it with kubectl. Its image, Secrets, GPUs, CPUs and
+    nodes come from spec.cluster and spec.workers, or from --set.
     """
     from jobs.errors import UsageError
     from jobs.manifests.job import render as objects_of
@@ -211,7 +234,7 @@ def render(
         job_spec = load_job_spec(job, overrides=set_ or ()) if job else job_spec_for(name, set_ or ())
         objects = render_service(serve, job_spec, settings, name=name or job_spec.metadata.name, replicas=replicas)
     elif job is None:
-        raise UsageError("there is no document", remedy="give JOB.yaml, or a model: --serve MODEL")
+        raise UsageError("the job spec is missing", remedy="pass JOB.yaml, or a model: --serve MODEL")
     else:
         objects = objects_of(load_job_spec(job, overrides=set_ or ()), settings)
     print("---\n".join(write_yaml(each) for each in objects), end="")
@@ -221,10 +244,13 @@ def render(
 def dashboard(
     options: ClusterOptions,
     name: Name,
-    port: Annotated[int, typer.Option("--port", min=1, help="Port of this machine.")] = 8265,
+    port: Annotated[int, typer.Option("--port", min=1, help="Local port.")] = 8265,
     debug: Debug = False,
 ) -> None:
-    """Open a way to Ray's dashboard of a job, until Ctrl-C. Needs kubectl."""
+    """Forward the Ray dashboard of a job to a local port.
+
+    Runs until Ctrl-C. Needs kubectl.
+    """
     from jobs.errors import ConfigError, KubernetesError
     from jobs.kube.status import status_of
 
@@ -236,18 +262,19 @@ def dashboard(
     where += [f"--context={options.context}"] if options.context else []
     where += [f"--kubeconfig={options.kubeconfig}"] if options.kubeconfig else []
     token = f"kubectl {' '.join(where)} get secret {cluster} -o jsonpath='{{.data.auth_token}}' | base64 -d"
-    say(f"http://127.0.0.1:{port}; it asks for a token, which this prints: {token}")
+    say(f"dashboard: http://127.0.0.1:{port}")
+    say(f"its token: {token}")
     head = f"service/{cluster}-head-svc"
     try:
         subprocess.run(["kubectl", *where, "port-forward", head, f"{port}:8265"], check=False)
     except FileNotFoundError:
-        raise ConfigError("kubectl is not on PATH", remedy="install kubectl, or put its directory on PATH") from None
+        raise ConfigError("kubectl is not on PATH", remedy="install kubectl, or add its directory to PATH") from None
     except KeyboardInterrupt:
         say("closed")
 
 
 def _jobs(options: ClusterOptions, *, namespace: str | None = None) -> "JobsClient":
-    """`namespace` is the one to use when the options have none."""
+    """`namespace` is used if the options have none."""
     from jobs.kube.client import JobsClient
 
     with needs("cluster"):
@@ -256,7 +283,7 @@ def _jobs(options: ClusterOptions, *, namespace: str | None = None) -> "JobsClie
 
 
 def _watch(jobs: "JobsClient", name: str) -> None:
-    """A line for every change of phase or message, and of step where that is not too often."""
+    """Print a line for each change of the job that `JobsClient.watch` reports."""
     from jobs.cli.output.kubernetes import remark
     from jobs.kube.status import JobPhase, JobStatus, status_of
 
@@ -268,7 +295,7 @@ def _watch(jobs: "JobsClient", name: str) -> None:
                 print(line, flush=True)
             last = line
     except KeyboardInterrupt:
-        say(f"{name} goes on; `f2llm watch {name}` shows it again")
+        say(f"{name} continues to run; watch it again with `f2llm watch {name}`")
         raise typer.Exit(130) from None
     if status.phase is not JobPhase.SUCCEEDED:
         print(f"see `f2llm describe {name}`", file=sys.stderr)
@@ -282,5 +309,5 @@ def _table(jobs: Sequence[Mapping[str, Any]], *, everywhere: bool) -> list[str]:
     rows = [[*head, "NAME", "PHASE", "STEP", "PROGRESS", "LOSS", "WORKERS", "ETA", "ATTEMPT"]]
     rows += [[*([job["metadata"]["namespace"]] if everywhere else []), *row(job)] for job in jobs]
     if len(rows) == 1:
-        return ["no jobs; `f2llm submit JOB.yaml` starts one"]
+        return ["no jobs; start one with `f2llm submit JOB.yaml`"]
     return aligned(rows)

@@ -1,4 +1,4 @@
-"""`f2llm merge`: the average of checkpoints of a run, or of exported models."""
+"""`f2llm merge`: average the checkpoints of a run, or exported models."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -22,22 +22,20 @@ def merge(
         list[str],
         typer.Argument(
             metavar="RUN | MODEL...",
-            help="One run directory, whose checkpoints are averaged; or two and more exported models or runs.",
+            help="One run directory, to average its checkpoints; or two or more exported models or runs.",
             show_default=False,
         ),
     ],
     out: Annotated[
         str,
-        typer.Option(
-            "--out", metavar="URI", help="Where the model goes: an empty directory or s3:// prefix.", show_default=False
-        ),
+        typer.Option("--out", metavar="URI", help="Empty directory or s3:// prefix for the model.", show_default=False),
     ],
     checkpoints: Annotated[
         str | None,
         typer.Option(
             "--checkpoints",
             metavar="STEP,STEP",
-            help="Checkpoints of the run, by step; otherwise all that it has.",
+            help="Steps of the checkpoints to average. Default: all checkpoints of the run.",
             show_default=False,
         ),
     ] = None,
@@ -46,17 +44,18 @@ def merge(
         typer.Option(
             "--weights",
             metavar="N,N",
-            help="What each counts, in their order, checkpoints by step; otherwise all the same.",
+            help="Weight of each model, in the order given (checkpoints: by step). Default: equal.",
             show_default=False,
         ),
     ] = None,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Measure each and the average on the held-out sets.")
+        bool, typer.Option("--evaluate", help="Evaluate each model and the average on the held-out sets.")
     ] = False,
     greedy: Annotated[
         bool,
         typer.Option(
-            "--greedy", help="From the best on, take those that do not make the average worse on the held-out sets."
+            "--greedy",
+            help="Greedy soup: start with the best model, add each model that does not lower the held-out score.",
         ),
     ] = False,
     data: Data = None,
@@ -64,19 +63,20 @@ def merge(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Average the weights of checkpoints of a run, or of exported models of one architecture, into a model directory.
+    """Average the checkpoints of a run, or exported models.
 
-    sentence-transformers and transformers load it. Memory holds one file of weights, whatever the size of the model.
+    The models must have the same architecture. The result is a model directory that sentence-transformers and
+    transformers can load. Only one weights file is in memory at a time.
     """
     with needs("train"):
         from jobs.workflows.models import merge as merge_models
 
     if len(models) > 1 and checkpoints is not None:
-        raise UsageError("--checkpoints is of one run, and several are given", remedy="give one run, or leave it out")
+        raise UsageError("--checkpoints needs exactly one run", remedy="pass one run, or remove --checkpoints")
     if len(set(models)) < len(models):
-        raise UsageError("a model is given twice", remedy="give it once, with --weights for what it counts")
+        raise UsageError("a model is listed twice", remedy="list it once, and set its weight with --weights")
     if greedy and weights is not None:
-        raise UsageError("--greedy and --weights are both given", remedy="leave one of them out")
+        raise UsageError("--greedy and --weights exclude each other", remedy="remove one of them")
     merged = merge_models(
         models, out, s3,
         steps=None if checkpoints is None else [round(step) for step in _numbers("--checkpoints", checkpoints, int)],
@@ -110,6 +110,6 @@ def _numbers(option: str, text: str, kind: type[int] | type[float]) -> list[floa
     if not found or min(found) <= 0:
         wanted = "steps" if kind is int else "numbers above 0"
         raise UsageError(
-            f"{option} {text!r}: expected {wanted} with commas between", remedy=f"for example {option} 400,450,500"
+            f"{option} {text!r}: expected {wanted}, separated by commas", remedy=f"for example {option} 400,450,500"
         )
     return list(found)

@@ -1,4 +1,4 @@
-"""`f2llm plan`: what a document takes before anything starts."""
+"""`f2llm plan`: estimate the resources of a job before it starts."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from jobs.cli.options import Debug, JobPath, Json, Set, print_json
 from jobs.cli.output.text import size_text
 from jobs.extras import needs
-from jobs.formatting import duration, short_number
+from jobs.formatting import counted, duration, short_number
 
 if TYPE_CHECKING:
     from jobs.planning.cost import Cost
@@ -26,7 +26,7 @@ def plan(
             "--rows",
             min=1,
             metavar="N",
-            help="Do not read the data set: assume one retrieval source of N rows with enough negatives.",
+            help="Assume one retrieval source of N rows with enough hard negatives, and do not read the data set.",
             show_default=False,
         ),
     ] = None,
@@ -35,17 +35,20 @@ def plan(
         typer.Option(
             "--prices",
             metavar="FILE",
-            help="Prices of a GPU hour, as YAML (`H100: 2.5`): adds hours and cost on each GPU.",
+            help="Prices per GPU hour, as YAML (`H100: 2.5`). Adds hours and cost for each GPU.",
             show_default=False,
         ),
     ] = None,
     mfu: Annotated[
-        float, typer.Option("--mfu", min=0.01, max=1, help="Share of its peak that a GPU reaches, for the hours.")
+        float, typer.Option("--mfu", min=0.01, max=1, help="Assumed share of the GPU's peak FLOPS, for the hours.")
     ] = 0.4,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Work out steps, tokens, memory, sizes and, with --prices, hours and cost in advance."""
+    """Estimate the steps, tokens, memory, sizes and cost of a job.
+
+    Hours and cost need --prices.
+    """
     from jobs.spec.job import load_job_spec
 
     job_spec = load_job_spec(job, overrides=set_ or ())
@@ -56,13 +59,13 @@ def plan(
         return
     print_plan(answer)
     if found is not None:
-        print(f"  hours: {mfu:.0%} of the GPU's peak in bf16, no restarts, no evaluation; {prices} has the prices")
+        print(f"  hours at {mfu:.0%} of the GPU's peak in bf16, without restarts and evaluation; prices from {prices}")
         for line in _cost_lines(found):
             print(line)
 
 
 def plan_of(job_spec: "EmbeddingJob", *, rows: int | None = None) -> "Plan":
-    """The plan of a document, from its data set's manifest or for an assumed number of rows."""
+    """The plan of a job spec, from the manifest of its data set or for an assumed number of rows."""
     from jobs.planning.architecture import architecture_of
     from jobs.planning.estimate import estimate_job
 
@@ -78,7 +81,7 @@ def plan_of(job_spec: "EmbeddingJob", *, rows: int | None = None) -> "Plan":
 
 
 def print_plan(answer: "Plan") -> None:
-    """The plan for people."""
+    """Print the plan as text."""
     for label, text in _plan_lines(answer):
         print(f"{label:<16}{text}")
     for warning in answer.warnings:
@@ -90,12 +93,12 @@ def print_plan(answer: "Plan") -> None:
 
 def _plan_lines(answer: "Plan") -> list[tuple[str, str]]:
     lines = [
-        ("data", f"{answer.examples_per_epoch:,} examples in {answer.sources} sources"),
-        ("steps", f"{answer.total_steps:,} ({answer.steps_per_epoch:,} an epoch)"),
-        ("step", f"{answer.micro_batches_per_step} micro-batches, {answer.rounds_per_step} a worker"),
+        ("data", f"{counted(answer.examples_per_epoch, 'example')} in {counted(answer.sources, 'source')}"),
+        ("steps", f"{answer.total_steps:,} ({answer.steps_per_epoch:,} per epoch)"),
+        ("step", f"{counted(answer.micro_batches_per_step, 'micro-batch')}, {answer.rounds_per_step} per worker"),
         ("workers", str(answer.workers)),
-        ("texts", f"{short_number(answer.texts_per_epoch)} an epoch"),
-        ("tokens", f"{short_number(answer.tokens_per_epoch)} an epoch ({answer.tokens_are})"),
+        ("texts", f"{short_number(answer.texts_per_epoch)} per epoch"),
+        ("tokens", f"{short_number(answer.tokens_per_epoch)} per epoch ({answer.tokens_are})"),
     ]
     if (
         answer.parameters is None
@@ -110,14 +113,14 @@ def _plan_lines(answer: "Plan") -> list[tuple[str, str]]:
     return [
         *lines,
         ("parameters", f"{answer.parameters:,}"),
-        ("memory", f"up to {size_text(memory.total)} a worker: {detail}"),
+        ("memory", f"up to {size_text(memory.total)} per worker: {detail}"),
         ("checkpoint", _checkpoint_text(answer)),
         ("model", size_text(answer.model_bytes)),
     ]
 
 
 def costs_of(job_spec: "EmbeddingJob", answer: "Plan", prices: Path, mfu: float) -> list["Cost"]:
-    """Hours and cost on each GPU of a table of prices. Raises ConfigError where the model's shape is not known."""
+    """Hours and cost for each GPU of a price table. Raises ConfigError if the architecture of the model is unknown."""
     from jobs.errors import ConfigError
     from jobs.planning.architecture import architecture_of
     from jobs.planning.cost import costs, load_prices, operations
@@ -126,8 +129,8 @@ def costs_of(job_spec: "EmbeddingJob", answer: "Plan", prices: Path, mfu: float)
     architecture = architecture_of(spec.model)
     if architecture is None:
         raise ConfigError(
-            f"the shape of {spec.model.name_or_path} is not known here, so hours and cost are not either",
-            remedy="leave --prices out, or name a local directory with the model's config.json",
+            f"the architecture of {spec.model.name_or_path} is unknown, so hours and cost cannot be estimated",
+            remedy="remove --prices, or set model.name_or_path to a local directory with config.json",
         )
     recompute = spec.train.gradient_checkpointing
     total = operations(answer, architecture, epochs=spec.train.epochs, recompute=recompute)
@@ -144,9 +147,9 @@ def _cost_lines(found: "Sequence[Cost]") -> Iterator[str]:
 def _checkpoint_text(answer: "Plan") -> str:
     text = size_text(answer.checkpoint_bytes or 0)
     if answer.checkpoints is not None:
-        text += f", {answer.checkpoints} of them written"
+        text += f", {answer.checkpoints} written during the run"
     if answer.checkpoint_seconds is not None:
-        text += f"; one every {duration(answer.checkpoint_seconds)} would lose least"
+        text += f"; an interval of {duration(answer.checkpoint_seconds)} minimizes the lost time"
     return text
 
 

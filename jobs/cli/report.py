@@ -1,4 +1,4 @@
-"""`f2llm report`: a run's page."""
+"""`f2llm report`: the HTML report of a run."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @takes(s3_options)
 def report(s3: "S3Options", run: RunUri, debug: Debug = False) -> None:
-    """Write report.html of a run again."""
+    """Write report.html of a run again, and print its path."""
     with needs("train"):
         from jobs.workflows.reports import report_run
     print(report_run(run, s3))

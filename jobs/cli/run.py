@@ -1,4 +1,4 @@
-"""`f2llm run`: train here, on an embedded Ray or the cluster of RAY_ADDRESS."""
+"""`f2llm run`: train on this machine, or on the Ray cluster of RAY_ADDRESS."""
 
 import sys
 from contextlib import suppress
@@ -28,15 +28,16 @@ def run(
     set_: Set = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check the document, the data set and the run directory, and start nothing."),
+        typer.Option("--dry-run", help="Check the job spec, the data set and the run directory. Start nothing."),
     ] = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a document here, or go on with its run where it stopped.
+    """Train on this machine, or resume an interrupted run.
 
-    Ctrl-C or SIGTERM writes a checkpoint first and ends with exit code 130 or 143.
+    If RAY_ADDRESS is set, the workers run on that Ray cluster. On Ctrl-C or SIGTERM the run writes a checkpoint and
+    exits with code 130 or 143. Run the same command again to resume.
     """
     from jobs.spec.job import load_job_spec
 
@@ -45,8 +46,9 @@ def run(
         answer = plan_of(job_spec)
         with needs("data"):
             from jobs.workflows.data import check_tokenizer
+            from jobs.workflows.runs import check_run_directory
         check_tokenizer(job_spec)
-        _refuse_run_of_another_job_spec(job_spec)
+        check_run_directory(job_spec)
         if json:
             print_json({"job_spec": job_spec.to_dict(), "plan": answer.to_dict()})
         else:
@@ -59,7 +61,7 @@ def run(
 def train_job_spec(
     job_spec: "EmbeddingJob", *, stops: list[int | None], quiet: bool, json: bool, data_seconds: float | None
 ) -> None:
-    """Run to each stop in turn (None is the end), every time as a new start would."""
+    """Train up to each stop in turn, each time with a new start. None is the end of the training."""
     with needs("data"):
         from jobs.workflows.runs import read_evaluation, read_task_report
     with needs("train", quiet=False):
@@ -96,7 +98,7 @@ def train_job_spec(
 
 
 def _explain(error: F2LLMError, job_spec: "EmbeddingJob") -> None:
-    """Say what the run directory knows of this error beside its message."""
+    """Print the place and the logs of an error, from the run directory."""
     with needs("data"):
         from jobs.workflows.runs import read_exit_record
     record = None
@@ -106,13 +108,3 @@ def _explain(error: F2LLMError, job_spec: "EmbeddingJob") -> None:
         logs = [] if error.error_class in ("user", "data") else failure_text.log_lines(record)
         for line in [*logs, f"failed: {failure_text.place_of(record)}"]:
             say(line)
-
-
-def _refuse_run_of_another_job_spec(job_spec: "EmbeddingJob") -> None:
-    from jobs.spec.diff import refuse_differences
-
-    with needs("data"):
-        from jobs.workflows.runs import read_stored_job_spec
-    frozen = read_stored_job_spec(job_spec.run_uri, job_spec.spec.storage.s3)
-    if frozen:
-        refuse_differences(frozen, job_spec, run_uri=job_spec.run_uri)

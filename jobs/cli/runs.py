@@ -1,4 +1,4 @@
-"""`f2llm runs`: all runs below a directory or bucket prefix, beside each other."""
+"""`f2llm runs`: all runs below a directory or bucket prefix, in one table."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ray_app.reporting.runs_table import RunFigures
 
 _NAMED = 10
-"""Runs that a message names."""
+"""Number of runs that a message lists."""
 
 
 @takes(s3_options)
@@ -24,40 +24,42 @@ def runs(
     s3: "S3Options",
     uri: Annotated[
         str,
-        typer.Argument(metavar="URI", help="Directory or s3://bucket/prefix with runs below it.", show_default=False),
+        typer.Argument(metavar="URI", help="Directory or s3://bucket/prefix that contains runs.", show_default=False),
     ],
     compare: Annotated[
         tuple[str, str] | None,
-        typer.Option("--compare", metavar="A B", help="Say in what two runs' documents differ.", show_default=False),
+        typer.Option("--compare", metavar="A B", help="Show how the job specs of two runs differ.", show_default=False),
     ] = None,
     prices: Annotated[
         Path | None,
-        typer.Option("--prices", metavar="FILE", help="Table of GPU prices, as for f2llm plan.", show_default=False),
+        typer.Option("--prices", metavar="FILE", help="Prices per GPU hour, as for f2llm plan.", show_default=False),
     ] = None,
     gpu: Annotated[
         str | None,
-        typer.Option("--gpu", metavar="NAME", help="Which GPU of --prices the runs used.", show_default=False),
+        typer.Option("--gpu", metavar="NAME", help="GPU of --prices that the runs used.", show_default=False),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="Also write a page with all of it and curves.", show_default=False),
+        typer.Option(
+            "--html", metavar="FILE", help="Also write a page with this table and curves.", show_default=False
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List every run below a place with its figures; say what two of them differ in.
+    """List runs with their metrics, or compare two runs.
 
-    A run that is damaged has a line that says so.
+    Damaged runs are listed too, with a note.
     """
     price, price_text = (None, "") if prices is None else _price(prices, gpu)
     with needs("train"):
         from jobs.workflows.reports import runs_below, write_runs_page
     found = runs_below(uri, s3, gpu_price=price)
     figures = [each for each, _ in found]
-    documents = {each.name: record.job_spec for each, record in found}
+    job_specs = {each.name: record.job_spec for each, record in found}
     if html is not None:
-        write_runs_page(uri, found, _differences(documents), str(html), price=price_text)
-    pair = None if compare is None else _compared(uri, documents, compare)
+        write_runs_page(uri, found, _differences(job_specs), str(html), price=price_text)
+    pair = None if compare is None else _compared(uri, job_specs, compare)
     if json:
         answer: dict[str, Any] = {"uri": uri, "runs": [each.to_dict() for each in figures]}
         if compare is not None and pair is not None:
@@ -77,7 +79,7 @@ def runs(
 
 
 def table(figures: "Sequence[RunFigures]") -> Iterator[str]:
-    """Lines for people: a run each, and below them what is wrong with some."""
+    """A table with one line per run, then one line per problem of a run."""
     head = ["RUN", "PHASE", "STEPS", "LOSS", "NDCG@10", "EXAMPLES/S", "GOODPUT", "HOURS", "COST", "UPDATED"]
     yield from aligned([head, *map(_row, figures)])
     for each in figures:
@@ -98,7 +100,7 @@ def _row(run: "RunFigures") -> list[str]:
         hours = f"{run.worker_hours:,.2f} worker"
     return [
         run.name or ".",
-        (run.phase or "unknown") + (" (silent)" if run.stale_seconds is not None else ""),
+        (run.phase or "unknown") + (" (lost contact)" if run.stale_seconds is not None else ""),
         f"{run.step}/{run.total_steps}" if run.total_steps else str(run.step or "-"),
         "-" if run.loss is None else f"{run.loss:.3f}",
         f"{before or '?'} -> {after or '?'}" if before or after else "-",
@@ -111,23 +113,23 @@ def _row(run: "RunFigures") -> list[str]:
 
 
 def _difference_lines(pair: Iterable[tuple[str, Sequence[Any]]]) -> Iterator[str]:
-    from jobs.spec.diff import Difference
+    from jobs.spec.diff import value_text
 
-    lines = [str(Difference(path, *values)).replace(" there, ", " -> ").removesuffix(" here") for path, values in pair]
-    yield from lines or ["their documents say the same"]
+    lines = [f"spec.{path}: {value_text(first)} -> {value_text(second)}" for path, (first, second) in pair]
+    yield from lines or ["the job specs are equal"]
 
 
-def _compared(uri: str, documents: dict[str, str], names: tuple[str, str]) -> list[tuple[str, list[Any]]]:
-    """What differs between two runs. Raises UsageError for a name that is none, ConfigError for a damaged document."""
+def _compared(uri: str, job_specs: dict[str, str], names: tuple[str, str]) -> list[tuple[str, list[Any]]]:
+    """The differences between two runs. Raises UsageError for an unknown name, ConfigError for a damaged job spec."""
     from jobs.errors import UsageError
     from jobs.spec.diff import compare
     from jobs.spec.validation import close_names
 
     for name in names:
-        if name not in documents:
-            remedy = close_names(name, documents, otherwise=f"the runs there are {_listed(list(documents))}")
+        if name not in job_specs:
+            remedy = close_names(name, job_specs, otherwise=f"the runs are {_listed(list(job_specs))}")
             raise UsageError(f"--compare {name}: no such run below {uri}", remedy=remedy)
-    return compare([_parsed(name, documents[name]) for name in names])
+    return compare([_parsed(name, job_specs[name]) for name in names])
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -135,13 +137,13 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _differences(documents: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
-    """Fields in which the documents are not all the same; one that cannot be read is left out."""
+def _differences(job_specs: dict[str, str]) -> list[tuple[str, dict[str, str]]]:
+    """The fields whose values differ between the job specs. Unreadable job specs are left out."""
     from jobs.errors import ConfigError
     from jobs.spec.diff import compare, value_text
 
     parsed = {}
-    for name, text in documents.items():
+    for name, text in job_specs.items():
         try:
             parsed[name] = _parsed(name, text)
         except ConfigError:
@@ -160,7 +162,7 @@ def _parsed(name: str, text: str) -> "EmbeddingJob":
 
 
 def _price(path: Path, gpu: str | None) -> tuple[float, str]:
-    """Money for one GPU and hour, and how it is said. Raises UsageError where it is not clear which GPU is meant."""
+    """The price of one GPU hour, and its description. Raises UsageError if the GPU is ambiguous or unknown."""
     from jobs.errors import UsageError
     from jobs.planning.cost import load_prices
 
@@ -168,9 +170,7 @@ def _price(path: Path, gpu: str | None) -> tuple[float, str]:
     chosen = gpu or (next(iter(table)) if len(table) == 1 else None)
     if chosen not in table:
         found = (
-            f"--gpu {gpu}: not in {path}"
-            if gpu
-            else f"{path} has {len(table)} GPUs, and runs do not say which they used"
+            f"--gpu {gpu}: not in {path}" if gpu else f"{path} has {len(table)} GPUs, and runs do not record their GPU"
         )
-        raise UsageError(found, remedy=f"write --gpu with one of {', '.join(table)}")
-    return table[chosen].price, f"{table[chosen].price:g} for an hour of one {chosen}"
+        raise UsageError(found, remedy=f"add --gpu NAME, one of {', '.join(table)}")
+    return table[chosen].price, f"{table[chosen].price:g} per hour of one {chosen}"

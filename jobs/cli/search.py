@@ -1,4 +1,4 @@
-"""`f2llm index` and `f2llm search`: texts found by meaning, by words, and by what is like them."""
+"""`f2llm index` and `f2llm search`: find texts by meaning, by words, or by similar texts."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,7 @@ from jobs.cli.options import (
 from jobs.cli.output.text import one_line, say, say_nothing
 from jobs.errors import ConfigError, UsageError
 from jobs.extras import needs
+from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from applications.index import Built
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from data_io.data_spec import S3Options
 
 IndexUri = Annotated[
-    str, typer.Argument(metavar="INDEX", help="The index: a directory or s3://bucket/prefix.", show_default=False)
+    str, typer.Argument(metavar="INDEX", help="Index: a directory or s3://bucket/prefix.", show_default=False)
 ]
 
 
@@ -48,12 +49,12 @@ def index(
     id_column: Annotated[
         str | None,
         typer.Option(
-            "--id", metavar="NAME", help="Column of the ids; else id or _id, else numbers of rows.", show_default=False
+            "--id", metavar="NAME", help="ID column. Default: id or _id, or the row numbers.", show_default=False
         ),
     ] = None,
     vectors: Annotated[
         Literal["flat", "hnsw"],
-        typer.Option("--vectors", help="flat is exact; hnsw is approximate and faster from about a million texts on."),
+        typer.Option("--vectors", help="flat is exact; hnsw is approximate, and faster for a million texts or more."),
     ] = "flat",
     dimensions: Dimensions = None,
     batch_tokens: BatchTokens = 16_384,
@@ -65,7 +66,7 @@ def index(
 ) -> None:
     """Index texts for f2llm search, by meaning and by words.
 
-    A start that was stopped is gone on with. A row without a text is left out.
+    Run the same command again to resume an interrupted run. Rows without a text are skipped.
     """
     with needs("applications"):
         from jobs.workflows import applications
@@ -89,33 +90,33 @@ def search(
     query: Annotated[
         str | None,
         typer.Argument(
-            metavar="QUERY", help="What to look for; - for a query a line on standard input.", show_default=False
+            metavar="QUERY", help="Query, or - for one query per line on standard input.", show_default=False
         ),
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option("--queries", metavar="FILE", help="Look for a query a line of a file.", show_default=False),
+        typer.Option("--queries", metavar="FILE", help="Text file with one query per line.", show_default=False),
     ] = None,
     like: Annotated[
         list[str] | None,
         typer.Option(
             "--like",
             metavar="ID",
-            help="Recommend: what is nearest to this text, without it. Several: to their mean.",
+            help="Find the texts nearest to this text of the index. Repeated: nearest to the mean of all.",
             show_default=False,
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=10_000, metavar="N", help="Hits a query.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, metavar="N", help="Hits per query.")] = 10,
     method: Annotated[
         Literal["dense", "bm25", "hybrid"],
-        typer.Option("--method", help="By meaning, by words, or both rankings fused."),
+        typer.Option("--method", help="By meaning, by words, or both rankings combined."),
     ] = "hybrid",
     prompt: Annotated[
         str | None,
         typer.Option(
             "--prompt",
             metavar="NAME",
-            help="Put this prompt of the model's before queries; else query's, if any.",
+            help="Prompt of the model to put before queries. Default: query, if the model has it.",
             show_default=False,
         ),
     ] = None,
@@ -124,24 +125,22 @@ def search(
         typer.Option(
             "--instruction",
             metavar="TEXT",
-            help="Put this before queries, as in 'Given a question, retrieve passages that answer it'.",
+            help="Instruction for queries, such as 'Given a question, retrieve passages that answer it'.",
             show_default=False,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model", metavar="MODEL", help="Where the index's model is now, if it was moved.", show_default=False
-        ),
+        typer.Option("--model", metavar="MODEL", help="Model of the index, if it was moved.", show_default=False),
     ] = None,
-    width: Annotated[int, typer.Option("--width", min=1, metavar="N", help="Characters of a text to show.")] = 110,
+    width: Annotated[int, typer.Option("--width", min=1, metavar="N", help="Characters of each text to print.")] = 110,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Search an index: by meaning, by words, or for what is like an item.
+    """Search an index by meaning, by words, or for similar texts.
 
-    The score is a cosine (dense), BM25's, or that of reciprocal rank fusion (hybrid), whose line says the ranks that it
-    was made from.
+    Scores: dense prints the cosine similarity, bm25 the BM25 score, and hybrid the score of reciprocal rank fusion with
+    both ranks.
     """
     with needs("applications"):
         from jobs.workflows import applications
@@ -150,10 +149,13 @@ def search(
     given = [name for name, value in (("QUERY", query), ("--queries", queries), ("--like", like)) if value]
     if len(given) != 1:
         what = " and ".join(given) if given else "no query"
-        raise UsageError(f"{what} given; expected one of QUERY, --queries and --like", remedy="say what to look for")
+        raise UsageError(
+            f"found {what}, expected exactly one of QUERY, --queries and --like",
+            remedy="for example: f2llm search INDEX QUERY",
+        )
     if like:
         if prompt or instruction or model:
-            raise UsageError("--prompt, --instruction and --model have no effect with --like", remedy="leave them out")
+            raise UsageError("--prompt, --instruction and --model have no effect with --like", remedy="remove them")
         hits = applications.like(place, s3, like, k=k)
         _show([{"like": like}], [hits], fused=False, json=json, width=width)
         return
@@ -165,14 +167,16 @@ def search(
 
 
 def _lines_of(queries: Path | None) -> list[str]:
-    """Queries, a line each; blank lines are none. None is standard input."""
+    """Queries of a file, one per line without blank lines. None is standard input."""
     try:
         text = sys.stdin.read() if queries is None else queries.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{queries} cannot be read: {error}", remedy="give a text file, a query a line") from error
+        raise ConfigError(
+            f"{queries} cannot be read: {error}", remedy="pass a UTF-8 text file with one query per line"
+        ) from error
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
-        raise UsageError(f"no query in {queries or 'standard input'}", remedy="give a query a line")
+        raise UsageError(f"no query in {queries or 'standard input'}", remedy="write one query per line")
     return found
 
 
@@ -203,9 +207,9 @@ def _hit_lines(hits: "Sequence[Hit]", fused: bool, width: int) -> Iterator[str]:
 
 def _built_lines(out: str, built: "Built") -> Iterator[str]:
     found = built.index
-    without = f", {found.nulls:,} rows without a text left out" if found.nulls else ""
-    yield f"{out}: {found.texts:,} texts, {found.tokens:,} tokens{without}"
+    without = f", skipped {counted(found.nulls, 'row')} without a text" if found.nulls else ""
+    yield f"{out}: {counted(found.texts, 'text')}, {counted(found.tokens, 'token')}{without}"
     yield f"  vectors: {found.dimensions} dimensions of {found.model}, {found.vectors}"
-    yield f"  text: {found.column}, id: {found.id_column or 'numbers of rows'}"
+    yield f"  text: {found.column}, id: {found.id_column or 'row number'}"
     if not built.is_new:
-        yield "  all of it was there already"
+        yield "  nothing to do: it was complete already"

@@ -1,11 +1,11 @@
-"""`f2llm serve`: a model behind OpenAI's API."""
+"""`f2llm serve`: serve a model with OpenAI's embeddings API."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.options import Debug, Quiet, s3_options, takes
+from jobs.cli.options import MODEL_HELP, Debug, Quiet, s3_options, takes
 from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
@@ -21,26 +21,31 @@ def serve(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Run directory or model directory (a path or s3://), or a Hugging Face Hub id: ORG/NAME or ORG/NAME@REVISION.",
+            help=MODEL_HELP,
             show_default=False,
         ),
     ],
     name: Annotated[
         str | None,
         typer.Option(
-            "--name", metavar="NAME", help="What clients give as model; else the run's name.", show_default=False
+            "--name", metavar="NAME", help="Model name for clients. Default: the name of the run.", show_default=False
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 is all of them.")
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 means all.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="Port to listen on.")] = 8000,
     replicas: Annotated[
         int | None,
-        typer.Option("--replicas", min=1, metavar="N", help="Copies of the model; else one.", show_default=False),
+        typer.Option(
+            "--replicas", min=1, metavar="N", help="Number of copies of the model. Default: 1.", show_default=False
+        ),
     ] = None,
     gpus: Annotated[
-        int, typer.Option("--gpus", min=0, metavar="N", help="Serve on N GPUs, a copy of the model on each.")
+        int,
+        typer.Option(
+            "--gpus", min=0, metavar="N", help="Number of GPUs, with one copy of the model on each. 0: the CPU."
+        ),
     ] = 0,
     batch_tokens: Annotated[
         int | None,
@@ -48,38 +53,40 @@ def serve(
             "--batch-tokens",
             min=64,
             metavar="N",
-            help="Tokens that are embedded at once; else 16384 on a GPU and 2048 on cores.",
+            help="Tokens per batch. Default: 16,384 on a GPU, 2,048 on the CPU.",
             show_default=False,
         ),
     ] = None,
-    max_inputs: Annotated[int, typer.Option("--max-inputs", min=1, metavar="N", help="Texts of a request.")] = 2048,
+    max_inputs: Annotated[int, typer.Option("--max-inputs", min=1, metavar="N", help="Most texts per request.")] = 2048,
     max_body_mib: Annotated[
-        int, typer.Option("--max-body-mib", min=1, metavar="N", help="Size of a request's body.")
+        int, typer.Option("--max-body-mib", min=1, metavar="N", help="Largest request body in MiB.")
     ] = 8,
     max_requests: Annotated[
-        int, typer.Option("--max-requests", min=1, metavar="N", help="Requests at once, on each copy.")
+        int, typer.Option("--max-requests", min=1, metavar="N", help="Most concurrent requests per copy.")
     ] = 512,
     max_queued_tokens: Annotated[
-        int, typer.Option("--max-queued-tokens", min=1, metavar="N", help="Tokens that may wait, on each copy.")
+        int, typer.Option("--max-queued-tokens", min=1, metavar="N", help="Most queued tokens per copy.")
     ] = 262_144,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time that a request may take.")
+        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Time limit of a request.")
     ] = 60,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Answer requests for embeddings as OpenAI's API does, with a trained model, until Ctrl-C or SIGTERM.
+    """Serve a model with OpenAI's embeddings API.
 
-    One copy is served by this process, several by Ray Serve, here or on the cluster that RAY_ADDRESS names. What was
-    accepted is answered before it ends, with exit code 130 or 143. With F2LLM_API_KEY in the environment clients need
-    that key.
+    The server runs until Ctrl-C or SIGTERM.
+
+    This process serves one copy. Several copies run on Ray Serve, on this machine or on the Ray cluster of RAY_ADDRESS.
+    On shutdown, accepted requests are finished first; the exit code is 130 or 143. If F2LLM_API_KEY is set, clients
+    need that key.
     """
     with needs("serve"):
         from jobs.workflows.serving import serve_model
     from ray_app.serving.settings import ServeLimits, ServeSettings
 
     if gpus and replicas is not None:
-        raise UsageError("--gpus N serves N copies, a GPU each", remedy="leave --replicas out")
+        raise UsageError("--gpus N already serves N copies, one per GPU", remedy="remove --replicas")
     copies = gpus or replicas or 1
     settings = ServeSettings(
         model=model,

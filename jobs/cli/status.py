@@ -1,4 +1,4 @@
-"""`f2llm status`: where a run, or a job on a cluster, stands."""
+"""`f2llm status`: the state of a run, or of a job on a cluster."""
 
 import re
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ import typer
 from jobs.cli.options import ClusterOptions, Debug, Json, print_json, s3_options, takes
 from jobs.cli.output import summary as failure_text
 from jobs.extras import needs
-from jobs.formatting import duration, numbers
+from jobs.formatting import counted, duration, numbers
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options
@@ -27,14 +27,14 @@ def status(
         str,
         typer.Argument(
             metavar="RUN",
-            help="Run directory, a directory or s3://bucket/prefix; or the name of a job on a cluster.",
+            help="Run directory (a path or s3://bucket/prefix), or the name of a job on a cluster.",
             show_default=False,
         ),
     ],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print where a run, or a job on a cluster, stands."""
+    """Print the state of a run, or of a job on a cluster."""
     from jobs.errors import ConfigError
     from jobs.spec.fields import JOB_NAME_PATTERN
 
@@ -43,7 +43,7 @@ def status(
             with needs("cluster"):
                 from jobs.kube.api import connect
             api = connect(options.kubeconfig, options.context, options.namespace)
-        except ConfigError:  # no cluster: then a run directory was meant
+        except ConfigError:  # no cluster is configured, so RUN is a run directory
             if options.given:
                 raise
         else:
@@ -53,9 +53,9 @@ def status(
         from jobs.workflows.runs import last_heartbeat, read_exit_record, read_status
     found, failure = read_status(run, s3), read_exit_record(run, s3)
     now = datetime.now(UTC)
-    stale = found.stale_seconds(heard=last_heartbeat(run, s3), now=now)
+    stale = found.stale_seconds(heartbeat=last_heartbeat(run, s3), now=now)
     if stale is not None:
-        found = found.model_copy(update={"eta_seconds": None})  # nobody works towards it
+        found = found.model_copy(update={"eta_seconds": None})  # the run does not progress
     if json:
         ended = failure and failure.model_dump(mode="json")
         print_json({**found.model_dump(mode="json"), "stale_seconds": stale, "exit": ended})
@@ -80,18 +80,20 @@ def _status_of_job(api: "KubeApi", name: str, *, json: bool) -> None:
 
 
 def status_lines(found: "RunStatus", *, stale_seconds: float | None, now: datetime) -> list[tuple[str, str]]:
-    """Label and text. `stale_seconds` says for how long the driver has not been heard, None while it is."""
+    """Labels with texts. `stale_seconds` is the time since the last heartbeat of the driver; None if it is recent."""
     phase = f"{found.phase.value}{f': {found.message}' if found.message else ''}"
     if stale_seconds is not None:
-        phase = f"{found.phase.value}, but {found.silence(stale_seconds)}"
+        phase = f"{found.phase.value}, but {found.heartbeat_message(stale_seconds)}"
     lines = [
         ("run", found.name),
         ("phase", phase),
         ("progress", "  ".join(numbers(found)) if found.total_steps else "not started"),
-        ("workers", f"{found.workers}; attempt {found.attempt}, {found.steps_lost} steps repeated"),
+        ("workers", f"{found.workers}; attempt {found.attempt}, {counted(found.steps_lost, 'recomputed step')}"),
     ]
     if found.worker_slowness and (most := max(found.worker_slowness)) > 1.2:
-        lines.append(("slowest", f"worker {found.worker_slowness.index(most)}, {most:.1f} times the median a token"))
+        lines.append(
+            ("slowest", f"worker {found.worker_slowness.index(most)}, {most:.1f} times the median time per token")
+        )
     if found.restarts_by_reason:
         lines.append(("restarts", ", ".join(f"{n} {reason}" for reason, n in found.restarts_by_reason.items())))
     if found.goodput is not None:
@@ -115,6 +117,6 @@ def _checkpoint_text(found: "RunStatus", now: datetime) -> str:
     if found.checkpoint_save_seconds is not None and found.checkpoint_stall_seconds is not None:
         pieces += [
             f"written in {found.checkpoint_save_seconds:.1f} s",
-            f"training held up for {found.checkpoint_stall_seconds:.2f} s",
+            f"training blocked for {found.checkpoint_stall_seconds:.2f} s",
         ]
     return ", ".join(pieces)

@@ -1,4 +1,4 @@
-"""`f2llm validate`: check a document without starting anything."""
+"""`f2llm validate`: check a job spec."""
 
 from typing import Annotated
 
@@ -11,12 +11,12 @@ def validate(
     job: JobPath,
     set_: Set = None,
     show: Annotated[
-        bool, typer.Option("--show", help="Print the effective document: preset and defaults filled in.")
+        bool, typer.Option("--show", help="Print the effective job spec, with preset and defaults filled in.")
     ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check a document; --show prints all that it means."""
+    """Check a job spec. Nothing is started."""
     from jobs.spec.job import load_job_spec
 
     job_spec = load_job_spec(job, overrides=set_ or ())
@@ -25,4 +25,4 @@ def validate(
     elif show:
         print(job_spec.to_yaml(), end="")
     else:
-        print(f"{job}: valid; its run directory is {job_spec.run_uri}")
+        print(f"{job}: valid; run directory: {job_spec.run_uri}")

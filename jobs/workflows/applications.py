@@ -70,7 +70,7 @@ def search(
 
 
 def like(place: str, s3: S3Options, ids: Sequence[str], *, k: int) -> list[Hit]:
-    """The k texts of an index that are nearest to these."""
+    """The k texts of an index that are nearest to the texts with these ids."""
     with open_index(open_store(place, s3)) as opened:
         return opened.like(ids, k=k)
 
@@ -156,7 +156,7 @@ def cluster_texts(
 
 
 def _executor(workers: int | None, gpus: int) -> Executor:
-    """As `task_executor`, but a single task runs here: few texts are embedded before Ray would have started."""
+    """As `task_executor`, but a single task runs in this process, which is faster than starting Ray."""
 
     def run(work: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         todo = list(tasks)
@@ -169,11 +169,11 @@ def _executor(workers: int | None, gpus: int) -> Executor:
 def _model_of(
     place: str, manifest: IndexManifest | ProbeManifest, model: str | None, s3: S3Options, *, batch_tokens: int = 16384
 ) -> ExportedModel:
-    """The model that an index or a probe was made with. Raises ConfigError if another one lies in its place."""
+    """The model of an index or a probe. Raises ConfigError if the model was replaced by another one."""
     found = find_model(model or manifest.model_uri, s3, batch_tokens=batch_tokens)
     if found.fingerprint != manifest.fingerprint:
         raise ConfigError(
-            f"{model or manifest.model_uri} is not the model that {place} was made with ({manifest.model})",
-            remedy="name the directory of that model with --model, or make it again",
+            f"{model or manifest.model_uri} is not the model that {place} was built with ({manifest.model})",
+            remedy=f"pass that model with --model, or build {place} again",
         )
     return found

@@ -1,4 +1,4 @@
-"""`f2llm` commands as processes of their own, several at once, that end with the process that started them."""
+"""Run `f2llm` commands as child processes, several in parallel. They end when their parent process ends."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of `f2llm` and what it reads on standard input; `name` is what it is called here."""
+    """A command line of `f2llm`, with its name in messages and its standard input."""
 
     name: str
     arguments: tuple[str, ...]
@@ -28,7 +28,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code (below 0: the signal that ended it) and the last error it printed."""
+    """The exit code of a command (below 0: the signal that killed it), and the last error that it printed."""
 
     name: str
     exit_code: int
@@ -42,11 +42,11 @@ def run_commands(
     on_end: Callable[[Ended], None],
     on_look: Callable[[list[str]], None],
 ) -> int | None:
-    """Run the commands in order, `parallel` at once; the signal that stopped it, None where all came to an end.
+    """Run the commands in order, `parallel` at once. Returns the signal that stopped them, or None if all ended.
 
-    `on_end` is told of each that ended, `on_look` several times a second which are under way. SIGINT and SIGTERM are
-    passed on, and no other command is started. Call it from the main thread: a command is killed when the thread that
-    started it is gone, also by kill -9.
+    `on_end` is called for each command that ended, and `on_look` several times per second with the names of the running
+    commands. On SIGINT or SIGTERM, the running commands get SIGTERM and no other command starts. Call it from the main
+    thread: the kernel kills a command when the thread that started it ends, also after kill -9.
     """
     waiting, running = list(commands), list[_Child]()
     try:
@@ -74,7 +74,7 @@ def run_commands(
 class _Child:
     def __init__(self, command: Command) -> None:
         self.command = command
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", *command.arguments],
             stdin=subprocess.PIPE,
@@ -96,12 +96,12 @@ class _Child:
 
 
 def _ends_with(parent: int) -> Callable[[], None]:
-    """What a new process does first, so that it is killed when the one that started it is gone."""
+    """A function for a new process to run first, so that the kernel kills the process when its parent ends."""
     libc = ctypes.CDLL(None)
 
     def in_child() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it was gone before
+        if os.getppid() != parent:  # the parent ended before prctl
             os._exit(1)
 
     return in_child

@@ -1,6 +1,8 @@
-"""Make, check and describe data sets. Needs the extra `data`."""
+"""Prepare, check and describe data sets. Needs the extra `data`."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from data_io.data_spec import S3Options
@@ -29,25 +31,26 @@ from jobs.workflows.processes import task_executor
 from ray_app.reporting.study_report import GIVEN_BY
 
 LONGEST_MEASURED_TOKENS = 32_768
-"""Longer texts count as this long in statistics: no backbone reads further."""
+"""Limit of a text in statistics, in tokens. No backbone reads more."""
 
 
 def data_size(uri: str, s3: S3Options) -> DataSize:
-    """Sources, rows and evaluation sets by the manifest. Raises DataError or StorageError where it cannot be read."""
+    """Sources, rows and evaluation sets from the manifest. Raises DataError or StorageError if it cannot be read."""
     store = open_store(uri, s3)
     return _size_of(load_manifest(store), store)
 
 
 def check_tokenizer(job: EmbeddingJob) -> None:
-    """Raises DataError where a run would be refused because its data set has no tokenizer."""
+    """Raises DataError if the model needs a tokenizer of the data set, and the data set has none."""
     if job.worker_spec.model.needs_tokenizer_of_data:
         own_tokenizer(open_store(job.spec.data.uri, job.spec.storage.s3))
 
 
 def prepare_documentation(uri: str, s3: S3Options, *, say: Say) -> DataSize:
-    """Make the demo's data set. One that was made the same way is left as it is."""
+    """Prepare the data set of the demo. A data set that was prepared in the same way is not changed."""
     store = open_store(uri, s3)
-    return _size_of(documentation.prepare_documentation(store, progress=say), store)
+    with _no_empty_directory(store):
+        return _size_of(documentation.prepare_documentation(store, progress=say), store)
 
 
 def prepare_files(
@@ -59,11 +62,12 @@ def prepare_files(
     workers: int | None = None,
     memory_mib: int | None = None,
     say: Say,
-) -> DataSize:
-    """Make a data set of a user's files, without the rows that have a text of what `exclude` names.
+) -> tuple[DataSize, tuple[str, ...]]:
+    """Prepare a data set from the user's files, without the rows that contain an evaluation text of `exclude`.
 
-    Large files are prepared by `workers` processes on Ray (None: one per core), each with about `memory_mib` of texts;
-    one worker needs no Ray. Raises DataError with file and line for whatever is wrong with them.
+    Large files are prepared by `workers` processes on Ray (None: one per CPU), each with about `memory_mib` of texts.
+    One worker needs no Ray. Also returns the names of the sources that have no instruction. Raises DataError with file
+    and line for problems in the files.
     """
     store = open_store(uri, s3)
     inputs = [
@@ -71,9 +75,12 @@ def prepare_files(
     ]
     options = FileOptions(**sources.model_dump(exclude={"sources"}), exclude=exclude, s3=s3)
     memory = _memory_bytes(memory_mib)
-    with task_executor(workers if is_large(inputs, memory_bytes=memory) else 1) as executor:
+    with (
+        _no_empty_directory(store),
+        task_executor(workers if is_large(inputs, memory_bytes=memory) else 1) as executor,
+    ):
         made = files.prepare_files(store, inputs, options, Resources(memory, executor, say))
-    return _size_of(made, store)
+    return _size_of(made, store), tuple(entry.name for entry in made.sources if not entry.instruction)
 
 
 def prepare_recipe(
@@ -90,13 +97,13 @@ def prepare_recipe(
     memory_mib: int | None,
     say: Say,
 ) -> DataSize:
-    """Make a data set of public sources by their names, from the hub or from copies in `folder`.
+    """Prepare a data set from public sources by name, from the Hub or from local copies in `folder`.
 
-    `workers` processes read one source each; None means one, as sources may be small.
+    `workers` processes read one source each. None means one, because sources can be small.
     """
     store = open_store(uri, s3)
     options = PublicOptions(max_rows=max_rows, license=license, exclude=exclude, s3=s3)
-    with task_executor(workers or 1) as executor:
+    with _no_empty_directory(store), task_executor(workers or 1) as executor:
         made = public.prepare_recipe(
             store, names, folder=folder, revisions=revisions, options=options,
             resources=Resources(_memory_bytes(memory_mib), executor, say),
@@ -116,19 +123,19 @@ def prepare_released(
     memory_mib: int | None,
     say: Say,
 ) -> DataSize:
-    """Make a data set of the recipe's published files. Workers as in `prepare_recipe`."""
+    """Prepare a data set from the published files of the recipe. `workers` as in `prepare_recipe`."""
     store = open_store(uri, s3)
     options = PublicOptions(max_rows=max_rows, license=license, exclude=exclude, s3=s3)
-    with task_executor(workers or 1) as executor:
+    with _no_empty_directory(store), task_executor(workers or 1) as executor:
         resources = Resources(_memory_bytes(memory_mib), executor, say)
         made = public.prepare_released(store, folder, options=options, resources=resources)
     return _size_of(made, store)
 
 
 def data_statistics(uri: str, s3: S3Options, *, everything: bool, say: Say) -> DatasetStatistics:
-    """Rows, lengths and repeated texts of every source: of a sample of its row groups, or of `everything`.
+    """Rows, text lengths and repeated texts of every source, from a sample of its row groups or from `everything`.
 
-    Lengths are in tokens too where the data set has a tokenizer. Raises DataError or StorageError.
+    Lengths are also in tokens if the data set has a tokenizer. Raises DataError or StorageError.
     """
     store = open_store(uri, s3)
     manifest = load_manifest(store)
@@ -154,7 +161,7 @@ def find_contamination(
     rows_per_source: int | None,
     say: Say,
 ) -> ContaminationReport:
-    """Rows of a data set that have a text of the named evaluations, exactly or nearly. Raises DataError."""
+    """Rows of a data set that contain an exact or near copy of a text of the evaluations. Raises DataError."""
     store = open_store(uri, s3)
     evaluations = read_evaluations(store, load_manifest(store), tasks, texts, s3=s3, say=say)
     rule = NearRule(threshold, shingle, permutations)
@@ -163,7 +170,7 @@ def find_contamination(
 
 @dataclass(frozen=True)
 class DataReport:
-    """What was checked in a data set, and every problem with its place; no problem means that it is whole."""
+    """Counts of the checked parts of a data set, and every problem with its position."""
 
     version: str | None
     sources: int
@@ -175,7 +182,7 @@ class DataReport:
 
 
 def verify_data(uri: str, s3: S3Options, *, on_bytes: Callable[[int, int], None]) -> DataReport:
-    """Read a whole data set; `on_bytes(done, total)` is called as it goes."""
+    """Read a data set completely and check it. `on_bytes(done, total)` reports progress."""
     found = verify_dataset(open_store(uri, s3), progress=on_bytes)
     return DataReport(
         version=found.version,
@@ -189,8 +196,21 @@ def verify_data(uri: str, s3: S3Options, *, on_bytes: Callable[[int, int], None]
 
 
 def probe_store(uri: str, s3: S3Options) -> list[str]:
-    """What a store can do. Raises StorageError for what a run needs and the store does not do."""
+    """Check the operations of a store that a run needs. Raises StorageError if one does not work."""
     return probe.probe_store(open_store(uri, s3))
+
+
+@contextmanager
+def _no_empty_directory(store: Store) -> Iterator[None]:
+    """Remove the directory of a local store if the work in it failed and left it empty."""
+    is_new = not os.path.exists(store.uri)
+    try:
+        yield
+    except BaseException:
+        if store.is_local and is_new:
+            with suppress(OSError):  # the directory is not empty, or was not created
+                os.rmdir(store.uri)
+        raise
 
 
 def _memory_bytes(mib: int | None) -> int:

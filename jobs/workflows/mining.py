@@ -32,7 +32,7 @@ def mine_data(
     gpus: int,
     on_progress: OnMining,
 ) -> MiningReport:
-    """Mine hard negatives into a new data set. Raises ConfigError for a rule that cannot be met."""
+    """Mine hard negatives into a new data set. Raises ConfigError for a rule that is impossible."""
     options = MiningOptions(
         model,
         rule=_checked(rule),
@@ -61,10 +61,10 @@ def _checked(rule: Mapping[str, object]) -> MiningRule:
         where = f"--{str(first['loc'][0]).replace('_', '-')} {first['input']}: " if first["loc"] else ""
         raise ConfigError(
             f"{where}{first['msg'].removeprefix('Value error, ')}",
-            remedy="the recipe's: --negatives 24 --top-k 100 --skip 5 --max-score 0.8 --max-ratio 0.95",
+            remedy="values of the recipe: --negatives 24 --top-k 100 --skip 5 --max-score 0.8 --max-ratio 0.95",
         ) from error
 
 
 def quantiles_of_scores(bins: Sequence[int], shares: Sequence[float]) -> list[float]:
-    """For each share, the score below which that share of a report's histogram lies."""
+    """The quantiles of a histogram of scores from a report, one per share."""
     return [quantile(bins, share) for share in shares]

@@ -15,6 +15,7 @@ from data_io.storage.store import Store, open_store
 from data_io.task import format_query
 from data_io.task import instruction_of as instruction_in
 from jobs.errors import ConfigError, UsageError
+from jobs.formatting import counted
 from jobs.spec.job import EmbeddingJob
 from jobs.workflows.processes import task_executor
 from jobs.workflows.runs import find_job_spec
@@ -32,20 +33,21 @@ from ray_app.run_directory.evaluation_report import EvaluationReport
 
 
 def evaluate_run(job: EmbeddingJob, run_uri: str, *, dims: Sequence[int], say: Say) -> EvaluationReport:
-    """Measure model/ of a run again, into evaluation/after.json. `job` is the run's document; `dims` are numbers of
-    first values of the embeddings to measure with too.
+    """Evaluate model/ of a run again, into evaluation/after.json.
+
+    `job` is the job spec of the run; `dims` are additional embedding dimensions to evaluate.
     """
     spec = job.worker_spec
     run = open_store(run_uri, spec.storage.s3)
     if not run.exists("model/config.json"):
-        raise NotFoundInStore(f"{run_uri} has no model", remedy=f"write it first: `f2llm export {run_uri}`")
+        raise NotFoundInStore(f"{run_uri} has no model", remedy=f"export it first: `f2llm export {run_uri}`")
     return stages.evaluate_exported(spec, data=_data_of(spec), run=run, device=_device(), say=say, dims=dims)
 
 
 def export_run(job: EmbeddingJob, run_uri: str, *, out: str | None) -> str:
-    """Write a run's newest checkpoint as a model directory: `out`, or model/ of the run. Returns where it is.
+    """Write the newest checkpoint of a run as a model directory, to `out` or to model/ of the run. Returns its path.
 
-    Raises ConfigError if `out` holds something that is not a model.
+    Raises ConfigError if `out` contains something other than a model.
     """
     spec, name = job.worker_spec, job.metadata.name
     run = open_store(run_uri, spec.storage.s3)
@@ -63,13 +65,13 @@ def export_run(job: EmbeddingJob, run_uri: str, *, out: str | None) -> str:
 
 
 def _refuse_other_content(place: Store) -> None:
-    """An earlier export is replaced; anything else is somebody's work."""
+    """Raises ConfigError unless the directory is empty or an earlier export, which is replaced."""
     level = place.list_level()
     found = {*level.keys, *level.folders}
     if found and (not {"config.json", "modules.json", "1_Pooling"} <= found or "job.yaml" in found):
         raise ConfigError(
-            f"{place.uri} holds something that is no exported model ({min(found)})",
-            remedy="give a directory that is empty or not there, or an earlier export",
+            f"{place.uri} is not empty and is not an exported model: it contains {min(found)}",
+            remedy="pass an empty or new directory, or an earlier export",
         )
 
 
@@ -94,14 +96,15 @@ def merge(
     say: Say,
     on_bytes: OnBytes,
 ) -> Merged:
-    """Average checkpoints of the run at one place, or the exported models at several."""
+    """Average checkpoints of one run, or several exported models."""
     job_spec = find_job_spec(places[0], data, s3)
     data_uri = job_spec.spec.data.uri if job_spec is not None else data
     measure = None
     if evaluate or greedy:
         if data_uri is None:
             raise UsageError(
-                f"{places[0]} is no run, whose document names the data set to measure on", remedy="name it: --data URI"
+                f"{places[0]} is not a run directory, so the data set to evaluate on is unknown",
+                remedy="add --data URI",
             )
         job = job_spec.worker_spec if job_spec is not None else None
         measure = Measure(
@@ -115,8 +118,8 @@ def merge(
             source = stack.enter_context(open_models({place: model_store(place, s3) for place in places}))
         elif job_spec is None:
             raise UsageError(
-                f"{places[0]} is no run directory, whose checkpoints could be averaged",
-                remedy="give a run, or several exported models",
+                f"{places[0]} is not a run directory, so it has no checkpoints to average",
+                remedy="pass a run directory, or several exported models",
             )
         else:
             run = open_store(places[0], s3)
@@ -126,8 +129,9 @@ def merge(
             )  # fmt: skip
         if weights is not None and len(weights) != len(source.names):
             raise UsageError(
-                f"--weights are {len(weights)}, and there are {len(source.names)} models: {', '.join(source.names)}",
-                remedy="give one weight a model, in that order",
+                f"--weights has {counted(len(weights), 'value')} for {counted(len(source.names), 'model')}: "
+                f"{', '.join(source.names)}",
+                remedy="write one weight per model, in that order",
             )
         return merging.merge(
             source, weights, open_store(out, s3), measure=measure, greedy=greedy, say=say, on_bytes=on_bytes
@@ -155,7 +159,7 @@ def embed(
     say: Say,
     on_progress: OnEmbedding,
 ) -> Embedded:
-    """Embed the texts of files into `out`, each behind the model's prompt of that name, or behind an instruction."""
+    """Embed the texts of files into `out`; the prompt or the instruction goes before each text."""
     found = find_model(model, s3, batch_tokens=batch_tokens)
     with task_executor(workers, gpus=gpus) as executor:
         return embed_texts(
@@ -166,7 +170,7 @@ def embed(
 
 
 def instruction_of(model: EmbeddingModel, prompt: str | None, instruction: str | None) -> str:
-    """The instruction itself, or what the model puts before a text under the prompt's name; documents carry none."""
+    """The instruction, or that of the model's prompt with this name; empty without both. Documents have none."""
     if instruction is not None or prompt is None:
         return instruction or ""
     prompts = dict(model.prompts)
@@ -177,8 +181,8 @@ def instruction_of(model: EmbeddingModel, prompt: str | None, instruction: str |
 
 
 def query_prefix(model: EmbeddingModel, prompt: str | None, instruction: str | None) -> str:
-    """What is put before a query: an instruction, or the model's prompt of that name; `query`, if it has one, where
-    neither is given.
+    """The text before a query: an instruction, or the model's prompt of this name. Default: the prompt `query`, if the
+    model has it.
     """
     if instruction is not None:
         return format_query("", instruction)
@@ -190,6 +194,6 @@ def query_prefix(model: EmbeddingModel, prompt: str | None, instruction: str | N
 
 def _no_prompt(prompt: str, prompts: Mapping[str, str]) -> UsageError:
     return UsageError(
-        f"the model has no prompt {prompt!r}; it has {', '.join(prompts) or 'none'}",
-        remedy="correct --prompt, or give an instruction: --instruction TEXT",
+        f"the model has no prompt {prompt!r}; its prompts: {', '.join(prompts) or 'none'}",
+        remedy="fix --prompt, or use --instruction TEXT",
     )

@@ -1,4 +1,4 @@
-"""Where work is done: in this process, or in several on Ray; on the CPU, or on a GPU."""
+"""Run tasks in this process or in several processes on Ray, on the CPU or on GPUs."""
 
 import os
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from jobs.extras import needs
 
 @contextmanager
 def task_executor(workers: int | None, *, gpus: int = 0) -> Iterator[Executor]:
-    """Run independent tasks in `workers` processes on Ray (None: one per core where Ray is installed), or here if that
-    is one. With `gpus`, in as many processes, each with a GPU of its own.
+    """Run independent tasks in `workers` processes on Ray (None: one per CPU if Ray is installed). One worker runs in
+    this process. With `gpus`, there are that many processes, each with its own GPU.
     """
     count = workers or (os.cpu_count() or 1 if find_spec("ray") else 1)
     if count == 1 and gpus == 0:

@@ -16,7 +16,7 @@ from ray_app.reporting.runs_table import RunFigures, figures_of, read_runs
 
 
 def report_run(run_uri: str, s3: S3Options) -> str:
-    """Write report.html of a run; returns where it is. Raises NotFoundInStore if there is no run."""
+    """Write report.html of a run and return its path. Raises NotFoundInStore if there is no run."""
     run = open_store(run_uri, s3)
     if not run.exists("job.yaml"):
         raise NotFoundInStore(f"no run at {run_uri}: it has no job.yaml", remedy=RUN_HINT)
@@ -25,10 +25,10 @@ def report_run(run_uri: str, s3: S3Options) -> str:
 
 
 def runs_below(uri: str, s3: S3Options, *, gpu_price: float | None) -> list[tuple[RunFigures, RunRecord]]:
-    """Every run at `uri` or below it. Raises NotFoundInStore if there is none."""
+    """Every run at `uri` or below it. Raises NotFoundInStore if there are no runs."""
     found = read_runs(open_store(uri, s3))
     if not found:
-        raise NotFoundInStore(f"no run at {uri} or below it", remedy="give storage.uri of your documents")
+        raise NotFoundInStore(f"no run at {uri} or below it", remedy="pass storage.uri of your job specs")
     now = datetime.now(UTC)
     return [(figures_of(name, record, gpu_price=gpu_price, now=now), record) for name, record in found]
 

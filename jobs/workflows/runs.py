@@ -1,10 +1,12 @@
-"""Read what a run directory says. Needs the extra `data`; loads neither torch nor Ray."""
+"""Read a run directory. Needs the extra `data`; loads neither torch nor Ray."""
 
 from datetime import datetime
 
 from data_io.data_spec import S3Options
 from data_io.errors import NotFoundInStore
 from data_io.storage.store import open_store
+from jobs.errors import UsageError
+from jobs.spec.diff import differences_from
 from jobs.spec.job import EmbeddingJob, apply_overrides, parse_job_spec
 from jobs.spec.yaml12 import read_yaml
 from ray_app.run_directory import directory, driver_lease, exit_record
@@ -15,7 +17,7 @@ from ray_app.run_directory.exit_record import ExitRecord
 from ray_app.run_directory.status import RunStatus
 from ray_app.run_directory.task_report import RESULTS, SUMMARY, TaskReport
 
-RUN_HINT = "give the run directory, <storage.uri>/<metadata.name>, as in runs/demo"
+RUN_HINT = "pass a run directory: <storage.uri>/<metadata.name>, for example runs/demo"
 
 
 def read_status(run_uri: str, s3: S3Options) -> RunStatus:
@@ -24,36 +26,36 @@ def read_status(run_uri: str, s3: S3Options) -> RunStatus:
     status = directory.read_status(run)
     if status is None and run.exists("status.json"):
         raise NotFoundInStore(
-            f"{run_uri}/status.json is damaged: it does not hold a run's status",
-            remedy="run its document again with `f2llm run`, which writes it anew and loses nothing",
+            f"{run_uri}/status.json is damaged: it is not the status of a run",
+            remedy="resume the run with `f2llm run`, which writes the file again",
         )
     if status is None:
         raise NotFoundInStore(f"no run at {run_uri}: it has no status.json", remedy=RUN_HINT)
-    # While a run trains, its workers write the status, and checkpoints are measured elsewhere.
+    # Workers write the status. Another process evaluates checkpoints and writes the scores.
     return status.model_copy(update=read_scores(run))
 
 
 def last_heartbeat(run_uri: str, s3: S3Options) -> datetime | None:
-    """When the driver of a run last renewed its lease, which it does every few seconds; None if it never did."""
-    return driver_lease.last_heard(open_store(run_uri, s3))
+    """The last heartbeat of the driver, which renews its lease every few seconds; None without a lease."""
+    return driver_lease.last_heartbeat(open_store(run_uri, s3))
 
 
 def read_exit_record(run_uri: str, s3: S3Options) -> ExitRecord | None:
-    """Why a run failed; None if it has not failed."""
+    """The failure of a run; None if it has not failed."""
     return exit_record.read_exit_record(open_store(run_uri, s3))
 
 
 def read_log(run_uri: str, s3: S3Options, *, process: str) -> list[str]:
-    """Lines that `driver` or `worker-<rank>` logged in the run's last start that has a log of it.
+    """The log of `driver` or `worker-<rank>`, from the last start of the run that has one.
 
-    Raises NotFoundInStore if there is none; it names the processes that have one.
+    Raises NotFoundInStore if there is no such log. Its remedy lists the processes that have a log.
     """
     run = open_store(run_uri, s3)
     logs = [info.key for info in run.list("logs") if info.key.endswith(".log")]  # logs/<start>/<process>.log
     newest = max((key for key in logs if key.endswith(f"/{process}.log")), default=None)
     if newest is None:
         known = sorted({key.rpartition("/")[2].removesuffix(".log") for key in logs})
-        found = f"there are logs of {', '.join(known)}" if known else "a process that was killed leaves no log"
+        found = f"logs exist for {', '.join(known)}" if known else "a process that is killed leaves no log"
         raise NotFoundInStore(f"{run_uri}/logs has no log of {process}", remedy=found)
     return run.get(newest).decode("utf-8", "replace").splitlines()
 
@@ -63,8 +65,16 @@ def read_stored_job_spec(run_uri: str, s3: S3Options) -> str:
     return read_text(open_store(run_uri, s3), "job.yaml")
 
 
+def check_run_directory(job: EmbeddingJob) -> None:
+    """Raises RunConflict if `f2llm run` would refuse to train the job spec in its run directory. Changes nothing."""
+    directory.check_claim(
+        open_store(job.run_uri, job.spec.storage.s3),
+        lambda frozen: [str(found) for found in differences_from(frozen, job)],
+    )
+
+
 def job_spec_of(run_uri: str, data: str | None, s3: S3Options) -> EmbeddingJob:
-    """The document of a run, with `data` as the place of its data set. Raises NotFoundInStore if there is no run."""
+    """The job spec of a run, with `data` as the path of its data set. Raises NotFoundInStore if there is no run."""
     found = find_job_spec(run_uri, data, s3)
     if found is None:
         raise NotFoundInStore(f"no run at {run_uri}: it has no job.yaml", remedy=RUN_HINT)
@@ -82,13 +92,24 @@ def find_job_spec(run_uri: str, data: str | None, s3: S3Options) -> EmbeddingJob
     return parse_job_spec(apply_overrides(read_yaml(frozen, f"{run_uri}/job.yaml"), [*moved, *reached]))
 
 
+def check_results_place(place: str, s3: S3Options, *, out: str | None, before: bool) -> None:
+    """Raises UsageError if tasks cannot be evaluated because a model outside a run has no place for results (`out` is
+    None), or has no state before training. Loads no model.
+    """
+    if (out is not None and not before) or read_stored_job_spec(place, s3):
+        return
+    if before:
+        raise UsageError(f"--before needs a run directory, and {place} has no job.yaml", remedy="pass a run directory")
+    raise UsageError(f"{place} is not a run directory, so there is no default output", remedy="add --out DIR")
+
+
 def read_evaluation(run_uri: str, s3: S3Options, *, moment: Moment) -> EvaluationReport | None:
-    """The evaluation before or after training; None if there was none."""
+    """The evaluation before or after training; None if it does not exist."""
     text = read_text(open_store(run_uri, s3), f"evaluation/{moment}.json")
     return EvaluationReport.model_validate_json(text) if text else None
 
 
 def read_task_report(run_uri: str, s3: S3Options) -> TaskReport | None:
-    """The last evaluation on tasks; None if there was none."""
+    """The last evaluation on tasks; None if it does not exist."""
     text = read_text(open_store(run_uri, s3), f"{RESULTS}/{SUMMARY}")
     return TaskReport.model_validate_json(text) if text else None

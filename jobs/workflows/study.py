@@ -1,11 +1,11 @@
-"""An ablation study under way: which of its runs are done, starting the others, and writing down what they found.
+"""Run an ablation study: find the finished runs, start the others, and write the results.
 
     <base's storage.uri>/<study's name>/
-        runs/<variant>-seed-<n>/   a run directory each, as `f2llm run` leaves it
-        results.json, study.html   written again whenever a run has ended
-        driver.json                which process is at it
+        runs/<variant>-seed-<n>/   one run directory per run, as written by `f2llm run`
+        results.json, study.html   written again after each run
+        driver.json                the lease of the process that runs the study
 
-The run directories are the truth: a study has no state of its own, so it may be killed at any moment.
+A study has no state except its run directories, so it can be killed at any moment.
 """
 
 import signal
@@ -16,7 +16,7 @@ from time import monotonic
 from data_io.errors import StorageError
 from data_io.storage.store import Store, open_store
 from jobs.errors import ConfigError
-from jobs.formatting import PHASE_WORDS, duration
+from jobs.formatting import PHASE_WORDS, counted, duration
 from jobs.planning.estimate import DataSize
 from jobs.spec.diff import all_differences_from, may_change
 from jobs.spec.study import RUNS, Study, StudyRun
@@ -34,24 +34,24 @@ from ray_app.run_directory.status import RunStatus
 
 PAGE = "study.html"
 _LINE_SECONDS = 15.0
-# How a run ends that a signal has stopped, before it listens and later.
+# Exit codes of a run that a signal stopped, before and after it installed its signal handlers.
 _STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
-# May change in a run that goes on, and decides what it is measured on.
+# A resumed run may change these fields, but they decide on which queries it is evaluated.
 _MEASURED_BY = ("evaluation.max_queries", "evaluation.enabled")
 
 
 @dataclass(frozen=True)
 class StudyEnd:
-    """What there is once a study's runs have ended, or were stopped by `signal`; `failed` are those that failed now."""
+    """The results after all runs ended, or were stopped by `signal`. `failed` are the runs that failed this time."""
 
     results: StudyResults
     failed: tuple[tuple[Ended, str], ...]
-    """Each with why."""
+    """Each with its error."""
     signal: int | None
 
 
 class StudyRecords:
-    """What the run directories of a study say."""
+    """The state of a study, read from its run directories."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -73,39 +73,39 @@ class StudyRecords:
             self.problems[name] = failure.message
 
     def status(self, name: str) -> RunStatus | None:
-        """Where a run stands now; None while nothing says so."""
+        """The status of a run now; None if it has no readable status."""
         try:
             return read_status(self._store_of(name))
         except StorageError:
             return None
 
     def state(self, run: StudyRun) -> str:
-        """`finished`, `begun`, `new`, or `not measured` for one that is trained and has no evaluation to read."""
+        """`finished`, `begun`, `new`, or `not evaluated` for a trained run without a readable evaluation."""
         record = self._records.get(run.name)
         if record is None:
             return "new"
         if measures_of(record):
             return "finished"
-        return "not measured" if record.status and record.status.phase.value == "Succeeded" else "begun"
+        return "not evaluated" if record.status and record.status.phase.value == "Succeeded" else "begun"
 
     def refuse_others(self, data: DataSize) -> None:
-        """Raises RunConflict where a run was made of another document or other data, so that it is none of this
-        study's.
-        """
+        """Raises RunConflict if a run directory belongs to another job spec or other data, so not to this study."""
         for run in self.study.runs:
             record = self._records.get(run.name)
             if record is None or not (record.steps or self.state(run) == "finished"):
                 continue
-            remedy = f"give the study another metadata.name, or remove {record.uri}"
+            remedy = f"use another metadata.name for the study, or remove {record.uri}"
             found = [
                 str(each)
                 for each in all_differences_from(record.job_spec, run.job)
                 if not may_change(each.path) or each.path in _MEASURED_BY
             ]
             if record.data is not None and record.data.version != data.version:
-                found.append(f"data set: version {record.data.version} there, {data.version} here")
+                found.append(f"data set: version {record.data.version} in the run, {data.version} here")
             if found:
-                raise RunConflict(f"{record.uri} is the run of another study:\n  " + "\n  ".join(found), remedy=remedy)
+                raise RunConflict(
+                    f"{record.uri}: this run belongs to another study:\n  " + "\n  ".join(found), remedy=remedy
+                )
 
     def results(self) -> StudyResults:
         study = self.study
@@ -116,7 +116,7 @@ class StudyRecords:
         return study_results(study.name, study.uri, study.metric, study.seeds, variants, self._records, self.problems)
 
     def write(self) -> StudyResults:
-        """Write results.json and the page anew."""
+        """Write results.json and the page."""
         found = self.results()
         save_results(self.store, found)
         self.store.put(PAGE, render_study(found, self._records).encode())
@@ -127,26 +127,26 @@ class StudyRecords:
 
 
 def study_data(study: Study) -> DataSize:
-    """The data set that all runs share. Raises ConfigError where it has nothing to measure the study's metric on."""
+    """The data set that all runs share. Raises ConfigError if no held-out set gives the metric of the study."""
     spec = study.base.spec
     data = data_size(spec.data.uri, spec.storage.s3)
     if not data.evaluations:
         raise ConfigError(
-            f"{spec.data.uri} has no held-out set, so there is nothing to compare runs by",
-            remedy="prepare it with one: `f2llm data prepare --help`",
+            f"{spec.data.uri} has no held-out set, so the runs cannot be compared",
+            remedy="prepare it with a held-out set: `f2llm data prepare --help`",
         )
     if study.metric not in data.metrics:
         raise ConfigError(
-            f"{spec.data.uri} has no held-out set that gives {study.metric}; it has {', '.join(data.metrics)}",
-            remedy=f"compare by that, `metric: {data.metrics[0]}`, or prepare the data set with another held-out set",
+            f"{spec.data.uri} has no held-out set with the metric {study.metric}; it has {', '.join(data.metrics)}",
+            remedy=f"write `metric: {data.metrics[0]}`, or prepare the data set with another held-out set",
         )
     return data
 
 
 def run_study(study: Study, *, parallel: int, say: Callable[[str], None]) -> StudyEnd:
-    """Do what is left of a study, `parallel` runs at once. A run that fails is named, and the others go on.
+    """Do the remaining runs of a study, `parallel` at once. If a run fails, the others continue.
 
-    Raises RunConflict where another process is at it, or a run there is of another study.
+    Raises RunConflict if another process runs the study, or if a run directory belongs to another study.
     """
     data = study_data(study)
     store = open_store(study.uri, study.s3)
@@ -160,7 +160,7 @@ def run_study(study: Study, *, parallel: int, say: Callable[[str], None]) -> Stu
         def on_end(ended: Ended) -> None:
             records.look(ended.name)
             if ended.exit_code != 0:
-                why = records.problems.get(ended.name) or ended.error or f"it ended with exit code {ended.exit_code}"
+                why = records.problems.get(ended.name) or ended.error or f"exit code {ended.exit_code}"
                 failed.append((ended, why))
                 if ended.exit_code not in _STOPPED:
                     records.problems[ended.name] = why
@@ -176,7 +176,7 @@ def run_study(study: Study, *, parallel: int, say: Callable[[str], None]) -> Stu
 
 
 def _command(run: StudyRun, state: str) -> Command:
-    if state != "not measured":
+    if state != "not evaluated":
         return Command(run.name, ("run", "-", "--quiet"), run.job.to_yaml())
     s3 = run.job.spec.storage.s3
     given = (("--endpoint-url", s3.endpoint_url), ("--region", s3.region))
@@ -187,7 +187,7 @@ def _command(run: StudyRun, state: str) -> Command:
 
 
 class _Pace:
-    """Says what is under way, and how long it will still take by what runs have taken so far."""
+    """Reports the running runs, and the remaining time, estimated from the finished runs."""
 
     def __init__(self, records: StudyRecords, todo: int, parallel: int, say: Callable[[str], None]) -> None:
         self._records, self._todo, self._parallel, self._say = records, todo, parallel, say
@@ -197,7 +197,7 @@ class _Pace:
         self._took: list[float] = []
         self._done = 0
         if todo < self._total:
-            say(f"{self._total - todo} of {self._total} runs are done already")
+            say(f"{self._total - todo} of {counted(self._total, 'run')} finished already")
 
     def look(self, running: Sequence[str]) -> None:
         now = monotonic()
@@ -214,7 +214,7 @@ class _Pace:
             self._took.append(spent)
         problem = self._records.problems.get(ended.name)
         what = f"failed: {problem}" if problem else "done" if ended.exit_code == 0 else "stopped"
-        self._say(f"{ended.name}: {what} ({duration(spent)}; {self._count()} of {self._total} runs)")
+        self._say(f"{ended.name}: {what} ({duration(spent)}; {self._count()} of {counted(self._total, 'run')})")
 
     def _count(self) -> int:
         return self._total - self._todo + self._done
@@ -225,7 +225,7 @@ class _Pace:
             rounds = -(-(self._todo - self._done) // self._parallel)
             left = f", about {duration(rounds * sum(self._took) / len(self._took))} left"
         where = ", ".join(f"{name} {self._where(name)}" for name in running)
-        return f"{self._count()} of {self._total} runs{left}: {where}"
+        return f"{self._count()} of {counted(self._total, 'run')}{left}: {where}"
 
     def _where(self, name: str) -> str:
         status = self._records.status(name)

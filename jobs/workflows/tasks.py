@@ -1,10 +1,9 @@
-"""Measure models on tasks of mteb and of the user's own. Needs the extras `train` and `benchmark`."""
+"""Evaluate models on tasks of mteb and on the user's own tasks. Needs the extras `train` and `benchmark`."""
 
 from collections.abc import Mapping, Sequence
 
 from data_io.data_spec import S3Options
 from data_io.storage.store import open_store
-from jobs.errors import UsageError
 from jobs.workflows.processes import task_executor
 from jobs.workflows.runs import find_job_spec
 from ray_app.evaluation import tasks as task_evaluation
@@ -29,14 +28,8 @@ def evaluate_tasks(
     gpus: int,
     on_progress: task_evaluation.OnTask,
 ) -> TaskReport:
-    """Measure the model of a run, or of an exported directory, on tasks of mteb and of the user's own."""
+    """Evaluate a model on tasks. `check_results_place` must have accepted `place`, `out` and `before`."""
     job_spec = find_job_spec(place, data, s3)
-    if before and job_spec is None:
-        raise UsageError(f"--before needs a run, and {place} has no job.yaml", remedy="give the run directory")
-    if out is None and job_spec is None:
-        raise UsageError(
-            f"{place} is no run directory, which would keep the results", remedy="say where they go: --out FOLDER"
-        )
     data_uri = job_spec.spec.data.uri if job_spec is not None else data
     store = None if data_uri is None else open_store(data_uri, s3)
     earlier = None

@@ -1,4 +1,4 @@
-"""Train a document in this process, on an embedded Ray or the cluster of RAY_ADDRESS. Needs the extra `train`."""
+"""Train a job spec from this process, on a local Ray or the Ray cluster of RAY_ADDRESS. Needs the extra `train`."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from ray_app.run_directory.status import RunStatus
 
 
 def run_job(job: EmbeddingJob, *, stop_after_steps: int | None, on_status: Callable[[RunStatus], None]) -> RunResult:
-    """Train a document, or resume its run. Raises an F2LLMError; the run directory says so too."""
+    """Train a job spec, or resume its run. Raises F2LLMError; the run directory records the error too."""
     return run(
         job.metadata.name,
         job.worker_spec,

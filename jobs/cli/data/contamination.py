@@ -1,4 +1,4 @@
-"""`f2llm data contamination`: what training would have seen of what models are measured on."""
+"""`f2llm data contamination`: evaluation texts in the training data."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +26,7 @@ def contamination(
         typer.Option(
             "--task",
             metavar="NAME|NAME:KIND=FILE",
-            help="Task or benchmark of mteb, a file of yours, or held-out for the data set's sets. May be repeated.",
+            help="mteb task or benchmark, your own file, or `held-out` for the held-out sets. Can be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -35,17 +35,17 @@ def contamination(
         typer.Option(
             "--texts",
             metavar="FILE",
-            help="All texts of a file (JSONL, CSV, Parquet, .txt) or of a data set's held-out sets. May be repeated.",
+            help="All texts of a file (JSONL, CSV, Parquet, .txt) or of a data set's held-out sets. Can be repeated.",
             show_default=False,
         ),
     ] = None,
     threshold: Annotated[
         float,
-        typer.Option("--threshold", min=0.1, max=1, metavar="X", help="Least Jaccard similarity of a near copy."),
+        typer.Option("--threshold", min=0.1, max=1, metavar="X", help="Lowest Jaccard similarity of a near copy."),
     ] = THRESHOLD,
-    shingle: Annotated[int, typer.Option("--shingle", min=1, metavar="N", help="Characters of a shingle.")] = SHINGLE,
+    shingle: Annotated[int, typer.Option("--shingle", min=1, metavar="N", help="Characters per shingle.")] = SHINGLE,
     permutations: Annotated[
-        int, typer.Option("--permutations", min=16, metavar="N", help="Size of a MinHash.")
+        int, typer.Option("--permutations", min=16, metavar="N", help="Hash functions per MinHash.")
     ] = PERMUTATIONS,
     rows: Annotated[
         int | None,
@@ -53,7 +53,7 @@ def contamination(
             "--rows",
             min=1,
             metavar="N",
-            help="Read about N rows of each source, evenly spread, not all.",
+            help="Read about N evenly spread rows per source. Default: all.",
             show_default=False,
         ),
     ] = None,
@@ -61,11 +61,13 @@ def contamination(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Find evaluation texts in a data set's queries and positives: exact copies and near ones, by source.
+    """Find copies of evaluation texts in a data set.
 
-    Without --task and --texts: the data set's own held-out sets. Exact is what prepare --exclude-benchmark drops: case
-    and white space make no difference. Near copies are found by MinHash. Of a retrieval task the queries and the
-    documents that answer them count.
+    Looks for exact and near copies in the queries and positives of each source.
+
+    Default: the texts of the held-out sets of the data set. Exact copies ignore case and white space, like
+    --exclude-benchmark of `f2llm data prepare`. Near copies are found with MinHash. For a retrieval task, the queries
+    and their relevant documents are compared.
     """
     wanted = task or ([] if texts else ["held-out"])
     with needs("data"):
@@ -82,7 +84,7 @@ def contamination(
 
 
 def report_lines(report: "ContaminationReport") -> Iterator[str]:
-    """A table of the sources, one of the evaluations, and pairs to read."""
+    """A table of the sources, a table of the evaluations, and sample pairs."""
     if report.overlaps:
         head = ["SOURCE", "EVALUATION", "ROWS", "SHARE", "EXACT QUERY", "EXACT POSITIVE", "NEAR QUERY", "NEAR POSITIVE"]
         read = {source.name: source.rows_read for source in report.sources}
@@ -92,7 +94,7 @@ def report_lines(report: "ContaminationReport") -> Iterator[str]:
         [each.name, f"{each.texts:,}", f"{each.exact:,}", f"{each.near:,}", _share(each.exact + each.near, each.texts)]
         for each in report.evaluations
     ]
-    yield from aligned([["EVALUATION", "TEXTS", "MET EXACTLY", "MET NEARLY", "SHARE"], *met])
+    yield from aligned([["EVALUATION", "TEXTS", "EXACT COPIES", "NEAR COPIES", "SHARE"], *met])
     yield ""
     for overlap, match in report.samples():
         yield from _sample_lines(overlap, match)
@@ -100,13 +102,13 @@ def report_lines(report: "ContaminationReport") -> Iterator[str]:
     found = sum(each.rows_met for each in report.sources)
     part = "" if rows_read == rows else f" of {rows:,}"
     yield (
-        f"{found:,} of {rows_read:,} rows read{part} have a text of an evaluation, exactly or nearly "
+        f"{found:,} of {rows_read:,} rows read{part} contain an exact or near copy of an evaluation text "
         f"({_share(found, rows_read)})"
     )
     rule = report.rule
     yield (
-        f"near: Jaccard similarity of {rule.threshold:g} and above, of runs of {rule.shingle} characters; "
-        f"a pair of just that is found with a probability of {rule.recall:.3f}"
+        f"near copy: Jaccard similarity of {rule.shingle}-character shingles of at least {rule.threshold:g}; "
+        f"a pair at this limit is found with probability {rule.recall:.3f}"
     )
 
 

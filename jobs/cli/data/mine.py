@@ -1,4 +1,4 @@
-"""`f2llm data mine`: hard negatives for a prepared data set."""
+"""`f2llm data mine`: mine hard negatives for a prepared data set."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,7 +9,7 @@ from jobs.cli.options import BatchTokens, DataUri, Debug, Json, Quiet, print_jso
 from jobs.cli.output.text import EveryFewSeconds, say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
-from jobs.formatting import duration
+from jobs.formatting import counted, duration
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options
@@ -25,47 +25,56 @@ def mine(
     data: DataUri,
     out: Annotated[
         str,
-        typer.Argument(
-            metavar="OUT", help="Where the mined data set goes: an empty directory or prefix.", show_default=False
-        ),
+        typer.Argument(metavar="OUT", help="Empty directory or prefix for the mined data set.", show_default=False),
     ],
     model: Annotated[
         str,
         typer.Option(
             "--model",
-            metavar="FOLDER",
-            help="Sentence-transformers model: a directory, or a Hugging Face Hub id (ORG/NAME or ORG/NAME@REVISION).",
+            metavar="MODEL",
+            help="sentence-transformers model: a directory, or a Hugging Face Hub id (ORG/NAME or ORG/NAME@REVISION).",
             show_default=False,
         ),
     ],
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", metavar="NAME", help="Mine this source only. May be repeated.", show_default=False),
+        typer.Option(
+            "--source",
+            metavar="NAME",
+            help="Source to mine. Default: all retrieval sources. Can be repeated.",
+            show_default=False,
+        ),
     ] = None,
-    negatives: Annotated[int, typer.Option("--negatives", min=1, max=128, metavar="N", help="Negatives a row.")] = 24,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, max=10_000, metavar="N", help="Candidates a query.")] = 100,
-    skip: Annotated[int, typer.Option("--skip", min=0, metavar="N", help="Drop the first N of them.")] = 5,
+    negatives: Annotated[
+        int, typer.Option("--negatives", min=1, max=128, metavar="N", help="Hard negatives per row.")
+    ] = 24,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, max=10_000, metavar="N", help="Candidates per query.")] = 100,
+    skip: Annotated[int, typer.Option("--skip", min=0, metavar="N", help="Drop the N highest-scoring candidates.")] = 5,
     skip_among: Annotated[
         Literal["allowed", "all"],
-        typer.Option("--skip-among", help="Drop them among those that the limits allow, or among all candidates."),
+        typer.Option("--skip-among", help="Apply --skip after the score limits (allowed), or before them (all)."),
     ] = "allowed",
-    max_score: Annotated[float, typer.Option("--max-score", metavar="X", help="Negatives score below this.")] = 0.8,
+    max_score: Annotated[float, typer.Option("--max-score", metavar="X", help="Negatives must score below X.")] = 0.8,
     max_ratio: Annotated[
-        float, typer.Option("--max-ratio", metavar="X", help="Negatives score below this part of the positive's score.")
+        float,
+        typer.Option("--max-ratio", metavar="X", help="Negatives must score below X times the score of the positive."),
     ] = 0.95,
     corpus: Annotated[
         list[str] | None,
         typer.Option(
             "--corpus",
             metavar="NAME=FILE",
-            help="More documents for source NAME: JSON lines, CSV, Parquet or a text a line. May be repeated.",
+            help="More documents for source NAME: JSON Lines, CSV, Parquet, or one text per line. Can be repeated.",
             show_default=False,
         ),
     ] = None,
     query_prompt: Annotated[
         str | None,
         typer.Option(
-            "--query-prompt", metavar="TEXT", help="Put before queries instead of the model's own.", show_default=False
+            "--query-prompt",
+            metavar="TEXT",
+            help="Text to put before queries. Default: the query prompt of the model.",
+            show_default=False,
         ),
     ] = None,
     max_tokens: Annotated[
@@ -74,27 +83,33 @@ def mine(
             "--max-tokens",
             min=8,
             metavar="N",
-            help="Cut texts to N tokens; else the model's limit.",
+            help="Cut texts to N tokens. Default: the limit of the model.",
             show_default=False,
         ),
     ] = None,
     batch_tokens: BatchTokens = 8192,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, metavar="N", help="Tasks at once; else one a core.", show_default=False),
+        typer.Option(
+            "--workers", min=1, metavar="N", help="Tasks in parallel. Default: one per CPU.", show_default=False
+        ),
     ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Embed and search on N GPUs.")] = 0,
-    samples: Annotated[int, typer.Option("--samples", min=0, max=20, metavar="N", help="Rows to read, a source.")] = 3,
-    keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep embeddings and other work files.")] = False,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="Number of GPUs to use. 0: the CPU.")] = 0,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, max=20, metavar="N", help="Example rows to print per source.")
+    ] = 3,
+    keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep embeddings and other working files.")] = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Mine hard negatives with an embedding model, into a new data set.
+    """Mine hard negatives with an embedding model.
 
-    A row of a retrieval source keeps its own negatives; then come the nearest texts of the source that are no answers.
-    A row that does not get enough is left out. All else is carried over. A job that was stopped goes on when it is
-    started again.
+    The result is a new data set.
+
+    A row of a retrieval source keeps its own hard negatives. Then it gets the nearest texts of its source that are not
+    answers. Rows with too few negatives are dropped. Everything else is copied. Run the same command again to resume an
+    interrupted run.
     """
     with needs("train"):
         from jobs.workflows.mining import mine_data
@@ -129,7 +144,7 @@ def mine(
 
 
 class Lines:
-    """A line when a stage begins and ends, and one every few seconds in between."""
+    """Print a line when a stage begins and ends, and every few seconds in between."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._say = EveryFewSeconds(tell)
@@ -139,7 +154,7 @@ class Lines:
 
 
 def progress_text(progress: "MiningProgress") -> str:
-    """As in `faq: embed 3/12, ETA 2 min 10 s`."""
+    """For example `faq: embed 3/12, ETA 2 min 10 s`."""
     what = f"{progress.source}: {progress.stage}" if progress.source else progress.stage
     eta = (
         ""
@@ -150,7 +165,7 @@ def progress_text(progress: "MiningProgress") -> str:
 
 
 def print_report(uri: str, report: "MiningReport") -> None:
-    """A line of counts and one of scores a source, then its samples."""
+    """Print the counts and scores of each source, then its sample rows."""
     print(f"{uri}: version {report.version}, mined with {report.model}")
     for source in report.sources:
         for line in _source_lines(source, report.rule.negatives):
@@ -166,11 +181,12 @@ def _source_lines(source: "SourceReport", negatives: int) -> list[str]:
     with needs("train"):
         from jobs.workflows.mining import quantiles_of_scores
     lines = [
-        f"  {source.name}: {source.kept_rows:,} of {source.rows:,} rows with {negatives} hard negatives "
-        f"({source.mined_negatives:,} mined, {source.own_negatives:,} their own); "
+        f"  {source.name}: {source.kept_rows:,} of {counted(source.rows, 'row')} with "
+        f"{counted(negatives, 'hard negative')} ({source.mined_negatives:,} mined, {source.own_negatives:,} own); "
         f"{source.dropped_rows:,} dropped ({source.dropped_share:.1%})",
-        f"    {source.documents:,} documents, {source.queries:,} queries; of {source.candidates:,} candidates "
-        f"{source.above_max_score:,} refused by --max-score, {source.above_max_ratio:,} more by --max-ratio",
+        f"    {counted(source.documents, 'document')}, {counted(source.queries, 'query')}; of "
+        f"{counted(source.candidates, 'candidate')}, --max-score rejected {source.above_max_score:,} and --max-ratio "
+        f"{source.above_max_ratio:,} more",
     ]
     for what, words in (("positive", "positives"), ("nearest", "nearest other text"), ("negative", "mined negatives")):
         bins = source.histograms[what]

@@ -1,4 +1,4 @@
-"""`f2llm data prepare`: make a data set, in one of four ways with a command each."""
+"""`f2llm data prepare`: prepare a data set, with one command per kind of input."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -10,46 +10,47 @@ from jobs.cli.options import Debug, Json, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
+from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options
     from jobs.planning.estimate import DataSize
 
 app = typer.Typer(
-    help="Make a data set.",
-    epilog="A data set that was made the same way already is left as it is. One whose preparation was stopped is "
-    "finished.",
+    help="Prepare a data set for training.",
+    epilog="A data set that was already prepared in the same way is not changed. To resume an interrupted preparation, "
+    "run the same command again.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 DataOut = Annotated[
     str,
-    typer.Argument(
-        metavar="DATA", help="Where the data set goes: a directory or s3://bucket/prefix.", show_default=False
-    ),
+    typer.Argument(metavar="DATA", help="Data set to write: a directory or s3://bucket/prefix.", show_default=False),
 ]
 ExcludeBenchmark = Annotated[
     list[str] | None,
     typer.Option(
         "--exclude-benchmark",
         metavar="mteb|FILE|DATA",
-        help="Drop rows whose query or positive is one of these evaluation texts. May be repeated.",
+        help="Drop rows whose query or positive is one of these evaluation texts. Can be repeated.",
         show_default=False,
     ),
 ]
 MaxRows = Annotated[
     int | None,
-    typer.Option("--max-rows", min=1, metavar="N", help="Keep the first N rows of each source.", show_default=False),
+    typer.Option(
+        "--max-rows", min=1, metavar="N", help="Keep only the first N rows of each source.", show_default=False
+    ),
 ]
-License = Annotated[LicenseRule, typer.Option("--license", help="Which sources are allowed by their licenses.")]
+License = Annotated[LicenseRule, typer.Option("--license", help="Allow only sources whose licenses permit this use.")]
 SourceWorkers = Annotated[
-    int, typer.Option("--workers", min=1, metavar="N", help="Processes, each of which reads one source.")
+    int, typer.Option("--workers", min=1, metavar="N", help="Processes that run in parallel, one per source.")
 ]
 Memory = Annotated[
     int | None,
     typer.Option(
-        "--memory", min=1, metavar="MIB", help="Texts per process, at most. Default: 256.", show_default=False
+        "--memory", min=1, metavar="MIB", help="Most memory for texts, per process. Default: 256.", show_default=False
     ),
 ]
 
@@ -63,7 +64,7 @@ def prepare_files(
         str | None,
         typer.Argument(
             metavar="SOURCES.yaml",
-            help="The files of each source, and what they hold: docs/tasks/prepare-data.md.",
+            help="The sources, their files and task types: see `f2llm explain --kind Sources`.",
             show_default=False,
         ),
     ] = None,
@@ -71,34 +72,46 @@ def prepare_files(
         list[str] | None,
         typer.Option(
             "--source",
-            metavar="NAME:KIND=ADDRESS",
-            help="Instead of SOURCES.yaml: a source in a file, directory or pattern. May be repeated.",
+            metavar="NAME:KIND=PATH",
+            help="A source, instead of SOURCES.yaml: a file, directory or glob. Can be repeated.",
             show_default=False,
         ),
     ] = None,
     instruction: Annotated[
         str | None,
-        typer.Option("--instruction", metavar="TEXT", help="Instruction of every --source.", show_default=False),
+        typer.Option(
+            "--instruction", metavar="TEXT", help="Instruction for the queries of each --source.", show_default=False
+        ),
     ] = None,
     source_license: Annotated[
-        str, typer.Option("--source-license", metavar="NAME", help="License of every --source.")
+        str, typer.Option("--source-license", metavar="NAME", help="License of each --source, as an SPDX id.")
     ] = "",
     min_score: Annotated[
         float | None,
         typer.Option(
-            "--min-score", metavar="X", help="Of a scored --source: train on pairs of X and above.", show_default=False
+            "--min-score",
+            metavar="X",
+            help="Train on the pairs of a scored --source with at least this score. Default: 4.",
+            show_default=False,
         ),
     ] = None,
     mine_lexical: Annotated[
         int,
         typer.Option(
-            "--mine-lexical", min=0, metavar="N", help="Mine hard negatives for a retrieval --source until a row has N."
+            "--mine-lexical",
+            min=0,
+            metavar="N",
+            help="Mine hard negatives with BM25 for retrieval and scored sources, up to N per row.",
         ),
     ] = 0,
     tokenizer_vocabulary: Annotated[
         int | None,
         typer.Option(
-            "--tokenizer-vocabulary", min=300, metavar="N", help="Also train a tokenizer of N ids.", show_default=False
+            "--tokenizer-vocabulary",
+            min=300,
+            metavar="N",
+            help="Also train a tokenizer with N ids.",
+            show_default=False,
         ),
     ] = None,
     exclude_benchmark: ExcludeBenchmark = None,
@@ -108,7 +121,7 @@ def prepare_files(
             "--workers",
             min=1,
             metavar="N",
-            help="Processes for large files. Default: one per core.",
+            help="Processes for large files. Default: one per CPU.",
             show_default=False,
         ),
     ] = None,
@@ -117,21 +130,21 @@ def prepare_files(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make a data set of your own files.
+    """Prepare a data set from your own files.
 
-    Files hold pairs, triplets or lists of negatives. KIND is retrieval, clustering, classification, sts (scored pairs
-    to evaluate on) or scored (scored pairs to train on). Columns are recognized by their usual names; SOURCES.yaml can
-    name them.
+    The files contain pairs, triplets or lists of negatives. KIND is the task type: retrieval, clustering,
+    classification, sts (scored pairs for evaluation) or scored (scored pairs for training). Columns are detected by
+    their names; SOURCES.yaml can set other names.
     """
     from jobs.spec.sources_file import SourcesFile, load_sources_file, parse_source
 
     if (sources_file is None) == (not source):
         raise UsageError(
-            f"expected either SOURCES.yaml or --source, found {'both' if source else 'neither'}",
+            f"found {'both' if source else 'neither'} of SOURCES.yaml and --source, expected exactly one",
             remedy="for example: f2llm data prepare files my-data --source faq:retrieval=faq.jsonl",
         )
     if sources_file is not None:
-        _refuse_beside_sources_file(
+        _refuse_with_sources_file(
             {
                 "--instruction": instruction is not None,
                 "--source-license": bool(source_license),
@@ -155,16 +168,22 @@ def prepare_files(
         )
         if min_score is not None and not any(each.kind == "scored" for each in described.sources):
             raise UsageError(
-                "--min-score needs a scored --source", remedy="add --source NAME:scored=ADDRESS, or leave it out"
+                "--min-score needs a scored --source", remedy="add --source NAME:scored=PATH, or remove --min-score"
             )
     if tokenizer_vocabulary is not None:
         described = described.model_copy(update={"tokenizer_vocabulary": tokenizer_vocabulary})
     with needs("data"):
         from jobs.workflows import data as workflows
-    made = workflows.prepare_files(
+    made, bare = workflows.prepare_files(
         data, s3, described, exclude=exclude_benchmark or (), workers=workers, memory_mib=memory,
         say=say_nothing if quiet else say,
     )  # fmt: skip
+    if bare:
+        give = "--instruction TEXT" if sources_file is None else f"`instruction: TEXT` in {sources_file}"
+        say(
+            f"warning: no instruction for {', '.join(bare)}; set one with {give}. "
+            'The recipe puts "Instruct: TEXT\\nQuery: " before each query.'
+        )
     _print_contents(data, made, json=json)
 
 
@@ -176,15 +195,15 @@ def prepare_recipe(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME[,NAME...]", help="Sources that `f2llm data sources` lists, or all.", show_default=False
+            metavar="NAME[,NAME...]", help="Names of sources from `f2llm data sources`, or all.", show_default=False
         ),
     ],
     folder: Annotated[
         str | None,
         typer.Option(
             "--from",
-            metavar="FOLDER",
-            help="Read the sources from copies in FOLDER/<source>/, not from the hub.",
+            metavar="DIR",
+            help="Read the sources from local copies in DIR/<source>/, not from the Hub.",
             show_default=False,
         ),
     ] = None,
@@ -193,7 +212,7 @@ def prepare_recipe(
         typer.Option(
             "--revision",
             metavar="NAME=REVISION",
-            help="Load a source at this commit of the hub. May be repeated.",
+            help="Hub commit to load a source at. Can be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -206,9 +225,9 @@ def prepare_recipe(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make a data set of the recipe's public sources, by name.
+    """Prepare a data set from public sources of the recipe, by name.
 
-    They are read from the Hugging Face hub, or from copies of yours.
+    They are read from the Hugging Face Hub, or from local copies.
     """
     with needs("data"):
         from jobs.workflows import data as workflows
@@ -226,7 +245,7 @@ def prepare_released(
     s3: "S3Options",
     data: DataOut,
     folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Directory of files named <source>.parquet.", show_default=False)
+        str, typer.Argument(metavar="DIR", help="Directory with files named <source>.parquet.", show_default=False)
     ],
     max_rows: MaxRows = None,
     license: License = "any",
@@ -237,9 +256,9 @@ def prepare_released(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make a data set of the recipe's published files.
+    """Prepare a data set from the published files of the recipe.
 
-    They are Parquet, and have instructions and mined hard negatives.
+    These Parquet files contain instructions and mined hard negatives.
     """
     with needs("data"):
         from jobs.workflows import data as workflows
@@ -255,7 +274,7 @@ def prepare_released(
 def prepare_demo(
     s3: "S3Options", data: DataOut, quiet: Quiet = False, json: Json = False, debug: Debug = False
 ) -> None:
-    """Make the demo's data set.
+    """Prepare the data set of the demo.
 
     Its texts are the documentation that is installed on this machine.
     """
@@ -265,14 +284,14 @@ def prepare_demo(
     _print_contents(data, made, json=json)
 
 
-def _refuse_beside_sources_file(given: Mapping[str, bool]) -> None:
-    """Raises UsageError for an option that SOURCES.yaml has as a field of each source."""
+def _refuse_with_sources_file(given: Mapping[str, bool]) -> None:
+    """Raises UsageError for an option that SOURCES.yaml contains as a field of each source."""
     for option, is_given in given.items():
         if is_given:
             field = option.removeprefix("--").removeprefix("source-").replace("-", "_")
             raise UsageError(
-                f"{option} has no effect on SOURCES.yaml; it needs --source",
-                remedy=f"write {field} beside the source in SOURCES.yaml",
+                f"{option} has no effect with SOURCES.yaml",
+                remedy=f"set `{field}` of the source in SOURCES.yaml",
             )
 
 
@@ -294,11 +313,13 @@ def _print_contents(uri: str, data: "DataSize", *, json: bool) -> None:
     width = max((len(source.name) for source in data.sources), default=0)
     for source in data.sources:
         negatives = (
-            "its own hard negatives, to be mined" if source.unmined else f"{source.negatives} hard negatives a row"
+            "own hard negatives, to be mined"
+            if source.unmined
+            else f"{counted(source.negatives, 'hard negative')} per row"
         )
-        counts = f"{source.rows:>12,} rows, {negatives}"
+        counts = f"{source.rows:>12,} {'row' if source.rows == 1 else 'rows'}, {negatives}"
         print(f"  {source.name:<{width}}  {source.kind:<14} {counts}")
     for evaluation in data.evaluations:
-        print(f"  {evaluation}  (held out, to evaluate on)")
+        print(f"  {evaluation}  (for evaluation)")
     if data.vocabulary_size is not None:
-        print(f"  tokenizer of {data.vocabulary_size} ids")
+        print(f"  tokenizer with {data.vocabulary_size:,} ids")

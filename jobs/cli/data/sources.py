@@ -1,4 +1,4 @@
-"""`f2llm data sources`: the recipe's public sources."""
+"""`f2llm data sources`: the public sources of the recipe."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,13 +14,16 @@ LicenseRule = Literal["any", "commercial", "commercial-or-unclear"]
 
 
 def sources(
-    license: Annotated[LicenseRule, typer.Option("--license", help="Only sources whose licenses allow this.")] = "any",
+    license: Annotated[
+        LicenseRule, typer.Option("--license", help="List only sources whose licenses allow this use.")
+    ] = "any",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List the public sources of the recipe with their licenses.
 
-    Rows are the recipe's, after mining. `yes`, `no` and `unclear` say whether the license allows commercial use.
+    Row counts are those of the recipe, after mining. `yes`, `no` and `unclear` tell whether the license allows
+    commercial use.
     """
     from data_io.sources.catalog import SOURCES, allowed
 
@@ -46,7 +49,7 @@ def sources(
 
 
 def describe(source: "PublicSource") -> Mapping[str, object]:
-    """A source for programs."""
+    """A source as plain values, for --json."""
     return {
         "name": source.name,
         "family": source.family,

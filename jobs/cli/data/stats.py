@@ -1,4 +1,4 @@
-"""`f2llm data stats`: what a data set holds."""
+"""`f2llm data stats`: statistics of a data set."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ def stats(
     s3: "S3Options",
     data: DataUri,
     everything: Annotated[
-        bool, typer.Option("--all", help="Measure every row, not a sample of up to 64 row groups a source.")
+        bool, typer.Option("--all", help="Read all rows. Default: a sample of up to 64 row groups per source.")
     ] = False,
     page: Annotated[
         str | None,
@@ -27,9 +27,9 @@ def stats(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print what a data set holds: rows, lengths of its texts, repeated texts and licenses.
+    """Print rows, text lengths, repeated texts and licenses.
 
-    Lengths are in characters, and in tokens where the data set has a tokenizer.
+    Lengths are in characters, and also in tokens if the data set has a tokenizer.
     """
     from jobs.cli.output.statistics import print_statistics
 
@@ -41,7 +41,7 @@ def stats(
         with needs("train"):
             from jobs.workflows.reports import write_dataset_page
         write_dataset_page(found, page)
-        tell(f"written to {page}")
+        tell(f"page: {page}")
     if json:
         print_json(found.to_dict())
     else:

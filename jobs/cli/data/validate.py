@@ -1,4 +1,4 @@
-"""`f2llm data validate`: every byte and row of a data set checked."""
+"""`f2llm data validate`: check every byte and row of a data set."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ import typer
 from jobs.cli.options import DataUri, Debug, Json, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import Percent, say, size_text
 from jobs.extras import needs
+from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options
@@ -18,9 +19,9 @@ _SHOWN_PROBLEMS = 20
 
 @takes(s3_options)
 def validate(s3: "S3Options", data: DataUri, quiet: Quiet = False, json: Json = False, debug: Debug = False) -> None:
-    """Read a whole data set and check every byte and row.
+    """Read a data set completely, and check every byte and row.
 
-    Exit code 4 where anything is wrong; every problem is listed with its place.
+    Lists every problem with its position. Exit code 4 if there are problems.
     """
     on_bytes = (lambda done, total: None) if quiet else Percent("read")
     with needs("data"):
@@ -35,14 +36,21 @@ def validate(s3: "S3Options", data: DataUri, quiet: Quiet = False, json: Json = 
 
 
 def _print_report(uri: str, report: "DataReport") -> None:
-    looked_at = f"{report.sources} sources, {report.shards} shards, {report.rows:,} rows, {size_text(report.bytes)}"
+    looked_at = ", ".join(
+        [
+            counted(report.sources, "source"),
+            counted(report.shards, "shard"),
+            counted(report.rows, "row"),
+            size_text(report.bytes),
+        ]
+    )
     if not report.problems:
-        print(f"{uri}: whole ({looked_at}), version {report.version}")
+        print(f"{uri}: no problems ({looked_at}), version {report.version}")
         return
     for problem in report.problems[:_SHOWN_PROBLEMS]:
         say(f"error: {problem}")
     if len(report.problems) > _SHOWN_PROBLEMS:
-        say(f"... and {len(report.problems) - _SHOWN_PROBLEMS} more; --json lists all")
-    if report.version is not None:  # else there is no manifest, and nothing else was looked at
-        say(f"{uri}: {len(report.problems)} problem{'s' * (len(report.problems) > 1)} in {looked_at}")
-    say("  hint: prepare the data set again (`f2llm data prepare`), or copy these objects from a whole one")
+        say(f"... and {len(report.problems) - _SHOWN_PROBLEMS} more; --json lists all of them")
+    if report.version is not None:  # without a manifest nothing else was checked
+        say(f"{uri}: {counted(len(report.problems), 'problem')} in {looked_at}")
+    say("  hint: prepare the data set again (`f2llm data prepare`), or copy these files from an undamaged copy")

@@ -1,4 +1,4 @@
-"""How a command that fails, or is stopped by Ctrl-C, says so: one message on stderr, JSON on stdout with --json."""
+"""Print the error of a failed or interrupted command: one message on stderr, and JSON on stdout with --json."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from data_io.errors import F2LLMError
 
 
 def stopped(arguments: Sequence[str]) -> int:
-    """The exit code after Ctrl-C. Whoever pressed it knows; a program that asked for --json is told."""
+    """The exit code after Ctrl-C. With --json, an error object is printed too; people need no message."""
     if "--json" in arguments:
         import json
 

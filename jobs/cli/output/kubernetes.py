@@ -1,9 +1,9 @@
-"""Jobs on a cluster, as the commands print them."""
+"""Text about jobs on a cluster."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jobs.formatting import short_number
+from jobs.formatting import counted, short_number
 from jobs.kube.observed import Pod
 from jobs.kube.status import ConditionType, JobStatus, status_of
 
@@ -11,7 +11,7 @@ _SHOWN_EVENTS = 10
 
 
 def row(job: Mapping[str, Any]) -> list[str]:
-    """A line of the list: name, phase, step, progress, loss, workers, ETA, attempt."""
+    """The cells of a job in the list: name, phase, step, progress, loss, workers, ETA, attempt."""
     status, wanted = status_of(job), job["spec"].get("workers", {}).get("replicas", "?")
     return [
         job["metadata"]["name"],
@@ -26,7 +26,7 @@ def row(job: Mapping[str, Any]) -> list[str]:
 
 
 def remark(status: JobStatus) -> str:
-    """One line on where a job stands."""
+    """The state of a job in one line."""
     pieces = [status.phase.value]
     if status.total_steps:
         pieces.append(f"step {status.step}/{status.total_steps}")
@@ -34,14 +34,14 @@ def remark(status: JobStatus) -> str:
         pieces.append(f"loss {status.loss:.3f}")
     if status.examples_per_second is not None:
         pieces.append(f"{short_number(status.examples_per_second)} examples/s")
-    pieces.append(f"{status.ready_replicas} workers")
+    pieces.append(counted(status.ready_replicas, "worker"))
     if status.eta:
         pieces.append(f"ETA {status.eta}")
     return "  ".join([*pieces, status.message]).rstrip()
 
 
 def summary(job: Mapping[str, Any]) -> Iterator[str]:
-    """Where a job stands: what went wrong comes first."""
+    """The state of a job: refusals and failures come first."""
     status = status_of(job)
     yield from _pair("job", f"{job['metadata']['namespace']}/{job['metadata']['name']}, attempt {status.attempt}")
     yield from _pair("state", remark(status))
@@ -52,7 +52,7 @@ def summary(job: Mapping[str, Any]) -> Iterator[str]:
     if (failure := status.last_failure) is not None:
         yield from _pair("failure", f"{failure.error_class} error {failure.reason} of attempt {failure.attempt}")
         yield from _pair("", failure.message)
-        yield from _pair("to mend it", failure.remedy)
+        yield from _pair("hint", failure.remedy)
         if status.next_attempt_time:
             yield from _pair("next try", status.next_attempt_time)
     if status.last_checkpoint_step is not None:
@@ -63,7 +63,7 @@ def summary(job: Mapping[str, Any]) -> Iterator[str]:
 
 
 def description(job: Mapping[str, Any], pods: Sequence[Pod], events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """All about a job in one screen: its summary, pods and newest events."""
+    """The summary, pods and newest events of a job."""
     yield from summary(job)
     yield "pods"
     for pod in pods:

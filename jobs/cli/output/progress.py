@@ -1,4 +1,4 @@
-"""Where a run stands, while it runs: a live bar on a terminal, now and then a plain line elsewhere."""
+"""Progress of a run: a live bar on a terminal, otherwise a plain line every few seconds."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,8 +17,9 @@ OnStatus = Callable[["RunStatus"], None]
 
 @contextmanager
 def progress(stream: TextIO, *, quiet: bool = False) -> Iterator[OnStatus]:
-    """What to call with each new status. Nothing is shown where `quiet`, nor where nobody reads the stream any more: a
-    terminal that was closed ends no training.
+    """A function that shows each new status. With `quiet` it shows nothing.
+
+    It ignores a closed stream: closing the terminal must not end the training.
     """
     if quiet:
         yield lambda status: None
@@ -28,12 +29,12 @@ def progress(stream: TextIO, *, quiet: bool = False) -> Iterator[OnStatus]:
     console = Console(file=stream, highlight=False)
     if console.is_terminal and not console.is_dumb_terminal:
         with _bar(console) as on_status:
-            yield _heard_or_not(on_status)
+            yield _unless_closed(on_status)
     else:
-        yield _heard_or_not(PlainLines(stream))
+        yield _unless_closed(PlainLines(stream))
 
 
-def _heard_or_not(on_status: OnStatus) -> OnStatus:
+def _unless_closed(on_status: OnStatus) -> OnStatus:
     def show(status: "RunStatus") -> None:
         with suppress(OSError):
             on_status(status)
@@ -42,7 +43,7 @@ def _heard_or_not(on_status: OnStatus) -> OnStatus:
 
 
 class PlainLines:
-    """A line for every change of phase or message, and one every few seconds in between, until the run ends."""
+    """A line for each change of phase or message, and one every few seconds in between, until the run ends."""
 
     def __init__(self, stream: TextIO, *, every_seconds: float = 5.0, clock: Callable[[], float] = monotonic) -> None:
         self._stream = stream
@@ -54,7 +55,7 @@ class PlainLines:
 
     def __call__(self, status: "RunStatus") -> None:
         if status.phase.is_end:
-            return  # how a run ended is the caller's to say
+            return  # the caller prints how the run ended
         phase, message = status.phase.value, status.message
         if phase != self._phase or (message and message != self._message):
             self._write(": ".join(filter(None, (PHASE_WORDS[phase], message))))
@@ -82,7 +83,7 @@ def _bar(console: "Console") -> Iterator[OnStatus]:
             bar.update(
                 task,
                 description=PHASE_WORDS[status.phase.value],
-                # Without a total the bar pulses: nobody counts the other phases.
+                # Without a total the bar pulses. The other phases have no step count.
                 total=status.total_steps if training or status.phase.is_end else None,
                 completed=status.step,
                 numbers="  ".join(numbers(status)) if status.total_steps else status.message,

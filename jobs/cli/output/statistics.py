@@ -1,23 +1,27 @@
-"""What `f2llm data stats` prints for people."""
+"""The text of `f2llm data stats`."""
 
 from typing import TYPE_CHECKING
 
-from jobs.cli.output.text import size_text
+from jobs.cli.output.text import aligned, size_text
+from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from data_io.inspection.statistics import DatasetStatistics, LengthStatistics, SourceStatistics
 
 
-LEFT_OUT = {
-    "repeated": "repeated rows",
-    "held_out": "rows with held-out texts",
-    "dropped": "rows with too few negatives",
+DROPPED = {
+    "repeated": ("repeated row", ""),
+    "held_out": ("row", " with held-out texts"),
+    "dropped": ("row", " with too few negatives"),
 }
 
 
 def print_statistics(found: "DatasetStatistics") -> None:
-    """Sources with the lengths of their texts, evaluation sets and licenses."""
-    print(f"{found.uri}: {found.rows:,} rows in {len(found.sources)} sources, {size_text(found.bytes)}")
+    """Print the sources with the lengths of their texts, the evaluation sets and the licenses."""
+    print(
+        f"{found.uri}: {counted(found.rows, 'row')} in {counted(len(found.sources), 'source')}, "
+        f"{size_text(found.bytes)}"
+    )
     print(f"version {found.version}")
     for source in found.sources:
         print()
@@ -27,31 +31,38 @@ def print_statistics(found: "DatasetStatistics") -> None:
         print("\nevaluation sets")
     for each in found.evaluations:
         what = (
-            f"{each.pairs:,} pairs" if each.type == "sts" else f"{each.queries:,} queries, {each.documents:,} documents"
+            counted(each.pairs, "pair")
+            if each.type == "sts"
+            else f"{counted(each.queries, 'query')}, {counted(each.documents, 'document')}"
         )
         print(f"  {each.name} ({each.type}): {what}")
-    print(f"\nlicenses: {', '.join(found.licenses) or 'none is recorded'}")
+    print(f"\nlicenses: {', '.join(found.licenses) or 'not recorded'}")
 
 
 def _source_lines(source: "SourceStatistics") -> list[str]:
-    read = "" if source.rows_read == source.rows else f", {source.rows_read:,} of them measured (all: --all)"
-    negatives = f"{source.negatives} hard negative{'' if source.negatives == 1 else 's'} each"
+    read = (
+        "" if source.rows_read == source.rows else f"; statistics of {source.rows_read:,} rows (--all reads all rows)"
+    )
+    negatives = f"{counted(source.negatives, 'hard negative')} per row"
     if source.unmined:
         negatives = f"up to {negatives}, to be mined"
-    lines = [f"{source.name} ({source.kind}): {source.rows:,} rows, {negatives}{read}"]
+    lines = [f"{source.name} ({source.kind}): {counted(source.rows, 'row')}, {negatives}{read}"]
     if source.instruction:
         lines.append(f"  instruction: {source.instruction}")
-    lines.append(f"  {'':<10}{'characters':<33}{'tokens' if source.tokens else ''}".rstrip())
+    table = [["", "characters", "tokens" if source.tokens else ""]]
     for role, lengths in source.characters.items():
         tokens = source.tokens.get(role)
-        lines.append(f"  {role:<10}{_lengths(lengths):<33}{_lengths(tokens) if tokens else ''}".rstrip())
+        table.append([role, _lengths(lengths), _lengths(tokens) if tokens else ""])
+    lines += [f"  {line}" for line in aligned(table)]
     lines.append(
-        f"  repeated: {source.repeated_queries:,} queries, {source.repeated_positives:,} positives, "
-        f"{source.repeated_pairs:,} pairs"
+        f"  repeated: {counted(source.repeated_queries, 'query')}, {counted(source.repeated_positives, 'positive')}, "
+        f"{counted(source.repeated_pairs, 'pair')}"
     )
-    left_out = [f"{source.prepared[name]:,} {why}" for name, why in LEFT_OUT.items() if source.prepared.get(name)]
-    if left_out:
-        lines.append(f"  left out when it was prepared: {', '.join(left_out)}")
+    dropped = [
+        counted(source.prepared[name], noun) + why for name, (noun, why) in DROPPED.items() if source.prepared.get(name)
+    ]
+    if dropped:
+        lines.append(f"  dropped by the preparation: {', '.join(dropped)}")
     return lines
 
 

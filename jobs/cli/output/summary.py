@@ -1,11 +1,11 @@
-"""What is said at the end of a run: how far it came, what it measured, where the time went and where things are."""
+"""The summary at the end of a run: steps, metrics, time and paths."""
 
 import os
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from jobs.formatting import duration
+from jobs.formatting import counted, duration
 
 if TYPE_CHECKING:
     from ray_app.run_directory.exit_record import ExitRecord
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ray_app.run_directory.status import RunStatus
     from ray_app.run_directory.task_report import TaskReport
 
-# Phases of status.json under the names of the time split; what is not here counts as other.
+# The group of each phase in the time split. All other phases count as "other".
 _GROUPS = {"Training": "training", "EvaluatingBefore": "evaluation", "EvaluatingAfter": "evaluation"}
 
 
 def time_split(seconds: Mapping[str, float], *, data_seconds: float | None) -> dict[str, float]:
-    """Seconds of set-up (where the caller's environment tells them), data, training, evaluation and all else."""
+    """Seconds of set-up (from $F2LLM_SETUP_SECONDS, if set), data, training, evaluation and everything else."""
     split: dict[str, float] = {}
     setup = os.environ.get("F2LLM_SETUP_SECONDS", "")
     if setup.replace(".", "", 1).isdigit():
@@ -45,7 +45,7 @@ def summary(
     tasks: "TaskReport | None" = None,
     split: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The end of a run as plain values; what was not measured is None."""
+    """The summary of a run as plain values. Missing metrics are None."""
     means = {
         "before": before and before.mean_model,
         "after": after and after.mean_model,
@@ -64,7 +64,7 @@ def summary(
 
 
 def print_summary(facts: Mapping[str, Any]) -> None:
-    """The end of a run for people."""
+    """Print the summary as text."""
     status, ndcg = facts["status"], facts["ndcg_at_10"]
     loss = "" if status["loss"] is None else f", loss {status['loss']:.3f}"
     how = status["message"] or f"{status['phase'].lower()} at step {status['step']} of {status['total_steps']}"
@@ -85,9 +85,9 @@ def print_summary(facts: Mapping[str, Any]) -> None:
 
 
 def _tasks_line(tasks: Sequence[Mapping[str, Any]]) -> str:
-    """The mean over the tasks that were measured, times 100 as mteb's tables have it."""
+    """The mean score over the evaluated tasks, times 100 as in mteb's tables."""
     measured = [task for task in tasks if task["score"] is not None]
-    line = f"tasks: {len(measured)} of {len(tasks)} measured"
+    line = f"tasks: {len(measured)} of {len(tasks)} evaluated"
     if not measured:
         return line
     before = [task["before"] for task in measured if task["before"] is not None]
@@ -99,7 +99,7 @@ _SHOWN_LINES = 12
 
 
 def place_of(record: "ExitRecord") -> str:
-    """Where and when: "worker 1 on node-7, step 14 of 40, epoch 1.40, attempt 3, 2026-01-02 03:04:05 UTC"."""
+    """Place and time: "worker 1 on node-7, step 14 of 40, epoch 1.40, attempt 3, 2026-01-02 03:04:05 UTC"."""
     facts = [
         f"worker {record.rank} on {record.node}" if record.rank is not None else "",
         f"step {record.step} of {record.total_steps}",
@@ -111,21 +111,21 @@ def place_of(record: "ExitRecord") -> str:
 
 
 def log_lines(record: "ExitRecord") -> list[str]:
-    """The ends of the logs that there are, each under its name."""
+    """The last lines of each log that exists, with a heading."""
     lines = []
-    for name, log in ((f"worker {record.rank}", record.worker_log), ("driver", record.driver_log)):
+    for name, log in ((f"worker {record.rank}", record.worker_log), ("the driver", record.driver_log)):
         if log:
             shown = log[-_SHOWN_LINES:]
-            lines += [f"last {len(shown)} lines of the log of the {name} (exit.json has {len(log)}):"]
+            lines += [f"last {counted(len(shown), 'line')} of the log of {name} (exit.json has {len(log)}):"]
             lines += [f"  {line}" for line in shown]
     return lines
 
 
 def status_lines(record: "ExitRecord") -> list[tuple[str, str]]:
-    """Label and text, as `f2llm status` prints them."""
-    again = "the same command may help" if record.retryable else "the same command would fail again"
+    """Labels with texts for `f2llm status`."""
+    again = "running it again can succeed" if record.retryable else "running it again would fail again"
     lines = [
         ("failure", f"{record.error_class} error {record.error}, exit code {record.exit_code}; {again}"),
         ("where", place_of(record)),
     ]
-    return [*lines, ("to mend it", record.remedy)] if record.remedy else lines
+    return [*lines, ("hint", record.remedy)] if record.remedy else lines

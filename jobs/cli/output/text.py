@@ -1,4 +1,4 @@
-"""Numbers and progress as the commands print them."""
+"""Text helpers of the commands: sizes, progress and tables."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -9,23 +9,23 @@ _EVERY_SECONDS = 5.0
 
 
 def size_text(size: int) -> str:
-    """Bytes as people say them: 12.3 GiB, 410.0 MiB, 3 KiB."""
+    """A size in words: 12.3 GiB, 410.0 MiB, 3 KiB."""
     if size >= GIB:
         return f"{size / GIB:.1f} GiB"
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{-(-size // 1024)} KiB"
 
 
 def say(text: str) -> None:
-    """One line of progress."""
+    """Print one line of progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def say_nothing(_text: str) -> None:
-    """Progress that nobody wants to see."""
+    """In place of `say` with --quiet."""
 
 
 class Percent:
-    """Says every tenth part of a count once."""
+    """Prints progress at every 10%."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -39,7 +39,7 @@ class Percent:
 
 
 class EveryFewSeconds:
-    """Says a line of progress every few seconds, and one that is `urgent` at once."""
+    """Prints at most one line of progress every few seconds; an `urgent` line is always printed."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -53,12 +53,12 @@ class EveryFewSeconds:
 
 
 def one_line(text: str, width: int) -> str:
-    """A text without its line breaks, and where it is longer than `width` characters, its beginning."""
+    """A text on one line, cut to `width` characters."""
     words = " ".join(text.split())
     return words if len(words) <= width else f"{words[: width - 3].rstrip()}..."
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A line a row, its cells in columns."""
+    """One line per row, with aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

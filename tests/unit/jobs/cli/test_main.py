@@ -1,4 +1,4 @@
-"""The commands that start nothing: what they print, where, and what they exit with."""
+"""The commands that start nothing: their output and their exit codes."""
 
 import json
 import os
@@ -34,7 +34,7 @@ F2LLM = Path(sys.executable).parent / "f2llm"
 
 @pytest.fixture
 def job(tmp_path: Path) -> str:
-    """A document whose data set is there, for a model small enough for a test."""
+    """A job spec with its data set, for a model small enough for a test."""
     data = open_store(str(tmp_path / "data"))
     write_example(data)
     save_tokenizer(data, train_tokenizer(["what a text may say"], vocabulary_size=300))
@@ -55,10 +55,10 @@ def test_validate_names_the_run_directory(f2llm: Run, job: str, tmp_path: Path) 
     code, out, err = f2llm("validate", job)
 
     assert (code, err) == (0, "")
-    assert out == f"{job}: valid; its run directory is {tmp_path}/runs/job\n"
+    assert out == f"{job}: valid; run directory: {tmp_path}/runs/job\n"
 
 
-def test_validate_show_prints_a_job_spec_that_means_the_same(f2llm: Run, job: str, tmp_path: Path) -> None:
+def test_validate_show_prints_an_equal_job_spec(f2llm: Run, job: str, tmp_path: Path) -> None:
     code, out, _ = f2llm("validate", job, "--show", "--set", "train.seed=7")
     (tmp_path / "effective.yaml").write_text(out)
 
@@ -91,8 +91,8 @@ def test_plan_prints_steps_from_the_manifest(f2llm: Run, job: str) -> None:
     # 150 rows are 38 micro-batches of 4, 21 are 6; 44 micro-batches are 11 steps of 4.
     assert code == 0
     assert "171 examples in 2 sources" in out
-    assert "11 (11 an epoch)" in out
-    assert "warning: data.hard_negatives.retrieval=7, but questions has 5 a row" in out
+    assert "11 (11 per epoch)" in out
+    assert "warning: data.hard_negatives.retrieval=7, but questions has 5 per row" in out
 
 
 def test_plan_json_has_the_same_numbers_and_every_assumption(f2llm: Run, job: str) -> None:
@@ -107,7 +107,7 @@ def test_plan_json_has_the_same_numbers_and_every_assumption(f2llm: Run, job: st
 
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
-def test_plan_needs_no_data_set_where_the_rows_are_given(f2llm: Run, tmp_path: Path, preset: str) -> None:
+def test_plan_needs_no_data_set_if_the_rows_are_given(f2llm: Run, tmp_path: Path, preset: str) -> None:
     value = {**job_spec(), "spec": {"preset": preset, "data": {"uri": "s3://nowhere/data"}}}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(value))
 
@@ -146,11 +146,19 @@ def test_a_dry_run_checks_everything_and_starts_nothing(f2llm: Run, job: str, tm
 
 
 def test_submitting_as_a_client_dry_run_needs_no_cluster(f2llm: Run, job: str) -> None:
-    code, out, _ = f2llm("submit", job, "--dry-run=client")
-    bad, _, _ = f2llm("submit", job, "--dry-run=client", "--set", "train.epochs=-1")
+    remote = ("--set", "data.uri=s3://bucket/data", "--set", "storage.uri=s3://bucket/runs")
+    code, out, _ = f2llm("submit", job, "--dry-run=client", *remote)
+    bad, _, _ = f2llm("submit", job, "--dry-run=client", *remote, "--set", "train.epochs=-1")
 
     assert (code, bad) == (0, 3)
     assert "nothing was sent" in out
+
+
+def test_a_client_dry_run_refuses_a_directory_that_no_pod_has(f2llm: Run, job: str) -> None:
+    code, _, err = f2llm("submit", job, "--dry-run=client")
+
+    assert code == 3
+    assert "spec.data.uri is a directory that no volume of spec.cluster.volumes provides" in err
 
 
 def test_a_dry_run_finds_a_source_that_is_not_there(f2llm: Run, job: str) -> None:
@@ -165,12 +173,35 @@ def test_a_dry_run_finds_the_run_of_another_job_spec(f2llm: Run, job: str, tmp_p
     run = tmp_path / "runs" / "job"
     run.mkdir(parents=True)
     (run / "job.yaml").write_text(load_job_spec(job).to_yaml())
+    (run / "metrics.jsonl").write_text('{"step": 1}\n')
 
     same, _, _ = f2llm("run", job, "--dry-run", "--workers", "2")
     other, _, err = f2llm("run", job, "--dry-run", "--set", "train.seed=1")
 
     assert (same, other) == (0, 6)
-    assert "spec.train.seed: 0 there, 1 here" in err
+    assert "this run was started with a different job spec" in err
+    assert "spec.train.seed: 0 in the run, 1 here" in err
+
+
+def test_a_dry_run_accepts_a_changed_job_spec_until_something_is_trained(f2llm: Run, job: str, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "job"
+    run.mkdir(parents=True)
+    (run / "job.yaml").write_text(load_job_spec(job).to_yaml())
+
+    code, _, _ = f2llm("run", job, "--dry-run", "--set", "train.seed=1")
+
+    assert code == 0
+
+
+def test_a_dry_run_finds_a_run_directory_with_other_files(f2llm: Run, job: str, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "job"
+    run.mkdir(parents=True)
+    (run / "notes.txt").write_text("mine")
+
+    code, _, err = f2llm("run", job, "--dry-run")
+
+    assert code == 6
+    assert "is not empty and has no job.yaml: notes.txt" in err
 
 
 def test_workers_is_a_field_of_the_job_spec(f2llm: Run, job: str) -> None:
@@ -187,7 +218,7 @@ def test_gpus_that_have_no_work_are_refused(f2llm: Run, job: str) -> None:
     assert "workers.replicas=9" in err
 
 
-def test_the_schema_takes_what_the_program_takes_and_refuses_what_it_refuses(f2llm: Run) -> None:
+def test_the_schema_and_the_program_accept_the_same_job_specs(f2llm: Run) -> None:
     code, out, _ = f2llm("schema")
 
     schema = json.loads(out)
@@ -211,13 +242,13 @@ def test_the_schema_takes_what_the_program_takes_and_refuses_what_it_refuses(f2l
     assert [check.is_valid(value) for value in bad] == [False] * len(bad)
 
 
-def test_what_is_printed_for_programs_is_json_whatever_the_numbers_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_valid_for_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"loss": float("nan"), "best": [1.5, -float("inf")]})
 
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"loss": None, "best": [1.5, None]}
 
 
-def test_status_says_where_a_run_stands(f2llm: Run, tmp_path: Path) -> None:
+def test_status_prints_the_state_of_a_run(f2llm: Run, tmp_path: Path) -> None:
     status = RunStatus(name="job", phase=Phase.TRAINING, step=3, total_steps=10, loss=1.5, workers=2, attempt=2)
     write_status(open_store(str(tmp_path / "run")), status)
 
@@ -245,7 +276,9 @@ def test_status_of_a_run_whose_driver_is_not_heard_says_so_and_gives_no_eta(f2ll
     _, heard, _ = f2llm("status", "run")
     _, heard_json, _ = f2llm("status", "run", "--json")
 
-    assert "phase       Training, but no word from the driver for 7 min; `f2llm run` goes on from step 56" in silent
+    assert (
+        "phase       Training, but no heartbeat from the driver for 7 min; `f2llm run` resumes from step 56" in silent
+    )
     assert "checkpoint  step 56, 7 min 3" in silent
     assert "ETA" not in silent
     assert 450 <= json.loads(silent_json)["stale_seconds"] < 500
@@ -286,7 +319,7 @@ def test_status_of_a_failed_run_says_why_where_and_what_to_do(f2llm: Run, tmp_pa
 
     assert code == 0
     for expected in (
-        "storage error StorageError, exit code 5; the same command may help", "worker 1 on n7, step 3 of 10",
+        "storage error StorageError, exit code 5; running it again can succeed", "worker 1 on n7, step 3 of 10",
         "look at it", "a worker's line", "the driver's line",
     ):  # fmt: skip
         assert expected in out
@@ -294,7 +327,7 @@ def test_status_of_a_failed_run_says_why_where_and_what_to_do(f2llm: Run, tmp_pa
 
 
 @pytest.mark.parametrize("command", ["status", "evaluate", "export"])
-def test_a_folder_that_is_no_run_is_said_to_be_none(f2llm: Run, command: str) -> None:
+def test_a_directory_without_a_run_is_an_error(f2llm: Run, command: str) -> None:
     code, out, err = f2llm(command, "nowhere")
 
     assert (code, out) == (5, "")
@@ -302,7 +335,7 @@ def test_a_folder_that_is_no_run_is_said_to_be_none(f2llm: Run, command: str) ->
     assert "runs/demo" in err
 
 
-def test_a_run_without_a_model_says_how_to_write_it(f2llm: Run, job: str, tmp_path: Path) -> None:
+def test_a_run_without_a_model_hints_at_export(f2llm: Run, job: str, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "job.yaml").write_text(load_job_spec(job).to_yaml())
 
@@ -321,14 +354,14 @@ def test_a_run_without_a_model_says_how_to_write_it(f2llm: Run, job: str, tmp_pa
         (["validat", "job.yaml"], "No such command 'validat'"),
     ],
 )
-def test_a_call_that_cannot_work_is_a_usage_error(f2llm: Run, arguments: list[str], says: str) -> None:
+def test_an_invalid_command_line_is_a_usage_error(f2llm: Run, arguments: list[str], says: str) -> None:
     code, out, err = f2llm(*arguments)
 
     assert (code, out) == (2, "")
     assert says in " ".join(err.split())
 
 
-def test_an_unforeseen_error_is_named_a_bug_with_exit_code_1(
+def test_an_unexpected_error_is_reported_as_a_bug_with_exit_code_1(
     f2llm: Run, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
     def broken(*_: object) -> None:
@@ -344,7 +377,7 @@ def test_an_unforeseen_error_is_named_a_bug_with_exit_code_1(
     assert "Traceback" not in err
 
 
-def test_version_names_this_program_and_its_libraries(f2llm: Run) -> None:
+def test_version_prints_this_program_and_its_libraries(f2llm: Run) -> None:
     _, short, _ = f2llm("--version")
     _, long, _ = f2llm("version", "--json")
 
@@ -367,7 +400,7 @@ def test_paths_of_set_are_completed_in_the_shell() -> None:
 
 
 @pytest.mark.parametrize("command", ["schema", "--help", "data sources", "data sources --json"])
-def test_a_command_whose_reader_has_gone_says_nothing_and_ends_as_by_sigpipe(command: str) -> None:
+def test_a_command_whose_output_is_closed_prints_no_error_and_exits_as_by_sigpipe(command: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
 
@@ -398,7 +431,7 @@ def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
 STOPPED = {"class": "user", "exit_code": 130, "message": "stopped by Ctrl-C", "remedy": "run the same command again"}
 
 
-def test_ctrl_c_ends_a_command_silently_and_tells_programs(
+def test_ctrl_c_ends_a_command_without_a_message_except_json(
     f2llm: Run, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object, **__: object) -> None:
@@ -414,8 +447,8 @@ def test_ctrl_c_ends_a_command_silently_and_tells_programs(
     assert json.loads(as_json) == {"error": STOPPED}
 
 
-def test_ctrl_c_while_the_command_line_is_loaded_ends_it_silently(tmp_path: Path) -> None:
-    """In the import of typer, in whose place stands what does as the interpreter does then."""
+def test_ctrl_c_while_the_command_line_is_imported_ends_it_without_a_message(tmp_path: Path) -> None:
+    """A module in place of typer raises KeyboardInterrupt, as the interpreter does during an import."""
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
     path = os.pathsep.join([str(tmp_path), *sys.path])
 

@@ -1,4 +1,4 @@
-"""`f2llm search`: what it refuses before it opens anything, and the prompts that queries get."""
+"""`f2llm search`: invalid options are refused before an index is opened, and queries get prompts."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,20 +15,20 @@ MODEL = SimpleNamespace(prompts=(("query", "Instruct: Find it.\nQuery: "), ("faq
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "no query given; expected one of QUERY, --queries and --like"),
-        (("a", "--like", "x"), "QUERY and --like given; expected one of"),
-        (("a", "--prompt", "faq", "--instruction", "x"), "--prompt and --instruction are both given"),
+        ((), "found no query, expected exactly one of QUERY, --queries and --like"),
+        (("a", "--like", "x"), "found QUERY and --like, expected exactly one of"),
+        (("a", "--prompt", "faq", "--instruction", "x"), "--prompt and --instruction exclude each other"),
         (("--like", "x", "--model", "m"), "have no effect with --like"),
     ],
 )
-def test_what_cannot_work_is_refused(f2llm: Run, arguments: tuple[str, ...], said: str) -> None:
+def test_invalid_options_are_refused(f2llm: Run, arguments: tuple[str, ...], said: str) -> None:
     code, out, err = f2llm("search", "index", *arguments)
 
     assert (code, out) == (2, "")
     assert said in err
 
 
-def test_a_file_without_queries_and_a_place_without_an_index_are_named(f2llm: Run, tmp_path: Path) -> None:
+def test_a_file_without_queries_and_a_directory_without_an_index_are_named(f2llm: Run, tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("\n \n")
 
     code, _, err = f2llm("search", "index", "--queries", "none.txt")
@@ -43,5 +43,5 @@ def test_a_query_gets_the_models_prompt_the_named_one_or_the_instruction() -> No
     assert query_prefix(MODEL, "faq", None) == "ask: "
     assert query_prefix(MODEL, None, "Answer.") == "Instruct: Answer.\nQuery: "
     assert query_prefix(SimpleNamespace(prompts=()), None, None) == ""
-    with pytest.raises(UsageError, match="no prompt 'other'; it has query, faq"):
+    with pytest.raises(UsageError, match="no prompt 'other'; its prompts: query, faq"):
         query_prefix(MODEL, "other", None)

@@ -113,13 +113,13 @@ def test_a_run_of_another_job_spec_or_other_data_is_refused_naming_what_differs(
     place = write_run(study, 0, ndcg=0.5)
     StudyRecords(study).refuse_others(study_data(study))
 
-    with pytest.raises(RunConflict, match=r"train\.weight_decay: 0\.01 there, 0\.5 here"):
+    with pytest.raises(RunConflict, match=r"train\.weight_decay: 0\.01 in the run, 0\.5 here"):
         StudyRecords(loaded(path, "train.weight_decay=0.5")).refuse_others(study_data(study))
-    with pytest.raises(RunConflict, match=r"evaluation\.max_queries: null there, 3 here"):
+    with pytest.raises(RunConflict, match=r"evaluation\.max_queries: null in the run, 3 here"):
         StudyRecords(loaded(path, "evaluation.max_queries=3")).refuse_others(study_data(study))
     StudyRecords(loaded(path, "workers.replicas=2")).refuse_others(study_data(study))  # which changes no result
     place.put("data.json", DataFacts(version="another", sources=()).model_dump_json().encode())
-    with pytest.raises(RunConflict, match="data set: version another there"):
+    with pytest.raises(RunConflict, match="data set: version another in the run"):
         StudyRecords(study).refuse_others(study_data(study))
 
 
@@ -129,7 +129,7 @@ def test_a_metric_that_no_held_out_set_gives_is_refused_before_anything_is_train
     write_dataset(open_store(str(tmp_path / "pairs")), [(source, [Row("a", "b", ())])], [pairs])
     only_pairs = f"data.uri={tmp_path}/pairs"
 
-    with pytest.raises(ConfigError, match="no held-out set that gives ndcg_at_10") as found:
+    with pytest.raises(ConfigError, match="no held-out set with the metric ndcg_at_10") as found:
         run_study(loaded(path, only_pairs), parallel=1, say=lambda text: None)
     change(path, metric="spearman")
 
@@ -139,18 +139,18 @@ def test_a_metric_that_no_held_out_set_gives_is_refused_before_anything_is_train
     assert study_data(loaded(path)).metrics == ("ndcg_at_10", "recall_at_10", "spearman")
 
 
-def test_a_run_whose_evaluation_is_damaged_is_measured_again_not_trained(path: Path) -> None:
+def test_a_run_with_a_damaged_evaluation_is_evaluated_again_not_trained(path: Path) -> None:
     study = loaded(path)
     place = write_run(study, 0, ndcg=0.5)
     place.put("evaluation/after.json", b'{"sets": [')
 
     records = StudyRecords(study)
 
-    assert records.state(study.runs[0]) == "not measured"
+    assert records.state(study.runs[0]) == "not evaluated"
     assert records.results().finished == 0
 
 
-def test_results_and_page_are_written_of_what_there_is(path: Path) -> None:
+def test_results_and_page_are_written_from_the_finished_runs(path: Path) -> None:
     study = loaded(path)
     for number, ndcg in enumerate((0.5, 0.4, 0.6)):
         write_run(study, number, ndcg=ndcg)
@@ -159,4 +159,4 @@ def test_results_and_page_are_written_of_what_there_is(path: Path) -> None:
 
     assert found.variants[1].differences["ndcg_at_10"].mean == pytest.approx(-0.1)
     assert json.loads(Path(study.uri, "results.json").read_text())["variants"][0]["spreads"]["ndcg_at_10"]["seeds"] == 2
-    assert "3 of 4 runs are done" in Path(study.uri, "study.html").read_text()
+    assert "3 of 4 runs are finished" in Path(study.uri, "study.html").read_text()

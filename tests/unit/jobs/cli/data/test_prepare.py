@@ -1,4 +1,4 @@
-"""`f2llm data prepare`: of a user's files, of public sources, of the published files, of the demo's texts."""
+"""`f2llm data prepare`: from the user's files, public sources, the published files, and the texts of the demo."""
 
 import json
 from pathlib import Path
@@ -41,9 +41,36 @@ def test_a_recipe_of_local_copies_becomes_a_data_set(f2llm: Run, copies: str) ->
 
     assert code == 0
     assert "squad  retrieval" in out
-    assert "5 rows, 0 hard negatives a row" in out
+    assert "5 rows, 0 hard negatives per row" in out
     assert err == "squad: 5 rows\n"
     assert f2llm("data", "validate", "made")[0] == 0
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_a_source_without_an_instruction_is_a_warning(f2llm: Run, tmp_path: Path, by_file: bool) -> None:
+    rows = [{"query": f"what is {i}?", "positive": f"{i} is a number"} for i in range(99)]
+    (tmp_path / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "s.yaml").write_text("sources: [{name: faq, kind: retrieval, address: faq.jsonl}]\n")
+    given = ["s.yaml"] if by_file else ["--source", "faq:retrieval=faq.jsonl"]
+
+    _, _, bare = f2llm("data", "prepare", "files", "bare", *given)
+    _, _, instructed = f2llm(
+        "data", "prepare", "files", "instructed", "--source", "faq:retrieval=faq.jsonl", "--instruction", "Find it."
+    )
+
+    option = "`instruction: TEXT` in s.yaml" if by_file else "--instruction TEXT"
+    assert f"warning: no instruction for faq; set one with {option}. The recipe puts" in bare
+    assert "warning" not in instructed
+
+
+def test_a_refused_preparation_leaves_no_empty_directory(f2llm: Run, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+
+    codes = [f2llm("data", "prepare", "recipe", out, "squad")[0] for out in ("made", "there")]
+
+    assert codes == [5, 5]
+    assert not (tmp_path / "made").exists()
+    assert (tmp_path / "there").exists()
 
 
 def test_texts_of_a_file_are_kept_out_of_training(f2llm: Run, copies: str, tmp_path: Path) -> None:
@@ -54,7 +81,7 @@ def test_texts_of_a_file_are_kept_out_of_training(f2llm: Run, copies: str, tmp_p
     )
 
     assert code == 0
-    assert "squad: 1 rows dropped for texts of test.txt" in err
+    assert "squad: 1 row dropped for texts of test.txt" in err
 
 
 def test_a_source_that_is_not_there_is_a_storage_error_with_a_remedy(f2llm: Run) -> None:
@@ -62,36 +89,40 @@ def test_a_source_that_is_not_there_is_a_storage_error_with_a_remedy(f2llm: Run)
 
     assert (code, out) == (5, "")
     assert "error: source 'squad': rajpurkar/squad cannot be loaded" in err
-    assert "--from FOLDER" in err
+    assert "a local copy with --from" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["files", "made"], 2, "expected either SOURCES.yaml or --source, found neither"),
-        (["files", "made", "s.yaml", "--source", "a:sts=b"], 2, "expected either SOURCES.yaml or --source, found both"),
-        (["files", "made", "--source", "faq.jsonl"], 2, "expected NAME:KIND=ADDRESS"),
-        (["files", "made", "s.yaml", "--instruction", "Find."], 2, "write instruction beside the source in SOURCES"),
-        (["files", "made", "s.yaml", "--source-license", "MIT"], 2, "write license beside the source in SOURCES.yaml"),
-        (["files", "made", "s.yaml", "--min-score", "0"], 2, "write min_score beside the source in SOURCES.yaml"),
-        (["files", "made", "s.yaml", "--mine-lexical", "5"], 2, "--mine-lexical has no effect on SOURCES.yaml"),
+        (["files", "made"], 2, "found neither of SOURCES.yaml and --source, expected exactly one"),
+        (
+            ["files", "made", "s.yaml", "--source", "a:sts=b"],
+            2,
+            "found both of SOURCES.yaml and --source, expected exactly one",
+        ),
+        (["files", "made", "--source", "faq.jsonl"], 2, "expected NAME:KIND=PATH"),
+        (["files", "made", "s.yaml", "--instruction", "Find."], 2, "set `instruction` of the source in SOURCES.yaml"),
+        (["files", "made", "s.yaml", "--source-license", "MIT"], 2, "set `license` of the source in SOURCES.yaml"),
+        (["files", "made", "s.yaml", "--min-score", "0"], 2, "set `min_score` of the source in SOURCES.yaml"),
+        (["files", "made", "s.yaml", "--mine-lexical", "5"], 2, "--mine-lexical has no effect with SOURCES.yaml"),
         (["files", "made", "--source", "a:retrieval=b", "--min-score", "3"], 2, "--min-score needs a scored --source"),
         (["files", "made", "--source", "a:sts=b", "--license", "commercial"], 2, "No such option: --license"),
         (["recipe", "made"], 2, "Missing argument 'NAME[,NAME...]'"),
         (["recipe", "made", "sqaud"], 3, "did you mean 'squad'?"),
-        (["recipe", "made", "all", "--license", "commercial"], 3, "refuses 41 of the sources"),
+        (["recipe", "made", "all", "--license", "commercial"], 3, "--license commercial does not allow 41 sources"),
         (["recipe", "made", "all", "--license", "commercial-or-unclear"], 3, "anli: CC-BY-NC-4.0 (commercial use: no"),
         (["recipe", "made", "squad", "--revision", "imdb=1"], 3, "a revision is given for 'imdb'"),
         (["recipe", "made", "squad", "--revision", "squad"], 2, "expected NAME=REVISION"),
         (["recipe", "made", "squad", "--license", "free"], 2, "Invalid value for '--license'"),
         (["recipe", "made", "squad", "--mine-lexical", "5"], 2, "No such option: --mine-lexical"),
-        (["released", "made"], 2, "Missing argument 'FOLDER'"),
+        (["released", "made"], 2, "Missing argument 'DIR'"),
         (["released", "made", "nowhere"], 4, "no data file at nowhere"),
         (["released", "made", "nowhere", "--from", "x"], 2, "No such option: --from"),
         (["demo", "made", "--workers", "2"], 2, "No such option: --workers"),
     ],
 )
-def test_what_cannot_work_is_refused_with_a_remedy(f2llm: Run, arguments: list[str], code: int, says: str) -> None:
+def test_an_invalid_call_is_refused_with_a_remedy(f2llm: Run, arguments: list[str], code: int, says: str) -> None:
     found, out, err = f2llm("data", "prepare", *arguments)
 
     assert (found, out) == (code, "")
@@ -181,4 +212,4 @@ def test_a_sources_file_that_is_not_there_is_asked_for_as_one(f2llm: Run) -> Non
     code, _, err = f2llm("data", "prepare", "files", "out", "nope.yaml")
 
     assert code == 3
-    assert "nope.yaml: no such file\n  hint: give the path of a sources file (docs/tasks/prepare-data.md)" in err
+    assert "nope.yaml: no such file\n  hint: pass the path of a sources file (`f2llm explain --kind Sources`)" in err

@@ -8,7 +8,7 @@ from tests.support.calling import Run
 from tests.support.datasets import write_example
 
 
-def test_a_whole_data_set_is_valid_and_a_damaged_one_is_not(f2llm: Run, tmp_path: Path) -> None:
+def test_an_undamaged_data_set_is_valid_and_a_damaged_one_is_not(f2llm: Run, tmp_path: Path) -> None:
     write_example(open_store("data"))
 
     whole, out, _ = f2llm("data", "validate", "data", "--quiet")
@@ -20,7 +20,7 @@ def test_a_whole_data_set_is_valid_and_a_damaged_one_is_not(f2llm: Run, tmp_path
     _, as_json, _ = f2llm("data", "validate", "data", "--quiet", "--json")
 
     assert (whole, damaged) == (0, 4)
-    assert "data: whole (2 sources" in out
+    assert "data: no problems (2 sources" in out
     assert nothing == ""
     assert shard.name in err
     assert json.loads(as_json)["ok"] is False

@@ -1,11 +1,11 @@
-"""What is shown of a run while it runs."""
+"""The progress of a running run."""
 
 import io
 
 import pytest
 
 from jobs.cli.output.progress import PlainLines, progress
-from jobs.formatting import duration, numbers, short_number
+from jobs.formatting import counted, duration, numbers, short_number
 from ray_app.run_directory.status import Phase, RunStatus
 
 TRAINING = RunStatus(
@@ -29,7 +29,7 @@ class Clock:
         return self.now
 
 
-def test_a_reader_that_has_gone_ends_nothing() -> None:
+def test_a_closed_stream_does_not_end_the_run() -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
@@ -38,7 +38,7 @@ def test_a_reader_that_has_gone_ends_nothing() -> None:
         show(TRAINING)
 
 
-def test_a_line_says_everything_that_is_known() -> None:
+def test_a_line_has_all_known_metrics() -> None:
     assert "  ".join(numbers(TRAINING)) == (
         "step 12/400  loss 3.212  86.2 examples/s  9.41k tokens/s  data wait 2%  ETA 3 min 20 s"
     )
@@ -65,7 +65,7 @@ def test_between_changes_of_phase_there_is_one_line_every_few_seconds() -> None:
     ]
 
 
-def test_a_step_is_never_said_twice() -> None:
+def test_a_step_is_never_printed_twice() -> None:
     out, clock = io.StringIO(), Clock()
     show = PlainLines(out, every_seconds=5, clock=clock)
 
@@ -76,7 +76,7 @@ def test_a_step_is_never_said_twice() -> None:
     assert out.getvalue().count("step 12/400") == 1
 
 
-def test_a_message_is_said_when_it_comes_and_not_when_it_goes() -> None:
+def test_a_message_is_printed_when_it_appears_and_not_when_it_disappears() -> None:
     out = io.StringIO()
     show = PlainLines(out, clock=Clock())
 
@@ -101,7 +101,7 @@ def test_every_phase_has_words() -> None:
     assert len(out.getvalue().splitlines()) == sum(not phase.is_end for phase in Phase)
 
 
-def test_quiet_says_nothing_and_a_pipe_gets_plain_lines() -> None:
+def test_quiet_prints_nothing_and_a_pipe_gets_plain_lines() -> None:
     quiet, pipe = io.StringIO(), io.StringIO()
 
     with progress(quiet, quiet=True) as on_status:
@@ -141,7 +141,7 @@ def test_a_terminal_gets_a_bar_that_shows_every_phase(monkeypatch: pytest.Monkey
         (1.2e6, "1.2M"),
     ],
 )
-def test_numbers_have_three_figures(value: float, text: str) -> None:
+def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
     assert short_number(value) == text
 
 
@@ -156,5 +156,20 @@ def test_numbers_have_three_figures(value: float, text: str) -> None:
         (7500, "2 h 05 min"),
     ],
 )
-def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+def test_durations_are_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (0, "row", "0 rows"),
+        (1, "source", "1 source"),
+        (1234, "row", "1,234 rows"),
+        (2, "query", "2 queries"),
+        (1, "hard negative", "1 hard negative"),
+        (4, "micro-batch", "4 micro-batches"),
+    ],
+)
+def test_a_noun_has_its_plural_unless_the_number_is_one(number: int, noun: str, text: str) -> None:
+    assert counted(number, noun) == text

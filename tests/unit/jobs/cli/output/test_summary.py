@@ -1,4 +1,4 @@
-"""What is said at the end of a run."""
+"""The summary at the end of a run."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_time_is_split_by_what_it_was_spent_on(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1"])
-def test_a_set_up_time_that_is_none_is_left_out(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_set_up_time_is_left_out(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("F2LLM_SETUP_SECONDS", value)
 
     assert "set-up" not in time_split(DONE.seconds, data_seconds=None)
@@ -63,19 +63,19 @@ def scores(**others: float | None) -> TaskReport:
     return TaskReport(model="demo", revision="1", dimensions=None, results="", tasks=found)
 
 
-def test_tasks_are_summed_up_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tasks_are_summarized_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for tasks in (scores(a=0.5, b=0.25), scores(a=0.5, b=None), scores(b=None)):
         print_summary(summary(DONE, run_uri="runs/demo", before=None, after=None, tasks=tasks, split={}))
 
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tasks:")]
     assert lines == [
-        "tasks: 2 of 2 measured, mean 20.00 before, 37.50 after training",
-        "tasks: 1 of 2 measured, mean 20.00 before, 50.00 after training",
-        "tasks: 0 of 1 measured",
+        "tasks: 2 of 2 evaluated, mean 20.00 before, 37.50 after training",
+        "tasks: 1 of 2 evaluated, mean 20.00 before, 50.00 after training",
+        "tasks: 0 of 1 evaluated",
     ]
 
 
-def test_the_figures_stand_beside_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_compares_metrics_before_and_after_training_with_bm25(capsys: pytest.CaptureFixture[str]) -> None:
     split = time_split(DONE.seconds, data_seconds=21.0)
 
     print_summary(summary(DONE, run_uri="runs/demo", before=report(0.062), after=report(0.41), split=split))
@@ -89,7 +89,7 @@ def test_the_figures_stand_beside_each_other(capsys: pytest.CaptureFixture[str])
     ]
 
 
-def test_what_was_not_measured_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_metrics_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     stopped = DONE.model_copy(
         update={"phase": Phase.STOPPED, "step": 5, "message": "stopped at step 5 of 149; run it again"}
     )
@@ -124,12 +124,12 @@ def test_a_run_that_a_signal_stopped_exits_as_the_shell_expects(
     assert (started["name"], started["workers"], started["stop_after_steps"]) == ("demo", 3, 7)
     assert started["job_spec_yaml"] == demo_job(tmp_path, overrides=["workers.replicas=3"]).to_yaml()
     assert started["differences"](demo_job(tmp_path, overrides=["train.seed=1"]).to_yaml()) == [
-        "spec.train.seed: 1 there, 0 here"
+        "spec.train.seed: 1 in the run, 0 here"
     ]
     assert facts["status"]["step"] == 149
 
 
-def test_the_demo_keeps_everything_below_one_folder() -> None:
+def test_the_demo_keeps_everything_in_one_directory() -> None:
     job = demo_job(Path("elsewhere"))
 
     assert job.run_uri == "elsewhere/demo"

@@ -1,4 +1,4 @@
-"""Ways in which people get a document wrong: one message each, with the place and the mend, and no traceback."""
+"""Common mistakes in a job spec: one message each, with the position and the fix, and no traceback."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ spec:
 
 @dataclass(frozen=True)
 class Bad:
-    """`says` are the pieces that the message must have, in order; {file} is the document's path."""
+    """`says` are parts of the message, in their order; {file} is the path of the job spec."""
 
     text: str
     says: tuple[str, ...]
@@ -46,35 +46,37 @@ BAD = {
     ),
     "a task of an unknown kind": Bad(
         f"{VALID}  evaluation:\n    tasks: ['faq:search=faq.parquet']\n",
-        ("{file}:11", "spec.evaluation.tasks", "expected NAME:KIND=ADDRESS", "for example faq:retrieval=faq.parquet"),
+        ("{file}:11", "spec.evaluation.tasks", "expected NAME:KIND=PATH", "for example faq:retrieval=faq.parquet"),
     ),
     "a task with a password": Bad(
         f"{VALID}  evaluation:\n    tasks: ['faq:sts=https://me:secret@example.org/faq.parquet']\n",
-        ("{file}:11", "spec.evaluation.tasks", "has credentials in its address", "put them into the environment"),
+        ("{file}:11", "spec.evaluation.tasks", "contains credentials", "put them into environment variables"),
     ),
     "a volume with a name that Kubernetes refuses": Bad(
         volumes(("My_Data", "/data")),
-        ("{file}:11:16: spec.cluster.volumes.0.name: found `My_Data` (text), expected text of a-z, 0-9 and -",),
+        ("{file}:11:16: spec.cluster.volumes.0.name: found `My_Data` (a string), expected a string of a-z, 0-9 and -",),
     ),
     "a volume with the name of one that every pod has": Bad(
         volumes(("scratch", "/data")),
-        ("{file}:11:15: spec.cluster.volumes.0: volume scratch at /data", "scratch, shared-memory and document"),
+        ("{file}:11:15: spec.cluster.volumes.0: volume scratch at /data", "scratch, shared-memory and job-spec"),
     ),
     "a volume over the directory that every pod writes to": Bad(
         volumes(("data", "/tmp")), ("spec.cluster.volumes.0: volume data at /tmp", "such as /models")
     ),
-    "a volume inside the directory of the document": Bad(
+    "a volume inside the directory of the job spec": Bad(
         volumes(("data", "/etc/f2llm/data")), ("volume data at /etc/f2llm/data", "such as /models")
     ),
     "a volume at a directory that ends with /": Bad(
         volumes(("data", "/data/")),
-        ("found `/data/` (text), expected text that begins with / and does not end with it",),
+        ("found `/data/` (a string), expected a string that begins with / and does not end with it",),
     ),
     "two volumes of one name": Bad(
-        volumes(("data", "/a"), ("data", "/b")), ("spec.cluster: two volumes have the name data", "its own")
+        volumes(("data", "/a"), ("data", "/b")),
+        ("spec.cluster: two volumes have the same name data", "a different one"),
     ),
     "two volumes at one directory": Bad(
-        volumes(("a", "/data"), ("b", "/data")), ("spec.cluster: two volumes have the mount_path /data", "its own")
+        volumes(("a", "/data"), ("b", "/data")),
+        ("spec.cluster: two volumes have the same mount_path /data", "a different one"),
     ),
     "a field of the wrong section": Bad(
         f"{VALID}  temperature: 0.05\n",
@@ -82,25 +84,25 @@ BAD = {
     ),
     "another trainer's name for a field": Bad(
         train("num_train_epochs: 3"),
-        ("{file}:11:5: spec.train.num_train_epochs: unknown field", "here it is called `spec.train.epochs`"),
+        ("{file}:11:5: spec.train.num_train_epochs: unknown field", "the field is called `spec.train.epochs` here"),
     ),
     "an unknown field like no other": Bad(
         f"{VALID}  checkpoint:\n    xyz: 1\n",
-        ("{file}:11:5: spec.checkpoint.xyz: unknown field", "may hold every, keep"),
+        ("{file}:11:5: spec.checkpoint.xyz: unknown field", "the fields of spec.checkpoint are every, keep"),
     ),
-    "a number of what": Bad(
+    "a number without a unit": Bad(
         f"{VALID}  checkpoint:\n    every: 500\n",
-        ("{file}:11:5: spec.checkpoint.every: found `500`, expected text: `auto`, a number of steps such as `500 st",),
+        ("{file}:11:5: spec.checkpoint.every: found `500`, expected a string: `auto`, a number of steps such as",),
     ),
     "a time without a unit": Bad(
         f"{VALID}  checkpoint:\n    every: '10'\n",
-        ("{file}:11:5: spec.checkpoint.every: found `10` (text), expected text: `auto`, a number of",),
+        ("{file}:11:5: spec.checkpoint.every: found `10` (a string), expected a string: `auto`, a number of",),
     ),
     "words for a number": Bad(
         train("epochs: two"),
-        ("{file}:11:5: spec.train.epochs: found `two` (text), expected an integer, at least 1",),
+        ("{file}:11:5: spec.train.epochs: found `two` (a string), expected an integer, at least 1",),
     ),
-    "a quoted number": Bad(train('epochs: "2"'), ("found `2` (text), expected an integer", "remove the quotes")),
+    "a quoted number": Bad(train('epochs: "2"'), ("found `2` (a string), expected an integer", "remove the quotes")),
     "a fraction for an integer": Bad(
         train("epochs: 1.5"), ("spec.train.epochs: found `1.5`, expected an integer", "`epochs: 2`, the default")
     ),
@@ -114,12 +116,12 @@ BAD = {
     ),
     "not a number": Bad(train("learning_rate: .nan"), ("found `nan`, expected a number, above 0, at most 1",)),
     "null where a value is needed": Bad(train("seed:"), ("spec.train.seed: found null, expected an integer",)),
-    "yes for a truth value": Bad(
+    "yes for a boolean": Bad(
         train("gradient_checkpointing: yes"),
-        ("spec.train.gradient_checkpointing: found `yes` (text), expected true or false",),
+        ("spec.train.gradient_checkpointing: found `yes` (a string), expected a boolean",),
     ),
     "a choice that is not offered": Bad(
-        train("precision: fp16"), ("found `fp16` (text), expected one of bf16, fp32", "did you mean `bf16`?")
+        train("precision: fp16"), ("found `fp16` (a string), expected one of bf16, fp32", "did you mean `bf16`?")
     ),
     "false for the choice off": Bad(
         train("in_batch: false"), ("found false, expected one of step, micro_batch, off", "did you mean `off`?")
@@ -127,51 +129,51 @@ BAD = {
     "an unknown preset": Bad(
         f"{VALID}  preset: f2llm-0.6B\n",
         (
-            "{file}:10:3: spec.preset: found `f2llm-0.6B` (text), expected one of f2llm-0.6b",
+            "{file}:10:3: spec.preset: found `f2llm-0.6B` (a string), expected one of f2llm-0.6b",
             "did you mean `f2llm-0.6b`?",
         ),
     ),
     "a list for a section": Bad(
         f"{VALID}  workers: [1]\n",
-        ("{file}:10:3: spec.workers: found a list, expected a mapping", "the fields below it"),
+        ("{file}:10:3: spec.workers: found a list, expected a mapping", "indent its fields below it"),
     ),
     "text for a list": Bad(
-        VALID + "    sources: one\n", ("spec.data.sources: found `one` (text), expected a list of text",)
+        VALID + "    sources: one\n", ("spec.data.sources: found `one` (a string), expected a list of strings",)
     ),
     "a number in a list of names": Bad(
         VALID + "    sources: [one, 2]\n", ("{file}:10:20: spec.data.sources.1: found `2`",)
     ),
     "an empty list of sources": Bad(
         VALID + "    sources: []\n",
-        ("spec.data.sources: found an empty list, expected a list of text, at least 1 of them",),
+        ("spec.data.sources: found an empty list, expected a list of strings, at least 1 of them",),
     ),
-    "a width that is none": Bad(
+    "an invalid dimension": Bad(
         train("matryoshka_dims: [64, 0]"),
         ("{file}:11:27: spec.train.matryoshka_dims.1: found `0`, expected a list of integers, each at least 1",),
     ),
-    "one width that is no list": Bad(
+    "one dimension that is not a list": Bad(
         train("matryoshka_dims: 64"),
         ("spec.train.matryoshka_dims: found `64`, expected a list of integers, each at least 1, at most 32",),
     ),
     "no data": Bad(
         VALID.replace("  data:\n    uri: data\n", ""),
-        ("spec.data: not given, and it has no default", "`data:` with `uri`"),
+        ("spec.data: required, but missing", "`data:` with `uri`"),
     ),
-    "no address of the data": Bad(
+    "no path of the data": Bad(
         VALID.replace("    uri: data\n", "    prefetch_steps: 4\n"),
-        ("spec.data.uri: not given", "add `uri: runs/data`"),
+        ("spec.data.uri: required, but missing", "add `uri: runs/data`"),
     ),
     "neither model nor preset": Bad(
         VALID.replace("  model:\n    name_or_path: Qwen/Qwen3-0.6B\n", ""),
-        ("spec.model: not given", "add `preset: f2llm-0.6b`, or `model:` with `name_or_path`"),
+        ("spec.model: required, but missing", "add `preset: f2llm-0.6b`, or `model:` with `name_or_path`"),
     ),
     "no name": Bad(
-        VALID.replace("  name: job\n", "  labels: {}\n"), ("metadata.name: not given", "add `name: my-run`")
+        VALID.replace("  name: job\n", "  labels: {}\n"), ("metadata.name: required, but missing", "add `name: my-run`")
     ),
     "a name that Kubernetes would refuse": Bad(
         VALID.replace("name: job", "name: My Run_1"),
         (
-            "{file}:4:3: metadata.name: found `My Run_1` (text), expected text of a-z, 0-9 and -",
+            "{file}:4:3: metadata.name: found `My Run_1` (a string), expected a string of a-z, 0-9 and -",
             "for example `name: my-run-1`",
         ),
     ),
@@ -181,13 +183,20 @@ BAD = {
     ),
     "no apiVersion": Bad(
         VALID.replace("apiVersion: f2llm.dev/v1alpha1\n", ""),
-        ("apiVersion: not given", "add `apiVersion: f2llm.dev/v1alpha1`"),
+        ("apiVersion: required, but missing", "add `apiVersion: f2llm.dev/v1alpha1`"),
     ),
     "another apiVersion": Bad(
-        VALID.replace("v1alpha1", "v1"), ("{file}:1:1: apiVersion: found `f2llm.dev/v1` (text)", "did you mean")
+        VALID.replace("v1alpha1", "v1"), ("{file}:1:1: apiVersion: found `f2llm.dev/v1` (a string)", "did you mean")
     ),
     "another kind": Bad(
-        VALID.replace("EmbeddingJob", "RayJob"), ("kind: found `RayJob` (text), expected EmbeddingJob",)
+        VALID.replace("EmbeddingJob", "RayJob"), ("kind: found `RayJob` (a string), expected EmbeddingJob",)
+    ),
+    "a study in place of a job spec": Bad(
+        "apiVersion: f2llm.dev/v1alpha1\nkind: Study\nmetadata: {name: s}\nspec: {base: job.yaml, seeds: [0]}\n",
+        (
+            "error: {file}:2:1: kind: found `Study` (a string), expected EmbeddingJob",
+            "hint: check a study with `f2llm ablate {file} --dry-run`",
+        ),
     ),
     "batches that do not divide": Bad(
         train("{global_batch_size: 100, micro_batch_size: 32}").replace("train:\n   ", "train:"),
@@ -200,18 +209,18 @@ BAD = {
         VALID.replace("Qwen3-0.6B\n", "Qwen3-0.6B\n    architecture: {}\n"),
         ("spec.model: name_or_path=Qwen/Qwen3-0.6B and architecture", "set architecture: null or name_or_path: null"),
     ),
-    "a kernel that takes no fp32": Bad(
+    "a kernel that does not support fp32": Bad(
         train("precision: fp32").replace("Qwen3-0.6B\n", "Qwen3-0.6B\n    attn_implementation: varlen\n"),
         (
-            "spec: model.attn_implementation=varlen takes 16-bit numbers alone, and train.precision=fp32",
+            "spec: model.attn_implementation=varlen supports only 16-bit numbers, but train.precision=fp32",
             "set model.attn_implementation: auto or train.precision: bf16",
         ),
     ),
-    "credentials in an address": Bad(
+    "credentials in a URI": Bad(
         VALID.replace("uri: data", "uri: s3://key:secret@bucket/data"),
         ("data.uri", "credentials", "AWS_ACCESS_KEY_ID"),
     ),
-    "an address of no store": Bad(
+    "a URI that is not a store": Bad(
         VALID.replace("uri: data", "uri: https://host/data"), ("data.uri", "https://host/data", "s3://bucket/prefix")
     ),
     "a store without TLS": Bad(
@@ -222,7 +231,7 @@ BAD = {
         f"{VALID}  workers: 3\n  train:\n    epochs: no\n",
         (
             "{file}: 2 problems",
-            "{file}:12:5: spec.train.epochs: found `no` (text)",
+            "{file}:12:5: spec.train.epochs: found `no` (a string)",
             "{file}:10:3: spec.workers: found `3`",
         ),
     ),
@@ -230,10 +239,10 @@ BAD = {
         train("epochs: 1\n    epochs: 2"), ("{file}:12:5: `epochs` is given twice, first on line 11",)
     ),
     "broken YAML": Bad(f"{VALID}  train: [1\n", ("{file}:11:1: ", "expected ',' or ']'")),
-    "tabs": Bad(f"{VALID}\ttrain: 1\n", ("{file}:10:1: a tab where YAML wants spaces",)),
-    "a key that is no text": Bad(f"{VALID}  1: 2\n", ("{file}:10:3: key 1 is not text",)),
+    "tabs": Bad(f"{VALID}\ttrain: 1\n", ("{file}:10:1: found a tab, but YAML indents with spaces",)),
+    "a key that is not a string": Bad(f"{VALID}  1: 2\n", ("{file}:10:3: key 1 is not a string",)),
     "an alias that contains itself": Bad("a: &a [*a]\n", ("{file}:1:4: an alias that contains itself",)),
-    "two documents in a file": Bad(f"{VALID}---\n{VALID}", ("{file}:10:1: ", "another document")),
+    "two YAML documents in a file": Bad(f"{VALID}---\n{VALID}", ("{file}:10:1: ", "another document")),
     "a tag for a Python object": Bad(
         train("seed: !!python/object/apply:os.getpid []"),
         ("{file}:11:11: could not determine a constructor for the tag",),
@@ -241,22 +250,22 @@ BAD = {
     "an empty file": Bad("", ("{file}: found nothing, expected a mapping with apiVersion",)),
     "a list": Bad("- a\n", ("{file}: found a list, expected a mapping",)),
     "a control character": Bad(f"{VALID}  a: \x07\n", ("{file}", "special characters are not allowed")),
-    "an override of no field": Bad(
+    "an override of an unknown field": Bad(
         VALID, ("--set trian.epochs", "`train.epochs`"), exit_code=2, options=("--set", "trian.epochs=1")
     ),
-    "an override without a value": Bad(VALID, ("found no '='",), exit_code=2, options=("--set", "train.epochs")),
-    "an override that is no YAML": Bad(
+    "an override without a value": Bad(VALID, ("'=' is missing",), exit_code=2, options=("--set", "train.epochs")),
+    "an override that is not YAML": Bad(
         VALID, ("--set train.epochs=[", "write the value as YAML"), options=("--set", "train.epochs=[")
     ),
     "an override of the wrong type": Bad(
-        VALID, ("--set train.epochs=x: spec.train.epochs: found `x` (text)",), options=("--set", "train.epochs=x")
+        VALID, ("--set train.epochs=x: spec.train.epochs: found `x` (a string)",), options=("--set", "train.epochs=x")
     ),
     "an unknown option": Bad(VALID, ("No such option", "--sett"), exit_code=2, options=("--sett", "a=1")),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_job_spec_ends_with_its_place_its_mend_and_its_exit_code(
+def test_a_bad_job_spec_is_reported_with_position_fix_and_exit_code(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, file = BAD[name], tmp_path / "job.yaml"
@@ -286,7 +295,7 @@ def test_a_bad_job_spec_ends_with_its_place_its_mend_and_its_exit_code(
         ("deep.json", lambda path: path.write_text("[" * 100_000), "nested too deeply"),
     ],
 )
-def test_a_file_that_is_no_job_spec_is_named(name, make, says, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_is_not_a_job_spec_is_named(name, make, says, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
     make(tmp_path / name)
 
     code = call(["validate", str(tmp_path / name)])
@@ -297,9 +306,7 @@ def test_a_file_that_is_no_job_spec_is_named(name, make, says, tmp_path, capsys)
     assert says in error
 
 
-def test_an_error_is_an_object_for_programs_that_ask_for_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_is_a_json_object_with_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = call(["validate", str(tmp_path / "absent.yaml"), "--json"])
 
     captured = capsys.readouterr()
