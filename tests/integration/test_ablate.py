@@ -75,7 +75,7 @@ def test_a_killed_study_has_the_result_of_an_undisturbed_one_and_trains_no_run_t
     assert again.returncode == 0, again.stderr
     assert finished
     assert begun
-    assert f"{len(finished)} of 2 runs are done already" in again.stderr
+    assert f"{len(finished)} of 2 runs finished already" in again.stderr
     assert {name: (runs / name / "metrics.jsonl").stat().st_mtime_ns for name in finished} == written
     assert all(len(events(runs / name, "Started")) == 1 for name in [*finished, *begun])
     assert not any(events(runs / name, "Resumed") for name in finished)
@@ -85,7 +85,7 @@ def test_a_killed_study_has_the_result_of_an_undisturbed_one_and_trains_no_run_t
     assert set(measures(disturbed)) == set(RUNS)
     for name, found in measures(straight).items():
         assert measures(disturbed)[name] == pytest.approx(found, abs=1e-4)
-    assert "2 of 2 runs are done already" in f2llm("ablate", study).stderr
+    assert "2 of 2 runs finished already" in f2llm("ablate", study).stderr
 
 
 def test_a_failed_run_is_named_the_others_continue_and_another_studys_runs_are_refused(

@@ -1,13 +1,12 @@
 """Bad input, one row each: the message (the location and the remedy), the exit code, and that no file is lost.
 
-Bad job specs have their own table: tests/unit/jobs/cli/test_bad_documents.py.
+Bad job specs have their own table: tests/unit/jobs/cli/test_bad_job_specs.py.
 """
 
 import gzip
 import hashlib
 import json
 import os
-import pickle
 import re
 import shutil
 import subprocess
@@ -228,11 +227,11 @@ def newest(run: Path) -> Path:
 
 def flip_a_weight(run: Path) -> None:
     """Flip one bit in a weight of the newest checkpoint: an export does not read the optimizer state."""
-    places = pickle.loads(newest(run).joinpath(".metadata").read_bytes()).storage_data
-    weight = next(place for index, place in places.items() if index.fqn.startswith("weight/"))
-    path = newest(run) / weight.relative_path
+    files = json.loads(newest(run).joinpath("manifest.json").read_bytes())["files"]
+    name, weight = next((n, i) for n, file in files.items() for i in file["items"] if i["tensor"].startswith("weight/"))
+    path = newest(run) / name
     content = bytearray(path.read_bytes())
-    content[weight.offset + weight.length // 2] ^= 1
+    content[weight["offset"] + 2 * weight["count"]] ^= 1
     path.write_bytes(bytes(content))
 
 
@@ -344,7 +343,7 @@ BAD: dict[str, Bad] = {
     "credentials in a URI of the job spec": Bad(
         validate(VALID.replace("uri: data", f"uri: s3://key:{SECRET}@bucket/data")),
         3,
-        ("data.uri", "s3://bucket/data has credentials in it", "AWS_SECRET_ACCESS_KEY"),
+        ("data.uri", "s3://bucket/data contains credentials", "AWS_SECRET_ACCESS_KEY"),
     ),
     "credentials in a field of another type": Bad(
         validate(VALID.replace("uri: runs", f"uri: runs\n    s3: 'https://key:{'x' * 80}/{SECRET}@host'")),
@@ -364,7 +363,7 @@ BAD: dict[str, Bad] = {
     "credentials in a URI of the command line": Bad(
         lambda place: ["data", "validate", f"s3://key:{SECRET}@bucket/data"],
         3,
-        ("s3://bucket/data has credentials in it", "AWS_ACCESS_KEY_ID"),
+        ("s3://bucket/data contains credentials", "AWS_ACCESS_KEY_ID"),
     ),
     "unknown scheme": Bad(
         lambda place: ["status", "gs://bucket/runs/small"],
@@ -400,7 +399,7 @@ BAD: dict[str, Bad] = {
     "manifest.json is not JSON": Bad(
         in_data(put("manifest.json", "{'format': 1}"), "data", "stats", "data"),
         4,
-        ("data/manifest.json is not a data set's manifest", "Invalid JSON", "f2llm data prepare"),
+        ("data/manifest.json is not a valid manifest", "Invalid JSON", "f2llm data prepare"),
     ),
     "manifest.json was edited": Bad(
         in_data(lambda data: edit(data / "manifest.json", "Find the answer.", "Find it."), "data", "stats", "data"),
@@ -413,7 +412,7 @@ BAD: dict[str, Bad] = {
             *("data", "stats", "data"),
         ),
         4,
-        ("data/manifest.json has format_version 9, and this program reads 2", "use the version"),
+        ("data/manifest.json has format_version 9, expected 2", "use the version"),
     ),
     "manifest.arrow of another write": Bad(
         in_data(another_table, "data", "stats", "data"),
@@ -441,7 +440,7 @@ BAD: dict[str, Bad] = {
             *("data", "validate", "data", "--quiet"),
         ),
         4,
-        ("shard sources/answers/00000-", "bytes long, expected", "another file is in its place", "f2llm data prepare"),
+        ("shard sources/answers/00000-", "bytes long, expected", "it is another file", "f2llm data prepare"),
     ),
     "a bit of a shard is flipped, validate": Bad(
         in_shard(lambda path: flip(path, 0.3), "data", "validate", "data", "--quiet"),
@@ -470,7 +469,7 @@ BAD: dict[str, Bad] = {
     "the tokenizer of a data set is damaged": Bad(
         in_data(put("tokenizer/tokenizer.json", '{"model":'), "data", "stats", "data"),
         4,
-        ("data/tokenizer does not hold a tokenizer", "prepare the data set again"),
+        ("data/tokenizer is not a valid tokenizer", "prepare the data set again"),
     ),
     "an evaluation set is damaged": Bad(
         in_data(
@@ -486,12 +485,12 @@ BAD: dict[str, Bad] = {
     "null text": Bad(
         prepared("faq.jsonl", lines(PAIR, {"query": None, "positive": "b"})),
         4,
-        ("faq.jsonl, line 2: 'query' is null", "remove the row or fill the field"),
+        ("faq.jsonl, line 2: 'query' is null", "remove the row or fill in the field"),
     ),
     "blank text": Bad(
         prepared("faq.jsonl", lines(PAIR, PAIR, {"query": " \t", "positive": "b"})),
         4,
-        ("faq.jsonl, line 3: query is blank", "remove the row or fill the field"),
+        ("faq.jsonl, line 3: query is blank", "remove the row or fill in the field"),
     ),
     "broken UTF-8": Bad(
         prepared("faq.csv", b"query,positive\nwhat,caf\xe9\n"),
@@ -501,17 +500,17 @@ BAD: dict[str, Bad] = {
     "missing column": Bad(
         prepared("faq.csv", "title,body\na,b\n"),
         4,
-        ("faq.csv has no query column: found title, body", "say which column it is"),
+        ("faq.csv has no query column: found title, body", "name the column"),
     ),
     "too few negatives": Bad(
         few_negatives,
         4,
-        ("few.jsonl, line 2: has 0 hard negatives, the source needs 2", "give the row more negatives"),
+        ("few.jsonl, line 2: 0 hard negatives, but the source needs 2", "give the row more negatives"),
     ),
     "a negative that is the positive": Bad(
         prepared("faq.jsonl", lines({**PAIR, "negative": PAIR["positive"]})),
         4,
-        ("faq.jsonl, line 1: negative 1 is the same text as the positive", "remove that negative"),
+        ("faq.jsonl, line 1: negative 1 equals the positive", "remove that negative"),
     ),
     "zip instead of Parquet": Bad(
         lambda place: prepared("faq.parquet", zipped(place))(place),
@@ -532,7 +531,7 @@ BAD: dict[str, Bad] = {
     "null in Parquet": Bad(
         prepared("faq.parquet", parquet(query=["a", "b"], positive=["c", None])),
         4,
-        ("faq.parquet, row 2: 'positive' is null, expected a text", "remove the row or fill the field"),
+        ("faq.parquet, row 2: 'positive' is null, expected a text", "remove the row or fill in the field"),
     ),
     "numbers in Parquet": Bad(
         prepared("faq.parquet", parquet(query=["a"], positive=[7])), 4, ("faq.parquet, row 1: 'positive' is int",)
@@ -545,12 +544,12 @@ BAD: dict[str, Bad] = {
     "a text of 10 MB": Bad(
         prepared("faq.jsonl", lines(PAIR, PAIR | {"positive": "x" * 10**7})),
         4,
-        ("faq.jsonl, line 2: positive has 10000000 bytes, at most 4194304 are stored", "cut the text"),
+        ("faq.jsonl, line 2: positive has 10000000 bytes, the limit is 4194304", "cut the text"),
     ),
     "mixed types": Bad(
         prepared("faq.jsonl", lines(PAIR, PAIR | {"positive": {"text": "b"}})),
         4,
-        ("faq.jsonl, line 2: 'positive' is dict, expected a text or a list of texts",),
+        ("faq.jsonl, line 2: 'positive' is dict, expected a string or a list of strings",),
     ),
     "a lone surrogate": Bad(
         prepared("faq.jsonl", lines(PAIR, PAIR | {"query": "a \ud800"})),
@@ -560,7 +559,7 @@ BAD: dict[str, Bad] = {
     "half a line": Bad(
         prepared("faq.jsonl", lines(PAIR) + '{"query": "a", "pos'),
         4,
-        ("faq.jsonl, line 2", "not valid JSON", "mend the"),
+        ("faq.jsonl, line 2", "not valid JSON", "fix the line"),
     ),
     "files of a source with different columns": Bad(
         disagreeing_files, 4, ("faq/2.jsonl, line 1: no 'positive'; the row has query, answer", "add it")
@@ -568,7 +567,7 @@ BAD: dict[str, Bad] = {
     "cut gzip": Bad(
         prepared("faq.jsonl.gz", gzip.compress(lines(PAIR).encode() * 50)[:-20]),
         4,
-        ("faq.jsonl.gz is cut short", "fetch it again"),
+        ("faq.jsonl.gz is truncated", "download it again"),
     ),
     "a JSON array": Bad(
         prepared("faq.json", json.dumps([PAIR])), 4, ("faq.json, line 1: the file is one JSON array", "jq -c")
@@ -592,7 +591,7 @@ BAD: dict[str, Bad] = {
         ("no data file at absent.jsonl", "give the path of a file"),
     ),
     "an unknown file extension": Bad(
-        prepared("faq.txt", "a\n"), 4, ("faq.txt: the ending says no known format", ".jsonl")
+        prepared("faq.txt", "a\n"), 4, ("faq.txt: unknown suffix", ".jsonl")
     ),
     "an unknown kind": Bad(
         prepared("faq.jsonl", lines(PAIR), kind="ranking"), 2, ("--source faq:ranking=", "a kind of retrieval")
@@ -664,7 +663,7 @@ BAD: dict[str, Bad] = {
     "export with a damaged newest checkpoint": Bad(
         in_run(flip_a_weight, "export", "runs/small"),
         7,
-        ("__0_0.distcp", "step-00000002.attempt-1", "is damaged", "hint: ", "step-00000001.attempt-1"),
+        ("rank-0.bin", "step-00000002.attempt-1", "is damaged", "hint: ", "step-00000001.attempt-1"),
         process=True,
     ),
     "export with a damaged manifest of the newest checkpoint": Bad(
@@ -673,9 +672,9 @@ BAD: dict[str, Bad] = {
         ("manifest.json", "step-00000002.attempt-1", "cannot be read", "hint: ", "step-00000001.attempt-1"),
     ),
     "export with a file of the newest checkpoint missing": Bad(
-        in_run(lambda run: (newest(run) / ".metadata").unlink(), "export", "runs/small"),
+        in_run(lambda run: (newest(run) / "rank-0.bin").unlink(), "export", "runs/small"),
         7,
-        (".metadata", "step-00000002.attempt-1", "is missing", "hint: ", "step-00000001.attempt-1"),
+        ("rank-0.bin", "step-00000002.attempt-1", "is missing", "hint: ", "step-00000001.attempt-1"),
     ),
     "export over something that is not a model": Bad(
         in_run(lambda run: None, "export", "runs/small", "--out", "runs"),

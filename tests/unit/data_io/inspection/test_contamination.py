@@ -174,7 +174,7 @@ def test_the_command_says_what_was_met_and_where_for_people_and_for_programs(
     answer = json.loads(capsys.readouterr().out)
 
     assert code == 0
-    assert "2 of 3 rows read have a text of an evaluation, exactly or nearly (66.67%)" in said
+    assert "2 of 3 rows read contain an exact or near copy of an evaluation text (66.67%)" in said
     assert f"  training:   {near[:100]}" in said
     assert answer["overlaps"][0]["counts"] == {
         "exact_query": 0, "exact_positive": 1, "near_query": 0, "near_positive": 1, "rows": 2,
