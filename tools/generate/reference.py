@@ -80,8 +80,8 @@ def job_spec() -> str:
         "Job spec",
         "A job spec is a YAML file that describes one training run: the model, the data, the training settings and "
         "the run directory. On Kubernetes the same file is an `EmbeddingJob` manifest.",
-        "`f2llm validate JOB.yaml --show` prints it with all presets and defaults filled in. `f2llm explain FIELD` explains "
-        "a field, `--kind Study` and `--kind Sources` those of the other files. `f2llm schema` prints its "
+        "`f2llm validate JOB.yaml --show` prints it with all presets and defaults filled in. `f2llm explain FIELD` "
+        "explains a field, with `--kind Study` or `--kind Sources` a field of the other files. `f2llm schema` prints its "
         "JSON Schema for editors.",
         f"```yaml\n{example}\n```",
         "Rules for all fields:",
