@@ -81,8 +81,8 @@ def job_spec() -> str:
         "A job spec is a YAML file that describes one training run: the model, the data, the training settings and "
         "the run directory. On Kubernetes the same file is an `EmbeddingJob` manifest.",
         "`f2llm validate JOB.yaml --show` prints it with all presets and defaults filled in. `f2llm explain FIELD` "
-        "explains a field, with `--kind Study` or `--kind Sources` a field of the other files. `f2llm schema` prints its "
-        "JSON Schema for editors.",
+        "explains a field, with `--kind Study` or `--kind Sources` a field of the other files. `f2llm schema` prints "
+        "its JSON Schema for editors.",
         f"```yaml\n{example}\n```",
         "Rules for all fields:",
         "- A missing field takes the value of the preset, or else its default.\n"
