@@ -441,7 +441,7 @@ def test_a_job_that_cannot_continue_says_why_and_continues_once_it_can() -> None
     assert made(learnt) == ["job-2"]
 
 
-@pytest.mark.parametrize("bad", [POOL, {"train": {"micro_batch_size": 500}}], ids=["profile", "document"])
+@pytest.mark.parametrize("bad", [POOL, {"train": {"micro_batch_size": 500}}], ids=["profile", "job spec"])
 def test_an_attempt_in_progress_is_observed_and_stopped_with_an_invalid_job_spec(bad: dict[str, Any]) -> None:
     begun_with = write_yaml(attempt_job_spec(job_spec_of(resource())).to_dict())
 

@@ -60,7 +60,7 @@ DECISIONS: dict[str, tuple[JobStatus, Observed, dict[str, Any], int, dict[str, A
         {"message": "job finished", "level": "INFO", "phase": "Succeeded"}),
     "a missed heartbeat": (under_way(phase=JobPhase.TRAINING), TRAINS, {}, HEARTBEAT,
         {"message": "driver heartbeat missed", "level": "WARNING", "missed_since": "2026-05-04T03:12:01Z"}),
-    "a document that is refused": (JobStatus(), Observed(), {"train": {"micro_batch_size": 500}}, 0,
+    "a job spec that is refused": (JobStatus(), Observed(), {"train": {"micro_batch_size": 500}}, 0,
         {"message": "job refused", "level": "WARNING", "error_class": "user", "error_type": "InvalidJobSpec"}),
 }  # fmt: skip
 
