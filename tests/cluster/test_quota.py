@@ -1,4 +1,4 @@
-"""Kueue: jobs wait for quota, are preempted by jobs of higher priority, and resume where they stopped."""
+"""Kueue: jobs wait for quota, are preempted by jobs of higher priority, and resume from their last checkpoint."""
 
 import json
 import subprocess
