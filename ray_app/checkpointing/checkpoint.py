@@ -1,7 +1,7 @@
 """Checkpoints that any number of workers can read (docs/developers/design.md#checkpoints).
 
-`checkpoints/step-00001234.attempt-2/` holds the files of torch.distributed.checkpoint (DCP), then `.metadata`, then
-`manifest.json`. A checkpoint exists only if its manifest exists, so nothing depends on renames or conditional writes.
+`checkpoints/step-00001234.attempt-2/` holds one file of values per rank, then `manifest.json`. A checkpoint exists only
+if its manifest exists, so nothing depends on renames or conditional writes.
 Each rank presents its ZeRO-2 fragments as one-dimensional chunks of the flattened parameters, which are stored in
 pieces. On a resume, DCP reads only the stored pieces that overlap a rank's own chunks.
 """

@@ -5,9 +5,9 @@ import re
 import zlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from data_io.errors import NotFoundInStore
 from data_io.loading.fingerprint import Fingerprint
@@ -15,29 +15,51 @@ from data_io.storage.store import Store
 from ray_app.errors import CheckpointDamaged, CheckpointError
 from ray_app.run_directory.attempts import is_fenced_off, list_attempts
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FOLDER = "checkpoints"
 MANIFEST_FILE = "manifest.json"
+VALUE_BYTES = 4
+"""Bytes of a stored value, which is fp32."""
 _NAME = re.compile(r"step-(\d{8})\.attempt-(\d+)")
 
 
 class CheckpointItem(BaseModel):
-    """One item of a file: its offset and length in bytes, and the CRC-32 of its bytes."""
+    """A stored piece: `count` fp32 values of a flattened tensor from `start` on, at `offset` in its file, and the
+    CRC-32 of their bytes.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    offset: int
-    length: int
+    tensor: str
+    start: NonNegativeInt
+    count: PositiveInt
+    offset: NonNegativeInt
     crc32: int
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return self.count * VALUE_BYTES
 
 
 class CheckpointFile(BaseModel):
-    """One file of a checkpoint, and its items."""
+    """One file of a checkpoint, and its pieces in their order."""
 
     model_config = ConfigDict(frozen=True)
 
     size: int
     items: tuple[CheckpointItem, ...]
+
+    @model_validator(mode="after")
+    def _is_filled(self) -> Self:
+        end = 0
+        for item in self.items:
+            if item.offset != end:
+                raise ValueError(f"the piece after byte {end} starts at byte {item.offset}")
+            end += item.length
+        if end != self.size:
+            raise ValueError(f"its pieces have {end} bytes, and the file has {self.size}")
+        return self
 
 
 class TrainingProgress(BaseModel):
@@ -61,6 +83,20 @@ class CheckpointManifest(BaseModel):
     workers: int
     created: datetime
     files: dict[str, CheckpointFile]
+
+    @model_validator(mode="after")
+    def _holds_whole_tensors(self) -> Self:
+        pieces: dict[str, list[tuple[int, int]]] = {}
+        for file in self.files.values():
+            for item in file.items:
+                pieces.setdefault(item.tensor, []).append((item.start, item.count))
+        for tensor, found in pieces.items():
+            end = 0
+            for start, count in sorted(found):
+                if start != end:
+                    raise ValueError(f"{tensor}: the piece after value {end} starts at value {start}")
+                end += count
+        return self
 
     @property
     def size(self) -> int:

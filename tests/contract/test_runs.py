@@ -21,7 +21,7 @@ def test_runs_have_the_same_values_in_every_store(store: Store) -> None:
     write_run(store.child("second"))
     store.put("second/status.json", b"{")
     for number in range(30):
-        store.put(f"second/checkpoints/step-{number}/.metadata", b"x")
+        store.put(f"second/checkpoints/step-{number}/rank-0.bin", b"x")
 
     now = datetime.now(UTC)
     second, first = (figures_of(name, record, gpu_price=3.0, now=now) for name, record in read_runs(store))

@@ -4,7 +4,6 @@ Resuming from an older checkpoint instead of a refused one would lose work witho
 """
 
 import json
-import pickle
 import re
 import shutil
 import zlib
@@ -16,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from data_io.errors import StorageError, StoreAccessError
+from data_io.errors import StoreAccessError
 from data_io.storage.store import Store, open_store
-from ray_app.checkpointing.dcp_storage import StoreReader
+from ray_app.checkpointing.checkpoint import StoredWeights
 from ray_app.errors import CheckpointError
 from ray_app.job_spec import JobSpec
 from ray_app.run_directory.attempts import begin_attempt
@@ -87,7 +86,7 @@ def _flip(file: str, place: float = 0.5) -> Callable[[Path], None]:
 
 
 def _swap_halves(folder: Path) -> None:
-    _rewrite(folder / "__0_0.distcp", lambda content: content[len(content) // 2 :] + content[: len(content) // 2])
+    _rewrite(folder / "rank-0.bin", lambda content: content[len(content) // 2 :] + content[: len(content) // 2])
 
 
 def _text(old: str, new: str) -> Callable[[Path], None]:
@@ -108,24 +107,20 @@ def _manifest(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], No
 
 
 def _forget_last_item(values: dict[str, Any]) -> None:
-    values["files"]["__0_0.distcp"]["items"].pop()
+    values["files"]["rank-0.bin"]["items"].pop()
+
+
+def _move_first_item(values: dict[str, Any]) -> None:
+    values["files"]["rank-0.bin"]["items"][0]["start"] += 1
 
 
 def _add_to_crc(values: dict[str, Any]) -> None:
-    values["files"]["__0_0.distcp"]["items"][0]["crc32"] ^= 1
+    values["files"]["rank-0.bin"]["items"][0]["crc32"] ^= 1
 
 
 def _replace_by_copy_of_older(folder: Path) -> None:
     shutil.rmtree(folder)
     shutil.copytree(folder.with_name(BEFORE), folder)
-
-
-def _metadata_of_another_torch(folder: Path) -> None:
-    """A pickle of a class that this torch does not have, correctly listed in the manifest."""
-    content = pickle.dumps(StorageError).replace(b"StorageError", b"StorageErroR")
-    folder.joinpath(".metadata").write_bytes(content)
-    item = {"offset": 0, "length": len(content), "crc32": zlib.crc32(content)}
-    _manifest(lambda values: values["files"].update({".metadata": {"size": len(content), "items": [item]}}))(folder)
 
 
 def _rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
@@ -145,14 +140,12 @@ class Damage:
 
 
 DAMAGES = [
-    Damage("a rank's file is missing", _remove("__0_0.distcp"), "__0_0.distcp of checkpoint .* is missing"),
-    Damage("a rank's file is cut", _cut("__0_0.distcp", -1), r"__0_0.distcp .* has a size of \d+ bytes, expected \d+"),
-    Damage("a rank's file is empty", _cut("__0_0.distcp", 0), "__0_0.distcp of checkpoint .* has a size of 0 bytes"),
-    Damage("a bit of a rank's file", _flip("__0_0.distcp"), r"__0_0.distcp .* is damaged: bytes \d+ to \d+"),
-    Damage("the first bit of a rank's file", _flip("__0_0.distcp", 0), "__0_0.distcp .* is damaged: bytes 0 to"),
-    Damage("halves of a rank's file swapped", _swap_halves, "__0_0.distcp .* is damaged"),
-    Damage("no .metadata", _remove(".metadata"), ".metadata of checkpoint .* is missing"),
-    Damage("a bit of .metadata", _flip(".metadata"), ".metadata of checkpoint .* is damaged"),
+    Damage("a rank's file is missing", _remove("rank-0.bin"), "rank-0.bin of checkpoint .* is missing"),
+    Damage("a rank's file is cut", _cut("rank-0.bin", -1), r"rank-0.bin .* has a size of \d+ bytes, expected \d+"),
+    Damage("a rank's file is empty", _cut("rank-0.bin", 0), "rank-0.bin of checkpoint .* has a size of 0 bytes"),
+    Damage("a bit of a rank's file", _flip("rank-0.bin"), r"rank-0.bin .* is damaged: bytes \d+ to \d+"),
+    Damage("the first bit of a rank's file", _flip("rank-0.bin", 0), "rank-0.bin .* is damaged: bytes 0 to"),
+    Damage("halves of a rank's file swapped", _swap_halves, "rank-0.bin .* is damaged"),
     Damage("an empty manifest", _cut("manifest.json", 0), "manifest.json .* cannot be read: .*EOF"),
     Damage("a cut manifest", _cut("manifest.json", 400), "manifest.json .* cannot be read: .*EOF"),
     Damage("a manifest of zeros", lambda f: _rewrite(f / "manifest.json", lambda c: bytes(len(c))), "cannot be read"),
@@ -160,11 +153,12 @@ DAMAGES = [
     Damage("one digit of a manifest", _text('"micro_batches_consumed": 2', '"micro_batches_consumed": 3'), "checksum"),
     Damage("a manifest without a field", _manifest(lambda v: v.pop("workers")), "manifest.json .*: workers: Field"),
     Damage("a manifest of no format", _manifest(lambda v: v.pop("format_version")), "format_version: Field required"),
-    Damage("a wrong size", _manifest(lambda v: v["files"]["__0_0.distcp"].update(size=7)), "expected 7$"),
-    Damage("a wrong checksum", _manifest(_add_to_crc), "__0_0.distcp .* do not match their checksum"),
-    Damage("an item that is not listed", _manifest(_forget_last_item), "__0_0.distcp .* do not match their checksum"),
+    Damage("a wrong size", _manifest(lambda v: v["files"]["rank-0.bin"].update(size=7)), "the file has 7"),
+    Damage("a wrong checksum", _manifest(_add_to_crc), "rank-0.bin .* do not match their checksum"),
+    Damage("a piece that is not listed", _manifest(_forget_last_item), r"its pieces have \d+ bytes, and the file has"),
+    Damage("a piece of another place", _manifest(_move_first_item), "the piece after value 0 starts at value 1"),
     Damage(
-        "a file that is not there", _manifest(lambda v: v["files"].update(a={"size": 1, "items": []})), "a of .* is"
+        "a file that is not there", _manifest(lambda v: v["files"].update(a={"size": 0, "items": []})), "a of .* is"
     ),
     Damage(
         "an older one under its name", _replace_by_copy_of_older, f"manifest.json .* belongs to checkpoint {BEFORE}"
@@ -225,8 +219,8 @@ def test_a_checkpoint_of_a_replaced_attempt_does_not_belong_to_the_run(data: Sto
 
 
 def test_every_skipped_damaged_checkpoint_is_named(data: Store, run: Path) -> None:
-    _flip("__0_0.distcp")(run / "checkpoints" / NEWEST)
-    _flip(".metadata")(run / "checkpoints" / BEFORE)
+    _flip("rank-0.bin")(run / "checkpoints" / NEWEST)
+    _remove("rank-0.bin")(run / "checkpoints" / BEFORE)
 
     _train(data, run, stop_after_steps=1)
 
@@ -236,13 +230,13 @@ def test_every_skipped_damaged_checkpoint_is_named(data: Store, run: Path) -> No
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_names_them(data: Store, run: Path) -> None:
     for folder in (run / "checkpoints").iterdir():
-        _cut("__0_0.distcp", 100)(folder)
+        _cut("rank-0.bin", 100)(folder)
 
     with pytest.raises(CheckpointError) as caught:
         _train(data, run, stop_after_steps=1)
 
     assert re.search(r"no checkpoint of .* can be used", caught.value.message)
-    assert len(re.findall(r"__0_0.distcp of .* has a size of 100 bytes", caught.value.message)) == 3
+    assert len(re.findall(r"rank-0.bin of .* has a size of 100 bytes", caught.value.message)) == 3
     assert "from a backup" in str(caught.value.remedy)
 
 
@@ -287,9 +281,6 @@ REFUSALS = [
         f"{_ORDER}planner_version",
         "resume with the version of f2llm-ray that wrote it",
         _progress(planner_version=99),
-    ),
-    Refusal(
-        "another torch", "torch .* cannot read it", "the version of torch that wrote it", _metadata_of_another_torch
     ),
     Refusal("another data set", f"{_ORDER}data_version", _SETTINGS, _progress(data_version="0123456789abcdef")),
     Refusal("another tokenizer", f"{_ORDER}tokenizer", _SETTINGS, _progress(tokenizer="0123456789abcdef")),
@@ -344,11 +335,13 @@ def test_an_undamaged_checkpoint_that_does_not_match_is_refused_and_not_skipped(
 
 
 def test_a_refusal_by_the_store_is_not_damage(run: Path) -> None:
-    folder = run / "checkpoints" / NEWEST
-    store = open_store(str(folder / "__0_0.distcp"))  # a file is not a store, and is refused
+    store = open_store(str(run))
+    stored = StoredWeights(store, list_checkpoints(store)[0])
+    # A file is not a store, and is refused.
+    stored._reader._store = open_store(str(run / "checkpoints" / NEWEST / "rank-0.bin"))
 
     with pytest.raises(StoreAccessError, match="is a file, not a directory"):
-        StoreReader(store, {}).read_metadata()
+        stored.read(stored.counts)
 
 
 def _events(run: Path, event: str) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from data_io.dataset.manifest import load_manifest
 from data_io.storage.store import Store, open_store
@@ -140,7 +139,7 @@ def test_metrics_have_the_minimized_loss(finished: Path) -> None:
 
 def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(finished: Path, data: Store, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    newest = _files(tmp_path, "step-00000010.attempt-1", "__0_0.distcp")
+    newest = _files(tmp_path, "step-00000010.attempt-1", "rank-0.bin")
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(bytes(content))
@@ -149,12 +148,12 @@ def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(finished: Path, da
 
     events = read_lines(tmp_path / "events.jsonl")
     damage = next(event for event in events if event["event"] == "CheckpointDamaged")
-    assert "step-00000010.attempt-1 is skipped: __0_0.distcp" in damage["message"]
+    assert "step-00000010.attempt-1 is skipped: rank-0.bin" in damage["message"]
     assert next(e for e in events if e["event"] == "Resumed")["step"] == 8
     assert _losses(tmp_path) == pytest.approx(_losses(finished), rel=1e-6)
 
 
-@pytest.mark.parametrize("missing", ["manifest.json", "__0_0.distcp", ".metadata"])
+@pytest.mark.parametrize("missing", ["manifest.json", "rank-0.bin"])
 def test_a_half_written_checkpoint_does_not_count(missing: str, finished: Path, data: Store, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     _files(tmp_path, "step-00000010.attempt-1", missing).unlink()
@@ -166,7 +165,7 @@ def test_a_half_written_checkpoint_does_not_count(missing: str, finished: Path, 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused(finished: Path, data: Store, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    for file in (tmp_path / "checkpoints").glob("*/__0_0.distcp"):
+    for file in (tmp_path / "checkpoints").glob("*/rank-0.bin"):
         file.write_bytes(b"")
 
     with pytest.raises(CheckpointError, match=r"no checkpoint of .* can be used"):
@@ -297,19 +296,6 @@ def test_only_the_newest_checkpoints_are_kept(finished: Path, data: Store, tmp_p
     assert [name.step for name in list_checkpoints(open_store(str(tmp_path)))] == [5, 4, 3]
 
 
-def test_torchs_own_tools_read_a_checkpoint(finished: Path, tmp_path: Path) -> None:
-    run = open_store(str(finished))
-    newest = list_checkpoints(run)[0]
-
-    dcp_to_torch_save(finished / "checkpoints" / str(newest), tmp_path / "whole.pt")
-
-    whole = torch.load(tmp_path / "whole.pt", weights_only=False)
-    stored = StoredWeights(run, newest)
-    ours = stored.read(stored.counts)
-    assert {key.removeprefix("weight/") for key in whole if key.startswith("weight/")} == set(ours)
-    assert all(torch.equal(whole[f"weight/{name}"], tensor) for name, tensor in ours.items())
-
-
 def test_a_run_with_a_teacher_gets_closer_to_it_and_can_resume(data: Store, tmp_path: Path) -> None:
     taught = export_small_model(tmp_path / "teacher", [f"who {sentence(number)}?" for number in range(40)])
     fields = {"teacher": {"name_or_path": str(taught), "weight": 2.0}, "matryoshka_dims": (16,)}
@@ -395,9 +381,8 @@ def test_a_manifest_lists_the_existing_files(finished: Path) -> None:
     assert {key: file.size for key, file in manifest.files.items()} == {
         path.name: path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"
     }
-    # fp32 weights and two moments, and the overhead of torch.save for each tensor.
-    weights = sum(StoredWeights(run, name).counts.values())
-    assert 12 * weights < manifest.size < 12 * weights + 200_000
+    # fp32 weights and two moments, and nothing else.
+    assert manifest.size == 12 * sum(StoredWeights(run, name).counts.values())
     assert json.loads((folder / "manifest.json").read_text())["progress"]["step"] == 10
 
 

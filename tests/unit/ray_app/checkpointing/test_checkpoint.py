@@ -87,7 +87,7 @@ def test_requests_are_as_long_as_the_limit_allows(most: int, monkeypatch: pytest
     monkeypatch.setattr(Store, "get_range", counted)
     read(reader, 0, sum(SIZES.values()))
 
-    [file] = [info for info in store.list() if info.key.endswith(".distcp")]
+    [file] = [info for info in store.list() if info.key.endswith(".bin")]
     pieces = 3 * sum(-(-size // PIECE) for size in SIZES.values())
     assert sum(requests) == file.size
     if most == 1:
@@ -101,7 +101,7 @@ def test_requests_are_as_long_as_the_limit_allows(most: int, monkeypatch: pytest
 
 def test_damage_is_an_error_only_for_ranks_that_read_it() -> None:
     store, reader = save()
-    [file] = [info for info in store.list() if info.key.endswith(".distcp")]
+    [file] = [info for info in store.list() if info.key.endswith(".bin")]
     content = bytearray(store.get(file.key))
     content[-100] ^= 1  # in the last parameter
     store.put(file.key, bytes(content))
