@@ -4,8 +4,8 @@
 #   --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126
 FROM python:3.11-slim-bookworm
 ARG TORCH_INDEX
-# KubeRay's probes call wget. DeepSpeed builds its extensions with a C++ compiler at their first use.
-RUN apt-get update && apt-get install -y --no-install-recommends wget g++ ninja-build && rm -rf /var/lib/apt/lists/*
+# KubeRay's probes call wget.
+RUN apt-get update && apt-get install -y --no-install-recommends wget && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/f2llm
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY data_io data_io

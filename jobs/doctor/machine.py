@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,11 +30,6 @@ def examine(
         *check_torch(facts["torch"]),
         *(check_library(name, facts[name]) for name in ("transformers", "ray", "deepspeed")),
         check_data_libraries(),
-        *check_compiler(
-            compiler=next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None),
-            ninja=shutil.which("ninja", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"),
-            headers=Path(sysconfig.get_path("include"), "Python.h").is_file(),
-        ),
         check_cpus(_cpus()),
         check_memory(_memory_bytes()),
         *([check_shared_memory(shutil.disk_usage("/dev/shm").free)] if Path("/dev/shm").is_dir() else []),
@@ -88,29 +82,6 @@ def check_data_libraries() -> Check:
     if absent := missing_data_libraries():
         return Check("data libraries", "missing", f"not installed: {', '.join(absent)}", install_hint("data"))
     return Check("data libraries", "ok", "obstore, pyarrow, tokenizers, xxhash")
-
-
-def check_compiler(*, compiler: str | None, ninja: str | None, headers: bool) -> Iterator[Check]:
-    """The tools with which DeepSpeed compiles its CPU communication at first use."""
-    if compiler:
-        yield Check("C++ compiler", "ok", compiler)
-    else:
-        yield Check(
-            "C++ compiler", "missing", "not found, and DeepSpeed compiles a part of itself", "apt-get install g++"
-        )
-    if ninja:
-        yield Check("ninja", "ok", ninja)
-    else:
-        yield Check("ninja", "missing", "not found, and DeepSpeed's build needs it", "pip install ninja")
-    if headers:
-        yield Check("Python headers", "ok", sysconfig.get_path("include"))
-    else:
-        yield Check(
-            "Python headers",
-            "missing",
-            "Python.h not found, and DeepSpeed's build needs it",
-            "apt-get install python3-dev",
-        )
 
 
 def check_cpus(cpus: float) -> Check:

@@ -1,9 +1,9 @@
 """torch.distributed.checkpoint (DCP) on a Store.
 
 DCP plans which rank writes and reads which part of a tensor. The stored form is our own, because DCP stores a pickle:
-everyone who can write to the bucket could run code in every reader. A rank writes one file: fp32 values, one stored piece
-after another. The checkpoint's manifest says which values each piece holds and has their CRC-32, so a rank checks exactly
-the bytes that it reads.
+everyone who can write to the bucket could run code in every reader. A rank writes one file of fp32 values, piece after
+piece. The checkpoint's manifest says which values each piece holds and has their CRC-32, so a rank checks exactly the
+bytes that it reads.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
