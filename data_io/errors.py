@@ -1,7 +1,7 @@
 """Errors a user can read.
 
-Two questions decide the class of an error: can the user mend it, and can a retry mend it? The answers are the class
-attributes below; the command line turns them into an exit code, a retrying caller into a decision.
+Two questions decide the class of an error: can the user fix it, and can a retry fix it? The answers are the class
+attributes below. The command line turns them into an exit code; callers that retry use them to decide.
 """
 
 from typing import ClassVar
@@ -10,8 +10,8 @@ from typing import ClassVar
 class F2LLMError(Exception):
     """Base of every error this project raises on purpose.
 
-    The message says what was found and what was expected; `remedy` says what to do. Neither ever holds a secret or a
-    URI with credentials.
+    The message gives the found and the expected value, and `remedy` the action to take. Neither may contain a secret or
+    a URI with credentials.
     """
 
     exit_code: ClassVar[int] = 1
@@ -27,7 +27,7 @@ class F2LLMError(Exception):
         return self.message if self.remedy is None else f"{self.message}\n  hint: {self.remedy}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Ray pickles errors across processes; the default would lose the keyword argument.
+        # Ray pickles errors across processes; the default implementation would lose the keyword argument.
         return (_rebuild, (type(self), self.message, self.remedy))
 
 
@@ -36,21 +36,21 @@ def _rebuild(cls: type[F2LLMError], message: str, remedy: str | None) -> F2LLMEr
 
 
 class ConfigError(F2LLMError):
-    """The document is wrong: the user mends it, a retry cannot."""
+    """The job spec is wrong: the user can fix it, a retry cannot."""
 
     exit_code = 3
     error_class = "user"
 
 
 class DataError(F2LLMError):
-    """The data set is wrong or damaged: source, shard, row group and row are in the message."""
+    """The data set is wrong or damaged. The message names source, shard, row group and row."""
 
     exit_code = 4
     error_class = "data"
 
 
 class StorageError(F2LLMError):
-    """The store refused or stayed away after every retry."""
+    """The store refused, or was still unreachable after every retry."""
 
     exit_code = 5
     retryable = True
@@ -58,7 +58,7 @@ class StorageError(F2LLMError):
 
 
 class StoreAccessError(StorageError):
-    """The store answered, and the answer is no: credentials, permissions, bucket name."""
+    """The store denied access: credentials, permissions or bucket name are wrong."""
 
     retryable = False
 
@@ -70,6 +70,6 @@ class NotFoundInStore(StorageError):
 
 
 class ObjectChanged(StorageError):
-    """The object's ETag is no longer the one that the reader was promised."""
+    """The object's ETag changed since the reader first saw it."""
 
     retryable = False

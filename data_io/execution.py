@@ -1,4 +1,4 @@
-"""How a long job is run, one task at a time or several at once, and the progress lines that it says."""
+"""Running the tasks of a long job, one at a time or several at once, and the progress lines that it prints."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -8,11 +8,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Say = Callable[[str], None]
-"""Takes a line of text for a person."""
+"""Receives one line of text for the user."""
 Executor = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[Any, Any]]]
 """Applies a function to independent tasks, in any order, and yields each task with its result.
 
-The function, the tasks and the results must pickle. The first error of a task ends the iteration and is raised there.
+The function, the tasks and the results must be picklable. The first error of a task ends the iteration and is raised.
 """
 _LINE_SECONDS = 5.0
 
@@ -22,15 +22,15 @@ def silent(_text: str) -> None:
 
 
 def in_process(function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R]]:
-    """An `Executor` that does one task after the other in this process."""
+    """An `Executor` that runs the tasks one after another in this process."""
     for task in tasks:
         yield task, function(task)
 
 
 class ProgressLine:
-    """Says rows, rows per second, share and time left of a stage, at most every five seconds.
+    """Prints rows, rows per second, share and remaining time of a stage, at most every five seconds.
 
-    `total` is the work of the whole stage, in any unit (bytes, rows, row groups); nothing is said where it is 0.
+    `total` is the work of the whole stage in any unit (bytes, rows, row groups). If it is 0, nothing is printed.
     """
 
     def __init__(self, stage: str, total: int, say: Say, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +39,7 @@ class ProgressLine:
         self._done = self._rows = 0
 
     def advance(self, rows: int, amount: int) -> None:
-        """Count `rows` more rows, which are `amount` of `total`."""
+        """Count `rows` more rows, which are `amount` units of `total`."""
         self._rows += rows
         self._done += amount
         now = self._clock()
@@ -51,6 +51,13 @@ class ProgressLine:
             f"{self._stage}: {self._rows:,} rows, {self._rows / seconds:,.0f} rows/s, {share:.0%}, "
             f"about {duration_text(seconds / share - seconds)} left"
         )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 row", "1,234 rows", "2 micro-batches", "2 queries"."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith("ch") else f"{noun}s"
+    return f"{number:,} {noun}"
 
 
 def duration_text(seconds: float) -> str:

@@ -1,8 +1,8 @@
 """Keyed integer hashes: the only source of randomness in the data order.
 
-A library's generator may change its stream between versions; a resume may cross such an upgrade. splitmix64 (Steele,
-Lea, Flood, OOPSLA 2014) is a published integer function, so the order of an epoch is the same on every machine, for
-ever.
+A library's generator may change its stream between versions, and a run may resume after such an upgrade. splitmix64
+(Steele, Lea, Flood, OOPSLA 2014) is a published integer function, so the order of an epoch is the same on every machine
+and with every version.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ _MIX_2 = 0x94D049BB133111EB
 
 
 def mix(*parts: int) -> int:
-    """One 64-bit key from several integers; order matters, and each part is taken modulo 2**64."""
+    """One 64-bit key from several integers. Their order matters; each part is taken modulo 2**64."""
     state = 0
     for part in parts:
         state = _splitmix64((state ^ (part & _MASK)) & _MASK)
@@ -28,8 +28,8 @@ def hashes(key: int, count: int) -> npt.NDArray[np.uint64]:
 
 
 def stream_at(key: np.uint64 | npt.NDArray[np.uint64], place: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """The hash at each `place` of a stream, counted from 0, uint64 of the shape of `place`; `key` is one for all places
-    or one for each.
+    """The hash at each `place` of a stream, counted from 0, uint64 of the shape of `place`. `key` is one key for all
+    places, or one per place.
     """
     with np.errstate(over="ignore"):
         z = place.astype(np.uint64)
@@ -46,7 +46,7 @@ def stream_at(key: np.uint64 | npt.NDArray[np.uint64], place: npt.NDArray[np.int
 
 def permutation(key: int, count: int) -> npt.NDArray[np.int64]:
     """A uniformly random permutation of range(count), int64 [count], that depends on `key` alone."""
-    # Stable, so that the one equal pair in 2**64 does not depend on the sorting algorithm of the NumPy at hand.
+    # Stable, so that one equal pair in 2**64 does not depend on the sorting algorithm of the installed NumPy.
     return np.argsort(hashes(key, count), kind="stable")
 
 

@@ -1,4 +1,4 @@
-"""The three kinds of source in the recipe (arXiv 2510.02294, section 2) and what follows from each."""
+"""The three task types of the recipe (arXiv 2510.02294, section 2) and their properties."""
 
 import re
 from enum import StrEnum
@@ -7,7 +7,7 @@ _PROMPT = re.compile(r"Instruct: (?P<instruction>.*)\nQuery: ", re.DOTALL)
 
 
 class Kind(StrEnum):
-    """What a source's positives mean; the manifest says it, code never guesses it from a name."""
+    """The task type of a source: the meaning of its positives. The manifest states it; no code guesses it by name."""
 
     RETRIEVAL = "retrieval"
     CLUSTERING = "clustering"
@@ -15,7 +15,7 @@ class Kind(StrEnum):
 
     @property
     def uses_in_batch_negatives(self) -> bool:
-        """Whether other rows' positives are negatives; elsewhere they may share the label."""
+        """Whether other rows' positives are used as negatives. In the other kinds they may have the same label."""
         return self is Kind.RETRIEVAL
 
     @property
@@ -25,14 +25,14 @@ class Kind(StrEnum):
 
 
 def format_query(text: str, instruction: str) -> str:
-    """The text that is embedded for a query; documents carry no instruction (section 2).
+    """The text that is embedded for a query. Documents have no instruction (section 2).
 
-    An empty instruction leaves the text as it is.
+    With an empty instruction this is the text itself.
     """
     return f"Instruct: {instruction}\nQuery: {text}" if instruction else text
 
 
 def instruction_of(prompt: str) -> str | None:
-    """The instruction in what `format_query` puts before a text; empty for no prompt, None for a prompt of others."""
+    """The instruction in a prefix of `format_query`: empty for no prefix, None for a prefix of another format."""
     found = _PROMPT.fullmatch(prompt)
     return found["instruction"] if found else None if prompt else ""

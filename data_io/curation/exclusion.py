@@ -1,6 +1,7 @@
-"""Texts that training must not see: of a file, of a data set's evaluation sets, or of the benchmark MTEB(eng, v2).
+"""Texts to keep out of training: from a file, from a data set's evaluation sets, or from the benchmark MTEB(eng, v2).
 
-A row is dropped where its query, or its positive where that is a text and not the words of a label, is one of them.
+A row is dropped if its query or its positive is one of these texts. The positive of a classification row is not
+compared, because it is the words of a label.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from data_io.dataset.rows import Row
 from data_io.dataset.schema import text_key
 from data_io.errors import DataError
 from data_io.evaluation.mteb import MTEB, mteb_texts
-from data_io.execution import Say
+from data_io.execution import Say, counted
 from data_io.storage.store import open_store
 from data_io.task import Kind
 from data_io.user_files.records import (
@@ -31,32 +32,30 @@ from data_io.user_files.records import (
 
 @dataclass(frozen=True)
 class ExcludedTexts:
-    """Keys of texts (`schema.text_key`): case and white space do not tell them apart."""
+    """Keys of texts (`schema.text_key`), which ignore case and white space."""
 
     name: str
     keys: frozenset[int]
 
     @property
     def fingerprint(self) -> list[object]:
-        """What tells these texts from others, for recipe.json."""
+        """Values that identify these texts in recipe.json."""
         return [self.name, len(self.keys), sum(self.keys) % 2**64]
 
     @property
     def reason(self) -> str:
-        """Why a row that has one of them is left out."""
-        return f"has a text of {self.name}"
+        """The reason for dropping a row that contains one of the texts."""
+        return f"text of {self.name}"
 
     def holds(self, row: Row, kind: Kind) -> bool:
-        """Whether the row has one of them. A classification's positive is its label's words, and those may recur."""
+        """Whether the row contains one of the texts. Labels (the positives of a classification) are not compared."""
         return text_key(row.query) in self.keys or (
             kind is not Kind.CLASSIFICATION and text_key(row.positive) in self.keys
         )
 
 
 def excluded_texts(given: str, s3: S3Options | None = None) -> ExcludedTexts:
-    """The keys of `benchmark_texts`. Raises DataError where there is no text, StorageError where they cannot be
-    reached.
-    """
+    """The keys of `benchmark_texts`. Raises DataError if there is no text, StorageError if the texts cannot be read."""
     keys = frozenset(text_key(text) for text in benchmark_texts(given, s3) if text.strip())
     if not keys:
         raise DataError(f"{given} has no text to exclude", remedy="give a file of texts, a data set with evaluation "
@@ -65,8 +64,8 @@ def excluded_texts(given: str, s3: S3Options | None = None) -> ExcludedTexts:
 
 
 def benchmark_texts(given: str, s3: S3Options | None = None) -> Iterator[str]:
-    """Texts of `mteb`, of a file (JSONL, CSV, Parquet, or .txt with one a line), or of a data set's evaluation sets by
-    its address. Raises StorageError where they cannot be reached.
+    """Texts of `mteb`, of a file (JSONL, CSV, Parquet, or .txt with one text per line), or of the evaluation sets of a
+    data set, given by its path or URI. Raises StorageError if the texts cannot be read.
     """
     if given == MTEB:
         yield from mteb_texts()
@@ -81,7 +80,7 @@ def benchmark_texts(given: str, s3: S3Options | None = None) -> Iterator[str]:
 
 
 def read_excluded(names: Sequence[str], s3: S3Options | None, say: Say) -> list[ExcludedTexts]:
-    """The texts of each name, with a line for each before it is read."""
+    """The texts of each name. Prints one line per name before reading it."""
     found = []
     for name in names:
         say(f"reading the texts of {name}")
@@ -92,7 +91,7 @@ def read_excluded(names: Sequence[str], s3: S3Options | None, say: Say) -> list[
 def without_excluded(
     rows: Iterable[Row], kind: Kind, excluded: Sequence[ExcludedTexts], counts: SplitCounts
 ) -> Iterator[Row]:
-    """The rows that have none of the texts; `counts.left_out` is told of the others."""
+    """The rows that contain none of the texts. The other rows are counted in `counts.left_out`."""
     for row in rows:
         holds = next((each for each in excluded if each.holds(row, kind)), None)
         if holds is None:
@@ -102,9 +101,9 @@ def without_excluded(
 
 
 def say_excluded(source: str, excluded: Sequence[ExcludedTexts], left_out: Mapping[str, int], say: Say) -> None:
-    """How many rows of a source were dropped for each of the excluded texts, none included."""
+    """Print how many rows of a source were dropped for each set of excluded texts, also if the number is 0."""
     for each in excluded:
-        say(f"{source}: {left_out.get(each.reason, 0)} rows dropped for texts of {each.name}")
+        say(f"{source}: {counted(left_out.get(each.reason, 0), 'row')} dropped for texts of {each.name}")
 
 
 def _evaluation(found: Any) -> Iterator[str]:
@@ -124,7 +123,7 @@ def _file_texts(address: str) -> Iterator[str]:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every text in a value, however deep it lies in lists and objects."""
+    """Every string in a value of nested lists and objects."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""What is held out, and how training is kept clear of it.
+"""Selects the held-out rows and keeps their texts out of training.
 
-A query is held out when a stable hash of its text is small: the choice follows from the texts alone, not from their
-order or a generator. Texts are compared by a key that ignores case and white space, so that a copy with another line
-break is the same text.
+A query is held out if a stable hash of its text is small. The choice depends on the texts alone, not on their order or
+on a random generator. Texts are compared by a key that ignores case and white space, so copies with different line
+breaks count as the same text.
 """
 
 from collections import Counter
@@ -37,19 +37,19 @@ class HeldOut:
 
 @dataclass
 class SplitCounts:
-    """What became of a source's rows, filled while they are drawn: numbers of rows, and of replaced negatives."""
+    """Counts for one source, filled while its rows are drawn: numbers of rows, and of replaced negatives."""
 
     kept: int = 0
     held_out: int = 0
     dropped: int = 0
     replaced_negatives: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows that were left out before the split, by the reason."""
+    """Rows that were left out before the split, by reason."""
     repeated: int = 0
-    """Of the kept rows, those that were left out of the shards for an equal query and positive."""
+    """Kept rows that are not stored because an earlier row has the same query and positive."""
 
     def add(self, other: "SplitCounts") -> None:
-        """Count what another part of the same source did as well."""
+        """Add the counts of another part of the same source."""
         self.kept += other.kept
         self.held_out += other.held_out
         self.dropped += other.dropped
@@ -61,18 +61,18 @@ class SplitCounts:
 class HeldOutChoice:
     """Collects the rows of the queries with the smallest hashes: about `fraction` of them, at most `max_queries`.
 
-    Rows may come in any order and from several parts of the input: what one part chooses holds all of its rows that
-    the whole chooses. Memory: the held-out rows.
+    Rows may be added in any order and from several parts of the input. The choice of one part contains every row of
+    that part that the choice of the whole input contains. Memory: the held-out rows.
     """
 
     def __init__(self, *, fraction: float, max_queries: int | None = None) -> None:
         self._threshold = int(fraction * _HASHES)
         self._max_queries = max_queries
         self._kept: dict[int, list[tuple[tuple[int, ...], Row]]] = {}
-        self._largest: list[int] = []  # negated: heapq keeps the smallest in front
+        self._largest: list[int] = []  # negated: heapq keeps the smallest value first
 
     def add(self, row: Row, *place: int) -> None:
-        """`place` says where the row is in the whole input."""
+        """Add a row. `place` is the position of the row in the whole input."""
         order = mix(_QUERY_SEED, text_key(row.query))
         if order >= self._threshold or self._max_queries == 0:
             return
@@ -85,7 +85,7 @@ class HeldOutChoice:
             del self._kept[self._threshold]
 
     def result(self) -> HeldOut:
-        """What was chosen, in an order that does not depend on the order in which rows came."""
+        """The chosen rows, in an order that does not depend on the order of the calls to `add`."""
         held = tuple(
             row for order in sorted(self._kept) for _, row in sorted(self._kept[order], key=lambda found: found[0])
         )
@@ -93,8 +93,8 @@ class HeldOutChoice:
 
 
 class SubstituteTexts:
-    """The texts with the smallest hashes: wrong answers that may take the place of a held-out one, whatever the order
-    of the input. Memory: `SUBSTITUTES` texts.
+    """The texts with the smallest hashes: replacements for held-out negatives. They do not depend on the order of the
+    input. Memory: `SUBSTITUTES` texts.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class SubstituteTexts:
         order = mix(_SUBSTITUTE_SEED, text_key(text))
         if len(self._kept) == SUBSTITUTES and order > -self._largest[0]:
             return
-        if order in self._kept:  # texts that differ in case and white space only: the same one in any order
+        if order in self._kept:  # texts that differ only in case and white space: keep the same one in any order
             self._kept[order] = min(self._kept[order], text)
             return
         self._kept[order] = text
@@ -114,7 +114,7 @@ class SubstituteTexts:
             del self._kept[-heappop(self._largest)]
 
     def result(self) -> tuple[str, ...]:
-        """In the order of their hashes."""
+        """The texts in the order of their hashes."""
         return tuple(text for _, text in sorted(self._kept.items()))
 
 
@@ -140,12 +140,12 @@ def training_rows(
 ) -> Iterator[Row]:
     """The rows that training may see: none of their texts is a held-out query or a held-out document.
 
-    A classification's positives and negatives are the words of its labels, which may recur: of it the query counts.
+    For a classification only the query is compared, because positives and negatives are the words of labels.
 
-    A row whose query or positive is held out is left out. A held-out negative is left out too; where fewer than
-    `negatives` are left, `substitutes` take their place (positives of other rows: wrong answers in retrieval, but
-    elsewhere they may carry the same label), and the row is dropped where there are not enough. What becomes of a row
-    depends on no other row.
+    A row is left out if its query or positive is held out. A held-out negative is removed. If fewer than `negatives`
+    are left, `substitutes` fill the row; if there are not enough substitutes, the row is dropped. Substitutes are
+    positives of other rows: wrong answers in retrieval, but in other kinds they may have the same label. Whether a row
+    is kept does not depend on other rows.
     """
     counts = counts if counts is not None else SplitCounts()
     clean_substitutes = [(key, text) for text in substitutes if (key := text_key(text)) not in held_out.texts]
@@ -173,15 +173,15 @@ def training_rows(
 
 
 def no_rows(name: str, counts: SplitCounts) -> DataError:
-    """Why a source has no row to train on, and what to do."""
+    """The error for a source that has no training rows."""
     if counts.held_out + counts.dropped:
         return DataError(
             f"source {name!r} has no rows to train on: {counts.held_out:,} have a held-out query or document, and "
-            f"{counts.dropped:,} too few negatives without one",
-            remedy="lower heldout_fraction or max_heldout_queries: an answer that many queries share takes all their "
-            "rows with it when one of them is held out",
+            f"{counts.dropped:,} have too few negatives that are not held out",
+            remedy="lower heldout_fraction or max_heldout_queries: if one of the queries that share an answer is held "
+            "out, all rows with that answer are held out",
         )
-    return DataError(f"source {name!r} has no rows", remedy="leave it out, or look at the files it is made of")
+    return DataError(f"source {name!r} has no rows", remedy="leave it out, or check its files")
 
 
 def retrieval_set(

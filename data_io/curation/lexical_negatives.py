@@ -1,4 +1,4 @@
-"""Hard negatives by BM25: documents that share words with the query and are not its answer."""
+"""Hard negatives by BM25: documents that share words with the query but do not answer it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,32 +9,32 @@ from data_io.dataset.schema import text_key
 from data_io.errors import DataError
 
 MAX_DOCUMENTS = 100_000
-"""Every query is scored against every document: beyond this, mining takes hours and belongs to an embedding model."""
+"""Every query is scored against every document. Beyond this number mining takes hours: use an embedding model."""
 
 
 def mine_negatives(
     queries: Sequence[str], positives: Sequence[str], *, negatives: int, relative_margin: float = 0.05
 ) -> list[list[str]]:
-    """For each of N queries up to `negatives` of the N positives, the highest BM25 scores first.
+    """For each of N queries, up to `negatives` of the N positives, highest BM25 score first.
 
-    A document that scores above (1 - relative_margin) of the query's own positive is taken for another answer and left
-    out, as in the recipe's mining (arXiv 2510.02294, section 2); without that, words that query and answer share would
-    speak against the answer. A query's own positive and query text, and copies of them, are never among its negatives;
-    positives of rows with the same query neither. Fewer come back only where there are not enough other documents. The
-    result depends on the texts and their order alone. Raises DataError for more than `MAX_DOCUMENTS` documents or where
-    bm25s is not installed.
+    A document that scores above (1 - relative_margin) of the query's own positive probably answers the query too and is
+    left out, as in the recipe's mining (arXiv 2510.02294, section 2). Without this limit, words that query and answer
+    share would count against the answer. The query's own text, its own positive, the positives of rows with the same
+    query, and copies of these are never negatives. Fewer than `negatives` come back only if there are not enough other
+    documents. The result depends on the texts and their order alone. Raises DataError for more than `MAX_DOCUMENTS`
+    documents, or if bm25s is not installed.
     """
     documents = list(dict.fromkeys(positives))
     if len(documents) > MAX_DOCUMENTS:
         raise DataError(
-            f"lexical mining over {len(documents)} documents is too slow; at most {MAX_DOCUMENTS} are taken",
+            f"lexical mining over {len(documents)} documents is too slow; the limit is {MAX_DOCUMENTS}",
             remedy="mine with an embedding model and give the negatives in the files, or split the source",
         )
     document_keys = [text_key(document) for document in documents]
     answers: dict[int, set[int]] = {}
     for query, positive in zip(queries, positives, strict=True):
         answers.setdefault(text_key(query), {text_key(query)}).add(text_key(positive))
-    # As many of the best as are certain to hold enough when every answer of the query is among them.
+    # Rank enough documents that `negatives` are left even if every answer of the query is among them.
     wanted = negatives + max(map(len, answers.values()), default=0)
     mined = []
     place = {document: index for index, document in enumerate(documents)}
@@ -53,8 +53,8 @@ def mine_negatives(
 def _rank(
     queries: Sequence[str], documents: Sequence[str], own: Sequence[int], count: int, share: float
 ) -> list[list[int]]:
-    """Indices of at least `count` documents for each query, best first, or of all that score at most `share` of its
-    own.
+    """Indices of at least `count` documents per query, best first; or of all documents that score at most `share` of
+    the query's own positive.
     """
     bm25s = _bm25s()
     tokenized = bm25s.tokenize(list(documents), stopwords="en", return_ids=False, show_progress=False)
@@ -68,11 +68,11 @@ def _rank(
         known = [token for token in tokens if token in index.vocab_dict]
         scores = index.get_scores(known) if known else np.zeros(len(documents), np.float32)
         allowed = np.flatnonzero(scores <= share * scores[answer])
-        # The partition only finds the lowest score that counts: which of several equal ones it picks may vary.
+        # Use the partition only for the lowest score that counts: which of several equal scores it picks may vary.
         last = max(0, len(allowed) - count)
         least = np.partition(scores[allowed], last)[last] if len(allowed) else 0.0
         candidates = allowed[scores[allowed] >= least]
-        # Documents that share no word at all would else always be the first ones.
+        # Without this, documents that share nothing with the query would always come first.
         turned = (candidates - text_key(text) % len(scores)) % len(scores)
         ranked.append(candidates[np.lexsort((turned, -scores[candidates]))].tolist())
     return ranked

@@ -1,7 +1,7 @@
-"""A small tokenizer for the demo, cut like Qwen3's: byte-level BPE with the same pre-tokenization and closing token.
+"""A small tokenizer for the demo, built like Qwen3's: byte-level BPE with the same pre-tokenization and EOS token.
 
-Training counts merges over the texts; it has no randomness and ties are broken by the tokens, so the same texts give
-the same file whatever the number of threads.
+Training counts merges over the texts. It uses no randomness and breaks ties by token, so the same texts give the same
+file for any number of threads.
 """
 
 import json
@@ -16,7 +16,7 @@ from data_io.storage.store import Store
 
 EOS_TOKEN = "<|endoftext|>"
 VOCABULARY_SIZE = 8192
-# Words with one leading space or sign, single digits, runs of signs, line ends, white space: Qwen2's pattern.
+# Words with one leading space or sign, single digits, runs of signs, line ends, white space: the pattern of Qwen2.
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -33,9 +33,9 @@ class TokenizerFiles:
 def train_tokenizer(
     texts: Iterable[str], *, vocabulary_size: int = VOCABULARY_SIZE, max_tokens: int = 1024
 ) -> TokenizerFiles:
-    """Byte-level BPE of at most `vocabulary_size` tokens; every text ends in one EOS, which is the padding token too.
+    """Byte-level BPE of at most `vocabulary_size` tokens. Every text ends in one EOS, which is also the padding token.
 
-    `max_tokens` is written down as the model's limit; nothing is cut here. Raises DataError where there is no text.
+    `max_tokens` is stored as the model's limit; nothing is truncated here. Raises DataError if there is no text.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -53,7 +53,7 @@ def train_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    # Sorted, so that neither the order of sources nor of rows matters.
+    # Sorted, so that the order of sources and rows has no effect.
     distinct = sorted(set(texts))
     if not distinct:
         raise DataError("there is no text to train a tokenizer on", remedy="prepare at least one source with rows")

@@ -1,4 +1,4 @@
-"""Held-out sets that a model is measured on: retrieval (corpus, queries, judgments) and scored pairs."""
+"""Held-out sets to evaluate a model on: retrieval (corpus, queries, judgments) and scored pairs."""
 
 import hashlib
 import math
@@ -13,7 +13,7 @@ from data_io.dataset.manifest import EvaluationEntry, StoredFile
 from data_io.errors import DataError, NotFoundInStore
 from data_io.storage.store import Store
 
-_VALIDATE = "run `f2llm data validate` to see everything that is wrong, then prepare the data set again"
+_VALIDATE = "run `f2llm data validate` to list all problems, then prepare the data set again"
 _TEXTS = pa.schema({"id": pa.string(), "text": pa.string()})
 _QRELS = pa.schema({"query_id": pa.string(), "document_id": pa.string(), "score": pa.float64()})
 _PAIRS = pa.schema({"text_a": pa.string(), "text_b": pa.string(), "score": pa.float64()})
@@ -21,7 +21,7 @@ _PAIRS = pa.schema({"text_a": pa.string(), "text_b": pa.string(), "score": pa.fl
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """Queries, the corpus they are asked of, and which documents answer them: qrels[query id][document id] = grade."""
+    """Queries, the corpus to search, and the documents that answer each query: qrels[query id][document id] = grade."""
 
     name: str
     instruction: str
@@ -36,7 +36,7 @@ class RetrievalSet:
 
 @dataclass(frozen=True)
 class StsSet:
-    """Pairs of texts with a similarity score each, on any scale."""
+    """Pairs of texts with one similarity score per pair, on any scale."""
 
     name: str
     instruction: str
@@ -48,7 +48,7 @@ class StsSet:
 
 
 def save_evaluation(store: Store, evaluation: RetrievalSet | StsSet) -> EvaluationEntry:
-    """Write a set under evaluation/<name>/. Raises DataError where `check_evaluation` does."""
+    """Write a set under evaluation/<name>/. Raises DataError as `check_evaluation` does."""
     check_evaluation(evaluation)
     folder = f"evaluation/{evaluation.name}"
     common = {
@@ -77,7 +77,7 @@ def save_evaluation(store: Store, evaluation: RetrievalSet | StsSet) -> Evaluati
 
 
 def load_evaluation(store: Store, entry: EvaluationEntry) -> RetrievalSet | StsSet:
-    """Read a set that the manifest names. Raises DataError where a file is missing, damaged or inconsistent."""
+    """Read a set that the manifest lists. Raises DataError if a file is missing, damaged or inconsistent."""
     evaluation: RetrievalSet | StsSet
     if entry.type == "sts":
         pairs = _get_table(store, entry, "pairs", _PAIRS)
@@ -100,8 +100,8 @@ def load_evaluation(store: Store, entry: EvaluationEntry) -> RetrievalSet | StsS
 
 
 def check_evaluation(evaluation: RetrievalSet | StsSet) -> None:
-    """Raises DataError, with the place, where a set cannot be measured on: it is empty, has a blank text, an id
-    twice, a query that nothing answers, or a judgment of an unknown id.
+    """Raises DataError if a model cannot be evaluated on a set: it is empty, or has a blank text, a repeated id, a
+    query without an answer, or a judgment of an unknown id. The message says where.
     """
     place = f"evaluation set {evaluation.name!r}"
     if isinstance(evaluation, StsSet):
@@ -125,16 +125,18 @@ def check_evaluation(evaluation: RetrievalSet | StsSet) -> None:
         if len(ids) != len(texts):
             raise DataError(f"{place}, {part}: {len(ids)} ids for {len(texts)} texts", remedy="give every text an id")
         if len(set(ids)) != len(ids):
-            raise DataError(f"{place}, {part}: {len(ids) - len(set(ids))} ids occur twice", remedy="make ids unique")
+            raise DataError(f"{place}, {part}: repeated ids: {len(ids) - len(set(ids))}", remedy="make ids unique")
     queries, documents = set(evaluation.query_ids), set(evaluation.corpus_ids)
     for query_id, judged in evaluation.qrels.items():
         unknown = [d for d in judged if d not in documents]
         if query_id not in queries or unknown:
             missing = f"query {query_id!r}" if query_id not in queries else f"document {unknown[0]!r}"
-            raise DataError(f"{place}, qrels: {missing} is judged but not in the set", remedy="remove the judgment")
-    silent = next((q for q in evaluation.query_ids if not evaluation.qrels.get(q)), None)
-    if silent is not None:
-        raise DataError(f"{place}: query {silent!r} has no judged document", remedy="remove the query or judge it")
+            raise DataError(
+                f"{place}, qrels: {missing} has a judgment but is not in the set", remedy="remove the judgment"
+            )
+    unjudged = next((q for q in evaluation.query_ids if not evaluation.qrels.get(q)), None)
+    if unjudged is not None:
+        raise DataError(f"{place}: query {unjudged!r} has no judged document", remedy="remove the query or judge it")
 
 
 def _check_texts(texts: Sequence[str], place: str) -> None:
@@ -143,7 +145,7 @@ def _check_texts(texts: Sequence[str], place: str) -> None:
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             found = "null" if text is None else "blank" if isinstance(text, str) else type(text).__name__
-            raise DataError(f"{place}, row {row}: is {found}", remedy="remove the row or fill the field")
+            raise DataError(f"{place}, row {row}: the text is {found}", remedy="remove the row or fill in the field")
 
 
 def _put_table(store: Store, folder: str, part: str, table: pa.Table) -> StoredFile:
@@ -159,15 +161,15 @@ def _put_table(store: Store, folder: str, part: str, table: pa.Table) -> StoredF
 def _get_table(store: Store, entry: EvaluationEntry, part: str, schema: pa.Schema) -> dict[str, list[Any]]:
     place = f"evaluation set {entry.name!r}"
     if part not in entry.files:
-        raise DataError(f"{place}: the manifest names no {part} file", remedy=_VALIDATE)
+        raise DataError(f"{place}: the manifest lists no {part} file", remedy=_VALIDATE)
     stored = entry.files[part]
     try:
         data = store.get(stored.key)
     except NotFoundInStore as error:
         raise DataError(f"{place}: {stored.key} is missing at {store.uri}", remedy=_VALIDATE) from error
     if len(data) != stored.size:
-        raise DataError(f"{place}: {stored.key} has {len(data)} bytes, {stored.size} were expected", remedy=_VALIDATE)
+        raise DataError(f"{place}: {stored.key} has {len(data)} bytes, expected {stored.size}", remedy=_VALIDATE)
     if hashlib.sha256(data).hexdigest() != stored.sha256:
-        raise DataError(f"{place}: {stored.key} is damaged: its checksum is not the manifest's", remedy=_VALIDATE)
+        raise DataError(f"{place}: {stored.key} is damaged: its checksum differs from the manifest's", remedy=_VALIDATE)
     table = pq.read_table(pa.BufferReader(data), schema=schema)
     return {name: table.column(name).to_pylist() for name in schema.names}

@@ -1,7 +1,7 @@
-"""What a data set is (manifest.json) and where its bytes are (manifest.arrow): all that a start has to read.
+"""The contents of a data set (manifest.json) and the places of its bytes (manifest.arrow): all that a start reads.
 
-manifest.arrow is written first and manifest.json last; the JSON file holds the size and checksum of the other, so a
-pair of which only one was written is noticed. Keys are relative, so a copy elsewhere is the same data set.
+manifest.arrow is written first and manifest.json last. The JSON file holds the size and checksum of the other file, so
+a pair of which only one was replaced is detected. Keys are relative, so a copy elsewhere is the same data set.
 """
 
 import hashlib
@@ -35,23 +35,23 @@ class _Entry(BaseModel):
 
 
 class SourceInfo(_Entry):
-    """What a source is, before its rows are written."""
+    """Description of a source before its rows are written."""
 
     name: Name
     kind: Kind
     negatives: Annotated[int, Field(ge=0, le=128, description="Hard negatives stored with every row.")]
     unmined: bool = Field(
         False,
-        description="Rows have the negatives that they came with, some fewer than others; where one is missing the "
-        "text is empty. They are for mining, which fills them up; training uses none of them.",
+        description="The rows have their own hard negatives, and rows may have different numbers of them; a missing "
+        "negative is an empty text. Mining adds the missing ones. Until then training ignores the source's negatives.",
     )
-    instruction: str = Field("", description="What queries are prefixed with when they are embedded.")
+    instruction: str = Field("", description="Prefix of every query when it is embedded.")
     license: str = ""
     origin: str = ""
 
     @property
     def usable_negatives(self) -> int:
-        """Hard negatives that every row has."""
+        """Number of hard negatives that every row has."""
         return 0 if self.unmined else self.negatives
 
 
@@ -62,7 +62,7 @@ class SourceEntry(SourceInfo):
 
 
 class StoredFile(_Entry):
-    """One immutable object: its key holds a part of its checksum."""
+    """One immutable object. Its key contains a part of its checksum."""
 
     key: str
     size: Count
@@ -70,7 +70,7 @@ class StoredFile(_Entry):
 
 
 class EvaluationEntry(_Entry):
-    """An evaluation set of a data set. `files` maps corpus, queries and qrels, or pairs, to where they are."""
+    """An evaluation set of a data set. `files` maps corpus, queries and qrels, or pairs, to their objects."""
 
     name: Name
     type: Literal["retrieval", "sts"]
@@ -85,7 +85,7 @@ class EvaluationEntry(_Entry):
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file of a source. The ETag is the one seen by the writer; a copied data set has others."""
+    """One Parquet file of a source. The ETag is the writer's; the objects of a copied data set have other ETags."""
 
     key: str
     size: int
@@ -96,7 +96,7 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class RowGroups:
-    """The R row groups of a source with its C columns; a row group's column chunks are contiguous in schema order."""
+    """The R row groups of a source with C columns; the column chunks of a row group are contiguous in schema order."""
 
     shard: npt.NDArray[np.int32]  # [R]: index into the source's shards
     rows: npt.NDArray[np.int32]  # [R]
@@ -110,7 +110,7 @@ class RowGroups:
 
 @dataclass(frozen=True)
 class SourceData:
-    """A source with its shards and row groups, as the writer leaves it."""
+    """A source with its shards and row groups, as the writer returns it."""
 
     entry: SourceEntry
     shards: tuple[Shard, ...]
@@ -118,10 +118,10 @@ class SourceData:
 
 
 class Manifest:
-    """A data set's contents. `version` says whether two of them are the same data, wherever they lie."""
+    """The contents of a data set. Equal `version`s mean equal data, wherever the data sets are stored."""
 
     def __init__(self, sources: Sequence[SourceData], evaluations: Sequence[EvaluationEntry] = ()) -> None:
-        """Raises DataError where two sources, or two evaluation sets, have the same name."""
+        """Raises DataError if two sources, or two evaluation sets, have the same name."""
         self.sources = tuple(source.entry for source in sources)
         self.evaluations = tuple(evaluations)
         self._data = {source.entry.name: source for source in sources}
@@ -135,7 +135,7 @@ class Manifest:
         self.version = _content_hash([self._data[entry.name] for entry in self.sources], self.evaluations)
 
     def source(self, name: str) -> SourceEntry:
-        """Raises DataError that lists the names there are."""
+        """The source of that name. Raises DataError with the known names if there is none."""
         return self._source(name).entry
 
     def shards(self, name: str) -> tuple[Shard, ...]:
@@ -145,7 +145,7 @@ class Manifest:
         return self._source(name).row_groups
 
     def evaluation(self, name: str) -> EvaluationEntry:
-        """Raises DataError that lists the names there are."""
+        """The evaluation set of that name. Raises DataError with the known names if there is none."""
         for entry in self.evaluations:
             if entry.name == name:
                 return entry
@@ -171,13 +171,13 @@ class _Document(_Entry):
 
 
 class _FormatVersion(BaseModel):
-    """The one field that is read before the rest, so that a newer format is named instead of its unknown fields."""
+    """The one field that is read first, so that a newer format is reported by its version, not by unknown fields."""
 
     format_version: int
 
 
 def save_manifest(store: Store, manifest: Manifest) -> None:
-    """Publish a data set whose objects are all there."""
+    """Publish a data set whose objects are all written."""
     table = _to_table(manifest)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out:
@@ -194,15 +194,15 @@ def save_manifest(store: Store, manifest: Manifest) -> None:
 
 
 def load_manifest(store: Store) -> Manifest:
-    """Read a data set's manifest: two GETs. Raises DataError where there is none, or it is damaged or too new."""
+    """Read a data set's manifest with two GETs. Raises DataError if it is missing, damaged or too new."""
     place = f"{store.uri.rstrip('/')}/{MANIFEST_KEY}"
     document = _parse_document(_fetch(store, MANIFEST_KEY), place)
     data = _fetch(store, document.table.key)
     if len(data) != document.table.size or hashlib.sha256(data).hexdigest() != document.table.sha256:
         raise DataError(
-            f"{store.uri.rstrip('/')}/{TABLE_KEY} is not the one {MANIFEST_KEY} was written with: "
+            f"{store.uri.rstrip('/')}/{TABLE_KEY} does not belong to this {MANIFEST_KEY}: "
             f"it has {len(data)} bytes, expected {document.table.size} with sha256 {document.table.sha256[:12]}...",
-            remedy=f"wait if the data set is being prepared at this moment; otherwise {_PREPARE}",
+            remedy=f"if the data set is being prepared right now, wait; if not, {_PREPARE}",
         )
     table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
     manifest = Manifest(_from_table(table, document.sources), document.evaluations)
@@ -216,12 +216,12 @@ def load_manifest(store: Store) -> Manifest:
 
 
 def _check_keys(manifest: Manifest, place: str) -> None:
-    """A data set of others must not lead out of its own directory."""
+    """Check that the keys of a data set from someone else stay inside its directory."""
     shards = (shard.key for source in manifest.sources for shard in manifest.shards(source.name))
     files = (file.key for evaluation in manifest.evaluations for file in evaluation.files.values())
     for key in chain(shards, files):
         if any(part in ("", ".", "..") for part in key.split("/")):
-            raise DataError(f"{place} names the object {key!r}, which is not below it", remedy=_PREPARE)
+            raise DataError(f"{place} lists the object {key!r}, which is outside the data set", remedy=_PREPARE)
 
 
 def _fetch(store: Store, key: str) -> bytes:
@@ -239,18 +239,18 @@ def _parse_document(text: bytes, place: str) -> _Document:
         found = _FormatVersion.model_validate_json(text).format_version
         if found != FORMAT_VERSION:
             raise DataError(
-                f"{place} has format_version {found}, and this program reads {FORMAT_VERSION}",
+                f"{place} has format_version {found}, expected {FORMAT_VERSION}",
                 remedy="use the version of f2llm-ray that wrote it, or prepare the data set again",
             )
         return _Document.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise DataError(f"{place} is not a data set's manifest: {where}: {first['msg']}", remedy=_PREPARE) from error
+        raise DataError(f"{place} is not a valid manifest: {where}: {first['msg']}", remedy=_PREPARE) from error
 
 
 def _to_table(manifest: Manifest) -> pa.Table:
-    """One row a shard; the row groups of a shard are lists, [r] for each row group and [r * C] for each chunk."""
+    """One row per shard. Its row groups are lists: [r] with one value per row group, [r * C] with one per chunk."""
     parts = [_source_table(manifest._data[entry.name]) for entry in manifest.sources]
     return pa.concat_tables(parts) if parts else _TABLE.empty_table()
 
@@ -300,7 +300,7 @@ _TABLE = pa.schema(
 def _from_table(table: pa.Table, sources: Sequence[SourceEntry]) -> list[SourceData]:
     table = table.combine_chunks()
     names = table.column("source").to_numpy()
-    # The writer puts a source's shards side by side; nothing is copied where they are.
+    # The writer stores the shards of a source next to each other, so these slices copy nothing.
     starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else np.empty(0, dtype=np.int64)
     runs: dict[str, list[pa.Table]] = {}
     for start, end in zip(starts, np.r_[starts[1:], len(names)], strict=True):
@@ -334,7 +334,7 @@ def _flat(table: pa.Table, column: str) -> Any:
 
 
 def _content_hash(sources: Sequence[SourceData], evaluations: Sequence[EvaluationEntry]) -> str:
-    """Of what is said and of every checksum; of neither ETags nor the place where the data set lies."""
+    """Hash of all descriptions and checksums. ETags and the path of the data set are not part of it."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.entry.model_dump_json().encode())

@@ -1,8 +1,8 @@
-"""A Parquet file around column chunks that came from another one, so that no footer has to be fetched.
+"""Wraps column chunks of one Parquet file in a new file, so that no footer has to be fetched.
 
-pyarrow decodes files only. The writer pins everything that a footer says beside places and sizes: required columns (no
-levels), PLAIN, zstd, no dictionary, no statistics. So the footer of a one-row-group file that holds just the wanted
-chunks can be written here, in the compact protocol of Thrift. Field numbers: parquet.thrift of the Parquet format, 2.x.
+pyarrow decodes only whole files. The writer fixes everything in a footer except offsets and sizes: required columns (no
+levels), PLAIN, zstd, no dictionary, no statistics. So the footer of a file with one row group and only the wanted
+chunks can be built here, in Thrift's compact protocol. Field numbers: parquet.thrift of the Parquet format, 2.x.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _PLAIN, _ZSTD = 0, 6  # Encoding, CompressionCodec
 
 @dataclass(frozen=True, slots=True)
 class ColumnChunk:
-    """A column chunk as stored, page headers included. `is_text`: UTF-8 strings, else unsigned 64-bit integers."""
+    """A column chunk as stored, with page headers. `is_text`: UTF-8 strings; if not, unsigned 64-bit integers."""
 
     name: str
     is_text: bool
@@ -29,11 +29,11 @@ class ColumnChunk:
 
 
 def decode(chunks: Sequence[ColumnChunk], rows: int, *, check_pages: bool = True) -> pa.Table:
-    """The chunks as a table. Raises pyarrow's ArrowException or OSError where they cannot be decoded, and with
-    `check_pages` wherever a page's checksum is wrong.
+    """The chunks as a table. Raises pyarrow's ArrowException or OSError if they cannot be decoded, and, with
+    `check_pages`, if the checksum of a page is wrong.
     """
     file = pa.BufferReader(build_file(chunks, rows))
-    # Callers have threads of their own; pyarrow's would only compete with them.
+    # Callers have their own threads; pyarrow's threads would only compete with them.
     return pq.ParquetFile(file, page_checksum_verification=check_pages).read(use_threads=False)
 
 
@@ -77,7 +77,7 @@ def _column_chunk(chunk: ColumnChunk, rows: int, offset: int) -> bytes:
         (3, _LIST, _list(_BINARY, [_binary(chunk.name.encode())])),
         (4, _I32, _int(_ZSTD)),
         (5, _I64, _int(rows)),
-        (6, _I64, size),  # uncompressed: a hint that readers do not need, and that is not known here
+        (6, _I64, size),  # uncompressed size: unknown here; readers use it only as a hint
         (7, _I64, size),
         (9, _I64, _int(offset)),
     )
@@ -85,7 +85,7 @@ def _column_chunk(chunk: ColumnChunk, rows: int, offset: int) -> bytes:
 
 
 def _struct(*fields: tuple[int, int, bytes]) -> bytes:
-    """Fields as (number, type, encoded value), by rising number with gaps below 16, and the stop byte."""
+    """Fields as (number, type, encoded value), by increasing number with gaps below 16, then the stop byte."""
     parts, last = [], 0
     for number, kind, value in fields:
         parts.append(bytes([(number - last) << 4 | kind]))

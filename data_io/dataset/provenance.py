@@ -1,4 +1,4 @@
-"""Whether a data set that is already there was made the same way, and is whole: then it need not be made again."""
+"""Whether an existing data set was made from the same recipe and is complete, so that it need not be made again."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from data_io.storage.store import Store
 
 RECIPE_KEY = "recipe.json"
 _FORMAT_VERSION = 2
-"""Grows when the same recipe would give other rows than before."""
+"""Increased whenever the same recipe would give different rows."""
 
 Counts = Mapping[str, Mapping[str, int]]
-"""By source: rows kept, and rows left out for one reason or another."""
+"""By source: rows kept, and rows left out by reason."""
 
 
 def reuse(
@@ -25,25 +25,25 @@ def reuse(
     files: Sequence[str] = (),
     say: Say = silent,
 ) -> Manifest | None:
-    """The manifest of a data set made with this recipe, None where there is none or an object is missing or damaged.
+    """The manifest of an existing data set with this recipe. None if there is none, or an object is missing or damaged.
 
-    `files` are further keys that the recipe leaves behind. `say` is told of any data set that is here: runs that were
-    made of another one cannot go on without it. Reads every object once.
+    `files` are further keys that the recipe writes. `say` gets a line if any data set is here, because runs of another
+    data set cannot resume after it is replaced. Reads every object once.
     """
     try:
         manifest = load_manifest(store)
     except (DataError, ValueError):
         return None
     if _is_whole(store, recipe, manifest, files):
-        say("the data set is already there")
+        say("the data set already exists")
         return manifest
-    say(f"another data set is here, version {manifest.version}: this one takes its place")
+    say(f"replacing another data set, version {manifest.version}")
     return None
 
 
 def _is_whole(store: Store, recipe: Mapping[str, object], manifest: Manifest, files: Sequence[str]) -> bool:
     recorded = _recorded(store)
-    # The version ties the record to the manifest: another preparation may have been cut off between the two.
+    # The version ties the record to the manifest: another preparation may have stopped between the two writes.
     if recorded != _document(recipe, manifest, recorded.get("files", {}), recorded.get("counts", {})):
         return False
     if set(recorded["files"]) != set(files):
@@ -64,24 +64,24 @@ def record(
     files: Sequence[str] = (),
     counts: Counts | None = None,
 ) -> None:
-    """Write down how the data set was made, and what became of each source's rows; the last thing that is written."""
+    """Record how the data set was made, and the counts of each source's rows. This is written last."""
     checksums = {key: _sha256(store, key) for key in files}
     document = _document(recipe, manifest, checksums, counts or {})
     store.put(RECIPE_KEY, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def remove_recorded_files(store: Store) -> None:
-    """Remove what an earlier data set here left behind beside its rows: another one's tokenizer is not this one's."""
+    """Remove the extra files of an earlier data set: its tokenizer does not belong to this data set."""
     store.delete(_recorded_files(store))
 
 
 def damaged_files(store: Store) -> list[str]:
-    """Keys of the recorded files that are missing, or not what `record` saw; none where nothing is recorded."""
+    """Keys of the recorded files that are missing or changed since `record`. Empty if nothing is recorded."""
     return [key for key, sha256 in _recorded_files(store).items() if _sha256(store, key) != sha256]
 
 
 def read_counts(store: Store, manifest: Manifest) -> Counts:
-    """What `record` was told of each source of this very data set; empty where nothing is known."""
+    """The counts that `record` stored for this data set, by source. Empty if there is no record."""
     recorded = _recorded(store)
     counts = recorded.get("counts", {}) if recorded.get("manifest_version") == manifest.version else {}
     return counts if isinstance(counts, dict) else {}
@@ -93,7 +93,7 @@ def _recorded_files(store: Store) -> dict[str, str]:
 
 
 def _recorded(store: Store) -> dict[str, Any]:
-    """What `record` wrote; empty where nothing was, or where it is damaged."""
+    """The content that `record` wrote. Empty if there is none, or if it is damaged."""
     try:
         recorded = json.loads(store.get(RECIPE_KEY))
     except (NotFoundInStore, ValueError):
@@ -111,7 +111,7 @@ def _document(
         "files": files,
         "counts": counts,
     }
-    # Through JSON, so that what is compared with a file's content has its types.
+    # Through JSON, so that the values have the same types as the content of the file.
     return json.loads(json.dumps(said))  # type: ignore[no-any-return]
 
 

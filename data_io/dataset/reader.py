@@ -1,4 +1,4 @@
-"""Columns of a row group by ranged GETs alone: no listing, no HEAD, no Parquet footer, every byte checked."""
+"""Columns of a row group by ranged GETs alone: no listing, no HEAD, no Parquet footer; every byte is checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from data_io.storage.ranged_reads import MAX_REQUESTS, Fetcher, ReadStats, split
 from data_io.storage.store import Blob, Store
 
 MERGE_GAP_BYTES = 64 * 1024
-"""Wanted columns with less than this between them are read by one GET: it costs less than another request."""
+"""Wanted columns with fewer bytes than this between them are read by one GET, which is cheaper than two requests."""
 
 _DECODERS = 2
-"""Threads that decode at once: many may wait for the store, but two decode more than any worker uses."""
+"""Threads that decode at the same time. Many threads may wait for the store; two decode faster than a worker reads."""
 
 
 class Reader:
-    """Reads a data set's row groups; any number of threads may share one."""
+    """Reads row groups of a data set. Any number of threads may share one reader."""
 
     def __init__(
         self, store: Store, manifest: Manifest, *, verify: bool = True, cache: NodeCache | None = None
     ) -> None:
-        """`verify` checks each column chunk against the manifest's CRC. `cache` is asked before the store is."""
+        """`verify` checks each column chunk against the manifest's CRC. `cache` is tried before the store."""
         self._store = store
         self._manifest = manifest
         self._verify = verify
@@ -42,33 +42,33 @@ class Reader:
 
     @property
     def parallel_reads(self) -> int:
-        """From how many threads to read: more of them would wait for each other, not for the store."""
+        """Useful number of reading threads. More threads would wait for each other, not for the store."""
         return _DECODERS if self._store.is_local else MAX_REQUESTS
 
     @property
     def stats(self) -> ReadStats:
-        """Since the start, over all sources."""
+        """Statistics since the start, over all sources."""
         return sum(self._fetcher.stats().values(), ReadStats())
 
     def stats_by_source(self) -> dict[str, ReadStats]:
-        """Since the start, of each source that was read."""
+        """Statistics since the start, by source; only sources that were read."""
         return self._fetcher.stats()
 
     def close(self) -> None:
-        """Give up what is being read: readers that wait for a store that does not answer get its error now."""
+        """Abort running reads: callers that wait for an unresponsive store get its error now."""
         self._fetcher.close()
 
     def read(self, source: str, row_group: int, columns: Sequence[str]) -> pa.Table:
-        """The named columns, in that order, of all rows of a row group, in stored order.
+        """The given columns, in that order, of all rows of a row group, in stored order.
 
-        Raises DataError where the shard is missing, truncated, overwritten while it is read, or damaged: wrong bytes
-        are fetched once more and never handed on. Raises StorageError where the store cannot be reached.
+        Raises DataError if the shard is missing, truncated, overwritten during the read, or damaged: wrong bytes are
+        fetched once more and never returned. Raises StorageError if the store is unreachable.
         """
         wanted = self._locate(source, row_group, columns)
         return self._decode(wanted, columns, self._cached(wanted) or self._checked(wanted))
 
     def _cached(self, wanted: "_Wanted") -> dict[int, memoryview] | None:
-        """The chunks as this machine keeps them; they were checked before they were put there."""
+        """The chunks from this node's cache. They were checked before they were stored there."""
         data = self._cache and self._cache.get(wanted.content)
         if not data:
             return None
@@ -76,18 +76,18 @@ class Reader:
         return {i: data[end - wanted.size(i) : end] for i, end in zip(wanted.columns, ends, strict=True)}
 
     def _checked(self, wanted: "_Wanted") -> dict[int, memoryview]:
-        """The chunks as the store has them, their checksums compared with the manifest's."""
+        """The chunks from the store, checked against the checksums in the manifest."""
         chunks = self._fetch(wanted, wanted.columns)
         bad = self._damaged(wanted, chunks)
         if bad:
-            # All that came with them is suspect too.
+            # Every chunk of the same request is suspect.
             runs = [run for run in _runs(wanted.columns, wanted.spans) if not set(run).isdisjoint(bad)]
             chunks |= self._fetch(wanted, [i for run in runs for i in run], retry=True)
             bad = self._damaged(wanted, chunks)
         if bad:
             names = ", ".join(wanted.names[i] for i in bad)
-            raise self._error(wanted, f"damaged: the checksum of column {names} is not the manifest's")
-        if self._cache is not None and self._verify:  # what is taken from there is not checked against the manifest
+            raise self._error(wanted, f"damaged: the checksum of column {names} differs from the manifest's")
+        if self._cache is not None and self._verify:  # reads from the cache are not checked again
             self._cache.put(wanted.content, [chunks[i] for i in wanted.columns])
         return chunks
 
@@ -109,7 +109,7 @@ class Reader:
         )
 
     def _fetch(self, wanted: "_Wanted", indices: Sequence[int], *, retry: bool = False) -> dict[int, memoryview]:
-        """The chunks of columns `indices` (rising), several to a GET where they lie close together."""
+        """The chunks of columns `indices` (increasing). Neighboring columns share a GET."""
         chunks: dict[int, memoryview] = {}
         for run in _runs(indices, wanted.spans):
             start, end = wanted.spans[run[0]][0], wanted.spans[run[-1]][1]
@@ -152,14 +152,14 @@ class Reader:
         parts = [ColumnChunk(wanted.names[i], wanted.names[i] not in HASH_COLUMNS, chunks[i]) for i in wanted.columns]
         try:
             with self._decoding:
-                # The chunks were checked whole; their pages need not be checked again.
+                # The CRCs of the chunks were checked, so the page checksums need no check.
                 table = decode(parts, wanted.rows, check_pages=False)
         except (pa.ArrowException, OSError) as error:
             raise self._error(wanted, f"not readable as Parquet ({error})") from error
         return table.select(list(order))
 
     def _changed(self, wanted: "_Wanted") -> DataError:
-        return self._error(wanted, "overwritten while it is being read")
+        return self._error(wanted, "overwritten during the read")
 
     def _error(self, wanted: "_Wanted", found: str) -> DataError:
         shard = f"shard {wanted.shard.key} at {self._store.uri}"
@@ -167,13 +167,13 @@ class Reader:
         rows = f"rows {before} to {before + wanted.rows - 1}"
         return DataError(
             f"source {wanted.source!r}, row group {wanted.row_group} ({rows}): {shard} is {found}",
-            remedy="run `f2llm data validate` to see everything that is wrong, then copy or prepare the data set again",
+            remedy="run `f2llm data validate` to list all problems, then copy or prepare the data set again",
         )
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A request, resolved: `columns` (rising) index names, spans (first byte, end) and crcs of the whole row group."""
+    """A resolved request. `columns` (increasing) indexes names, spans (first byte, end) and crcs of the row group."""
 
     source: str
     row_group: int
@@ -186,7 +186,7 @@ class _Wanted:
 
     @property
     def content(self) -> str:
-        """What is wanted, wherever the data set lies."""
+        """A key for the wanted bytes that does not depend on the path of the data set."""
         return f"{self.shard.sha256} {self.spans} {self.columns}"
 
     def size(self, column: int) -> int:
@@ -195,5 +195,5 @@ class _Wanted:
 
 
 def _runs(indices: Sequence[int], spans: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Split rising indices where the gap between neighbors is worth a request of its own."""
+    """Split increasing indices if the gap between neighbors costs more than a separate request."""
     return split_runs(indices, lambda run, i: spans[i][0] - spans[run[-1]][1] < MERGE_GAP_BYTES)

@@ -1,4 +1,4 @@
-"""The columns of a source's shards, and the hashes by which texts are compared: as stored, or by their words."""
+"""The columns of a source's shards, and the hashes that compare texts: exactly, or ignoring case and white space."""
 
 import pyarrow as pa
 import xxhash
@@ -15,7 +15,7 @@ def text_hash(text: str) -> int:
 
 
 def text_key(text: str) -> int:
-    """64-bit key of a text; equal for texts that differ in case and white space only."""
+    """64-bit key of a text. Texts that differ only in case and white space have equal keys."""
     return xxhash.xxh3_64_intdigest(" ".join(text.casefold().split()).encode("utf-8", "surrogatepass"))
 
 
@@ -25,19 +25,19 @@ def negative_columns(negatives: int) -> list[str]:
 
 
 def text_columns(negatives: int) -> list[str]:
-    """Names of the string columns, in the order in which a row gives them."""
+    """Names of the string columns, in the order of a row's texts."""
     return ["query", "positive", *negative_columns(negatives)]
 
 
 def column_names(negatives: int) -> list[str]:
-    """Names of all columns in stored order. A step reads the first four and a window of the rest: two pieces of a row
-    group, which are two requests.
+    """Names of all columns in stored order. A step reads the first four and a range of the others: two pieces of a row
+    group, so two requests.
     """
     return ["query", "positive", *HASH_COLUMNS, *negative_columns(negatives)]
 
 
 def columns(negatives: int) -> pa.Schema:
-    """Every column of a shard in stored order: strings, and the hashes of query and positive. None may be null."""
+    """All columns of a shard in stored order: strings, and the hashes of query and positive. Not nullable."""
     return pa.schema(
         pa.field(name, pa.uint64() if name in HASH_COLUMNS else pa.string(), nullable=False)
         for name in column_names(negatives)

@@ -1,4 +1,4 @@
-"""Sorted rows as immutable Parquet shards: the same rows give the same bytes, however they come in."""
+"""Sorted rows as immutable Parquet shards: the same rows give the same bytes, in whatever tables they arrive."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ GROUPS_PER_SHARD = 64
 
 @dataclass(frozen=True)
 class ShardSize:
-    """How many rows a row group has, and how many row groups a shard has; the last ones may have fewer."""
+    """Rows per row group and row groups per shard. The last row group and the last shard may be smaller."""
 
     rows_per_group: int = ROWS_PER_GROUP
     groups_per_shard: int = GROUPS_PER_SHARD
@@ -32,7 +32,7 @@ class ShardSize:
 
 @dataclass(frozen=True, eq=False)
 class WrittenShard:
-    """A shard and where its row groups are."""
+    """A shard and the positions of its row groups."""
 
     shard: Shard
     row_groups: RowGroups
@@ -52,7 +52,7 @@ _PARQUET = {
 def write_shards(
     store: Store, source: str, tables: Iterable[pa.Table], size: ShardSize, *, first_number: int = 0
 ) -> Iterator[WrittenShard]:
-    """Write rows of `data_io.dataset.schema.columns` as they come. Holds one table, and one shard as it is stored."""
+    """Write rows of `data_io.dataset.schema.columns` as they arrive. Holds one table and one encoded shard."""
     groups = _regrouped(tables, size.rows_per_group)
     number = first_number
     while (first := next(groups, None)) is not None:
@@ -61,7 +61,7 @@ def write_shards(
 
 
 def find_shard(store: Store, shard: Shard, number: int) -> WrittenShard | None:
-    """A shard that was written before; None where it is missing, damaged or another object than it was then."""
+    """A shard that was written earlier. None if it is missing, damaged or was replaced."""
     found = store.head(shard.key)
     if found is None or (found.size, found.etag) != (shard.size, shard.etag):
         return None
@@ -72,7 +72,7 @@ def find_shard(store: Store, shard: Shard, number: int) -> WrittenShard | None:
 
 
 def source_data(info: SourceInfo, written: Sequence[WrittenShard]) -> SourceData:
-    """A source whose shards are all there, in their order."""
+    """A source whose shards are all written, in order."""
     rows = sum(each.shard.rows for each in written)
     entry = SourceEntry(**info.model_dump(include=set(SourceInfo.model_fields)), rows=rows)
     parts = [each.row_groups for each in written]
@@ -87,14 +87,14 @@ def source_data(info: SourceInfo, written: Sequence[WrittenShard]) -> SourceData
 
 
 def _regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of `rows` each, the last one shorter."""
+    """The same rows in tables of `rows` rows; the last table may be shorter."""
     rest: pa.Table | None = None
     for table in tables:
         together = table if rest is None else pa.concat_tables([rest, table])
         whole = together.num_rows // rows * rows
         for first in range(0, whole, rows):
             yield together.slice(first, rows).combine_chunks()
-        # Taken, not cut off: a slice would keep all that lies before it in memory.
+        # `take` copies; a slice would keep all rows before it in memory.
         rest = together.take(np.arange(whole, together.num_rows))
     if rest is not None and rest.num_rows:
         yield rest.combine_chunks()
@@ -103,7 +103,7 @@ def _regrouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 def _write_shard(store: Store, source: str, number: int, groups: Iterator[pa.Table]) -> WrittenShard:
     first = next(groups)
     rows = 0
-    sink = BytesIO()  # not pyarrow's own, whose bytes would have to be copied once more
+    sink = BytesIO()  # pyarrow's own sink would need one more copy of the bytes
     with pq.ParquetWriter(sink, first.schema, **_PARQUET) as out:
         for group in chain([first], groups):
             out.write_table(group, row_group_size=group.num_rows)
@@ -116,7 +116,7 @@ def _write_shard(store: Store, source: str, number: int, groups: Iterator[pa.Tab
 
 
 def _describe(data: bytes, number: int, key: str) -> RowGroups:
-    """Where the column chunks of a Parquet file are, from its own footer."""
+    """The positions of the column chunks of a Parquet file, from its footer."""
     footer = pq.read_metadata(pa.BufferReader(data))
     groups, width = footer.num_row_groups, footer.num_columns
     chunk_bytes = np.empty((groups, width), dtype=np.int32)
@@ -128,7 +128,7 @@ def _describe(data: bytes, number: int, key: str) -> RowGroups:
         offset[g] = at = group.column(0).data_page_offset
         for c in range(width):
             chunk = group.column(c)
-            # The reader describes chunks to pyarrow by its own footer and must not describe them wrongly.
+            # The reader builds its own footer for these chunks, so these properties must hold.
             assert chunk.data_page_offset == at, f"{key}: column chunks are not contiguous"
             assert set(chunk.encodings) <= {"PLAIN", "RLE"}, f"{key}: encodings {chunk.encodings}"
             assert chunk.compression == "ZSTD", f"{key}: compression {chunk.compression}"

@@ -1,7 +1,7 @@
-"""Rows that do not fit into memory: written out in buckets of their keys, read back bucket by bucket.
+"""Rows that do not fit into memory: written in buckets by key, read back bucket by bucket.
 
-A spill object is a row of sections. A section holds rows of one bucket: their keys and hashes as plain integers
-(24 bytes a row, so that repeated rows can be counted without reading a text), then their texts as compressed Arrow.
+A spill object is a sequence of sections. A section holds rows of one bucket: their keys and hashes as plain integers
+(24 bytes per row, so that repeated rows can be counted without reading texts), then their texts as compressed Arrow.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from data_io.errors import StorageError
 from data_io.storage.store import Store, Writer
 
 MEMORY_BYTES = 256 * 2**20
-"""About the most that rows take in memory of one process."""
+"""About the maximum memory of the rows in one process."""
 _KEY_BYTES = 8 * len(KEY_COLUMNS)
 _BUCKET, _OFFSET, _ROWS, _SIZE, _KEY_CRC, _TEXT_CRC = range(6)
 _IPC = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -39,18 +39,18 @@ class Spill:
 
 
 def run_bytes(memory_bytes: int) -> int:
-    """Bytes of rows that are sorted and written out together; sorting holds them more than once."""
+    """Bytes of rows that are sorted and written together. Sorting needs more than one copy of them."""
     return max(1, memory_bytes // 4)
 
 
 def bucket_count(text_bytes: int, memory_bytes: int) -> int:
-    """A power of two, so that a bucket is about an eighth of the memory: the pass over it holds it more than once."""
+    """A power of two, so that a bucket is about an eighth of the memory: processing it needs more than one copy."""
     target = max(1, memory_bytes // 8)
     return 1 << max(0, (-(-text_bytes // target) - 1).bit_length())
 
 
 class SpillWriter:
-    """Collects rows and writes them out whenever they fill a quarter of the memory."""
+    """Collects rows and writes them when they fill a quarter of the memory."""
 
     def __init__(self, out: Writer, info: SourceInfo, *, buckets: int, memory_bytes: int, seed: int) -> None:
         self._out = out
@@ -62,18 +62,18 @@ class SpillWriter:
         self._at = 0
 
     def add(self, row: Row) -> None:
-        """Raises DataError, with the row's place, for a row that is not valid."""
+        """Raises DataError with the position of an invalid row."""
         self._buffer.add(row)
         if self._buffer.bytes >= self._run_bytes:
             self.flush(self._buffer.take())
 
     def finish(self, key: str) -> Spill:
-        """What is in the object `key`, once its `with` block has ended."""
+        """The content of the object `key`. It exists after the `with` block."""
         self.flush(self._buffer.take())
         return Spill(key, self._at, np.array(self._sections, dtype=np.int64).reshape(-1, 6))
 
     def flush(self, table: pa.Table) -> None:
-        """Write out rows in the order of the input."""
+        """Write rows in input order."""
         if not table.num_rows:
             return
         keys = table.column(KEY_COLUMN).to_numpy()
@@ -98,7 +98,7 @@ class SpillWriter:
 
 
 def count_unique(store: Store, spills: Sequence[Spill], buckets: int) -> npt.NDArray[np.int64]:
-    """Rows that are left in each bucket when repeated ones are removed, int64 [buckets]. Reads keys only."""
+    """Rows per bucket without repeated rows, int64 [buckets]. Reads keys only."""
     found = np.zeros(buckets, dtype=np.int64)
     for bucket in range(buckets):
         parts = []
@@ -112,9 +112,9 @@ def count_unique(store: Store, spills: Sequence[Spill], buckets: int) -> npt.NDA
 
 
 def sorted_buckets(store: Store, spills: Sequence[Spill], buckets: Iterable[int]) -> Iterator[pa.Table]:
-    """The rows to store of each bucket, in their order: one table a bucket that has any.
+    """The rows to store of each bucket, in order: one table per bucket that is not empty.
 
-    `spills` are in the order of the input. Raises StorageError where an object is damaged.
+    `spills` are in input order. Raises StorageError if an object is damaged.
     """
     for bucket in buckets:
         parts = [_read(store, spill, section) for spill, section in _sections_of(spills, bucket)]
@@ -123,7 +123,7 @@ def sorted_buckets(store: Store, spills: Sequence[Spill], buckets: Iterable[int]
 
 
 def is_whole(store: Store, spill: Spill) -> bool:
-    """Whether the object is there and every section has its checksums."""
+    """Whether the object exists and the checksums of all sections match."""
     found = store.head(spill.key)
     if found is None or found.size != spill.size:
         return False
@@ -167,5 +167,5 @@ def _check(store: Store, spill: Spill, data: memoryview, crc: np.int64) -> None:
     if crc32(data) != crc:
         raise StorageError(
             f"{store.uri}/{spill.key}: an intermediate object is damaged",
-            remedy="give the same command again: it makes that part anew and keeps the rest",
+            remedy="run the same command again: it makes this part again and keeps the other parts",
         )

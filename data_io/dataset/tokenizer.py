@@ -1,5 +1,4 @@
-"""Text to token ids: truncated to the limit, with one EOS that is always there and always last.
-
+"""Text to token ids: truncated to the limit, always with exactly one EOS at the end.
 The embedding is the state of this EOS (docs/developers/design.md#the-recipe-and-where-we-differ).
 """
 
@@ -17,34 +16,33 @@ from data_io.errors import DataError, NotFoundInStore
 from data_io.storage.store import Store
 
 TOKENIZER_KEYS = ("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json")
-"""Where a data set that brings a tokenizer along has its two files."""
+"""The two files of a tokenizer that belongs to a data set."""
 
-# Only this many characters for every token that is kept are tokenized at first: a text of 10 MB costs no more than a
-# page.
+# At first only this many characters per token of the limit are tokenized, so a text of 10 MB costs no more than a page.
 _CHARACTERS_PER_TOKEN = 16
 
 
 @dataclass(frozen=True)
 class TokenTexts:
-    """N texts back to back: ids int32 [T], lengths int32 [N], all at least 1; T = sum(lengths)."""
+    """N texts back to back: ids int32 [T], lengths int32 [N], each at least 1; T = sum(lengths)."""
 
     ids: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int32]
 
 
 class TextTokenizer:
-    """Turns texts into ids of at most `max_tokens` tokens, the closing EOS included. Threads may share one."""
+    """Turns texts into ids of at most `max_tokens` tokens, including the EOS. Threads may share one."""
 
     def __init__(self, tokenizer_json: str, *, eos_token: str, max_tokens: int) -> None:
-        """`tokenizer_json` is the content of a tokenizer.json. Raises DataError where `eos_token` is not in it."""
+        """`tokenizer_json` is the content of a tokenizer.json. Raises DataError if `eos_token` is not in it."""
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         eos_id = self._tokenizer.token_to_id(eos_token)
         if eos_id is None:
             raise DataError(
-                f"the tokenizer has no token {eos_token!r} to close a text with",
-                remedy="name a tokenizer whose eos_token is in its vocabulary",
+                f"the tokenizer does not contain its EOS token {eos_token!r}",
+                remedy="use a tokenizer whose eos_token is in its vocabulary",
             )
         self.eos_id: int = eos_id
         self.max_tokens = max_tokens
@@ -52,12 +50,12 @@ class TextTokenizer:
         self.fingerprint = tokenizer_fingerprint(tokenizer_json, eos_token=eos_token, max_tokens=max_tokens)
 
     def encode(self, texts: Sequence[str]) -> TokenTexts:
-        """Ids of `texts`. An empty text is its EOS alone."""
+        """The ids of `texts`. An empty text is only an EOS."""
         kept = self.max_tokens - 1
         limit = kept * _CHARACTERS_PER_TOKEN
         encoded = self._ids([text[:limit] for text in texts])
-        # A cut that left fewer tokens than may be kept lost some; the last ones before a cut may also have merged
-        # otherwise.
+        # If a shortened text gives fewer tokens than the limit, tokens were lost; the last tokens before the cut may
+        # also have merged differently.
         short = [i for i, text in enumerate(texts) if len(text) > limit and len(encoded[i]) < kept + 16]
         whole = dict(zip(short, self._ids([texts[i] for i in short]), strict=True))
         rows = [[*whole.get(i, ids)[:kept], self.eos_id] for i, ids in enumerate(encoded)]
@@ -66,7 +64,7 @@ class TextTokenizer:
         return TokenTexts(ids=ids, lengths=lengths)
 
     def cuts(self, text: str) -> bool:
-        """Whether `encode` leaves the end of this text out."""
+        """Whether `encode` truncates this text."""
         start = text[: self.max_tokens * _CHARACTERS_PER_TOKEN]
         if len(start) < len(text) and len(self._ids([start])[0]) >= self.max_tokens + 16:
             return True
@@ -77,7 +75,7 @@ class TextTokenizer:
 
 
 def tokenizer_fingerprint(tokenizer_json: str, *, eos_token: str, max_tokens: int) -> str:
-    """Sixteen hex digits that change when any text could get other ids. Independent of the layout of the JSON file."""
+    """Sixteen hex digits that change if the ids of any text could change. Independent of the JSON file's formatting."""
     content = json.loads(tokenizer_json)
     for setting in ("truncation", "padding", "post_processor"):  # replaced by our own truncation and EOS
         content.pop(setting, None)
@@ -87,7 +85,7 @@ def tokenizer_fingerprint(tokenizer_json: str, *, eos_token: str, max_tokens: in
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
-    """A tokenizer by content, so that it travels to workers and into the exported model without a network."""
+    """A tokenizer by content, so that it reaches workers and the exported model without a network."""
 
     tokenizer_json: str
     eos_token: str
@@ -98,18 +96,18 @@ class LoadedTokenizer:
 
 
 def own_tokenizer(data: Store) -> LoadedTokenizer:
-    """The tokenizer that a data set brings along. Raises DataError where it has none, or one that is damaged."""
+    """The tokenizer in a data set. Raises DataError if there is none, or if it is damaged."""
     if (found := read_tokenizer(data)) is None:
         raise DataError(
-            f"the model is built from nothing, model.tokenizer is not given, and {data.uri} has no tokenizer",
-            remedy="set model.tokenizer to a directory or a name on the hub, or make the data set's own: "
+            f"the model is trained from scratch, model.tokenizer is not set, and {data.uri} has no tokenizer",
+            remedy="set model.tokenizer to a directory or to a name on the hub, or train one for the data set: "
             "`f2llm data prepare files --tokenizer-vocabulary 8192`",
         )
     return found
 
 
 def read_tokenizer(data: Store) -> LoadedTokenizer | None:
-    """The tokenizer that a data set brings along, None where it has none. Raises DataError for one that is damaged."""
+    """The tokenizer in a data set, None if there is none. Raises DataError if it is damaged."""
     found = []
     for key in TOKENIZER_KEYS:
         try:
@@ -121,21 +119,21 @@ def read_tokenizer(data: Store) -> LoadedTokenizer | None:
         Tokenizer.from_str(content)
         eos_token = _token(settings, "eos_token")
         pad_token = _token(settings, "pad_token")
-    except Exception as error:  # tokenizers raises nothing narrower for what it cannot read
+    except Exception as error:  # tokenizers raises no narrower class for unreadable files
         raise _no_tokenizer(data, str(error).splitlines()[0]) from error
     if eos_token is None:
-        raise _no_tokenizer(data, "tokenizer_config.json names no eos_token")
+        raise _no_tokenizer(data, "tokenizer_config.json has no eos_token")
     return LoadedTokenizer(content, eos_token, pad_token or eos_token)
 
 
 def _token(settings: dict[str, Any], name: str) -> str | None:
-    # transformers writes a token as an object where it has settings of its own.
+    # transformers writes a token as an object if the token has its own settings.
     token = settings.get(name)
     return token["content"] if isinstance(token, dict) else token
 
 
 def _no_tokenizer(data: Store, found: str) -> DataError:
     return DataError(
-        f"{data.uri}/tokenizer does not hold a tokenizer: {found}",
+        f"{data.uri}/tokenizer is not a valid tokenizer: {found}",
         remedy="prepare the data set again, or copy a tokenizer.json and its tokenizer_config.json there",
     )

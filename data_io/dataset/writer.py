@@ -17,7 +17,7 @@ from data_io.storage.store import Store, open_store
 __all__ = ["MAX_TEXT_BYTES", "Row", "check_row", "write_dataset", "write_source"]
 
 _BUCKETS = 256
-"""Where the size of a source is not known before it ends: buckets of the right size up to 8 GB of texts."""
+"""Buckets if the size of a source is not known in advance: suitable for up to 8 GB of texts."""
 
 
 def write_source(
@@ -33,9 +33,9 @@ def write_source(
 ) -> SourceData:
     """Write one source under sources/<name>/.
 
-    Of rows with equal query and positive the first is kept, whatever the negatives are; `removed` gets how many were
-    left out. Rows beyond `memory_bytes` go through a temporary directory of this machine. Raises DataError at the first
-    row that is not valid, and for a source without rows.
+    Of rows with equal query and positive the first is kept, even if the negatives differ; `removed` gets the number of
+    rows left out. Rows beyond `memory_bytes` are written to a temporary directory on this machine. Raises DataError at
+    the first invalid row, and for a source without rows.
     """
     size = ShardSize(rows_per_group, groups_per_shard)
     buffer, spill = RowBuffer(info, seed=seed), None
@@ -54,9 +54,7 @@ def write_source(
                 spill = SpillWriter(out, info, buckets=_BUCKETS, memory_bytes=memory_bytes, seed=seed)
                 spill.flush(buffer.take())
         if not count:
-            raise DataError(
-                f"source {info.name!r} has no rows", remedy="leave it out, or look at the files it is made of"
-            )
+            raise DataError(f"source {info.name!r} has no rows", remedy="leave it out, or check its files")
         tables: Iterable[pa.Table] = [sort_unique(buffer.take())]
         if spill is not None:
             spilled = spill.finish("spill")
@@ -79,7 +77,7 @@ def write_dataset(
     memory_bytes: int = MEMORY_BYTES,
     removed: dict[str, int] | None = None,
 ) -> Manifest:
-    """Write the sources one by one, the evaluation sets, then the manifest: a data set exists when that does.
+    """Write the sources one by one, the evaluation sets, then the manifest. The manifest makes the data set exist.
 
     `removed` gets the number of repeated rows that were left out of each source.
     """
@@ -94,7 +92,7 @@ def write_dataset(
 
 
 def publish(store: Store, written: list[SourceData], evaluations: Iterable[RetrievalSet | StsSet]) -> Manifest:
-    """Write the evaluation sets, then the manifest of sources whose shards are all there."""
+    """Write the evaluation sets, then the manifest. All shards of the sources must already be written."""
     manifest = Manifest(written, [save_evaluation(store, evaluation) for evaluation in evaluations])
     save_manifest(store, manifest)
     return manifest

@@ -1,6 +1,6 @@
-"""The demo's data set: what the documentation of this Python and its packages can teach, and a held-out part of it.
+"""The demo's data set: texts and held-out sets from the documentation of this Python and its packages.
 
-`read_documentation` reads files; `build_demo` is a pure function of what was read, the sizes and the seed.
+`read_documentation` reads files. `build_demo` is a pure function of those texts, the sizes and the seed.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from data_io.demo.docstrings import Deduplicator, Docstring, Limits, read_packag
 from data_io.demo.examples import classification_rows, clustering_rows, relatedness_set, retrieval_rows
 from data_io.demo.packages import STANDARD_LIBRARY, Package
 from data_io.errors import DataError
-from data_io.execution import Say
+from data_io.execution import Say, counted
 from data_io.keyed_hash import mix, permutation
 from data_io.task import Kind
 
@@ -25,9 +25,9 @@ PACKAGES = (
     "pyparsing", "hypothesis", "mpmath", "grpc", "triton", "packaging", "setuptools", "pip", "botocore",
     "virtualenv", "anyio", "docker", "google", "mypy", "pygments",
 )  # fmt: skip
-"""Where documentation is looked for, best first; what is not installed is left out."""
+"""Packages whose documentation is read, best first. Packages that are not installed are skipped."""
 
-# Short: a model of a few hundred thousand weights has to learn in minutes to look past them.
+# Short, because a model with a few hundred thousand weights must learn within minutes to ignore the instruction.
 RETRIEVAL_INSTRUCTION = "Find the documentation."
 CLUSTERING_INSTRUCTION = "Name the package."
 CLASSIFICATION_INSTRUCTION = "Class or function?"
@@ -37,7 +37,7 @@ _TRAIN_ORDER = 1
 
 @dataclass(frozen=True)
 class DemoSizes:
-    """How much of everything. Where fewer packages are installed there is less, in the same proportions."""
+    """Numbers of rows. If fewer packages are installed, there are fewer rows, in the same proportions."""
 
     retrieval_rows: int = 6000
     clustering_rows: int = 1300
@@ -51,7 +51,7 @@ class DemoSizes:
 
 @dataclass(frozen=True)
 class Demo:
-    """Everything that is written: sources with their rows, and evaluation sets."""
+    """Everything to write: sources with their rows, and evaluation sets."""
 
     sources: tuple[tuple[SourceInfo, list[Row]], ...]
     evaluations: tuple[RetrievalSet | StsSet, ...]
@@ -60,7 +60,7 @@ class Demo:
 def read_documentation(
     packages: Sequence[Package], sizes: DemoSizes, *, progress: Say | None = None
 ) -> list[Docstring]:
-    """Distinct docstrings, package by package, until there are as many as `sizes` asks for."""
+    """Distinct docstrings, package by package, until there are as many as `sizes` requests."""
     wanted = sizes.retrieval_rows + sizes.evaluation_documents
     seen = Deduplicator()
     found: list[Docstring] = []
@@ -71,14 +71,14 @@ def read_documentation(
             found += read_topics(package.name, package.root, limits=sizes.limits, seen=seen)
         found += read_package(package.name, package.root, limits=sizes.limits, seen=seen)
         if progress is not None:
-            progress(f"{package.name} read, {len(found)} pieces of documentation so far")
+            progress(f"{package.name} read, {len(found)} docstrings so far")
     return found
 
 
 def build_demo(
     docstrings: Sequence[Docstring], packages: Sequence[Package], sizes: DemoSizes, *, seed: int = 0
 ) -> Demo:
-    """Split, mine negatives and pair. Raises DataError where there is too little documentation for some source."""
+    """Split, mine negatives and pair. Raises DataError if there is too little documentation for a source."""
     share = sizes.evaluation_documents / (sizes.retrieval_rows + sizes.evaluation_documents)
     held_out = choose_held_out(
         (Row(d.summary, d.body) for d in docstrings), fraction=share, max_queries=sizes.evaluation_documents
@@ -95,7 +95,7 @@ def build_demo(
     ) -> tuple[SourceInfo, list[Row]]:
         if not rows:
             raise DataError(
-                f"source {name!r}: {len(docstrings)} pieces of documentation of {len(names)} packages are too few",
+                f"source {name!r}: {len(docstrings)} docstrings of {counted(len(names), 'package')} are not enough",
                 remedy="install more packages (pip install 'f2llm-ray[train]'), or prepare a data set from files",
             )
         return SourceInfo(

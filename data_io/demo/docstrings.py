@@ -1,7 +1,7 @@
 """Docstrings of installed Python packages, read from their source files. Nothing is imported or run.
 
-The result depends only on the files that are installed: they are visited in the order of a keyed hash of their path, so
-that a package's cap is filled from all over it and not from the front of its alphabet.
+The result depends only on the installed files. They are visited in the order of a keyed hash of their path, so that the
+limit per package selects docstrings from the whole package, not only from the start of the alphabet.
 """
 
 import ast
@@ -41,7 +41,7 @@ _MARKUP = (
     (re.compile(r"\n{3,}"), "\n\n"),
 )
 _SIGNATURE = re.compile(r"\s*[\w.]+\([^\n]*\)(\s*->[^\n]*)?\s*(\n|$)")
-# The first sentence: it ends before a capital, a backquote or a bracket, and not after an abbreviation.
+# The first sentence ends before a capital letter, a backquote or a bracket, and not after an abbreviation.
 _SENTENCE = re.compile(r"(.*?[^\s.](?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)(?<!cf)[.!?])\s+(?=[A-Z`(\[])", re.DOTALL)
 _HEADING = re.compile(r"^(\S[^\n]*)\n(?:={3,}|-{3,}|~{3,}|\*{3,}|\^{3,}|\"{3,})[ \t]*$", re.MULTILINE)
 _EXAMPLES = re.compile(
@@ -56,7 +56,7 @@ _JUNK = re.compile(
     r"\btodo\b|\bfixme\b|not implemented|internal use|backwards? compat|placeholder|dummy|monkey-?patch|\bno-?op\b",
     re.I,
 )
-_PARAMETER = re.compile(r"`?\w+`? \([^)]*\):|:\w+ ")  # a list of parameters without a summary before it
+_PARAMETER = re.compile(r"`?\w+`? \([^)]*\):|:\w+ ")  # a list of parameters without a summary
 _ADDRESS = re.compile(r"\S+\.(?:org|com|io|html)\S*")
 _WORD = re.compile(r"[a-z]{2,}")
 
@@ -66,7 +66,7 @@ DocstringKind = Literal["class", "function", "topic"]
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """One documented class, function or method, or topic: its summary sentence, and the body without the summary."""
+    """One documented class, function, method or topic: its summary sentence, and the body without the summary."""
 
     package: str
     module: str
@@ -83,7 +83,7 @@ class Docstring:
 
 @dataclass(frozen=True)
 class Limits:
-    """What counts as documentation worth learning from; lengths in characters."""
+    """Criteria for documentation that is useful for training. Lengths are in characters."""
 
     per_package: int = 600
     per_module: int = 30
@@ -96,10 +96,10 @@ class Limits:
 
 @dataclass
 class Deduplicator:
-    """Remembers what was seen: summaries word for word, bodies by a sketch that finds near copies too.
+    """Remembers docstrings: summaries by exact text, bodies by a sketch that also finds near copies.
 
-    The sketch is the 16 smallest hashes of the text's four-word shingles (Broder 1997); two bodies that share eight of
-    them or more are taken for the same text.
+    The sketch is the 16 smallest hashes of the text's four-word shingles (Broder 1997). Two bodies that share at least
+    eight of them count as the same text.
     """
 
     size: int = 16
@@ -109,7 +109,7 @@ class Deduplicator:
     _count: int = 0
 
     def is_new(self, docstring: Docstring) -> bool:
-        """Whether neither the summary nor the body was seen; then both are remembered."""
+        """Whether both the summary and the body are new. If so, both are remembered."""
         summary = " ".join(_WORD.findall(docstring.summary.lower()))
         if summary in self._summaries:
             return False
@@ -133,7 +133,7 @@ class Deduplicator:
 
 
 def read_package(package: str, root: Path, *, limits: Limits, seen: Deduplicator) -> list[Docstring]:
-    """Docstrings of the Python files under `root` (a directory), new to `seen`, at most `limits.per_package`."""
+    """Docstrings of the Python files below the directory `root` that are new to `seen`, up to `limits.per_package`."""
     found: list[Docstring] = []
     for path in _source_files(root):
         module = ".".join((package, *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
@@ -150,7 +150,7 @@ def read_package(package: str, root: Path, *, limits: Limits, seen: Deduplicator
 
 
 def read_topics(package: str, root: Path, *, limits: Limits, seen: Deduplicator) -> list[Docstring]:
-    """Sections of the language reference that `help("topics")` shows, where the standard library at `root` has them."""
+    """Sections of the language reference of `help("topics")`, if the standard library at `root` contains it."""
     path = root / "pydoc_data" / "topics.py"
     if not path.is_file():
         return []
@@ -169,9 +169,9 @@ def read_topics(package: str, root: Path, *, limits: Limits, seen: Deduplicator)
 
 
 def split_docstring(text: str, limits: Limits) -> tuple[str, str] | None:
-    """Summary sentence and body of a cleaned docstring, or None where it is not documentation worth learning from.
+    """Summary sentence and body of a cleaned docstring. None if it is not useful for training.
 
-    The body ends before the first example or doctest and is cut at a line or word within `limits.body_max` characters.
+    The body ends before the first example or doctest, and is cut at a line or word within `limits.body_max` characters.
     """
     for pattern, replacement in _MARKUP:
         text = pattern.sub(replacement, text)
@@ -189,7 +189,7 @@ def split_docstring(text: str, limits: Limits) -> tuple[str, str] | None:
 
 
 def _sections(text: str) -> list[tuple[str, str]]:
-    """Headings (a line over a line of equal signs and the like) with what stands below them."""
+    """Headings (lines underlined with equal signs and the like), each with the text below it."""
     parts = _HEADING.split(text)  # text, heading, text, heading, text ...
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -216,7 +216,7 @@ def _parse(package: str, module: str, path: Path, limits: Limits) -> Iterator[Do
             warnings.simplefilter("ignore")  # invalid escapes in other people's strings
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
-        return  # templates and files for another Python: not ours to mend
+        return  # templates and files for another Python version
     for name, node in _definitions(tree.body, ""):
         text = ast.get_docstring(node)
         parts = split_docstring(text, limits) if text else None
@@ -228,7 +228,7 @@ def _parse(package: str, module: str, path: Path, limits: Limits) -> Iterator[Do
 def _definitions(
     body: Iterable[ast.stmt], prefix: str
 ) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
-    # Two levels are all there is to find: functions inside functions are seldom documented.
+    # Two levels are enough: functions inside functions rarely have docstrings.
     for node in body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             if node.name.lower().startswith("test"):

@@ -1,6 +1,6 @@
-"""The three kinds of training row, and pairs of graded relatedness, made from docstrings. Pure functions.
+"""Training rows of the three task types, and pairs of graded relatedness, made from docstrings. Pure functions.
 
-Every draw is a keyed hash of the seed and of what is drawn for, so that one docstring more changes little.
+Every draw is a keyed hash of the seed and of the docstring that it is for, so one more docstring changes little.
 """
 
 from collections import defaultdict
@@ -22,9 +22,9 @@ _FILL, _CLUSTER, _KIND, _PAIRS = range(11, 15)
 
 
 def retrieval_rows(docstrings: Sequence[Docstring], *, negatives: int, seed: int) -> list[Row]:
-    """Summary -> body; the negatives are the bodies of the same package that share the summary's words.
+    """Summary -> body. The negatives are bodies of the same package that share words with the summary.
 
-    A package with too few others is filled up with bodies of other packages. None where there are too few altogether.
+    If the package has too few other bodies, bodies of other packages are added. Empty if there are too few in total.
     """
     if len(docstrings) <= negatives:
         return []
@@ -44,7 +44,7 @@ def retrieval_rows(docstrings: Sequence[Docstring], *, negatives: int, seed: int
 
 
 def clustering_rows(docstrings: Sequence[Docstring], *, count: int, negatives: int, seed: int) -> list[Row]:
-    """A docstring -> another one of its package; negatives come from other packages, each about equally often."""
+    """A docstring -> another docstring of the package. Negatives come from the other packages, about equally often."""
     clusters = {
         name: ds for name, ds in _grouped(docstrings, lambda d: d.package).items() if len(ds) >= _SMALLEST_CLUSTER
     }
@@ -70,7 +70,7 @@ def clustering_rows(docstrings: Sequence[Docstring], *, count: int, negatives: i
 
 
 def classification_rows(docstrings: Sequence[Docstring], *, count: int, seed: int) -> list[Row]:
-    """A docstring -> the label that says what it documents; classes and functions equally often."""
+    """A docstring -> the label of the thing it documents. Classes and functions occur equally often."""
     by_kind = _grouped([d for d in docstrings if d.kind != "topic"], lambda d: str(d.kind))
     each = min(count // 2, len(by_kind.get("class", ())), len(by_kind.get("function", ())))
     rows = []
@@ -84,9 +84,9 @@ def classification_rows(docstrings: Sequence[Docstring], *, count: int, seed: in
 def relatedness_set(
     name: str, docstrings: Sequence[Docstring], *, count: int, seed: int, license: str, origin: str
 ) -> StsSet:
-    """Pairs of a summary and a body: 3 its own, 2 of the same module, 1 of the same package, 0 of another package.
+    """Pairs of a summary and a body. Grades: 3 its own body, 2 same module, 1 same package, 0 another package.
 
-    A quarter of the pairs has each grade, as far as there are such pairs.
+    Each grade has a quarter of the pairs, if there are enough such pairs.
     """
     same: dict[int, Callable[[Docstring, Docstring], bool]] = {
         3: lambda a, b: a is b,
@@ -122,7 +122,7 @@ def _pick(candidates: Sequence[Docstring], key: int) -> Docstring:
 
 
 def _draw(texts: Sequence[str], count: int, taken: set[int], key: int) -> list[str]:
-    """`count` of the texts whose key is not in `taken`, as far as there are; `taken` grows by them."""
+    """`count` of the texts whose key is not in `taken`, or fewer if there are fewer. Adds their keys to `taken`."""
     found: list[str] = []
     for i in range(len(texts)):
         if len(found) == count:

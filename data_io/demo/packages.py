@@ -1,4 +1,4 @@
-"""Which packages are installed, where their sources are, and under which license. Nothing is imported."""
+"""Finds installed packages, their sources and their licenses. Nothing is imported."""
 
 import importlib.metadata
 import importlib.util
@@ -14,7 +14,7 @@ _FIELDS = ("License-Expression", "License")
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package: the directory of its sources, its version, and its license as it states it itself."""
+    """An installed package: the directory of its sources, its version, and the license that its metadata states."""
 
     name: str
     root: Path
@@ -23,7 +23,7 @@ class Package:
 
 
 def installed_packages(names: Sequence[str]) -> list[Package]:
-    """Those of `names` (import names) that are installed, in that order; "python" is the standard library."""
+    """The installed packages among `names` (import names), in that order. "python" is the standard library."""
     distributions = importlib.metadata.packages_distributions()
     return [package for name in names if (package := _package(name, distributions)) is not None]
 
@@ -40,7 +40,7 @@ def _package(name: str, distributions: Mapping[str, Sequence[str]]) -> Package |
 
 
 def license_of(metadata: importlib.metadata.PackageMetadata) -> str:
-    """The license that a package's METADATA states: SPDX expression, else a short text, else its classifiers."""
+    """The license in a package's METADATA: the SPDX expression, or a short text, or the classifiers, in this order."""
     expression, text = ((metadata[field] or "").strip() if field in metadata else "" for field in _FIELDS)
     if expression:
         return expression

@@ -1,4 +1,4 @@
-"""The one door to what `mteb` knows: its tasks by name, their data, and the test texts of the recipe's benchmark."""
+"""The only module that imports `mteb`: tasks by name, their data, and the test texts of the recipe's benchmark."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,13 +10,13 @@ from data_io.sources.hub import offline_where_unreachable
 MTEB = "mteb"
 BENCHMARK = "MTEB(eng, v2)"
 _LABEL_COLUMNS = ("label", "labels", "label_text", "id", "lang")
-"""Columns of words that are no test texts; a training text may well be called so."""
+"""Columns with words that are not test texts: training texts may be equal to them."""
 
 
 def named_tasks(name: str) -> list[Any]:
-    """The tasks of a benchmark, or the task of that name (`mteb.AbsTask`); none of their data is loaded.
+    """The tasks of a benchmark, or the task of that name (`mteb.AbsTask`). Their data is not loaded.
 
-    Raises ConfigError for an unknown name, with a close one, or where `mteb` is not installed.
+    Raises ConfigError for an unknown name, with a similar name if there is one, and if `mteb` is not installed.
     """
     mteb = _mteb()
     try:
@@ -29,35 +29,35 @@ def named_tasks(name: str) -> list[Any]:
             hint = ", or ".join(f"`{found}`" for found in close if found)
             raise ConfigError(
                 f"mteb has no task or benchmark {name!r}",
-                remedy=f"did you mean {hint}? For a task of your own write NAME:KIND=ADDRESS"
+                remedy=f"did you mean {hint}? For your own task write NAME:KIND=PATH"
                 if hint
-                else "see mteb.get_tasks() and mteb.get_benchmarks(); for a task of your own write NAME:KIND=ADDRESS",
+                else "see mteb.get_tasks() and mteb.get_benchmarks(); for your own task write NAME:KIND=PATH",
             ) from no_task
 
 
 def load_task(task: Any) -> None:
-    """Load a task's data, from the hub or from what was fetched before. Raises StorageError that says what it needs."""
+    """Load a task's data from the hub or from the local cache. Raises StorageError that names the missing data."""
     offline = offline_where_unreachable()
     for part in getattr(task.metadata, "tasks", None) or [task]:
         try:
             part.load_data()
         except Exception as error:
-            # Whatever it raises, a task that is not complete must not pass for one that was measured or excluded.
+            # Catch every error: a task whose data is incomplete must not count as evaluated or excluded.
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             needed = f"{part.metadata.dataset['path']} at revision {part.metadata.dataset['revision'][:12]}"
             raise StorageError(
                 f"the benchmark's task {part.metadata.name} cannot be loaded: it needs {needed}, and "
-                f"{'the Hugging Face hub cannot be reached' if offline else said}",
-                remedy="see that this machine reaches the Hugging Face hub, or name a mirror in HF_ENDPOINT; what was "
-                "fetched once is found without it",
+                f"{'the Hugging Face hub is unreachable' if offline else said}",
+                remedy="check that this machine can reach the Hugging Face hub, or set HF_ENDPOINT to a mirror; data "
+                "that was downloaded once needs no hub",
             ) from error
 
 
 def mteb_texts() -> Iterator[str]:
-    """Texts of every task's test splits: of a retrieval task the queries and the documents that answer them.
+    """Texts of the test splits of every task. For a retrieval task: the queries and the documents that answer them.
 
-    A whole corpus is not excluded: it is Wikipedia, and training reads it too. Raises ConfigError where `mteb` is not
-    installed, StorageError that names the task where its data cannot be loaded.
+    A whole corpus is not excluded: it is Wikipedia, which is also in the training data. Raises ConfigError if `mteb` is
+    not installed, and StorageError that names the task if its data cannot be loaded.
     """
     for task in named_tasks(BENCHMARK):
         try:
@@ -82,13 +82,13 @@ def _mteb() -> Any:
 
 
 def _close_name(error: KeyError) -> str | None:
-    """What mteb proposes in its message."""
+    """The name that mteb suggests in its message."""
     found = re.search(r"Did you mean: '?(.+?)'?\?", str(error))
     return found[1] if found else None
 
 
 def task_texts(dataset: Any, splits: set[str]) -> Iterator[str]:
-    """Texts of a loaded task: of its test splits, wherever in its mappings of subsets and splits they lie."""
+    """Texts of the test splits of a loaded task, in any nesting of subsets and splits."""
     if not isinstance(dataset, Mapping):
         return
     for name, part in dataset.items():

@@ -1,6 +1,6 @@
-"""A user's files as something to measure a model on: what rows of each kind hold, and what is wrong with them.
+"""A user's files as evaluation sets: reads the rows of each kind and checks them.
 
-Columns are recognized by their usual names, as those of training data are (`data_io.user_files.columns`).
+Columns are recognized by their usual names, as for training data (`data_io.user_files.columns`).
 """
 
 import hashlib
@@ -24,7 +24,7 @@ TRAIN, TEST = "train", "test"
 
 @dataclass(frozen=True)
 class RerankingSet:
-    """Queries, each with its own candidates: those that answer it and those that do not."""
+    """Queries, each with its own candidates: the correct and the wrong answers."""
 
     name: str
     queries: list[str]
@@ -34,7 +34,7 @@ class RerankingSet:
 
 @dataclass(frozen=True)
 class LabeledSet:
-    """Texts and their labels. `splits` says of each text whether it trains a classifier or tests one."""
+    """Texts and their labels. `splits` says for each text whether it trains or tests a classifier."""
 
     name: str
     texts: list[str]
@@ -44,7 +44,7 @@ class LabeledSet:
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs of texts that mean the same (1) or do not (0)."""
+    """Pairs of texts that mean the same (1) or not (0)."""
 
     name: str
     text_a: list[str]
@@ -56,19 +56,19 @@ OwnSet = RetrievalSet | RerankingSet | LabeledSet | StsSet | PairSet
 
 
 def read_own(task: OwnTask) -> OwnSet:
-    """Read a task's files. Raises DataError with file and row for what cannot be measured on, StorageError where they
-    cannot be reached.
+    """Read a task's files. Raises DataError with file and row if a model cannot be evaluated on them, StorageError if
+    they cannot be read.
     """
     return _READERS[task.kind](task)
 
 
 def content_hash(own: OwnSet) -> str:
-    """Sixteen hex digits that stand for everything in a set: another text is another task."""
+    """Sixteen hex digits for the content of a set: a set with another text is another task."""
     return hashlib.sha256(json.dumps(asdict(own), sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _retrieval(task: OwnTask) -> RetrievalSet:
-    """Each distinct query, and as corpus every distinct positive and negative."""
+    """Each distinct query. The corpus is every distinct positive and negative."""
     documents: dict[str, str] = {}
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, float]] = {}
@@ -97,7 +97,7 @@ def _reranking(task: OwnTask) -> RerankingSet:
     for query, wrong in others.items():
         if not wrong.keys() - answers[query].keys():
             raise DataError(
-                f"{task.address}: the query {query[:60]!r} has no candidate that is wrong, so there is nothing to rank",
+                f"{task.address}: the query {query[:60]!r} has no wrong candidate, so there is nothing to rank",
                 remedy="give each query negatives, in columns negative_1, negative_2, ... or a list in negatives",
             )
     return RerankingSet(
@@ -115,11 +115,11 @@ def _labeled(task: OwnTask) -> LabeledSet:
             raise DataError(f"{place}: split is {split!r}", remedy=f"expected {TRAIN} or {TEST}")
         texts.append(text)
         labels.append(label)
-        # By its key, so that a file with more rows divides the ones it had as before.
+        # By key, so that the split of existing rows stays the same if rows are added.
         splits.append(split or (TRAIN if text_key(text) % 2 == 0 else TEST))
     if len(set(labels)) < 2:
         raise DataError(
-            f"{task.address}: all {len(labels)} texts have the label {labels[0]!r}", remedy="give texts of two labels"
+            f"{task.address}: all {len(labels)} texts have the label {labels[0]!r}", remedy="give two or more labels"
         )
     if task.kind is TaskKind.CLASSIFICATION:
         trained = {label for label, split in zip(labels, splits, strict=True) if split == TRAIN}
@@ -129,7 +129,7 @@ def _labeled(task: OwnTask) -> LabeledSet:
                 f"{task.address}: label {min(unseen)!r} has no text to train the classifier on"
                 if unseen
                 else f"{task.address}: no text is left to test on",
-                remedy="give more texts of every label, or a column split with train and test",
+                remedy="give more texts of every label, or a column `split` with the values train and test",
             )
     return LabeledSet(task.name, texts, labels, splits)
 
@@ -147,11 +147,11 @@ def _pair_classification(task: OwnTask) -> PairSet:
         if pair.score not in (0, 1):
             raise DataError(
                 f"{pair.place}: the label is {pair.score:g}; expected 1 for texts that mean the same and 0 for others",
-                remedy="write 0 and 1, or measure graded pairs as sts",
+                remedy="write 0 and 1, or evaluate graded pairs as sts",
             )
     labels = [int(pair.score) for pair in pairs]
     if len(set(labels)) < 2:
-        raise DataError(f"{task.address}: every pair has the label {labels[0]}", remedy="give pairs of both labels")
+        raise DataError(f"{task.address}: every pair has the label {labels[0]}", remedy="give pairs with both labels")
     return PairSet(task.name, [p.text_a for p in pairs], [p.text_b for p in pairs], labels)
 
 
@@ -183,7 +183,7 @@ def _pairs(task: OwnTask) -> list[ScoredPair]:
 
 
 def _check_columns(task: OwnTask, *, scored: bool) -> None:
-    """Say of columns that are not recognized what can be done here: there is no SOURCES.yaml to name them in."""
+    """Raise DataError for unrecognized columns with a remedy for evaluation, which has no SOURCES.yaml."""
     first = find_files(task.address)[0]
     try:
         recognize(column_names(first), Columns(), first.address, scored=scored)
@@ -192,7 +192,7 @@ def _check_columns(task: OwnTask, *, scored: bool) -> None:
 
 
 def _labeled_rows(task: OwnTask) -> Iterator[tuple[str, str, str, str | None]]:
-    """Place, text, label and split (None where the file has none) of every row."""
+    """Position, text, label and split of every row. The split is None if the file has no such column."""
     for file in find_files(task.address):
         names = column_names(file)
         text, label = _column(file, names, TEXT_NAMES, "text"), _column(file, names, LABEL_NAMES, "label")
@@ -219,12 +219,12 @@ def _column(file: RawFile, names: Sequence[str], habits: Sequence[str], role: st
 
 def _label(value: Any, place: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-        raise DataError(f"{place}: the label is {value!r}", remedy="give every text a label: a text or an integer")
+        raise DataError(f"{place}: the label is {value!r}", remedy="give every text a label: a string or an integer")
     return str(value)
 
 
 def _check_text(value: Any, place: str) -> str:
     if not isinstance(value, str) or not value.strip():
         found = "null" if value is None else "blank" if isinstance(value, str) else type(value).__name__
-        raise DataError(f"{place}: a text is {found}", remedy="remove the row or fill the field")
+        raise DataError(f"{place}: a text is {found}", remedy="remove the row or fill in the field")
     return value

@@ -1,4 +1,4 @@
-"""What to measure a model on, as a user says it: `NAME:KIND=ADDRESS` is a task of their own, all else a name of mteb's.
+"""Tasks to evaluate a model on, as the user writes them: NAME:KIND=PATH is an own task, other names are mteb's.
 
 Standard library only.
 """
@@ -11,12 +11,12 @@ from data_io.errors import ConfigError
 from data_io.storage.address import without_credentials
 
 HELD_OUT = "held-out"
-"""Stands for the evaluation sets of a prepared data set."""
+"""Name of the evaluation sets of a prepared data set."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class TaskKind(StrEnum):
-    """How a task of one's own is measured; mteb has a task type for each."""
+    """How an own task is evaluated; each kind has a task type in mteb."""
 
     RETRIEVAL = "retrieval"
     RERANKING = "reranking"
@@ -28,7 +28,7 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True)
 class OwnTask:
-    """A file, directory or pattern of a user's, and what its rows are."""
+    """A user's file, directory or glob, and the kind of its rows."""
 
     name: str
     kind: TaskKind
@@ -36,14 +36,14 @@ class OwnTask:
 
 
 def parse_task(text: str) -> OwnTask | str:
-    """A task of the user's own, or the name as it is. Raises ConfigError for what looks like the first and is not."""
+    """The user's own task, or the name unchanged. Raises ConfigError for an incorrect own task."""
     what, equals, address = text.partition("=")
     if not equals:
         return text
     name, _, kind = what.partition(":")
     if not _NAME.fullmatch(name) or kind not in list(TaskKind) or not address:
         raise ConfigError(
-            f"task {without_credentials(text)!r}: expected NAME:KIND=ADDRESS, a name of letters, digits, dots, dashes "
+            f"task {without_credentials(text)!r}: expected NAME:KIND=PATH, a name of letters, digits, dots, dashes "
             f"and underscores and a kind of {', '.join(TaskKind)}",
             remedy="for example faq:retrieval=faq.parquet",
         )

@@ -1,9 +1,9 @@
-"""Which training texts are texts of an evaluation, exactly or nearly.
+"""Finds training texts that are exact or near copies of evaluation texts.
 
-The evaluation's texts are indexed and held in memory; training rows stream past them. Exact is by the key that
-`--exclude-benchmark` drops rows by (`schema.text_key`: case and white space tell nothing apart). Near is by MinHash and
-locality-sensitive hashing (datasketch), and every pair that they propose is then measured: what is reported is near
-without doubt, and what is near is found with the probability that `NearRule.recall` says.
+The evaluation texts are indexed in memory; training rows are streamed. Exact copies are found by the key that
+`--exclude-benchmark` uses (`schema.text_key`, which ignores case and white space). Near copies are proposed by MinHash
+and locality-sensitive hashing (datasketch), and each proposed pair is then compared exactly. So every reported pair is
+a near copy, and a near copy is found with the probability `NearRule.recall`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from data_io.dataset.manifest import Manifest, SourceEntry, load_manifest
 from data_io.dataset.reader import Reader
 from data_io.dataset.schema import text_key
 from data_io.errors import ConfigError
-from data_io.execution import ProgressLine, Say, silent
+from data_io.execution import ProgressLine, Say, counted, silent
 from data_io.inspection.contamination_report import (
     ContaminationReport,
     Counts,
@@ -43,14 +43,15 @@ def find_contamination(
     rows_per_source: int | None = None,
     say: Say = silent,
 ) -> ContaminationReport:
-    """Read every row of every source, or `rows_per_source` of them evenly spread, and compare query and positive.
+    """Compare query and positive of every row of every source, or of `rows_per_source` evenly spread rows.
 
-    A classification's positive is its label's words and is not compared. Raises ConfigError where datasketch is not
-    installed, DataError for damaged data.
+    The positive of a classification row is the words of its label and is not compared. Raises ConfigError if datasketch
+    is not installed, DataError for damaged data.
     """
     rule = rule or NearRule()
     manifest = load_manifest(store)
-    say(f"indexing {sum(len(each.texts) for each in evaluations):,} texts of {len(evaluations)} evaluations")
+    texts = sum(len(each.texts) for each in evaluations)
+    say(f"indexing {counted(texts, 'text')} of {counted(len(evaluations), 'evaluation')}")
     index = _Index(evaluations, rule)
     reader = Reader(store, manifest)
     sources: list[SourceRead] = []
@@ -67,7 +68,7 @@ def find_contamination(
 
 
 class _Index:
-    """The evaluations' texts, each distinct one once, and which of them were met."""
+    """The distinct texts of the evaluations, and those that were found in training data."""
 
     def __init__(self, evaluations: Sequence[EvaluationTexts], rule: NearRule) -> None:
         self._rule, self._sketches = rule, _Sketches(rule)
@@ -75,7 +76,7 @@ class _Index:
         self._ids: dict[int, int] = {}
         self.texts: list[str] = []
         self.owners: list[list[int]] = []
-        """Of each text, the numbers of the evaluations that have it."""
+        """For each text, the numbers of the evaluations that contain it."""
         self.exact: set[int] = set()
         self.near: set[int] = set()
         for number, each in enumerate(evaluations):
@@ -95,7 +96,7 @@ class _Index:
             owners.append(number)
 
     def find(self, text: str) -> tuple[bool, list[tuple[int, float]]]:
-        """Whether an evaluation has this very text, and (text, similarity) of it, or else of all that are near."""
+        """Whether an evaluation has exactly this text, and (text, similarity) of it, or else of all near copies."""
         exact = self._ids.get(text_key(text))
         if exact is not None:
             self.exact.add(exact)
@@ -116,14 +117,14 @@ class _Index:
 
 
 class _Sketches:
-    """MinHashes in a locality-sensitive hash: the one place that knows datasketch."""
+    """MinHashes in a locality-sensitive hash: the only class that uses datasketch."""
 
     def __init__(self, rule: NearRule) -> None:
         try:
             from datasketch import MinHash, MinHashLSH
         except ImportError as error:
             raise ConfigError(
-                "near copies are found with the package datasketch, which is not installed",
+                "near copies need the package datasketch, which is not installed",
                 remedy="pip install 'f2llm-ray[benchmark]'",
             ) from error
         self._rule = rule
@@ -151,7 +152,7 @@ class _Scan:
         self._counts: dict[int, Counts] = {}
         self._texts: dict[int, set[int]] = {}
         self._samples: dict[int, list[Match]] = {}
-        # A classification's positive is its label's words, and those may recur.
+        # Labels (the positives of a classification) are not compared: they may be equal to any text.
         self._roles = _ROLES[:1] if entry.kind is Kind.CLASSIFICATION else _ROLES
 
     def read(self, reader: Reader, groups: Sequence[int], say: Say) -> None:
@@ -184,7 +185,7 @@ class _Scan:
         self.rows_met += bool(met)
 
     def _sample(self, owner: int, match: Match) -> None:
-        """Near copies are worth reading; of exact ones a single sample says all."""
+        """Keep a sample. Near copies need to be checked by hand; for exact copies one sample is enough."""
         kept = self._samples.setdefault(owner, [])
         if len(kept) < SAMPLES and not (match.exact and any(each.exact for each in kept)):
             kept.append(match)
@@ -198,13 +199,13 @@ class _Scan:
 
 
 def shingles(text: str, size: int) -> frozenset[str]:
-    """The distinct runs of `size` characters of a text, case and white space made equal; a shorter text is one."""
+    """The distinct runs of `size` characters, ignoring case and white space. A shorter text is one shingle."""
     text = _normal(text)
     return frozenset(text[i : i + size] for i in range(max(1, len(text) - size + 1)))
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """Shared members as a share of all."""
+    """Size of the intersection divided by size of the union."""
     return len(a & b) / len(a | b)
 
 
@@ -213,7 +214,7 @@ def _normal(text: str) -> str:
 
 
 def _shingle_hashes(text: str, size: int) -> npt.NDArray[np.uint32]:
-    """A polynomial hash of each shingle, uint32, each value once."""
+    """A polynomial hash of each distinct shingle, uint32."""
     codes = np.frombuffer(_normal(text).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     if len(codes) < size:
         codes = np.concatenate([codes, np.zeros(size - len(codes), dtype=np.uint32)])
@@ -226,7 +227,7 @@ _MULTIPLIER = 0x9E3779B1  # odd, with bits spread out: the golden ratio times 2*
 
 
 def _groups(manifest: Manifest, entry: SourceEntry, rows: int | None) -> list[int]:
-    """Numbers of the row groups to read: all, or as many as have about so many rows, evenly spread."""
+    """Numbers of the row groups to read: all, or enough evenly spread ones for about `rows` rows."""
     groups = len(manifest.row_groups(entry.name))
     if rows is None or rows >= entry.rows:
         return list(range(groups))

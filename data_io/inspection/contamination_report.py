@@ -1,4 +1,4 @@
-"""What `f2llm data contamination` found: evaluation texts in training data. Standard library only."""
+"""The result of `f2llm data contamination`: evaluation texts in training data. Standard library only."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -12,12 +12,13 @@ Role = Literal["query", "positive"]
 
 @dataclass(frozen=True)
 class NearRule:
-    """When two texts are near copies: the sets of their shingles, runs of `shingle` characters, have a Jaccard
+    """The rule for near copies: the sets of shingles (runs of `shingle` characters) of two texts have a Jaccard
     similarity of at least `threshold`.
 
-    0.8 is that of Lee et al., "Deduplicating Training Data Makes Language Models Better" (arXiv 2107.06499, section 4);
-    5 characters are for short texts in Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets" (section 3.2.2):
-    most queries have fewer words than Lee's shingles of 5 words need. `permutations` is the size of a MinHash.
+    0.8 is the threshold of Lee et al., "Deduplicating Training Data Makes Language Models Better" (arXiv 2107.06499,
+    section 4). Shingles of 5 characters are for short texts in Leskovec, Rajaraman and Ullman, "Mining of Massive
+    Datasets" (section 3.2.2); most queries are too short for Lee's shingles of 5 words. `permutations` is the size of a
+    MinHash.
     """
 
     threshold: float = THRESHOLD
@@ -26,8 +27,8 @@ class NearRule:
 
     @property
     def bands(self) -> tuple[int, int]:
-        """(bands, rows a band) of the locality-sensitive hash: as many rows as still find a pair of just the threshold
-        with a probability of 0.99, or one.
+        """(bands, rows per band) of the locality-sensitive hash: the largest number of rows that still finds a pair
+        with exactly the threshold with a probability of 0.99, or one.
         """
         enough = (r for r in range(1, self.permutations // 2 + 1) if self._recall(r) >= LEAST_RECALL)
         rows = max(enough, default=1)
@@ -35,7 +36,7 @@ class NearRule:
 
     @property
     def recall(self) -> float:
-        """Probability that a pair of just the threshold is found; more similar ones are found more surely."""
+        """Probability that a pair with exactly the threshold is found; it is higher for more similar pairs."""
         return self._recall(self.bands[1])
 
     def _recall(self, rows: int) -> float:
@@ -44,7 +45,7 @@ class NearRule:
 
 @dataclass(frozen=True)
 class Match:
-    """A text of training that is one of an evaluation, or nearly. Texts may be cut short."""
+    """A training text that is an exact or near copy of an evaluation text. The texts may be shortened."""
 
     role: Role
     row_group: int
@@ -57,19 +58,19 @@ class Match:
 
 @dataclass
 class Counts:
-    """Rows whose query or positive is a text of an evaluation, or a near copy of one that is no exact one."""
+    """Numbers of rows whose query or positive is an exact copy, or only a near copy, of an evaluation text."""
 
     exact_query: int = 0
     exact_positive: int = 0
     near_query: int = 0
     near_positive: int = 0
     rows: int = 0
-    """Rows that have any of these."""
+    """Rows with at least one of these."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """One source beside one evaluation. `evaluation_texts` of the evaluation's texts were met in the source."""
+    """One source compared with one evaluation. `evaluation_texts` of the evaluation's texts occur in the source."""
 
     source: str
     evaluation: str
@@ -80,7 +81,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class SourceRead:
-    """A source, how many of its rows were read, and in how many a text of any evaluation was met."""
+    """A source, the number of its rows that were read, and the number of rows with a text of any evaluation."""
 
     name: str
     kind: str
@@ -91,7 +92,7 @@ class SourceRead:
 
 @dataclass(frozen=True)
 class EvaluationMet:
-    """An evaluation: its distinct texts, and those met in any source, exactly or only nearly."""
+    """An evaluation: the number of its distinct texts, and of those found in any source, exactly or only nearly."""
 
     name: str
     texts: int
@@ -101,7 +102,7 @@ class EvaluationMet:
 
 @dataclass(frozen=True)
 class ContaminationReport:
-    """`overlaps` are those where something was met, in the order of the sources."""
+    """`overlaps` has only pairs with at least one text in common, in the order of the sources."""
 
     uri: str
     version: str
@@ -111,7 +112,7 @@ class ContaminationReport:
     overlaps: tuple[Overlap, ...] = field(default=())
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """Plain values for JSON."""
         bands, rows = self.rule.bands
         return asdict(self) | {"rule": asdict(self.rule) | {"bands": bands, "rows": rows, "recall": self.rule.recall}}
 

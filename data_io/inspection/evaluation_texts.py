@@ -1,4 +1,4 @@
-"""The texts of evaluations that training should not have seen: of mteb's tasks, of a user's own, of files."""
+"""Evaluation texts that should not be in the training data: of mteb's tasks, of a user's own tasks, of files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from data_io.storage.store import Store
 
 @dataclass(frozen=True)
 class EvaluationTexts:
-    """An evaluation by its name, with the texts that training should not have seen."""
+    """An evaluation's name and the texts that should not be in the training data."""
 
     name: str
     texts: Sequence[str]
@@ -27,12 +27,12 @@ class EvaluationTexts:
 def read_evaluations(
     store: Store, manifest: Manifest, tasks: Sequence[str], texts: Sequence[str], *, s3: S3Options, say: Say
 ) -> list[EvaluationTexts]:
-    """What is named: `tasks` are mteb's tasks or benchmarks, NAME:KIND=ADDRESS, or `held-out` for the data set's own
-    sets; `texts` are files, data sets or `mteb`, as for `--exclude-benchmark`.
+    """The texts of the given evaluations. `tasks` are mteb's tasks or benchmarks, NAME:KIND=PATH, or `held-out` for
+    the data set's own sets; `texts` are files, data sets or `mteb`, as for `--exclude-benchmark`.
 
-    Of a retrieval set the queries and the documents that answer them count: its other documents are a corpus that
-    training may well have read. Raises ConfigError for an unknown name, StorageError where texts cannot be reached,
-    DataError where there are none.
+    For a retrieval set these are the queries and the documents that answer them. The other documents are a corpus that
+    may be in the training data. Raises ConfigError for an unknown name, StorageError if texts cannot be read, DataError
+    if there are none.
     """
     given = [parse_task(name) for name in tasks]
     known = {name: named_tasks(name) for name in given if isinstance(name, str) and name != HELD_OUT}

@@ -1,4 +1,4 @@
-"""What a data set holds, for `f2llm data stats`: rows, lengths, repeated texts and licenses of every source."""
+"""Statistics of a data set for `f2llm data stats`: rows, lengths, repeated texts and licenses of every source."""
 
 from dataclasses import asdict, dataclass, field, replace
 
@@ -20,7 +20,7 @@ Lengths = npt.NDArray[np.int64]
 
 ROW_GROUPS_PER_SOURCE = 64
 HISTOGRAM_EDGES = (*(round(2 ** (i / 2)) for i in range(2, 32)), 2**62)
-"""Half powers of two: lengths differ by orders of magnitude, and one scale serves queries and documents."""
+"""Powers of the square root of two: lengths vary widely, and one scale must fit queries and documents."""
 _ROLES = ("query", "positive", "negative")
 
 
@@ -44,14 +44,15 @@ class LengthStatistics:
 
 @dataclass(frozen=True)
 class SourceStatistics:
-    """One source. `characters` and `tokens` are by role: query, positive, negative; tokens include the closing EOS.
+    """One source. `characters` and `tokens` are by role: query, positive, negative. Tokens include the EOS.
 
-    A query's characters are those of its own text, its tokens those of the instruction too; a negative's tokens are
-    measured on one of each row's. `tokens` is empty without a tokenizer, and a role is absent where the source has none
-    of it. `histograms` counts the texts of a role by their length, in tokens where there is a tokenizer and else in
-    characters: how many are below each of the data set's `histogram_edges`, and not below the one before. The fields
-    `repeated_...` count, among the `rows_read` rows that were read, rows whose query, positive or pair of both occurred
-    before; `prepared` is what became of the source's rows when it was made, empty where nothing is known.
+    - Characters of a query are without its instruction, tokens of a query are with it.
+    - Tokens of negatives are counted for one negative per row.
+    - `tokens` is empty without a tokenizer. Roles that a source does not have are absent.
+    - `histograms` counts the texts of a role by length: in tokens with a tokenizer, in characters without. Each value
+      is the number of texts below one of the data set's `histogram_edges` and not below the edge before it.
+    - The fields `repeated_...` count rows, among the `rows_read`, whose query, positive or both occurred before.
+    - `prepared` has the counts from the preparation of the source. It is empty if they are unknown.
     """
 
     name: str
@@ -74,7 +75,7 @@ class SourceStatistics:
 
 @dataclass(frozen=True)
 class EvaluationStatistics:
-    """One evaluation set, as the manifest describes it."""
+    """One evaluation set, as described in the manifest."""
 
     name: str
     type: str
@@ -87,7 +88,7 @@ class EvaluationStatistics:
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """A whole data set; `licenses` are those of its sources and evaluation sets, each once."""
+    """A whole data set. `licenses` has each license of its sources and evaluation sets once."""
 
     uri: str
     version: str
@@ -99,7 +100,7 @@ class DatasetStatistics:
     histogram_edges: tuple[int, ...] = HISTOGRAM_EDGES
 
     def to_dict(self) -> dict[str, object]:
-        """Plain lists, dicts, numbers and texts, for JSON."""
+        """Plain lists, dicts, numbers and strings for JSON."""
         return asdict(self)
 
 
@@ -111,9 +112,10 @@ def dataset_statistics(
     row_groups_per_source: int | None = ROW_GROUPS_PER_SOURCE,
     progress: Say | None = None,
 ) -> DatasetStatistics:
-    """Read at most `row_groups_per_source` row groups of every source, evenly spread (None: all), and measure them.
+    """Statistics from at most `row_groups_per_source` row groups of every source, evenly spread (None: all).
 
-    With `tokenizer` lengths in tokens too, cut at its `max_tokens` as in training. Raises DataError for damaged data.
+    With `tokenizer` also lengths in tokens, truncated at its `max_tokens` as in training. Raises DataError for damaged
+    data.
     """
     reader, prepared = Reader(store, manifest), read_counts(store, manifest)
     sources = []
@@ -139,7 +141,7 @@ def dataset_statistics(
 
 @dataclass
 class _Measured:
-    """What is collected row group by row group: lengths by role, and the hashes of queries and positives."""
+    """Values collected row group by row group: lengths by role, and the hashes of queries and positives."""
 
     characters: dict[str, list[Lengths]] = field(default_factory=lambda: {role: [] for role in _ROLES})
     tokens: dict[str, list[Lengths]] = field(default_factory=lambda: {role: [] for role in _ROLES})
@@ -180,12 +182,12 @@ def _measure(
     negatives = negative_columns(entry.negatives)
     table = reader.read(entry.name, group, ["query", "positive", *negatives, *HASH_COLUMNS])
     for role, columns in zip(_ROLES, (["query"], ["positive"], negatives), strict=True):
-        # An unmined source has empty texts where a row has no further negative.
+        # In an unmined source the missing negatives of a row are empty texts.
         there = [table.column(name).filter(pc.not_equal(table.column(name), NO_NEGATIVE)) for name in columns]
         for texts in there:
             measured.characters[role].append(pc.utf8_length(texts).to_numpy().astype(np.int64))
         if tokenizer is not None and columns:
-            # A row's negatives are shuffled, so its first one stands for all: tokenizing them takes most of the time.
+            # Tokenizing negatives takes most of the time. They are shuffled, so the first one represents the row.
             texts = there[0].to_pylist()
             if role == "query":
                 texts = [format_query(text, entry.instruction) for text in texts]
@@ -203,6 +205,6 @@ def _histograms(lengths: dict[str, list[Lengths]]) -> dict[str, tuple[int, ...]]
 
 
 def _together(lengths: dict[str, list[Lengths]]) -> dict[str, Lengths]:
-    """Without the roles that no text has."""
+    """Lengths by role, without roles that have no texts."""
     joined = {role: np.concatenate(parts) for role, parts in lengths.items() if parts}
     return {role: found for role, found in joined.items() if len(found)}

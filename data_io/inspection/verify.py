@@ -1,4 +1,4 @@
-"""Read a whole data set and say everything that is wrong with it, each thing with its place."""
+"""Reads a whole data set and reports every problem with its place."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +17,7 @@ from data_io.dataset.provenance import damaged_files
 from data_io.dataset.rows import NO_NEGATIVE
 from data_io.dataset.schema import HASH_COLUMNS, column_names, columns, text_hash
 from data_io.errors import DataError, NotFoundInStore, ObjectChanged
+from data_io.execution import counted
 from data_io.storage.errors import ObjectTooShort
 from data_io.storage.store import Blob, Store
 from data_io.task import Kind
@@ -26,7 +27,7 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, and what was found."""
+    """One problem: its place and a description."""
 
     place: str
     message: str
@@ -37,7 +38,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was looked at, and every problem found; `ok` means none."""
+    """What was checked, and all problems. `ok` means that there are none."""
 
     version: str | None
     sources: int = 0
@@ -55,7 +56,7 @@ class VerifyReport:
 
 @dataclass
 class _Work:
-    """What is carried through one verification."""
+    """The state of one verification."""
 
     store: Store
     manifest: Manifest
@@ -67,17 +68,17 @@ class _Work:
     bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
     held_out: dict[str, Hashes] = field(default_factory=dict)
-    """Sorted hashes of the texts of each evaluation set."""
+    """Sorted text hashes of each evaluation set."""
 
     def report(self, place: str, message: str) -> None:
         self.problems.append(Problem(place, message))
 
 
 def verify_dataset(store: Store, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-    """Check every object, byte and row that the manifest names; damage ends nothing, all of it is reported.
+    """Check every object, byte and row of the manifest. Damage does not end the check; all of it is reported.
 
-    `progress(done, total)` is called with bytes of shards after each row group. Raises StorageError where the store
-    cannot be reached.
+    `progress(done, total)` is called with bytes of shards after each row group. Raises StorageError if the store is
+    unreachable.
     """
     try:
         manifest = load_manifest(store)
@@ -87,7 +88,7 @@ def verify_dataset(store: Store, *, progress: Callable[[int, int], None] | None 
     work = _Work(store, manifest, progress or (lambda done, total: None), total)
     _verify_evaluations(work)
     for key in damaged_files(store):
-        work.report(key, "is missing, or another one than the data set was made with")
+        work.report(key, "is missing or was changed after the data set was made")
     for source in manifest.sources:
         _verify_source(work, source)
     return VerifyReport(
@@ -128,20 +129,20 @@ def _verify_source(work: _Work, source: SourceEntry) -> None:
     groups, shards = work.manifest.row_groups(source.name), work.manifest.shards(source.name)
     rows = int(groups.rows.sum(dtype=np.int64))
     if rows != source.rows:
-        work.report(place, f"the manifest says {source.rows} rows, its row groups have {rows}")
+        work.report(place, f"the manifest has {source.rows} rows, but its row groups have {rows}")
     shared = dict.fromkeys(work.held_out, 0)
     for index, shard in enumerate(shards):
         work.shards += 1
         for row_group, table in _verify_shard(work, source, shard, groups, np.flatnonzero(groups.shard == index)):
             _verify_rows(work, source, f"{place}, shard {shard.key}, row group {row_group}", table)
-            # A classification's positives are the words of its labels, which may recur.
+            # Positives of a classification are the words of labels and are not compared.
             checked = HASH_COLUMNS[:1] if source.kind is Kind.CLASSIFICATION else HASH_COLUMNS
             hashes = np.concatenate([table.column(name).to_numpy() for name in checked])
             for name, held_out in work.held_out.items():
                 shared[name] += int(np.isin(hashes, held_out).sum())
     for name, count in shared.items():
         if count:
-            work.report(place, f"{count} queries and positives are also texts of evaluation set {name!r}")
+            work.report(place, f"{count} of the queries and positives are also texts of evaluation set {name!r}")
 
 
 def _verify_shard(
@@ -156,7 +157,7 @@ def _verify_shard(
     digest, at, damaged = hashlib.sha256(), 0, False
     names = column_names(source.negatives)
     wrong: dict[int, list[str]] = {}
-    # Before the first row group lies the magic, behind the last the footer: the shard's own checksum covers them.
+    # The magic bytes before the first row group and the footer after the last are covered by the shard's checksum.
     ends = [*(int(groups.offset[g] + groups.chunk_bytes[g].sum(dtype=np.int64)) for g in mine), found.size]
     for g, end in zip([*mine.tolist(), None], ends, strict=True):
         data = None if end > found.size else _read(work, shard, place, at, end - at, found.etag)
@@ -178,7 +179,7 @@ def _verify_shard(
     else:
         if found.size == shard.size and not damaged and digest.hexdigest() != shard.sha256:
             work.report(
-                place, "its checksum is not the manifest's, though every column chunk is right: footer or header"
+                place, "checksum differs from the manifest's, but all column chunks are correct: footer or header"
             )
     _report_shard(work, place, found.size, shard, wrong, columns_of_group=len(names))
 
@@ -186,10 +187,10 @@ def _verify_shard(
 def _report_shard(
     work: _Work, place: str, size: int, shard: Shard, wrong: dict[int, list[str]], *, columns_of_group: int
 ) -> None:
-    """`wrong` has the damaged columns of each row group that was read. One problem for what one mishap may explain."""
+    """Report the damage of a shard. `wrong` has the damaged columns of each row group. One cause gives one problem."""
     length = f"is {size} bytes long, expected {shard.size}"
     if wrong and all(len(names) == columns_of_group for names in wrong.values()):
-        what = "no column chunk has the manifest's checksum: another file is in its place"
+        what = "no column chunk has the manifest's checksum: it is another file"
         work.report(place, what if size == shard.size else f"{length}; {what}")
         return
     if size != shard.size:
@@ -197,15 +198,15 @@ def _report_shard(
     for g, names in wrong.items():
         if names:
             listed = (
-                f"checksum of column {names[0]} is"
+                f"checksum of column {names[0]} differs"
                 if len(names) == 1
-                else f"checksums of columns {', '.join(names)} are"
+                else f"checksums of columns {', '.join(names)} differ"
             )
-            work.report(f"{place}, row group {g}", f"the {listed} not the manifest's")
+            work.report(f"{place}, row group {g}", f"the {listed} from the manifest")
 
 
 def _chunks(names: Sequence[str], groups: RowGroups, g: int, data: memoryview) -> list[tuple[ColumnChunk, int]]:
-    """The column chunks of a row group, each with the checksum it should have."""
+    """The column chunks of a row group, each with its checksum in the manifest."""
     chunks, at = [], 0
     for name, size, crc in zip(names, groups.chunk_bytes[g].tolist(), groups.chunk_crc[g].tolist(), strict=True):
         chunks.append((ColumnChunk(name, name not in HASH_COLUMNS, data[at : at + size]), crc))
@@ -219,9 +220,9 @@ def _read(work: _Work, shard: Shard, place: str, start: int, length: int, etag: 
     try:
         blob: Blob = work.store.get_range(shard.key, start, length, if_match=etag)
     except NotFoundInStore:
-        work.report(place, "was removed while it was read")
+        work.report(place, "was removed during the check")
     except ObjectChanged:
-        work.report(place, "was overwritten while it was read")
+        work.report(place, "was overwritten during the check")
     except ObjectTooShort:
         work.report(place, f"ends before byte {start + length}; the rest of it was not checked")
     else:
@@ -250,7 +251,7 @@ def _decode(
 
 
 def _verify_rows(work: _Work, source: SourceEntry, place: str, table: pa.Table) -> None:
-    """Texts are not blank, hashes are those of the texts, and no negative is the positive."""
+    """Report blank texts, wrong hashes, and negatives that equal the positive."""
     work.rows += table.num_rows
     for name in table.schema.names:
         if name in HASH_COLUMNS:
@@ -264,7 +265,7 @@ def _verify_rows(work: _Work, source: SourceEntry, place: str, table: pa.Table) 
         if name.startswith("negative_"):
             same = np.flatnonzero(pc.equal(table.column(name), table.column("positive")))
             if len(same):
-                work.report(f"{place}, row {same[0]}", f"{name} is the same text as the positive{_and_more(same)}")
+                work.report(f"{place}, row {same[0]}", f"{name} equals the positive{_and_more(same)}")
     for text, stored in zip(("query", "positive"), HASH_COLUMNS, strict=True):
         right = np.array([text_hash(value) for value in table.column(text).to_pylist()], dtype=np.uint64)
         wrong = np.flatnonzero(right != table.column(stored).to_numpy())
@@ -273,4 +274,4 @@ def _verify_rows(work: _Work, source: SourceEntry, place: str, table: pa.Table) 
 
 
 def _and_more(rows: npt.NDArray[np.intp]) -> str:
-    return f", and in {len(rows) - 1} more rows" if len(rows) > 1 else ""
+    return f", and in {counted(len(rows) - 1, 'more row')}" if len(rows) > 1 else ""

@@ -1,4 +1,4 @@
-"""What a data order is made from; two runs with equal fingerprints consume the same examples in the same order."""
+"""The inputs of a data order. Two runs with equal fingerprints use the same examples in the same order."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,7 +6,7 @@ from data_io.data_spec import HardNegatives
 
 
 class Fingerprint(BaseModel):
-    """Part of every checkpoint. A resume whose fingerprint differs is refused with the field that differs."""
+    """Part of every checkpoint. A run refuses to resume with another fingerprint and names the field that differs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -23,7 +23,7 @@ class Fingerprint(BaseModel):
     tokenizer: str
 
     def differences(self, other: "Fingerprint") -> list[str]:
-        """Fields that differ, each as `field: mine, theirs`; empty where the orders are the same."""
+        """Fields that differ, each as `field: mine, theirs`. Empty if the orders are equal."""
         return [
             f"{name}: {getattr(self, name)!r} here, {getattr(other, name)!r} there"
             for name in type(self).model_fields

@@ -1,8 +1,8 @@
-"""From the plan to token ids: what one worker trains on, read and tokenized ahead of the step that needs it.
+"""From the plan to token ids: the micro-batches of one worker, read and tokenized ahead of the training step.
 
-Two sets of threads, so that neither waits for the other: some read row groups, a bounded number and size ahead, in the
-order in which they are needed; others turn rows of row groups that are there into micro-batches, at most
-`prefetch_steps` steps ahead. The threads that tokenize never wait for a store.
+There are two sets of threads, so that neither waits for the other. Some read row groups in the order of use, limited in
+number and size. The others build micro-batches from row groups in memory, at most `prefetch_steps` steps ahead. The
+threads that tokenize never wait for a store.
 """
 
 from collections import deque
@@ -31,10 +31,10 @@ from data_io.task import Kind
 
 @dataclass(frozen=True)
 class PartRows:
-    """B rows of one source in a micro-batch, which point at its texts by index.
+    """B rows of one source in a micro-batch. The arrays are indices into the micro-batch's texts.
 
-    query_B, positive_B int64 [B] and negatives_BH int64 [B, H]; the hashes, uint64 [B], are those of the stored texts.
-    `tokens` are those of the texts that no part before it has.
+    query_B, positive_B int64 [B] and negatives_BH int64 [B, H]; the hashes, uint64 [B], are of the stored texts.
+    `tokens` counts the tokens of texts that do not occur in an earlier part.
     """
 
     source: str
@@ -53,10 +53,9 @@ class PartRows:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What is embedded together: every distinct text once, and for each part of the slot its rows.
+    """The texts to embed together, each distinct text once, and the rows of each part of the slot.
 
-    `position` is the slot's place in its step; `strings` are the texts themselves, where the loader was asked to keep
-    them.
+    `position` is the slot's position in its step. `strings` are the texts, if the loader was asked to keep them.
     """
 
     position: int
@@ -71,7 +70,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class LoadedStep:
-    """One step as one worker sees it: the whole step's slots, and this worker's own micro-batches in order."""
+    """One step for one worker: all slots of the step, and this worker's micro-batches in order."""
 
     step: Step
     micro_batches: tuple[MicroBatch, ...]
@@ -79,7 +78,7 @@ class LoadedStep:
 
 
 class TableReader(Protocol):
-    """What the loader needs of a reader: columns of one row group, in row order, and how many threads to ask from."""
+    """The reader, for the loader: columns of one row group in row order, and a useful number of threads."""
 
     @property
     def parallel_reads(self) -> int: ...
@@ -88,12 +87,12 @@ class TableReader(Protocol):
 
 
 READ_AHEAD = 16
-"""Row groups that are read, or wait to be used for the first time, at once."""
+"""Maximum number of row groups that are being read or wait for their first use."""
 
 
 class Loader:
-    """Iterates the steps [first_step, end_step) for one worker. Reading and tokenizing run in threads, never in a
-    fork.
+    """Iterates over the steps [first_step, end_step) for one worker. Reading and tokenizing run in threads, never in a
+    forked process.
     """
 
     def __init__(
@@ -114,10 +113,9 @@ class Loader:
         cache_bytes: int = 256 * 2**20,
         keep_strings: bool = False,
     ) -> None:
-        """`sources` in the order of the plan's; `token_deletion` is the share of tokens to leave out.
+        """`sources` are in the plan's order; `token_deletion` is the share of tokens to leave out.
 
-        Memory: `cache_bytes` of decoded row groups, plus the steps ahead. A row group that is larger than that is read
-        all the same, alone.
+        Memory: `cache_bytes` of decoded row groups, plus the steps ahead. A larger row group is read on its own.
         """
         self._plan = plan
         self._sources = sources
@@ -133,7 +131,7 @@ class Loader:
         self._reading = ThreadPoolExecutor(reader.parallel_reads, thread_name_prefix="read")
         self._row_groups = RowGroupCache(self._reading, cache_bytes, ahead=READ_AHEAD)
         self._lock = Lock()
-        # All of what follows is guarded by it.
+        # Guards all fields below.
         self._ahead: deque[tuple[Step, list[_Work]]] = deque()
         self._unread: deque[_Work] = deque()
         self._open: dict[int, Key] = {}
@@ -148,7 +146,7 @@ class Loader:
                     return
                 step, mine = self._ahead.popleft()
             start = monotonic()
-            # All together: this thread wakes once a step, not once a micro-batch, or where one has failed.
+            # Wait for all at once: this thread wakes once per step or on a failure, not once per micro-batch.
             done, _ = wait([work.micro_batch for work in mine], return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
@@ -158,14 +156,14 @@ class Loader:
             yield LoadedStep(step=step, micro_batches=micro_batches, wait_seconds=waited)
 
     def close(self) -> None:
-        """Stop the threads; what is being read is given up."""
+        """Stop the threads and abort running reads."""
         with self._lock:
             self._closed = True
         for pool in (self._reading, self._tokenizing):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _advance(self) -> None:
-        """Plan steps and ask for row groups, in order, as far as there is room for them."""
+        """Plan steps and request row groups, in order, while there is room."""
         while True:
             with self._lock:
                 if self._closed or not (self._unread or self._plan_next()):
@@ -183,7 +181,7 @@ class Loader:
                 read.add_done_callback(partial(self._arrived, work))
 
     def _plan_next(self) -> bool:
-        # Steps without slots of this worker need nothing, but must not be planned without end.
+        # Steps without slots of this worker need no data, but the loop must still end.
         if len(self._ahead) > self._prefetch_steps and not any(mine for _, mine in self._ahead):
             return False
         index = next(self._unplanned, None)
@@ -211,7 +209,7 @@ class Loader:
         return row_group
 
     def _finish_before(self, part: "_PartWork") -> None:
-        """A source's row groups are used one after another: those before the last of this part are needed no more."""
+        """Mark row groups before the last of this part as finished: a source uses its row groups one after another."""
         *before, last = dict.fromkeys([self._open.get(part.source, part.keys[0]), *part.keys])
         self._open[part.source] = last
         for key in before:
@@ -232,7 +230,7 @@ class Loader:
         return row_group_of(self._reader.read(source.name, row_group, columns), source.instruction)
 
     def _arrived(self, work: "_Work", _: Future[RowGroup]) -> None:
-        """One of its row groups is there, or will never be."""
+        """A row group of the micro-batch was read, or its read failed."""
         with self._lock:
             work.unread -= 1
             if work.unread or work.step > self._last_to_build or self._closed:
@@ -251,7 +249,7 @@ class Loader:
     def _submit(self, work: "_Work") -> None:
         try:
             self._tokenizing.submit(self._build, work)
-        except RuntimeError:  # closed in the meantime
+        except RuntimeError:  # the pool was closed
             work.micro_batch.cancel()
             work.micro_batch.set_running_or_notify_cancel()
 
@@ -306,7 +304,7 @@ class Loader:
 
 @dataclass(eq=False)
 class _PartWork:
-    """One part of a micro-batch to be: which rows of which row groups of a source, in the order of use."""
+    """One part of a future micro-batch: rows of row groups of a source, in the order of use."""
 
     source: int
     keys: list[Key]
@@ -316,7 +314,7 @@ class _PartWork:
 
 @dataclass(eq=False)
 class _Work:
-    """A micro-batch to be, and how far it is."""
+    """A future micro-batch and its progress."""
 
     step: int
     epoch: int

@@ -1,19 +1,19 @@
-"""The data order: a pure function of (sources, seed, batch size) that no worker owns (docs/developers/design.md#data-order).
+"""The data order: a pure function of sources, seed and batch size (docs/developers/design.md#data-order).
 
-Shapes: S sources, M micro-batches an epoch, B rows a micro-batch, G micro-batches ("slots") a step, R row groups of a
-source.
+Shapes: S sources, M micro-batches per epoch, B rows per micro-batch, G micro-batches ("slots") per step, R row groups
+of a source.
 
     source s of N_s rows  ->  m_s = ceil(N_s / B) micro-batches, the last one may be short
     an epoch              =   a uniformly random permutation of the multiset {s repeated m_s times}
     step t of the epoch   =   slots [tG, (t+1)G), the last step may be short
     worker r of W         ->  slots tG + r, tG + r + W, ... of step t
 
-Drawing the next source with probability proportional to what is left of it, as each worker of the recipe does on its
-own (arXiv 2510.02294, section 3), is the same law as that permutation. Nothing here depends on W. With `uniform`
-sampling the permutation is one of rounds instead: in each, every source that has a micro-batch left has one.
+Each worker of the recipe draws its next source with probability proportional to the source's remaining rows (arXiv
+2510.02294, section 3). That has the same distribution as this permutation. Nothing here depends on W. With `uniform`
+sampling an epoch consists of rounds: each round has one micro-batch of every source that has any left, in random order.
 
-With `mixed` step sources it is the rows of all sources that are permuted, {s repeated N_s times}, and slot k of the
-epoch is the rows [kB, (k+1)B) of that permutation, divided into one part a source.
+With `mixed` step sources the rows of all sources are permuted, {s repeated N_s times}. Slot k of the epoch is the rows
+[kB, (k+1)B) of that permutation, divided into one part per source.
 """
 
 from collections.abc import Sequence, Set
@@ -29,7 +29,7 @@ from data_io.errors import DataError
 from data_io.keyed_hash import hashes, mix, permutation
 
 PLANNER_VERSION = 1
-"""Grows whenever the same inputs would give another order; it is part of every checkpoint's fingerprint."""
+"""Increased whenever the same inputs would give another order. Part of every checkpoint's fingerprint."""
 
 # Each use of a key gets its own tag, so that no two draws share a stream.
 _SOURCES, _ROW_GROUPS, _ROWS, _NEGATIVES = range(1, 5)
@@ -40,7 +40,7 @@ SourceSampling = Literal["proportional", "uniform"]
 
 @dataclass(frozen=True)
 class SourceRows:
-    """What the plan needs to know of a source: its name and the rows of each of its row groups, int [R]."""
+    """The plan's view of a source: its name and the number of rows in each row group, int [R]."""
 
     name: str
     group_rows: npt.NDArray[np.int32]
@@ -52,7 +52,7 @@ class SourceRows:
 
 @dataclass(frozen=True)
 class Part:
-    """`rows` rows of source number `source`, from position `first` of the order on that the source has in an epoch."""
+    """`rows` rows of source number `source`, starting at position `first` of the source's order in the epoch."""
 
     source: int
     first: int
@@ -61,10 +61,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Slot:
-    """One micro-batch of a step: one part, or one of each of its sources where they are mixed.
+    """One micro-batch of a step: one part, or one part per source if sources are mixed.
 
-    `occurrence` counts, from 0, the micro-batches of its source in the epoch; all of the epoch where they are mixed.
-    One that is `skipped` is consumed and weighs nothing.
+    `occurrence` counts from 0: earlier micro-batches of the source in the epoch, or of the whole epoch if sources are
+    mixed. A `skipped` slot is consumed and has weight 0.
     """
 
     occurrence: int
@@ -87,7 +87,7 @@ class Step:
 
     @property
     def parts(self) -> list[Part]:
-        """Those of all slots, in order: what is said of a step's rows source by source is said part by part."""
+        """The parts of all slots, in order. Values for a step's rows are stored per part."""
         return [part for slot in self.slots for part in slot.parts]
 
     @property
@@ -96,12 +96,12 @@ class Step:
 
     @property
     def first_rows(self) -> list[int]:
-        """Where each slot's rows begin among those of the step."""
+        """The index of each slot's first row among the rows of the step."""
         return list(accumulate((slot.rows for slot in self.slots[:-1]), initial=0))
 
     @property
     def weighed_rows(self) -> int:
-        """Rows of the slots that are not skipped: the loss is the mean over these."""
+        """Rows of the slots that are not skipped. The loss is the mean over these."""
         return sum(slot.rows for slot in self.slots if not slot.skipped)
 
 
@@ -114,13 +114,13 @@ class RowSelection:
 
 
 def slots_of_worker(slots: int, *, rank: int, world_size: int) -> range:
-    """Positions in a step of `slots` slots that worker `rank` takes; the union over ranks is every slot once."""
+    """Positions in a step of `slots` slots that worker `rank` takes. The union over ranks is every slot once."""
     return range(rank, slots, world_size)
 
 
 class DataOrder:
-    """The order of all epochs. Cheap to build; an epoch's arrays (about 10 bytes a micro-batch, or a row where sources
-    are mixed) are made when first used.
+    """The order of all epochs. Cheap to build: the arrays of an epoch are made at first use (about 10 bytes per
+    micro-batch, or per row if sources are mixed).
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class DataOrder:
         source_sampling: SourceSampling = "proportional",
         skipped: Set[tuple[int, int | None, int]] = frozenset(),
     ) -> None:
-        """`skipped` holds the epoch, source and occurrence of slots that are to weigh nothing, the source None where
-        they are mixed. Raises DataError where there is no source, or one without rows.
+        """`skipped` holds the epoch, source and occurrence of slots with weight 0; the source is None if sources are
+        mixed. Raises DataError if there is no source, or a source without rows.
         """
         if not sources:
             raise DataError("no source to train on", remedy="name at least one source of the manifest in data.sources")
@@ -153,14 +153,14 @@ class DataOrder:
         self._skipped = skipped
         self._source_rows = np.array([source.rows for source in sources], dtype=np.int64)
         self._source_batches = -(-self._source_rows // micro_batch_size)
-        # One epoch, and the next while the loader reads ahead over the boundary.
+        # The current epoch, and the next one when the loader reads ahead across the boundary.
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
         self._row_groups = lru_cache(maxsize=2 * len(sources))(self._draw_row_groups)
         self._rows = lru_cache(maxsize=4 * len(sources) + 64)(self._draw_rows)
 
     @property
     def micro_batches_of_sources(self) -> list[int]:
-        """Micro-batches an epoch of each source."""
+        """Micro-batches per epoch of each source."""
         return [int(count) for count in self._source_batches]
 
     @property
@@ -171,13 +171,13 @@ class DataOrder:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch: ceil(M / G), or with one source a step the sum of ceil(m_s / G)."""
+        """Optimizer steps per epoch: ceil(M / G), or with one source per step the sum of ceil(m_s / G)."""
         if self.step_source == "same":
             return int((-(-self._source_batches // self.micro_batches_per_step)).sum())
         return -(-self.micro_batches_per_epoch // self.micro_batches_per_step)
 
     def step(self, index: int) -> Step:
-        """The `index`-th optimizer step since the start of training, whatever happened in between."""
+        """The `index`-th optimizer step since the start of training, independent of restarts."""
         epoch, step_in_epoch = divmod(index, self.steps_per_epoch)
         order = self._epoch(epoch)
         first, end = int(order.step_bounds[step_in_epoch]), int(order.step_bounds[step_in_epoch + 1])
@@ -203,30 +203,31 @@ class DataOrder:
         return Slot(number, parts, (epoch, None, number) in self._skipped)
 
     def step_after(self, micro_batches_consumed: int) -> int:
-        """The step that comes next once so many micro-batches are consumed: all that a checkpoint has to remember.
+        """The step that follows after so many consumed micro-batches. A checkpoint has to store only this number.
 
-        Raises DataError where the number is not a boundary between two steps of this plan.
+        Raises DataError if the number is not a boundary between two steps of this plan.
         """
         epoch, slot = divmod(micro_batches_consumed, self.micro_batches_per_epoch)
         bounds = self._epoch(epoch).step_bounds
         step_in_epoch = int(np.searchsorted(bounds, slot))
         if bounds[step_in_epoch] != slot:
             raise DataError(
-                f"micro_batches_consumed={micro_batches_consumed} does not lie between two steps of "
+                f"micro_batches_consumed={micro_batches_consumed} is not a boundary between steps of "
                 f"{self.micro_batches_per_step} micro-batches",
                 remedy="resume with the global_batch_size that wrote the checkpoint",
             )
         return epoch * self.steps_per_epoch + step_in_epoch
 
     def sources_of_epoch(self, epoch: int) -> npt.NDArray[np.uint16]:
-        """Source number of every slot of an epoch, in order, uint16 [M]; of every row where sources are mixed."""
+        """Source number of every slot of an epoch, in order, uint16 [M]; of every row if sources are mixed."""
         return self._epoch(epoch).source
 
     def select_rows(self, *, epoch: int, part: Part) -> list[RowSelection]:
-        """Where the rows of a part are: consecutive positions of the source's own order in this epoch, most often in
-        one row group.
+        """The positions of the rows of a part: consecutive in the source's order of this epoch, usually in one row
+        group.
 
-        Row groups are permuted and rows are permuted inside each, so that a source's next part shares its row group.
+        Row groups are permuted, and rows are permuted within each, so that the source's next part uses the same row
+        group.
         """
         source, at, end = part.source, part.first, part.first + part.rows
         groups, ends = self._row_groups(epoch, source)
@@ -243,10 +244,10 @@ class DataOrder:
     def select_negatives(
         self, *, epoch: int, source: int, row_group: int, stored: int, used: int
     ) -> npt.NDArray[np.int64]:
-        """Which of a row's `stored` hard negatives an epoch uses, int64 [min(used, stored)].
+        """The hard negatives of a row, out of `stored`, that an epoch uses: int64 [min(used, stored)].
 
         A cyclic window of columns, drawn per row group so that a step reads few columns. The negatives of each row were
-        shuffled when the shards were written, so a window is an unbiased draw. (The recipe draws per micro-batch.)
+        shuffled when the shards were written, so the window is an unbiased draw. (The recipe draws per micro-batch.)
         """
         used = min(used, stored)
         if used == 0:
@@ -265,7 +266,7 @@ class DataOrder:
         return _EpochOrder(source=source, occurrence=_occurrences(source, members), step_bounds=bounds)
 
     def _draw_epoch_of_uniform_steps(self, key: int) -> "_EpochOrder":
-        """One source a step: the same law, with steps in the place of micro-batches."""
+        """One source per step: the same distribution, with steps instead of micro-batches."""
         width = self.micro_batches_per_step
         steps_of_source = -(-self._source_batches // width)
         step_source = _permuted_multiset(key, steps_of_source, self.source_sampling)
@@ -276,7 +277,7 @@ class DataOrder:
         return _EpochOrder(source=source, occurrence=_occurrences(source, self._source_batches), step_bounds=bounds)
 
     def _draw_row_groups(self, epoch: int, source: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The source's row groups in this epoch's order, int64 [R], and the position where each ends, int64 [R]."""
+        """The source's row groups in this epoch's order, int64 [R], and the end position of each, int64 [R]."""
         group_rows = self.sources[source].group_rows
         order = permutation(mix(self.seed, _ROW_GROUPS, epoch, source), len(group_rows))
         return order, np.cumsum(group_rows[order], dtype=np.int64)
@@ -288,18 +289,18 @@ class DataOrder:
 
 @dataclass(frozen=True)
 class _EpochOrder:
-    """M slots, or M rows where sources are mixed."""
+    """M slots, or M rows if sources are mixed."""
 
     source: npt.NDArray[np.uint16]  # [M]
-    occurrence: npt.NDArray[np.int32]  # [M]: how many of this source came before
+    occurrence: npt.NDArray[np.int32]  # [M]: earlier entries of the same source
     step_bounds: npt.NDArray[np.int64]  # [steps + 1], in slots
 
 
 def _permuted_multiset(key: int, counts: npt.NDArray[np.int64], sampling: SourceSampling) -> npt.NDArray[np.uint16]:
     """Source numbers in a random order, uint16 [sum(counts)], source s exactly counts[s] times.
 
-    Proportional: every order is equally likely. Uniform: round after round of every source that has a member left, the
-    order in each equally likely.
+    Proportional: every order is equally likely. Uniform: rounds with one entry of every source that has any left, each
+    round in an equally likely order.
     """
     keys = hashes(key, int(counts.sum()))
     members = np.repeat(np.arange(len(counts), dtype=np.uint16), counts)
@@ -310,7 +311,7 @@ def _permuted_multiset(key: int, counts: npt.NDArray[np.int64], sampling: Source
 
 
 def _occurrences(source: npt.NDArray[np.uint16], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """For each place, how many earlier ones hold the same source, int32 [M]."""
+    """For each position, the number of earlier positions with the same source, int32 [M]."""
     by_source = np.argsort(source, kind="stable")
     starts = np.repeat(np.cumsum(counts) - counts, counts)
     occurrence = np.empty(len(source), dtype=np.int32)

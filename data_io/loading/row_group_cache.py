@@ -1,4 +1,4 @@
-"""Row groups in memory, from the moment they are asked for until nobody needs them: decoded once for all their rows."""
+"""Row groups in memory, from the first request until no slot needs them: each is decoded once for all its rows."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,16 +14,16 @@ import pyarrow.compute as pc
 from data_io.task import format_query
 
 Key = tuple[int, int, int]
-"""Epoch, source and row group: an epoch uses other columns of a row group than the next."""
+"""Epoch, source and row group. Each epoch uses other columns of a row group."""
 
 _UNKNOWN_BYTES = 4 * 2**20
-_BYTES_A_TEXT = 64  # what Python adds to the bytes of a str and the place that names it
+_BYTES_A_TEXT = 64  # overhead of a Python str, with its reference
 
 
 @dataclass(frozen=True, eq=False)
 class RowGroup:
-    """R rows: `texts_CR`, str objects, has a query with its instruction, a positive, and the negatives of each row.
-    Hashes, uint64 [R], are those of the stored texts.
+    """R rows. `texts_CR`, str objects, has query with instruction, positive and negatives of each row. Hashes, uint64
+    [R], are of the stored texts.
     """
 
     texts_CR: npt.NDArray[np.object_]
@@ -33,7 +33,7 @@ class RowGroup:
 
 
 def row_group_of(table: pa.Table, instruction: str) -> RowGroup:
-    """`table` has query, positive, the negatives, query_hash and positive_hash, in this order."""
+    """Convert `table`: query, positive, the negatives, query_hash and positive_hash, in this order."""
     query, *others = table.columns[:-2]
     if instruction:
         query = pc.binary_join_element_wise(format_query("", instruction), query, "")
@@ -49,24 +49,24 @@ def row_group_of(table: pa.Table, instruction: str) -> RowGroup:
 
 
 class RowGroupCache:
-    """Row groups that are needed soon are pinned; others stay while there is room, least recently used first out.
+    """Row groups that are needed soon are pinned. The others stay while there is room, and are evicted in LRU order.
 
-    One that is not there is read by `pool`; all who pin it share the read.
+    A missing row group is read by `pool`. All callers that pin it share the read.
     """
 
     def __init__(self, pool: Executor, limit_bytes: int, *, ahead: int) -> None:
-        """`ahead`: how many row groups may be read, or wait to be used for the first time, at once."""
+        """`ahead`: maximum number of row groups that are being read or wait for their first use."""
         self._pool = pool
         self._limit = limit_bytes
         self._ahead = ahead
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._bytes = self._pinned_bytes = 0
-        self._waiting = 0  # pinned and never used
+        self._waiting = 0  # pinned and not used yet
         self._typical = _UNKNOWN_BYTES
         self._lock = Lock()
 
     def pin(self, key: Key, read: Callable[[], RowGroup]) -> Future[RowGroup]:
-        """The row group, now or later. Whoever pins one unpins it."""
+        """The row group as a future. Each caller that pins it must unpin it."""
         with self._lock:
             entry = self._entries.get(key)
             new = entry is None
@@ -76,12 +76,12 @@ class RowGroupCache:
             self._entries.move_to_end(key)
             self._set_pins(entry, entry.pins + 1)
             self._evict()
-        if new:  # not under the lock: what is there already calls back at once
+        if new:  # outside the lock: a finished future calls back at once
             entry.row_group.add_done_callback(lambda future: self._arrived(key, future))
         return entry.row_group
 
     def unpin(self, key: Key) -> None:
-        """It was used and is not needed any more by whoever pinned it."""
+        """The caller that pinned it does not need it any more."""
         with self._lock:
             entry = self._entries[key]
             self._waiting -= not entry.used
@@ -91,7 +91,7 @@ class RowGroupCache:
             self._drop(key, entry)
 
     def finish(self, key: Key) -> None:
-        """Nobody will pin it any more: it goes as soon as it is not pinned."""
+        """It will not be pinned again: drop it as soon as it is not pinned."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None:
@@ -99,7 +99,7 @@ class RowGroupCache:
                 self._drop(key, entry)
 
     def may_pin(self, keys: list[Key]) -> bool:
-        """Whether there is room for those of them that are not there; always where nothing else is pinned."""
+        """Whether there is room for the missing ones among the keys. Always true if nothing else is pinned."""
         with self._lock:
             new = sum(key not in self._entries for key in keys)
             room = self._pinned_bytes + new * self._typical <= self._limit
@@ -144,7 +144,7 @@ class RowGroupCache:
 class _Entry:
     row_group: Future[RowGroup]
     nbytes: int
-    """An estimate until it is there."""
+    """An estimate until the row group is loaded."""
     pins: int = 0
     used: bool = False
     finished: bool = False

@@ -1,7 +1,7 @@
-"""Texts with some of their tokens left out at random: the augmentation of Contriever (arXiv 2112.09118, section 3.1).
+"""Deletes random tokens from texts: the augmentation of Contriever (arXiv 2112.09118, section 3.1).
 
-Which tokens go depends on the seed, the epoch and the text alone: not on the worker, and not on what else is in the
-micro-batch. An epoch leaves out others than the one before.
+The deleted tokens depend on the seed, the epoch and the text alone, not on the worker or on other texts of the
+micro-batch. Each epoch deletes other tokens.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _TOKENS = 5  # the tags of data_io.loading.order's draws are 1 to 4
 
 
 def delete_tokens(texts: TokenTexts, strings: Sequence[str], *, share: float, seed: int, epoch: int) -> TokenTexts:
-    """Each token is left out with probability `share`, but for the last one of a text, its EOS.
+    """Delete each token with probability `share`, except the last token of a text, its EOS.
 
-    A text that would lose all others keeps its first one. `strings` are the N texts that were tokenized, `share` is in
-    [0, 1).
+    A text that would lose all other tokens keeps its first one. `strings` are the N texts that were tokenized; `share`
+    is in [0, 1).
     """
     lengths = texts.lengths.astype(np.int64)
     starts = np.cumsum(lengths) - lengths

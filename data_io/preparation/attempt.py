@@ -1,4 +1,4 @@
-"""The frame of every preparation: reuse a data set that is there, resume unfinished work, record how it was made."""
+"""The steps common to every preparation: reuse an existing data set, resume unfinished work, record the recipe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,40 +14,40 @@ from data_io.storage.store import Store
 
 @dataclass(frozen=True)
 class Resources:
-    """Where and how a preparation runs. The data set does not depend on it."""
+    """Settings of how a preparation runs. The data set does not depend on them."""
 
     memory_bytes: int = MEMORY_BYTES
-    """About the bytes of texts that each process holds at once."""
+    """About the maximum bytes of texts in memory per process."""
     executor: Executor = in_process
     say: Say = silent
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One call that makes the data set of `recipe` in `store`; an earlier one may have been killed."""
+    """One attempt to make the data set of `recipe` in `store`. An earlier attempt may have been killed."""
 
     store: Store
     recipe: Mapping[str, object]
-    """Everything that decides the data set, as values of JSON."""
+    """Everything that determines the data set, as JSON values."""
     resources: Resources
     began: float
     """Seconds since the epoch."""
     files: Sequence[str] = ()
-    """Keys of what it leaves apart from sources and evaluation sets."""
+    """Keys of the files that it writes besides sources and evaluation sets."""
 
     def finished_before(self) -> Manifest | None:
-        """The manifest of a whole data set of this recipe, None where it has to be made."""
+        """The manifest if a complete data set of this recipe exists, None if it has to be made."""
         manifest = reuse(self.store, self.recipe, files=self.files, say=self.resources.say)
         if manifest is not None:
             end_work(self.store, began=self.began)
         return manifest
 
     def begin_work(self) -> Work:
-        """The work of an earlier attempt at the same data set, or a new one."""
+        """The unfinished work of an earlier attempt at the same data set, or new work."""
         return begin_work(self.store, self.recipe, self.resources.memory_bytes, say=self.resources.say)
 
     def finish(self, manifest: Manifest, counts: Mapping[str, SplitCounts]) -> Manifest:
-        """Record how the data set was made, with the counts of each source, and remove the work."""
+        """Record how the data set was made, with the counts of each source, and remove the unfinished work."""
         by_name = {name: asdict(each) for name, each in counts.items()}
         record(self.store, self.recipe, manifest, files=self.files, counts=by_name)
         end_work(self.store, began=self.began)

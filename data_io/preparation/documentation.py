@@ -1,4 +1,4 @@
-"""Making the demo's data set from the documentation of the packages that are installed on this machine."""
+"""Makes the demo's data set from the documentation of the packages that are installed on this machine."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,9 +23,9 @@ def prepare_documentation(
     seed: int = 0,
     progress: Say | None = None,
 ) -> Manifest:
-    """Write the demo's data set and a tokenizer trained on it to `store`; about half a minute on one core.
+    """Write the demo's data set, and a tokenizer trained on it, to `store`. Takes about half a minute on one CPU.
 
-    `packages` are import names; those that are not installed are left out. Raises DataError where too little
+    `packages` are import names; packages that are not installed are skipped. Raises DataError if too little
     documentation is installed.
     """
     sizes, say = sizes or DemoSizes(), progress or silent

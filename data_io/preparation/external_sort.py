@@ -1,13 +1,13 @@
-"""Sources of any size as shards: in bounded memory, in independent tasks, and resumable after each of them.
+"""Writes sources of any size as shards: in bounded memory, in independent tasks, and resumable after each task.
 
 An external sort in three stages:
 
-1. Each part of a source's input is spilled into buckets of the rows' keys.
-2. The rows of each bucket are counted, without repeated ones, which says where each shard begins.
+1. Each part of a source's input is written to a spill object, in buckets of the rows' keys.
+2. The distinct rows of each bucket are counted, which gives the start of each shard.
 3. Ranges of shards are written, each from the buckets that it overlaps.
 
-The objects that a task leaves depend on its input alone, and a record says when they are there. So the result depends
-neither on the number of workers nor on kills.
+The objects of a task depend only on its input, and a record says when they are complete. So the result depends neither
+on the number of workers nor on restarts.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,27 +27,27 @@ from data_io.preparation.attempt import Resources
 from data_io.storage.resumable import Work
 
 _BUCKETS_A_TASK = 8
-"""A shard that crosses the border of two tasks has a bucket read twice: once more for each eight."""
+"""Buckets per writing task. A bucket at the border of two tasks is read twice: one extra read per eight buckets."""
 
 ReadPart = Callable[[SplitCounts], Iterable[Row]]
-"""Reads the rows of a part of a source, and counts the rows kept and left out. Pickles, and may be called again."""
+"""Reads the rows of a part of a source, and counts the rows kept and left out. Picklable; may be called again."""
 
 
 @dataclass(frozen=True)
 class SourceParts:
-    """A source before it is written, in parts that are read on their own."""
+    """A source before it is written, in parts that can be read separately."""
 
     info: SourceInfo
     parts: tuple[ReadPart, ...]
     part_bytes: tuple[int, ...]
-    """About the bytes that are read for each part; for the progress line."""
+    """About the bytes to read for each part, for the progress line."""
     text_bytes: int
-    """About the bytes of all texts of the source; decides the number of buckets."""
+    """About the bytes of all texts of the source. Determines the number of buckets."""
 
 
 @dataclass(frozen=True)
 class WrittenSource:
-    """A source whose shards are there. `counts.kept` rows were spilled, and `counts.repeated` of them left out."""
+    """A source whose shards are written. Of `counts.kept` rows, `counts.repeated` were left out as repeated."""
 
     data: SourceData
     counts: SplitCounts
@@ -77,7 +77,7 @@ class _CountTask:
 
 @dataclass(frozen=True)
 class ShardRange:
-    """Shards that are written together: where their first row is, and how many rows they have."""
+    """Shards that are written together: the position of their first row, and the number of their rows."""
 
     first_shard: int
     first_bucket: int
@@ -99,16 +99,16 @@ class _WriteTask:
 def write_sources(
     work: Work, sources: Sequence[SourceParts], resources: Resources, *, seed: int, size: ShardSize | None = None
 ) -> list[WrittenSource]:
-    """Write every source under sources/<name>/ of the data set, or resume where an earlier call ended.
+    """Write every source under sources/<name>/ of the data set, or resume an earlier call.
 
-    Raises DataError for a row that is not valid and for a source without rows.
+    Raises DataError for an invalid row and for a source without rows.
     """
     return _ExternalSort(work, sources, resources, seed, size or ShardSize()).run()
 
 
 @dataclass(frozen=True)
 class _ExternalSort:
-    """The stages of all sources. A list has one entry per source, in their order."""
+    """The stages for all sources. Each list has one entry per source, in order."""
 
     work: Work
     sources: Sequence[SourceParts]
@@ -148,7 +148,7 @@ class _ExternalSort:
         return [tuple(found[number] for number in sorted(found)) for found in spilled], totals
 
     def _count_unique(self, spills: Sequence[tuple[Spill, ...]], buckets: Sequence[int]) -> list[npt.NDArray[np.int64]]:
-        """Distinct rows in each bucket of each source."""
+        """Numbers of distinct rows in each bucket of each source."""
         tasks = (
             _CountTask(self.work, s, source.info.name, spills[s], buckets[s]) for s, source in enumerate(self.sources)
         )
@@ -158,7 +158,7 @@ class _ExternalSort:
     def _write(
         self, spills: Sequence[tuple[Spill, ...]], unique: Sequence[npt.NDArray[np.int64]]
     ) -> list[list[WrittenShard]]:
-        """The shards of each source, in their order."""
+        """The shards of each source, in order."""
         tasks = (
             _WriteTask(self.work, s, source.info.name, spills[s], part, self.size)
             for s, source in enumerate(self.sources)
@@ -173,7 +173,7 @@ class _ExternalSort:
 
 
 def shard_ranges(rows_of_bucket: npt.NDArray[np.int64], rows_per_shard: int) -> list[ShardRange]:
-    """Every shard once, each with the eight buckets in which its first row lies."""
+    """Every shard once, grouped by the eight buckets that contain its first row."""
     end = np.cumsum(rows_of_bucket)
     total = int(end[-1])
     ranges = []
@@ -234,7 +234,7 @@ def _write_range(task: _WriteTask) -> list[WrittenShard]:
 
 
 def _cut(tables: Iterable[pa.Table], skip: int, rows: int) -> Iterator[pa.Table]:
-    """`rows` rows of those that come, without the first `skip`."""
+    """Skip the first `skip` rows and return the next `rows` rows."""
     for table in tables:
         cut = table.slice(skip, rows)
         skip, rows = max(0, skip - table.num_rows), rows - cut.num_rows

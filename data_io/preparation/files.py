@@ -1,7 +1,7 @@
-"""Making a data set from a user's files.
+"""Makes a data set from a user's files.
 
-The same inputs give the same manifest version; a data set that is already there, made the same way and undamaged, is
-left as it is.
+The same inputs give the same manifest version. An existing data set that was made the same way and is not damaged is
+not changed.
 """
 
 import time
@@ -22,6 +22,7 @@ from data_io.dataset.schema import text_key
 from data_io.dataset.tokenizer import TOKENIZER_KEYS
 from data_io.dataset.writer import publish, write_dataset
 from data_io.errors import ConfigError, DataError
+from data_io.execution import counted
 from data_io.preparation.attempt import Attempt, Resources
 from data_io.preparation.external_sort import SourceParts, write_sources
 from data_io.preparation.inputs import FileInput, OpenedSource, check_inputs, is_large, open_source, read_scored_set
@@ -37,18 +38,18 @@ _TOKENIZER_TEXTS = 200_000
 
 @dataclass(frozen=True)
 class FileOptions:
-    """Settings that decide the data set, together with its inputs. Raises ConfigError for an invalid fraction."""
+    """Settings that, together with the inputs, determine the data set. Raises ConfigError for an invalid fraction."""
 
     heldout_fraction: float = 0.02
     """Share of the queries of each retrieval source that is held out, from 0 to below 1."""
     max_heldout_queries: int = 1000
-    """The most queries that are held out of a source."""
+    """Maximum number of held-out queries per source."""
     tokenizer_vocabulary: int | None = None
-    """Size of the tokenizer that is trained on the texts; None trains none."""
+    """Vocabulary size of the tokenizer to train on the texts. None trains none."""
     exclude: Sequence[str] = ()
-    """Names of texts that no row may have, as `curation.exclusion.excluded_texts` takes them."""
+    """Names of texts that no row may contain, for `curation.exclusion.excluded_texts`."""
     s3: S3Options | None = None
-    """How the excluded texts are reached where they are on S3."""
+    """S3 settings for excluded texts that are on S3."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -66,20 +67,20 @@ def prepare_files(
 ) -> Manifest:
     """Write a data set made of users' files to `store`.
 
-    Of every retrieval source a part of the queries is held out as the evaluation set `<name>_heldout`. No source keeps
-    a row with a held-out text, a text of a scored pair or an excluded text. Of rows with equal query and positive the
-    first is kept. The files are read twice, and the result does not depend on `resources`.
+    Part of the queries of every retrieval source is held out as the evaluation set `<name>_heldout`. No source keeps a
+    row with a held-out text, a text of a scored pair or an excluded text. Of rows with equal query and positive the
+    first is kept. The files are read twice. The result does not depend on `resources`.
 
-    Inputs that are not small (`is_large`) are prepared in tasks, which the executor may run at once in several
-    processes; a call after a kill resumes after the last finished task. Raises ConfigError for settings that contradict
-    each other, DataError with file and line for an invalid row, StorageError where the files cannot be reached.
+    Large inputs (`is_large`) are prepared in tasks, which the executor may run in several processes at once. A call
+    after an interruption resumes after the last finished task. Raises ConfigError for contradictory settings, DataError
+    with file and line for an invalid row, StorageError if the files cannot be read.
     """
     return _Preparation(store, inputs, options or FileOptions(), resources or Resources()).run()
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A source after the first pass over its files."""
+    """A source after the first pass through its files."""
 
     rows: SourceParts
     held_out: HeldOut
@@ -89,7 +90,7 @@ class _Source:
         return self.rows.info
 
     def training_rows(self, counts: SplitCounts) -> Iterator[Row]:
-        """The rows that training may see, counted in `counts`. Raises DataError where there is none."""
+        """The rows that training may see, counted in `counts`. Raises DataError if there are none."""
         yield from chain.from_iterable(read(counts) for read in self.rows.parts)
         if not counts.kept:
             raise no_rows(self.info.name, counts)
@@ -151,7 +152,7 @@ class _Preparation:
         return scored, opened
 
     def _scan(self, opened: Sequence[OpenedSource], work: Work | None) -> list[ScannedSource]:
-        """The first pass over the files: every row is checked, and the held-out queries are chosen."""
+        """The first pass through the files: check every row and choose the held-out queries."""
         tasks = [
             ScanTask(
                 work=work,
@@ -163,7 +164,7 @@ class _Preparation:
                 negatives=source.given.negatives,
                 heldout_fraction=self.options.heldout_fraction if source.kind is Kind.RETRIEVAL else 0.0,
                 max_heldout_queries=self.options.max_heldout_queries,
-                # Elsewhere another row's positive may carry the same label.
+                # In the other kinds another row's positive may have the same label.
                 keeps_substitutes=source.kind is Kind.RETRIEVAL,
             )
             for index, source in enumerate(opened)
@@ -178,7 +179,7 @@ class _Preparation:
         hidden: frozenset[int],
         excluded: Sequence[ExcludedTexts],
     ) -> _Source:
-        """A source whose rows have none of the `hidden` keys and none of the excluded texts."""
+        """A source without rows that contain one of the `hidden` keys or one of the excluded texts."""
         given, kind = opened.given, opened.kind
         own = min(scanned.fewest_negatives, kind.recipe_negatives) if given.negatives is None else given.negatives
         info = SourceInfo(
@@ -190,7 +191,8 @@ class _Preparation:
             origin=given.address,
         )
         self.resources.say(
-            f"{info.name}: read once, {len(scanned.held_out.rows)} rows held out, {info.negatives} hard negatives a row"
+            f"{info.name}: first pass done; {counted(len(scanned.held_out.rows), 'held-out row')}, "
+            f"{counted(info.negatives, 'hard negative')} per row"
         )
         parts = SourceParts(
             info=info,
@@ -215,7 +217,7 @@ class _Preparation:
     def _write(
         self, sources: Sequence[_Source], evaluations: Sequence[RetrievalSet | StsSet], work: Work | None
     ) -> tuple[Manifest, list[SplitCounts]]:
-        """The second pass over the files; counts per source. Without `work` nothing is kept for another attempt."""
+        """The second pass through the files. Returns counts per source. Without `work` it cannot be resumed."""
         if work is not None:
             written = write_sources(work, [each.rows for each in sources], self.resources, seed=self.options.seed)
             return publish(self.store, [each.data for each in written], evaluations), [each.counts for each in written]
@@ -235,17 +237,17 @@ class _Preparation:
     def _say_counts(self, source: _Source, count: SplitCounts, excluded: Sequence[ExcludedTexts]) -> None:
         name, say = source.info.name, self.resources.say
         say(
-            f"{name}: {count.kept - count.repeated:,} rows to train on; "
-            f"{count.held_out:,} left out for their held-out texts, {count.dropped:,} for their negatives, "
-            f"{count.repeated:,} as repeated; {count.replaced_negatives:,} negatives replaced"
+            f"{name}: {counted(count.kept - count.repeated, 'row')} to train on; left out: {count.held_out:,} with "
+            f"held-out texts, {count.dropped:,} with too few negatives, {count.repeated:,} repeated; "
+            f"{counted(count.replaced_negatives, 'negative')} replaced"
         )
-        # Queries that share answers lose more rows to the held-out ones than were asked for.
+        # If queries share answers, more rows are left out than were to be held out.
         held_out = len(source.held_out.rows)
         others = count.held_out - held_out
         if held_out and others > max(2 * held_out, count.kept // 10):
             say(
-                f"{name}: warning: {others:,} rows are left out because their answer is one of a held-out "
-                "query's; lower heldout_fraction or max_heldout_queries to train on more of them"
+                f"{name}: warning: {counted(others, 'row')} left out because a held-out query has the same answer; "
+                "to train on more of them lower heldout_fraction or max_heldout_queries"
             )
         say_excluded(name, excluded, count.left_out, say)
 
@@ -288,15 +290,15 @@ class _TrainingRows:
 
 
 def _with_lexical_negatives(rows: list[Row], negatives: int) -> Iterator[Row]:
-    """Rows with `negatives` each: their own first, then those that BM25 finds among the positives of all."""
+    """Rows with `negatives` each: first their own, then the ones that BM25 finds among all positives."""
     candidates = mine_negatives([row.query for row in rows], [row.positive for row in rows], negatives=negatives)
     together = [tuple(dict.fromkeys((*row.negatives, *mined))) for row, mined in zip(rows, candidates, strict=True)]
     fewest = min(range(len(rows)), key=lambda i: len(together[i]), default=0)
     if rows and (found := len(together[fewest])) < negatives:
         raise DataError(
-            f"{rows[fewest].place}: {negatives} hard negatives are asked for (mine_lexical), and with those that BM25 "
-            f"finds among the other answers of the source it has {found}",
-            remedy=f"ask for {found}" if found else "give more rows, or do not mine",
+            f"{rows[fewest].place}: mine_lexical is {negatives}, but this row has only "
+            f"{counted(found, 'hard negative')}: its own and those that BM25 finds among the source's other positives",
+            remedy=f"set mine_lexical to {found}" if found else "give more rows, or set mine_lexical to 0",
         )
     for row, texts in zip(rows, together, strict=True):
         yield Row(row.query, row.positive, texts[:negatives], row.place)

@@ -1,4 +1,4 @@
-"""Making a data set of the recipe's public sources, loaded from where they are published, or of its released files."""
+"""Makes a data set of the recipe's public sources, loaded from their publishers, or of the recipe's released files."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from data_io.dataset.provenance import remove_recorded_files
 from data_io.dataset.rows import Row
 from data_io.dataset.writer import publish
 from data_io.errors import ConfigError, DataError
-from data_io.execution import Say
+from data_io.execution import Say, counted
 from data_io.preparation.attempt import Attempt, Resources
 from data_io.preparation.external_sort import SourceParts, WrittenSource, write_sources
 from data_io.sources.catalog import LicenseRule, check_licenses, choose, public_source
@@ -23,22 +23,22 @@ from data_io.sources.source import Counts, PublicSource
 from data_io.storage.store import Store
 
 _TEXT_BYTES = 1000
-"""About what a text of the recipe takes; it only decides into how many buckets a source is sorted."""
-_REPEATED = "occurred before"
+"""About the bytes of a text in the recipe. Determines only the number of sorting buckets."""
+_REPEATED = "repeated"
 
 
 @dataclass(frozen=True)
 class PublicOptions:
-    """Settings that decide the data set, together with its sources."""
+    """Settings that, together with the sources, determine the data set."""
 
     max_rows: int | None = None
-    """The most rows of each source; None keeps all."""
+    """Maximum number of rows per source. None keeps all."""
     license: LicenseRule = "any"
-    """Licenses that a source may have; another one raises ConfigError."""
+    """The licenses to allow. A source with another license raises ConfigError."""
     exclude: Sequence[str] = ()
-    """Names of texts that no row may have, as `curation.exclusion.excluded_texts` takes them."""
+    """Names of texts that no row may contain, for `curation.exclusion.excluded_texts`."""
     s3: S3Options | None = None
-    """How the excluded texts are reached where they are on S3."""
+    """S3 settings for excluded texts that are on S3."""
     seed: int = 0
 
 
@@ -51,12 +51,12 @@ def prepare_recipe(
     options: PublicOptions | None = None,
     resources: Resources | None = None,
 ) -> Manifest:
-    """Write the public sources of these names (`all` for every one), each with the negatives that it has itself.
+    """Write the public sources with these names (`all` for every one), each with its own negatives.
 
-    `folder` holds copies of them (FOLDER/<name>/), None loads them from the hub, at `revisions` by name. Nothing is
-    held out. The executor may read sources at once in several processes; a call after a kill resumes after the sources
-    that were read. Raises ConfigError for an unknown name or a refused license, StorageError where a source cannot be
-    reached, DataError where its files are not as the catalog describes them.
+    `folder` contains copies of the sources (DIR/<name>/). None loads them from the hub, at the `revisions` by source
+    name. Nothing is held out. The executor may read sources in several processes at once. A call after an interruption
+    resumes after the sources that were read. Raises ConfigError for an unknown name or a license that is not allowed,
+    StorageError if a source is unreachable, DataError if its files differ from their description in the catalog.
     """
     options = options or PublicOptions()
     sources = choose(names)
@@ -64,7 +64,8 @@ def prepare_recipe(
     for name in revisions or {}:
         if public_source(name) not in sources:
             raise ConfigError(
-                f"a revision is given for {name!r}, which is not among the sources", remedy="add it, or leave that out"
+                f"a revision is given for {name!r}, which is not among the sources",
+                remedy="add the source, or remove the revision",
             )
     rows = [PublicRows(each, folder, (revisions or {}).get(each.name)) for each in sources]
     inputs = [
@@ -83,7 +84,8 @@ def prepare_released(
 ) -> Manifest:
     """Write the recipe's published files (`<source>.parquet`) with their instructions and their mined negatives.
 
-    Raises ConfigError for a file named after no source and for a refused license, DataError for an invalid file.
+    Raises ConfigError for a file whose name is not a source and for a license that is not allowed, DataError for an
+    invalid file.
     """
     options = options or PublicOptions()
     sources = released_sources(folder)
@@ -99,7 +101,7 @@ def _text_bytes(source: PublicSource) -> int:
 
 
 class _Rows(Protocol):
-    """Reads the rows, counting what is left out. Pickles."""
+    """Reads the rows and counts the ones that are left out. Picklable."""
 
     def __call__(self, counts: Counts, /) -> Iterator[Row]: ...
 
@@ -114,7 +116,7 @@ class _ReleasedRows:
 
 @dataclass(frozen=True)
 class _Input:
-    """A source before it is read. `text_bytes` is about the bytes of its texts."""
+    """A source before it is read. `text_bytes` is about the size of its texts."""
 
     info: SourceInfo
     rows: _Rows
@@ -124,7 +126,7 @@ class _Input:
 
 @dataclass(frozen=True)
 class _TrainingRows:
-    """A `ReadPart`: the rows of a source that no excluded text is in, at most `max_rows`."""
+    """A `ReadPart`: the rows of a source that contain no excluded text, at most `max_rows`."""
 
     info: SourceInfo
     rows: _Rows
@@ -142,7 +144,7 @@ class _TrainingRows:
         if not counts.kept:
             raise DataError(
                 f"source {self.info.name!r}: no row is left" + _reasons(counts.left_out),
-                remedy="see whether these are the data set's own files in its own schema, or leave the source out",
+                remedy="check that these are the data set's own files in its own schema, or leave the source out",
             )
 
 
@@ -186,9 +188,9 @@ def _say_counts(written: WrittenSource, excluded: Sequence[ExcludedTexts], say: 
         left_out.pop(benchmark.reason, None)
     if written.counts.repeated:
         left_out[_REPEATED] = left_out.get(_REPEATED, 0) + written.counts.repeated
-    say(f"{name}: {written.data.entry.rows} rows" + _reasons(left_out))
+    say(f"{name}: {counted(written.data.entry.rows, 'row')}" + _reasons(left_out))
 
 
 def _reasons(left_out: Mapping[str, int]) -> str:
-    reasons = ", ".join(f"{number} that {reason}" for reason, number in sorted(left_out.items()))
+    reasons = ", ".join(f"{number:,} ({reason})" for reason, number in sorted(left_out.items()))
     return f"; left out: {reasons}" if reasons else ""

@@ -1,4 +1,4 @@
-"""The first pass over users' files: every row is checked, and what has to be known of all of them is found out."""
+"""The first pass through a user's files: checks every row and collects what the second pass needs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ class ScanTask:
     """Reads one part of a source's input."""
 
     work: Work | None
-    """Where the result is recorded; None does not record it."""
+    """Store for the record of the result. None: no record."""
     source: int
     name: str
     """Index and name of the source."""
     number: int
-    """Index of the part among those of its source."""
+    """Index of the part in its source."""
     rows: InputRows
     part_bytes: int
     negatives: int | None
-    """Hard negatives that every row must have; None takes as many as it has."""
+    """Hard negatives that every row must have. None: any number."""
     heldout_fraction: float
     max_heldout_queries: int
     keeps_substitutes: bool
@@ -33,9 +33,10 @@ class ScanTask:
 
 @dataclass(frozen=True)
 class Scanned:
-    """A part of a source: its rows, the bytes of their texts, and the fewest negatives that a row has.
+    """A part of a source: its rows, the bytes of their texts, and the smallest number of negatives in a row.
 
-    `held_out` has the queries and positives that may be held out, `substitutes` positives that may replace negatives.
+    `held_out` has the queries and positives that may be held out; `substitutes` has positives that may replace
+    negatives.
     """
 
     rows: int
@@ -56,7 +57,7 @@ class ScannedSource:
 
 
 def scan(tasks: Sequence[ScanTask], resources: Resources) -> list[ScannedSource]:
-    """Scan all sources. Raises DataError with file and line for the first row that is not valid."""
+    """Scan all sources. Raises DataError with file and line for the first invalid row."""
     line = ProgressLine("checking", sum(task.part_bytes for task in tasks), resources.say)
     merged = [_Merged(task) for task in tasks if task.number == 0]
     for task, found in resources.executor(scan_part, tasks):
@@ -66,7 +67,7 @@ def scan(tasks: Sequence[ScanTask], resources: Resources) -> list[ScannedSource]
 
 
 def scan_part(task: ScanTask) -> Scanned:
-    """Read one part, or take the record of an earlier attempt."""
+    """Read one part, or return the record of an earlier attempt."""
     key = f"scan/{task.name}/{task.number:05d}.json"
     if task.work is not None and (done := task.work.load(key)) is not None:
         held_out = tuple((query, positive) for query, positive in done["held_out"])
@@ -103,7 +104,7 @@ def _scan_rows(rows: Iterable[Row], task: ScanTask) -> Scanned:
 
 
 class _Merged:
-    """The parts of one source as one."""
+    """Merges the parts of one source."""
 
     def __init__(self, first: ScanTask) -> None:
         self._choice = HeldOutChoice(fraction=first.heldout_fraction, max_queries=first.max_heldout_queries)

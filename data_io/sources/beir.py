@@ -1,4 +1,4 @@
-"""Retrieval in the layout of BEIR: queries, a corpus, and judgments (qrels) that join them."""
+"""Retrieval data in the layout of BEIR: queries, a corpus, and judgments (qrels) that connect them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from data_io.task import Kind
 
 @dataclass(frozen=True)
 class Judgments:
-    """Fields of the three tables. `best_only` keeps the best document of a query instead of every relevant one."""
+    """Fields of the three tables. `best_only` keeps only the best document of each query, not every relevant one."""
 
     id: str = "_id"
     query: Fields = ("text",)
@@ -30,16 +30,16 @@ class Judgments:
 
 
 def examples_of_judgments(shape: Judgments, tables: Tables, counts: Counts) -> Iterator[Example]:
-    """An example for each relevant document of each query, in the order of the judgments.
+    """One example per relevant document of each query, in the order of the judgments.
 
-    Held in memory: the judgments, the texts of the judged queries and of their relevant documents, not the corpus.
+    In memory: the judgments, the texts of the judged queries and of their relevant documents, but not the corpus.
     """
     relevant = _relevant(shape, tables)
     queries = _texts(shape, tables, "queries", shape.query, {query for query, _ in relevant})
     documents = _texts(shape, tables, "corpus", shape.document, {document for _, document in relevant})
     for (query, document), place in relevant.items():
         if query not in queries or document not in documents:
-            counts["is judged, but has no text"] += 1
+            counts["judgment without a text"] += 1
             continue
         yield Example(queries[query], documents[document], (), place)
 
@@ -91,7 +91,7 @@ RECORDS = (
     _source(
         "msmarco",
         Instruction("Given a web search query, retrieve relevant passages that answer the query", "mteb"),
-        License("msr-la-nc", False, "for research only, in its own words", checked=True),
+        License("msr-la-nc", False, "its terms allow research only", checked=True),
         365_503, "c5a29a104738b98a9e76336939199e264163d4a0",
     ),
     _source(
@@ -114,7 +114,7 @@ RECORDS = (
     _source(
         "nfcorpus",
         Instruction("Given a question, retrieve relevant documents that best answer the question", "mteb"),
-        License("academic use only", False, "in the words of its authors; the card states none"),
+        License("academic use only", False, "as its authors say; the card states none"),
         1283, "ec0fa4fe99da2ff19ca1214b7966684033a58814", best_only=True,
     ),
     _source(

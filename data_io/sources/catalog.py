@@ -1,10 +1,11 @@
-"""All public sources of the recipe in the order of its list, and one of them by its name."""
+"""All public sources in the order of the recipe's list, and the lookup by name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Literal
 
 from data_io.errors import ConfigError
+from data_io.execution import counted
 from data_io.sources import beir, classification, clustering, nli, pair_tables, sts
 from data_io.sources.source import PublicSource
 
@@ -90,30 +91,30 @@ SOURCES: tuple[PublicSource, ...] = tuple(_BY_NAME[name] for name in _ORDER)
 
 
 def public_source(name: str) -> PublicSource:
-    """Raises ConfigError with the closest name where there is no such source."""
+    """The source of that name. Raises ConfigError with the most similar name if there is none."""
     if name not in _BY_NAME:
         close = get_close_matches(name, _ORDER, n=1, cutoff=0.6)
         raise ConfigError(
-            f"there is no source {name!r} in the recipe, which has {len(_ORDER)}",
-            remedy=f"did you mean {close[0]!r}?" if close else "`f2llm data sources` lists them",
+            f"{name!r} is not one of the recipe's {len(_ORDER)} sources",
+            remedy=f"did you mean {close[0]!r}?" if close else "list the sources with `f2llm data sources`",
         )
     return _BY_NAME[name]
 
 
 def choose(names: Iterable[str]) -> tuple[PublicSource, ...]:
-    """Sources by their names, `all` for every one; each once, in the order of the recipe's list."""
+    """The sources of these names, `all` for every one; each once, in the order of the recipe's list."""
     wanted = {known.name for name in names for known in (SOURCES if name == "all" else (public_source(name),))}
     return tuple(source for source in SOURCES if source.name in wanted)
 
 
 def allowed(source: PublicSource, rule: LicenseRule) -> bool:
-    """Whether a source's license passes the rule."""
+    """Whether the rule allows the source's license."""
     commercial = source.license.commercial
     return rule == "any" or commercial is True or (rule == "commercial-or-unclear" and commercial is None)
 
 
 def check_licenses(sources: Iterable[PublicSource], rule: LicenseRule) -> None:
-    """Raises ConfigError that names every source that may not be used so, with its license."""
+    """Raises ConfigError with every source whose license the rule does not allow."""
     refused = [source for source in sources if not allowed(source, rule)]
     if refused:
         lines = "".join(
@@ -123,7 +124,7 @@ def check_licenses(sources: Iterable[PublicSource], rule: LicenseRule) -> None:
         )
         unclear = rule == "commercial" and any(source.license.commercial is None for source in refused)
         raise ConfigError(
-            f"--license {rule} refuses {len(refused)} of the sources{lines}",
+            f"--license {rule} does not allow {counted(len(refused), 'source')}:{lines}",
             remedy="leave them out"
-            + (", or ask for --license commercial-or-unclear once you have looked at the unclear ones" * unclear),
+            + (", or use --license commercial-or-unclear after you have checked the unclear ones" * unclear),
         )

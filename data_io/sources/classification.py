@@ -1,4 +1,4 @@
-"""Binary classification: a text, the words of its label as the positive, those of the other label as the negative."""
+"""Binary classification: the positive is the words of the text's label, the negative those of the other label."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from data_io.task import Kind
 
 @dataclass(frozen=True)
 class Binary:
-    """Fields of a record; `words` says of both labels what the field holds and what the label is called."""
+    """Fields of a record. `words` has the field's value and the words for each label."""
 
     text: Fields
     label: str
@@ -19,13 +19,13 @@ class Binary:
 
 
 def binary_examples(shape: Binary, tables: Tables, counts: Counts) -> Iterator[Example]:
-    """An example a record; a record without one of the two labels gives none."""
+    """One example per record. A record with another label gives none."""
     (first, first_words), (second, second_words) = shape.words
     answers = {first: (first_words, second_words), second: (second_words, first_words)}
     for place, record in tables["rows"]:
         label = value_of(record, shape.label, place)
         if label is None or str(label) not in answers:
-            counts["has no known label"] += 1
+            counts["unknown label"] += 1
             continue
         positive, negative = answers[str(label)]
         yield Example(text_of(record, shape.text, place), positive, (negative,), place)
@@ -56,7 +56,7 @@ RECORDS = (
     _source(
         "amazon_polarity", "mteb/amazon_polarity",
         Instruction("Classify Amazon reviews into positive or negative sentiment", "mteb"),
-        License("Apache-2.0", None, "the card's license; the reviews are Amazon's customers'", checked=True),
+        License("Apache-2.0", None, "the card's license; Amazon's customers wrote the reviews", checked=True),
         100_000, ("negative", "positive"), revision="e2d317d38cd51312af73b3d32a06d1a08b442046", at_most=100_000,
     ),
     _source(

@@ -1,6 +1,6 @@
 """Classes and clusters: the positive is another text of the same class, the negatives are texts of other classes.
 
-Records only; `clustering_draws` turns them into examples and needs NumPy.
+Records only. `clustering_draws` turns them into examples and needs NumPy.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ NEGATIVES = 24
 
 @dataclass(frozen=True)
 class Clusters:
-    """Fields of a record: the text, and its class. `first_word` takes the class up to its first blank (arXiv)."""
+    """Fields of a record: the text and its class. With `first_word` the class ends at its first blank (arXiv)."""
 
     text: Fields
     label: str
@@ -53,8 +53,8 @@ def _tweac(name: str, folder: str, instruction: str, rows: int) -> PublicSource:
 
 _NOT_STATED = License("not stated", None, "the card states none", checked=True)
 _MASSIVE = License("Apache-2.0", True, "the original is CC-BY-4.0", checked=True)
-_BIORXIV = License("as each paper says", None, "every author chooses", checked=True)
-_ARXIV = License("CC0-1.0", True, "of the metadata, which hold title and abstract", checked=True)
+_BIORXIV = License("as each paper says", None, "the authors choose the license", checked=True)
+_ARXIV = License("CC0-1.0", True, "license of the metadata, which contain title and abstract", checked=True)
 _MTOP = License("not stated", None, "the card states none; the original is CC-BY-SA-4.0", checked=True)
 _CATEGORY = "Identify the main category of {} papers based on the titles"
 _ARXIV_CATEGORY = "Identify the main and secondary category of Arxiv papers based on the titles"
@@ -64,7 +64,7 @@ RECORDS = (
     _source(
         "amazon_reviews", "mteb/amazon_reviews_multi",
         "Classify the given Amazon review into its appropriate rating category",
-        License("Amazon's terms", False, "for research only, in Amazon's words", checked=True), 100_000,
+        License("Amazon's terms", False, "Amazon's terms allow research only", checked=True), 100_000,
         config="en", at_most=100_000,
     ),
     _source(
@@ -75,7 +75,7 @@ RECORDS = (
         "emotion", "mteb/emotion",
         "Classify the emotion expressed in the given Twitter message into one of the six emotions: anger, fear, joy, "
         "love, sadness, and surprise",
-        License("research and education only", False, "in its authors' words; the card of this copy states none"),
+        License("research and education only", False, "as its authors say; the card of this copy states none"),
         17_944, splits=("train", "validation"), revision="4f58c6b202a23cf9a4da393831edf4f9183cad37",
     ),
     _source(

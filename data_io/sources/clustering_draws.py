@@ -1,7 +1,7 @@
 """Draws a positive and negatives for every text of a class.
 
-Every draw is a keyed hash of the text that it is made for, from a sample of each class that does not depend on the
-order of the records: the same texts give the same examples, whatever order they come in.
+Every draw is a keyed hash of its text, from a sample of each class that does not depend on the order of the records. So
+the same texts give the same examples in any order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ from data_io.sources.source import text as text_of
 
 TEXTS_PER_CLASS = 256
 LARGEST_SAMPLE = 200_000
-"""Texts that are held in memory to draw from, of all classes together."""
+"""Maximum number of texts in memory to draw from, over all classes."""
 _SAMPLE, _POSITIVE, _CLASS, _NEGATIVE = range(21, 25)
 _TRIES = 8
-"""Draws for each negative before a text counts as having too few to draw from."""
+"""Draws per negative. After that many draws the text counts as having too few texts to draw from."""
 
 
 def cluster_examples(
     shape: Clusters, tables: Tables, counts: Counts, *, seed: int = 0, largest_sample: int = LARGEST_SAMPLE
 ) -> Iterator[Example]:
-    """An example for each text that has another one of its class and enough of other classes. Reads the table twice."""
+    """One example per text with another text of its class and enough texts of other classes. Reads the table twice."""
     sample = _sample(shape, tables, seed, largest_sample)
     labels = sorted(sample)
     for place, text, label in _labeled(shape, tables, counts):
@@ -32,7 +32,7 @@ def cluster_examples(
         used = {text_key(text)}
         positive = _other(sample[label], used, mix(key, _POSITIVE))
         if positive is None:
-            counts["is alone in its class"] += 1
+            counts["only text of its class"] += 1
             continue
         used.add(text_key(positive))
         negatives: list[str] = []
@@ -47,13 +47,13 @@ def cluster_examples(
             if len(negatives) == shape.negatives:
                 break
         if len(negatives) < shape.negatives:
-            counts["has too few texts of other classes"] += 1
+            counts["too few texts of other classes"] += 1
             continue
         yield Example(text, positive, tuple(negatives), place)
 
 
 def _labeled(shape: Clusters, tables: Tables, counts: Counts) -> Iterator[tuple[str, str, str]]:
-    """Place, text and class of every record that has both."""
+    """Position, text and class of every record that has both."""
     for place, record in tables["rows"]:
         value = value_of(record, shape.label, place)
         label = " ".join(value) if isinstance(value, list) else "" if value is None else str(value)
@@ -61,15 +61,15 @@ def _labeled(shape: Clusters, tables: Tables, counts: Counts) -> Iterator[tuple[
             label = label.partition(" ")[0]
         text = text_of(record, shape.text, place)
         if not label.strip():
-            counts["has no known label"] += 1
+            counts["unknown label"] += 1
         elif not text:
-            counts["has a blank text"] += 1
+            counts["blank text"] += 1
         else:
             yield place, text, label
 
 
 def _sample(shape: Clusters, tables: Tables, seed: int, largest: int) -> dict[str, list[str]]:
-    """Of every class the texts with the smallest hashes; fewer of each class where there are many classes."""
+    """For each class the texts with the smallest hashes. With many classes, fewer texts per class."""
     limit = TEXTS_PER_CLASS
     sample: dict[str, dict[int, str]] = {}
     held = 0
@@ -81,7 +81,7 @@ def _sample(shape: Clusters, tables: Tables, seed: int, largest: int) -> dict[st
         if len(mine) > 2 * limit:
             sample[label] = mine = _smallest(mine, limit)
         held += len(mine) - before
-        # Halving keeps the smallest of the smallest: the outcome is the same as if the last limit had held throughout.
+        # Repeated halving gives the same result as applying the final limit from the start.
         while held > 2 * largest and limit > 2:
             limit //= 2
             sample = {name: _smallest(texts, limit) for name, texts in sample.items()}
@@ -96,7 +96,7 @@ def _smallest(texts: dict[int, str], count: int) -> dict[int, str]:
 
 
 def _other(texts: Sequence[str], used: set[int], key: int) -> str | None:
-    """The first text from a drawn place on that is not used yet; texts that differ in case only count as the same."""
+    """The first unused text from a drawn position on. Texts that differ only in case count as equal."""
     for step in range(min(len(texts), NEGATIVES + 2)):
         text = texts[(key + step) % len(texts)]
         if text_key(text) not in used:

@@ -1,4 +1,4 @@
-"""The one door to `datasets`: the records of a data set on the Hugging Face hub, one by one, none kept on disk."""
+"""The only module that imports `datasets`: streams the records of a data set on the Hugging Face hub."""
 
 import os
 import sys
@@ -14,15 +14,15 @@ from data_io.sources.source import FILE_FIELD, Placed, PublicSource, Table
 
 _ANSWER_SECONDS = 10
 _FORMATS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-# Named and not imported: the classes belong to libraries that `datasets` brings or not.
+# Error classes by name: they belong to libraries that may not be installed.
 _NETWORK_LIBRARIES = ("httpx2", "httpcore2", "httpx", "httpcore", "requests", "urllib3", "aiohttp", "fsspec")
 
 
 def hub_records(source: PublicSource, table: Table, *, revision: str | None) -> Iterator[Placed]:
-    """Every record of one table, in the hub's order, with its place.
+    """Every record of one table, in the hub's order, with its position.
 
-    Raises StorageError where the hub cannot be reached or refuses, DataError where the data set is not what the record
-    of it says, ConfigError where `datasets` is not installed.
+    Raises StorageError if the hub is unreachable or denies access, DataError if the data set differs from its
+    description in the catalog, ConfigError if `datasets` is not installed.
     """
     with _readable_errors(source, table):
         for where, records in _streams(source, table, revision):
@@ -32,16 +32,16 @@ def hub_records(source: PublicSource, table: Table, *, revision: str | None) -> 
 
 @cache
 def offline_where_unreachable() -> bool:
-    """Whether this process does without the hub: it is told to, or the hub does not answer. Asked once a process.
+    """Whether this process must work without the hub: offline mode is set, or the hub does not answer. Asked once.
 
-    The libraries would wait half a minute for each data set otherwise; so they go by what was fetched before.
+    Without this check the libraries would wait half a minute per data set. In offline mode they use their cache.
     """
     if os.environ.get("HF_HUB_OFFLINE") != "1":
         address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
         try:
             urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_ANSWER_SECONDS).close()
         except OSError as error:
-            if isinstance(error, urllib.error.HTTPError):  # an answer, even if it is no
+            if isinstance(error, urllib.error.HTTPError):  # the hub answered, even if with an error
                 return False
             os.environ["HF_HUB_OFFLINE"] = "1"
             for name in ("huggingface_hub.constants", "datasets.config"):
@@ -70,11 +70,11 @@ def _streams(source: PublicSource, table: Table, revision: str | None) -> Iterat
     if not files:
         raise DataError(
             f"source {source.name!r}: no file {table.files} in {source.address}",
-            remedy="pin a revision that has it (--revision), or give a copy (--from FOLDER)",
+            remedy="pin a revision that has it (--revision), or give a copy (--from DIR)",
         )
     for path in files:
-        # A file at a time and by its format's own loader: the repository's loading script is no longer run by
-        # `datasets`, and a file's name may be the class of all that is in it.
+        # One file at a time with the loader of its format: `datasets` no longer runs the repository's loading script,
+        # and the name of a file may be the class of all its records.
         loader = next(kind for ending, kind in _FORMATS.items() if ending in str(path))
         yield (
             str(path).removeprefix("datasets/"),
@@ -97,7 +97,7 @@ def _readable_errors(source: PublicSource, table: Table) -> Iterator[None]:
         raise
     except ImportError as error:
         raise ConfigError(
-            f"source {source.name!r} is loaded through {error.name}, which is not installed",
+            f"source {source.name!r} needs the package {error.name}, which is not installed",
             remedy="pip install 'f2llm-ray[data]'",
         ) from error
     except Exception as error:
@@ -108,21 +108,21 @@ def _readable_errors(source: PublicSource, table: Table) -> Iterator[None]:
 
 
 def _translate(error: Exception, source: PublicSource, table: Table) -> F2LLMError | None:
-    """None for what is not an error of loading."""
-    copy = f"give a local copy with --from FOLDER, the data set's own files in FOLDER/{source.name}/"
+    """The project's error. None if this is not an error of loading."""
+    copy = f"give a local copy with --from DIR: the data set's own files in DIR/{source.name}/"
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     library = type(error).__module__.partition(".")[0]
     if type(error).__name__ in ("DatasetNotFoundError", "GatedRepoError", "RepositoryNotFoundError"):
         return StorageError(
-            f"source {source.name!r}: the hub does not give out {source.id}: {said}",
+            f"source {source.name!r}: the hub denies access to {source.id}: {said}",
             remedy=f"accept its terms on {source.address} and set HF_TOKEN, or {copy}",
         )
     if isinstance(error, OSError) or library in _NETWORK_LIBRARIES or "Hub" in type(error).__name__:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         return StorageError(
             f"source {source.name!r}: {source.id} cannot be loaded from the Hugging Face hub{offline}: {said}",
-            remedy=f"see that this machine reaches the hub, or name a mirror in HF_ENDPOINT; HF_TOKEN if it asks who "
-            f"you are; or {copy}",
+            remedy=f"check that this machine can reach the hub, or set HF_ENDPOINT to a mirror; set HF_TOKEN if the "
+            f"hub asks for a login; or {copy}",
         )
     if library == "datasets" or isinstance(error, (ValueError, RuntimeError)):
         return DataError(

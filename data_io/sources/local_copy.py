@@ -1,4 +1,4 @@
-"""A public data set's own files in a directory of the user's, instead of the hub."""
+"""Reads a public data set's own files from a local directory instead of the hub."""
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -17,14 +17,14 @@ from data_io.user_files.records import (
 
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation",
            "dev": "validation"}  # fmt: skip
-"""What files of a split are called, and which split that is."""
+"""Words for splits in file names, and their splits."""
 
 
 def files_of(folder: str, source: PublicSource, role: str) -> list[RawFile]:
-    """The files of the tables of one role under FOLDER/<name>/, told apart by the words in their names and directories.
+    """The files of the tables of one role under DIR/<name>/, selected by words in file and directory names.
 
-    Where the data set has tables of several roles, those with the role's word. Where files carry words of splits, not
-    those of splits that the source does not take; the same for configurations. Raises DataError where none is left.
+    If the data set has tables of several roles, a file needs the role's word. If files have words for splits or
+    configurations, only the ones that the source uses are read. Raises DataError if no file is left.
     """
     base = f"{folder.rstrip('/')}/{source.name}"
     tables = [table for table in source.tables if table.role == role]
@@ -38,7 +38,7 @@ def files_of(folder: str, source: PublicSource, role: str) -> list[RawFile]:
     configs = [table.config for table in tables if table.config is not None]
     chosen = [file for file in found if any(_has(file, source, config) for config in configs)] or found
     wanted = {_SPLITS.get(table.split, table.split) for table in tables}
-    if wanted != {role}:  # else the split's name is the table's, and has been looked at
+    if wanted != {role}:  # else the split has the name of the role, checked above
         others = [word for word, split in _SPLITS.items() if split not in wanted]
         chosen = [file for file in chosen if not any(_has(file, source, word) for word in others)]
     if not chosen:
@@ -53,7 +53,7 @@ def files_of(folder: str, source: PublicSource, role: str) -> list[RawFile]:
 def local_records(folder: str, source: PublicSource, role: str) -> Iterator[Placed]:
     """Every record of the tables of one role, with file and line or row.
 
-    Raises DataError for whatever is wrong with the files.
+    Raises DataError for any problem of the files.
     """
     for file in files_of(folder, source, role):
         stem = _stem(file)
@@ -76,7 +76,7 @@ def _stem(file: RawFile) -> str:
 
 
 def _has(file: RawFile, source: PublicSource, word: str) -> bool:
-    """Whether a directory below the source's own, or the file, is called `word`, or that `word-...` or `...-word`"""
+    """Whether the file or a directory below the source's own is called `word`, `word-...` or `...-word`."""
     below = PurePosixPath(file.address.rpartition(f"/{source.name}/")[2]).with_name(_stem(file))
     return any(
         part == word or part.startswith((f"{word}-", f"{word}.")) or part.endswith(f"-{word}") for part in below.parts

@@ -1,4 +1,4 @@
-"""Natural language inference: a premise, a hypothesis that it entails, and others that it does not."""
+"""Natural language inference: a premise, a hypothesis that it entails, and hypotheses that it does not entail."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from data_io.task import Kind
 
 @dataclass(frozen=True)
 class Nli:
-    """Fields of a record, and which label says that the premise entails the hypothesis."""
+    """Fields of a record, and the label for entailment."""
 
     premise: str = "premise"
     hypothesis: str = "hypothesis"
@@ -20,21 +20,21 @@ class Nli:
 
 
 def nli_examples(shape: Nli, tables: Tables, counts: Counts) -> Iterator[Example]:
-    """One example a premise that has an entailed hypothesis: its first one is the positive, neutral and contradicting
-    ones are the negatives.
+    """One example per premise that has an entailed hypothesis. Its first entailed hypothesis is the positive; neutral
+    and contradicting ones are the negatives.
 
-    Records of one premise need not lie side by side, so a table is held in memory; a label that annotators did not
-    agree on (-1) is no label.
+    The records of a premise may be anywhere in a table, so the table is held in memory. The label -1 (annotators did
+    not agree) counts as unknown.
     """
     premises: dict[str, tuple[str, list[str], list[str]]] = {}
     for place, record in tables["rows"]:
         label = str(field(record, shape.label, place))
         premise, hypothesis = (text(record, (name,), place) for name in (shape.premise, shape.hypothesis))
         if label != shape.entailed and label not in shape.others:
-            counts["has no known label"] += 1
+            counts["unknown label"] += 1
             continue
         if not premise or not hypothesis:
-            counts["has a blank text"] += 1
+            counts["blank text"] += 1
             continue
         _, entailed, others = premises.setdefault(premise, (place, [], []))
         mine = entailed if label == shape.entailed else others
@@ -42,7 +42,7 @@ def nli_examples(shape: Nli, tables: Tables, counts: Counts) -> Iterator[Example
             mine.append(hypothesis)
     for premise, (place, entailed, others) in premises.items():
         if not entailed:
-            counts["has no entailed hypothesis"] += 1
+            counts["no entailed hypothesis"] += 1
             continue
         yield Example(premise, entailed[0], tuple(other for other in others if other not in entailed), place)
 

@@ -1,4 +1,4 @@
-"""Public sources of one table whose records hold a query and what answers it; records only, `pairs` makes examples."""
+"""Public sources of one table whose records have a query and its answer. Records only; `pairs` makes the examples."""
 
 from typing import Literal
 
@@ -34,7 +34,7 @@ QUESTIONS = (
     ),
     _source(
         "questions", "paq", "sentence-transformers/paq", Pairs(("query",), ("answer",)), _WIKIPEDIA,
-        License("CC-BY-SA-3.0", True, "as its authors release the pairs; the card states none"), 938_771,
+        License("CC-BY-SA-3.0", True, "license of the pairs by their authors; the card states none"), 938_771,
         Table(config="pair"), at_most=2_492_657,
     ),
     _source(
@@ -57,7 +57,7 @@ QUESTIONS = (
     _source(
         "questions", "eli5", "Pavithree/eli5", Answers(("title", "selftext"), "answers", "text", "score"),
         Instruction("Provided a user question, retrieve the highest voted answers on Reddit ELI5 forum", "e5"),
-        License("not stated", None, "the card states none; the posts are Reddit's users'"), 161_345,
+        License("not stated", None, "the card states none; Reddit's users wrote the posts"), 161_345,
     ),
     _source(
         "questions", "bioasq", "BeIR/bioasq-generated-queries", Pairs(("query",), ("title", "text")),
@@ -78,11 +78,11 @@ QUESTIONS = (
     _source(
         "questions", "amazon_qa", "amazonqa/amazonqa", Answers(("questionText",), "answers", "answerText"),
         Instruction("Given a question about a product, retrieve the answer of an Amazon customer", "here"),
-        License("not stated", None, "the repository states none; the posts are Amazon's customers'"), 59_340,
+        License("not stated", None, "the repository states none; Amazon's customers wrote the posts"), 59_340,
         listed_as="github amazonqa/amazonqa", host="github",
     ),
 )  # fmt: skip
-"""Questions and what answers them."""
+"""Questions and their answers."""
 
 DUPLICATES = (
     _source(
@@ -103,7 +103,7 @@ DUPLICATES = (
         Instruction(
             "Given a question, retrieve questions that are semantically equivalent to the given question", "e5"
         ),
-        License("Quora's terms", False, "for non-commercial use, in Quora's words"), 243_598,
+        License("Quora's terms", False, "Quora's terms allow non-commercial use only"), 243_598,
         Table(config="qqp"), listed_as="gluebenchmark.com",
     ),
     _source(
@@ -113,7 +113,7 @@ DUPLICATES = (
         License("CC-BY-NC-SA-4.0", False, checked=True), 19_847,
     ),
 )  # fmt: skip
-"""Duplicates and paraphrases: two ways to ask the same."""
+"""Duplicates and paraphrases: two texts that ask the same."""
 
 TRIPLETS = (
     _source(
@@ -125,7 +125,7 @@ TRIPLETS = (
     _source(
         "triplets", "coliee", "sentence-transformers/coliee", _TRIPLET,
         Instruction("Given a legal case, retrieve relevant legal cases", "here"),
-        License("not stated", None, "given out under the competition's own memorandum"), 454,
+        License("not stated", None, "distributed under the competition's own memorandum"), 454,
         listed_as="modelscope sentence-transformers/coliee", host="modelscope", negatives=1,
     ),
     _source(
@@ -154,18 +154,18 @@ TITLES = (
         _S2ORC_LICENSE, 231_587, Table(config="abstract-citation-pair"), at_most=1_615_793,
     ),
 )  # fmt: skip
-"""Papers by their parts: title, abstract, and titles or abstracts of what they cite."""
+"""Papers by their parts: title, abstract, and titles or abstracts of cited papers."""
 
 SUMMARIES = (
     _source(
         "summaries", "xsum", "EdinburghNLP/xsum", Pairs(("summary",), ("document",)),
         Instruction("Given a news summary, retrieve the news article that it sums up", "here"),
-        License("not stated", None, "the articles are the BBC's"), 184_383,
+        License("not stated", None, "the BBC owns the articles"), 184_383,
     ),
     _source(
         "summaries", "cnn_dm", "abisee/cnn_dailymail", Pairs(("highlights",), ("article",)),
         Instruction("Given highlights of a news article, retrieve the article", "here"),
-        License("Apache-2.0", None, "the card's license; the articles are the newspapers'"), 100_000,
+        License("Apache-2.0", None, "the card's license; the newspapers own the articles"), 100_000,
         Table(config="3.0.0"),
     ),
     _source(
@@ -175,4 +175,4 @@ SUMMARIES = (
         License("not stated", None, "the card states none; sentences from news"), 175_477,
     ),
 )  # fmt: skip
-"""The summary is the query, the text that it sums up the positive."""
+"""The summary is the query; the text that it summarizes is the positive."""

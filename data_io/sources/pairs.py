@@ -1,4 +1,4 @@
-"""Families of one table whose records hold a query and what answers it: questions, summaries, titles, duplicates."""
+"""Families of one table whose records have a query and its answer: questions, summaries, titles, duplicates."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from data_io.sources.source import Counts, Example, Fields, Placed, Tables, fiel
 
 @dataclass(frozen=True)
 class Pairs:
-    """Fields of a record: the query, its positive, its own negatives if any (a text, or a list of them).
+    """Fields of a record: the query, its positive, and its own negatives if any (a string, or a list of strings).
 
-    `positive` may hold a list where `alternatives` says so: every item makes an example. Where `only` is given, a
-    record counts only if that field has that value.
+    With `alternatives`, `positive` may be a list, and each item makes an example. With `only`, a record counts only if
+    that field has that value.
     """
 
     query: Fields
@@ -40,7 +40,7 @@ class Passages:
 
 @dataclass(frozen=True)
 class Answers:
-    """A question with answers of which the best one is the positive.
+    """A question with several answers, of which the best is the positive.
 
     The answers are a list of records, or one record of lists, as Hugging Face stores a list of records.
     """
@@ -52,10 +52,10 @@ class Answers:
 
 
 def pair_examples(shape: Pairs, tables: Tables, counts: Counts) -> Iterator[Example]:
-    """An example a record, or one for each alternative positive."""
+    """One example per record, or one per alternative positive."""
     for place, record in tables["rows"]:
         if shape.only is not None and str(field(record, shape.only[0], place)) != shape.only[1]:
-            counts["is no such pair"] += 1
+            counts["excluded by its type"] += 1
             continue
         query = text(record, shape.query, place)
         if shape.alternatives:
@@ -64,7 +64,7 @@ def pair_examples(shape: Pairs, tables: Tables, counts: Counts) -> Iterator[Exam
             positives = [text(record, shape.positive, place)]
         negatives = () if shape.negatives is None else tuple(texts(record, shape.negatives, place))
         if not positives:
-            counts["has no positive"] += 1
+            counts["no positive"] += 1
         for positive in positives:
             yield Example(query, positive, negatives, place)
             if shape.both_directions:
@@ -72,7 +72,7 @@ def pair_examples(shape: Pairs, tables: Tables, counts: Counts) -> Iterator[Exam
 
 
 def passage_examples(shape: Passages, tables: Tables, counts: Counts) -> Iterator[Example]:
-    """An example for each passage that answers; those that were judged not to are negatives."""
+    """One example per passage that answers the query. Passages that were judged irrelevant are its negatives."""
     for place, record in tables["rows"]:
         query = text(record, shape.query, place)
         positives, negatives = (
@@ -80,17 +80,17 @@ def passage_examples(shape: Passages, tables: Tables, counts: Counts) -> Iterato
             for path in (shape.positives, shape.negatives)
         )
         if not positives:
-            counts["has no positive"] += 1
+            counts["no positive"] += 1
         for positive in positives:
             yield Example(query, positive, tuple(t for t in negatives if t), place)
 
 
 def answer_examples(shape: Answers, tables: Tables, counts: Counts) -> Iterator[Example]:
-    """The question and its best answer: of the highest score, the first of several; without scores the first."""
+    """The question and its best answer: the first one with the highest score; without scores the first answer."""
     for place, record in tables["rows"]:
         best = _best(shape, (place, record))
         if best is None:
-            counts["has no positive"] += 1
+            counts["no positive"] += 1
         else:
             yield Example(text(record, shape.query, place), best, (), place)
 

@@ -1,10 +1,11 @@
-"""The recipe's published Parquet: one file a source, the instruction in front of every query, negatives mined."""
+"""The recipe's published Parquet files: one file per source, instruction before every query, negatives mined."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data_io.dataset.manifest import SourceInfo
 from data_io.errors import ConfigError
+from data_io.execution import counted
 from data_io.sources.catalog import public_source
 from data_io.sources.source import PublicSource
 from data_io.user_files.columns import InputRows, open_rows
@@ -19,7 +20,7 @@ class ReleasedSource:
     address: str
 
     def open(self) -> tuple[SourceInfo, InputRows]:
-        """What the manifest says of it, and its rows. Raises DataError where the file is not as published."""
+        """The manifest's entry and the rows. Raises DataError if the file is not as published."""
         rows = open_rows(self.address)
         source = self.source
         return SourceInfo(
@@ -32,14 +33,14 @@ class ReleasedSource:
         ), rows
 
     def fingerprint(self) -> dict[str, object]:
-        """What the rows follow from, for recipe.json."""
+        """Values that determine the rows, for recipe.json."""
         return {"released": self.source.name, "file": self.address, "state": fingerprint(self.address)}
 
 
 def released_sources(folder: str) -> tuple[ReleasedSource, ...]:
     """The published files in a directory, in the order of their names.
 
-    Raises ConfigError for a file that is named after no source of the recipe, DataError where there is no file.
+    Raises ConfigError for a file whose name is not a source of the recipe, DataError if there is no file.
     """
     found: list[ReleasedSource] = []
     unknown: list[str] = []
@@ -51,10 +52,10 @@ def released_sources(folder: str) -> tuple[ReleasedSource, ...]:
             unknown.append(f"{PurePosixPath(file.address).name} ({error.remedy})")
     if unknown:
         raise ConfigError(
-            f"{folder}: {len(unknown)} files are named after no source of the recipe: {', '.join(unknown)}",
+            f"{folder}: no source of the recipe has the name of {counted(len(unknown), 'file')}: {', '.join(unknown)}",
             remedy="name them <source>.parquet as published, or give them one by one: --source NAME:KIND=FILE",
         )
     names = [each.source.name for each in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{folder} has two files of source {twice[0]!r}", remedy="keep one file of each source")
+        raise ConfigError(f"{folder} has two files of source {twice[0]!r}", remedy="keep one file per source")
     return tuple(found)

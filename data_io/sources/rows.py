@@ -1,4 +1,4 @@
-"""The rows of a public source: loaded, turned into examples by its family, checked, each once."""
+"""The rows of a public source: loaded, converted to examples, checked, each row once."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -32,15 +32,15 @@ CONVERTERS: Mapping[type, Callable[[Any, Any, Counts], Iterator[Example]]] = {
     Passages: passage_examples,
     ScoredPairs: scored_examples,
 }
-"""The function of each shape. Not in the catalog, which has to load without NumPy."""
+"""The function for each shape. Not in the catalog, which must load without NumPy."""
 
 
 @dataclass(frozen=True)
 class PublicRows:
-    """The rows of a source; may be iterated again and sent to another process, and reads anew each time.
+    """The rows of a source. May be iterated again, which reads the source again, and sent to another process.
 
-    `folder` holds local copies (FOLDER/<name>/), None loads from the hub. What a user cannot mend is left out: blank
-    texts, texts too long to store, a positive that says the same as its query, a pair that occurred before.
+    `folder` has local copies (DIR/<name>/); None loads from the hub. Rows that the user cannot fix are left out:
+    blank texts, texts too long to store, a positive equal to its query, a repeated pair.
     """
 
     source: PublicSource
@@ -52,11 +52,11 @@ class PublicRows:
         return self.rows(Counts())
 
     def rows(self, counts: Counts) -> Iterator[Row]:
-        """The rows; `counts` is filled with what was left out while they are drawn."""
+        """The rows. While they are drawn, `counts` counts the rows that are left out."""
         if self.folder is None and self.source.host != "hub":
             raise StorageError(
-                f"source {self.source.name!r} is not on the Hugging Face hub: it lies at {self.source.address}",
-                remedy=f"fetch it, put its files into FOLDER/{self.source.name}/ and give --from FOLDER",
+                f"source {self.source.name!r} is not on the Hugging Face hub but at {self.source.address}",
+                remedy=f"download it, put its files into DIR/{self.source.name}/ and give --from DIR",
             )
         convert = CONVERTERS[type(self.source.shape)]
         tables = {role: _Table(self, role) for role in self._roles}
@@ -74,7 +74,7 @@ class PublicRows:
         return list(dict.fromkeys(table.role for table in self.source.tables))
 
     def info(self) -> SourceInfo:
-        """What the manifest says of the source before any negatives are mined."""
+        """The manifest's entry for the source before negatives are mined."""
         source = self.source
         return SourceInfo(
             name=source.name,
@@ -87,7 +87,7 @@ class PublicRows:
         )
 
     def fingerprint(self) -> dict[str, object]:
-        """What the rows follow from, for recipe.json: the record, and files or revision."""
+        """Values that determine the rows, for recipe.json: the catalog's record, and files or revision."""
         addresses = (
             set()
             if self.folder is None
@@ -105,7 +105,7 @@ class PublicRows:
 
 @dataclass(frozen=True)
 class _Table:
-    """All tables of one role, one after the other, to be iterated as often as a family needs."""
+    """All tables of one role, one after another. A family may iterate over them several times."""
 
     rows: PublicRows
     role: str
@@ -124,21 +124,21 @@ class _Table:
 
 
 def _clean(example: Example, seen: set[int], counts: Counts) -> Row | None:
-    """The row of an example, None where it says nothing, too much, or the same again."""
+    """The row of an example. None if a text is blank or too long, or the row adds nothing new."""
     for content in (example.query, example.positive):
         if not content.strip():
-            counts["has a blank text"] += 1
+            counts["blank text"] += 1
             return None
         if not _fits(content):
-            counts["has a text too long to store, or not Unicode"] += 1
+            counts["text too long to store, or not Unicode"] += 1
             return None
     query, positive = text_key(example.query), text_key(example.positive)
     if query == positive:
-        counts["has a positive that is the query"] += 1
+        counts["positive equals the query"] += 1
         return None
     pair = mix(query, positive)
     if pair in seen:
-        counts["occurred before"] += 1
+        counts["repeated"] += 1
         return None
     seen.add(pair)
     negatives = {text_key(n): n for n in reversed(example.negatives) if n.strip() and _fits(n)}

@@ -1,7 +1,7 @@
-"""What the project knows of a public data set, as a plain record. Standard library only: `f2llm data sources` lists 60.
+"""The description of a public data set as a plain record. Standard library only: `f2llm data sources` lists 60 of them.
 
-A record names the data set's own fields; the function of its shape turns the data set's records into examples. Adding
-a source is adding a record to its family and its name to the order of `catalog`.
+A record names the data set's own fields. The function of its shape turns the data set's records into examples. To add a
+source, add a record to its family and its name to the order in `catalog`.
 """
 
 from collections import Counter
@@ -13,22 +13,22 @@ from data_io.errors import DataError
 from data_io.task import Kind
 
 Placed = tuple[str, Mapping[str, Any]]
-"""A record and where it came from, for messages."""
+"""A record and its position, for messages."""
 Tables = Mapping[str, Iterable[Placed]]
-"""The data set's tables by their role; each may be iterated as often as needed."""
+"""The data set's tables by role. Each may be iterated several times."""
 Counts = Counter[str]
-"""Records that gave no example, by the reason."""
+"""Numbers of records that gave no example, by reason."""
 Fields = tuple[str, ...]
-"""Fields whose texts are joined with a line end; a dot goes into a nested field (`context.contexts`)."""
+"""Fields whose texts are joined with a line break. A dot selects a nested field (`context.contexts`)."""
 
 FILE_FIELD = "(file)"
-"""Stands for the name of the file that a record lies in, where that is the record's class."""
+"""Stands for the name of a record's file, if that is the record's class."""
 LINE_FIELD = "(line)"
-"""Stands for a line of a file of plain text."""
+"""Stands for a line of a plain text file."""
 
 
 class Example(NamedTuple):
-    """One example before it is a row of a data set; `negatives` are those that the data set itself gives."""
+    """One example before it becomes a row of a data set. `negatives` are the data set's own."""
 
     query: str
     positive: str
@@ -38,7 +38,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """One table of a data set: its configuration and split, or a pattern of files where it has no such thing."""
+    """One table of a data set: its configuration and split, or a glob of files if it has neither."""
 
     split: str = "train"
     config: str | None = None
@@ -48,10 +48,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What queries are prefixed with, and who says so.
+    """The query prefix and its origin.
 
-    `mteb` is the prompt that the benchmark publishes for the same data, `e5` the list published with E5-Mistral, `here`
-    a wording of this project. The released recipe's own wording is in its published files.
+    `mteb`: the prompt that the benchmark publishes for the same data. `e5`: the list published with E5-Mistral. `here`:
+    worded by this project. The released recipe's own wording is in its published files.
     """
 
     text: str
@@ -60,10 +60,10 @@ class Instruction:
 
 @dataclass(frozen=True)
 class License:
-    """What the data set's card says, as an SPDX name where there is one, and whether it allows commercial use.
+    """The license on the data set's card, as an SPDX id if there is one, and whether it allows commercial use.
 
-    `commercial` is None where the card says nothing, or contradicts where the texts come from; `why` says which.
-    `checked` is whether the name was compared with the metadata of the MTEB library.
+    `commercial` is None if the card says nothing, or contradicts the origin of the texts; `why` says which. `checked`:
+    whether the name was compared with the metadata of the MTEB library.
     """
 
     name: str
@@ -78,37 +78,37 @@ class License:
 
 @dataclass(frozen=True)
 class PublicSource:
-    """A source of the recipe: where it is published, what it is, and how its records become examples."""
+    """A source of the recipe: its publisher, its kind, and how its records become examples."""
 
     name: str
     family: str
     kind: Kind
     listed_as: str
-    """Its place as the recipe's list of sources has it."""
+    """Its name in the recipe's list of sources."""
     id: str
     """What to load: an id on the Hugging Face hub, or a repository on `host`."""
     shape: object
-    """How a record becomes an example: a small dataclass of the family, `rows.CONVERTERS` has its function."""
+    """How a record becomes an example: a small dataclass of the family, whose function is in `rows.CONVERTERS`."""
     instruction: Instruction
     license: License
     expected_rows: int
-    """Queries that the recipe has of it, after mining."""
+    """Number of its queries in the recipe, after mining."""
     tables: tuple[Table, ...] = (Table(),)
     host: Literal["hub", "github", "modelscope"] = "hub"
     negatives: int = 0
-    """Negatives that every example is sure to have before any are mined."""
+    """Number of negatives that every example has before mining."""
     revision: str | None = None
     at_most: int | None = None
-    """Records to read of a data set that is far larger than the recipe's share; the first ones."""
+    """Number of records to read from the start of a data set that is much larger than the recipe's share."""
 
     @property
     def is_unmined(self) -> bool:
-        """Whether examples have negatives of their own, some more than others, that mining is to fill up."""
+        """Whether examples have own negatives in different numbers, so that mining has to add the missing ones."""
         return not self.negatives and bool(getattr(self.shape, "some_negatives", False))
 
     @property
     def address(self) -> str:
-        """Where a person finds it."""
+        """URL of the source, for people."""
         return {
             "hub": f"huggingface.co/datasets/{self.id}",
             "github": f"github.com/{self.id}",
@@ -117,7 +117,7 @@ class PublicSource:
 
 
 def field(record: Mapping[str, Any], path: str, place: str) -> Any:
-    """The value of a field, None where a nested one is null. Raises DataError where the record has no such field."""
+    """The value of a field, None if a nested one is null. Raises DataError if the record has no such field."""
     value: Any = record
     for name in path.split("."):
         if value is None:
@@ -126,7 +126,7 @@ def field(record: Mapping[str, Any], path: str, place: str) -> Any:
             has = ", ".join(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
             raise DataError(
                 f"{place}: no field {path!r}; the record has {has or 'no fields'}",
-                remedy="the data set's schema is not the one that is known here: pin a revision (--revision), or give "
+                remedy="the data set's schema has changed: pin a revision (--revision), or give "
                 "a copy in the known schema (--from)",
             )
         value = value[name]
@@ -134,7 +134,7 @@ def field(record: Mapping[str, Any], path: str, place: str) -> Any:
 
 
 def text(record: Mapping[str, Any], fields: Fields, place: str) -> str:
-    """The texts of several fields joined; empty where none of them has any."""
+    """The texts of several fields, joined. Empty if all are empty."""
     parts: list[str] = []
     for path in fields:
         value = field(record, path, place)
@@ -144,7 +144,7 @@ def text(record: Mapping[str, Any], fields: Fields, place: str) -> str:
 
 
 def texts(record: Mapping[str, Any], path: str, place: str) -> list[str]:
-    """The texts of a field that holds one or a list of them, without blank ones."""
+    """The texts of a field with one text or a list of texts, without blank ones."""
     value = field(record, path, place)
     found = value if isinstance(value, (list, tuple)) else [value]
     return [item.strip() for item in found if isinstance(item, str) and item.strip()]

@@ -1,4 +1,4 @@
-"""Scored pairs: two texts that people found to mean the same are each other's positive."""
+"""Scored pairs: two texts that people rated as similar are each other's positive."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from data_io.task import Kind
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Fields of a record; pairs of `min_score` and above count (arXiv 2510.02294, section 2: 4 and above)."""
+    """Fields of a record. Pairs with at least `min_score` are used (arXiv 2510.02294, section 2: 4 and above)."""
 
     text_a: str = "sentence1"
     text_b: str = "sentence2"
@@ -18,11 +18,11 @@ class ScoredPairs:
 
 
 def scored_examples(shape: ScoredPairs, tables: Tables, counts: Counts) -> Iterator[Example]:
-    """Two examples a pair, one in each direction."""
+    """Two examples per pair, one in each direction."""
     for place, record in tables["rows"]:
         score = field(record, shape.score, place)
         if score is None or float(score) < shape.min_score:
-            counts[f"has a score below {shape.min_score:g}"] += 1
+            counts[f"score below {shape.min_score:g}"] += 1
             continue
         text_a, text_b = text(record, (shape.text_a,), place), text(record, (shape.text_b,), place)
         yield Example(text_a, text_b, (), place)

@@ -1,4 +1,4 @@
-"""What an address of a store means: local path, file://, s3:// or (in tests) memory://, and the endpoint behind s3://."""
+"""Parses the URI of a store (local path, file://, s3:// or, in tests, memory://) and finds the endpoint of s3://."""
 
 import os
 import re
@@ -11,7 +11,7 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/")
 _SUPPORTED = "a local directory, file:///directory or s3://bucket/prefix"
 _BUCKET = re.compile(r"[\w.:-]+", re.ASCII)
 _REGION = re.compile(r"[\w.-]+", re.ASCII)
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # the last: obstore's own name for it
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # the last is obstore's own name
 _KEY_PAIR = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -22,14 +22,14 @@ def parse_uri(uri: str) -> tuple[str, str]:
         bucket, _, prefix = rest.partition("/")
         if "@" in bucket or (":" in bucket and "@" in prefix):
             raise ConfigError(
-                f"the URI {without_credentials(uri)} has credentials in it",
+                f"the URI {without_credentials(uri)} contains credentials",
                 remedy="put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             )
         if not bucket:
-            raise ConfigError(f"{uri!r} names no bucket", remedy="write s3://bucket/prefix")
+            raise ConfigError(f"{uri!r} has no bucket", remedy="write s3://bucket/prefix")
         if not _BUCKET.fullmatch(bucket):
             raise ConfigError(
-                f"{uri!r}: {bucket!r} is not the name of a bucket",
+                f"{uri!r}: {bucket!r} is not a valid bucket name",
                 remedy="write s3://bucket/prefix, the bucket with letters, digits, '-', '.' and '_'",
             )
         return f"s3://{bucket}", _clean_prefix(uri, prefix)
@@ -62,22 +62,22 @@ def _split_scheme(uri: str) -> tuple[str | None, str]:
 def _clean_prefix(uri: str, prefix: str) -> str:
     parts = [part for part in prefix.split("/") if part]
     if "." in parts or ".." in parts:
-        raise ConfigError(f"{uri!r} has '.' or '..' in its prefix", remedy="write the prefix out")
+        raise ConfigError(f"{uri!r} has '.' or '..' in its prefix", remedy="write the prefix without them")
     return "/".join(parts)
 
 
 def endpoint_of(s3: S3Options) -> str | None:
-    """Address of the S3 service, None for AWS itself."""
+    """URL of the S3 service, None for AWS."""
     return s3.endpoint_url or next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), None)
 
 
 def region_of(s3: S3Options) -> str:
-    """Region that requests are signed for, and of AWS itself the one that is asked."""
+    """Region for request signatures, and for AWS also the region of the service."""
     return s3.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 
 
 def service_of(s3: S3Options) -> str:
-    """Address that is asked: the endpoint, or AWS's own of the region."""
+    """URL that requests go to: the endpoint, or AWS's URL for the region."""
     region = region_of(s3)
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     return endpoint_of(s3) or f"https://s3.{region}.{domain}"
@@ -89,26 +89,26 @@ def allow_http(s3: S3Options) -> bool:
 
 
 def check_region(s3: S3Options) -> None:
-    """Raises ConfigError where the region is not one: it becomes a part of AWS's address and of every signature."""
+    """Raises ConfigError for an invalid region: it becomes part of AWS's URL and of every signature."""
     if not _REGION.fullmatch(region_of(s3)):
         raise ConfigError(
             f"{region_of(s3)!r} is not a region",
-            remedy="set storage.s3.region, --region or AWS_REGION to one, as in us-east-1",
+            remedy="set storage.s3.region, --region or AWS_REGION to a region, such as us-east-1",
         )
 
 
 def check_endpoint(s3: S3Options) -> None:
-    """Raises ConfigError where the endpoint is not an address, holds credentials, or has no TLS without leave."""
+    """Raises ConfigError if the endpoint is not a URL, contains credentials, or has no TLS without permission."""
     endpoint = endpoint_of(s3)
     if endpoint is None:
         return
     shown = without_credentials(endpoint)
     if not _is_address(endpoint):
-        raise ConfigError(f"endpoint_url {shown!r} is not an address", remedy="write https://host:port")
+        raise ConfigError(f"endpoint_url {shown!r} is not a URL", remedy="write https://host:port")
     parts = urlsplit(endpoint)
     if parts.username or parts.password:
         raise ConfigError(
-            f"endpoint_url {shown!r} has credentials in it",
+            f"endpoint_url {shown!r} contains credentials",
             remedy="put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         )
     if parts.scheme == "http" and not allow_http(s3):
@@ -128,21 +128,21 @@ def _is_address(endpoint: str) -> bool:
 
 
 def check_credentials() -> None:
-    """Raises ConfigError for keys in the environment that no store takes: half of a pair, an empty one, or one with
-    white space in it, at which obstore panics.
+    """Raises ConfigError for keys in the environment that no store accepts: only one of the pair, an empty one, or one
+    with white space, at which obstore panics.
     """
     for name in (*_KEY_PAIR, "AWS_SESSION_TOKEN"):
         if _has_space(os.environ.get(name, "")):
             raise ConfigError(
-                f"{name} has white space or a line break in it",
-                remedy="set it without; a line break often comes from `echo`, which `printf %s` does not add",
+                f"{name} contains white space or a line break",
+                remedy="set it without; the cause is often a line break from `echo`: use `printf %s`",
             )
     unset = [name for name in _KEY_PAIR if name not in os.environ]
     empty = [name for name in _KEY_PAIR if os.environ.get(name) == ""]
     if empty or len(unset) == 1:
         raise ConfigError(
-            f"{empty[0]} is empty" if empty else f"{unset[0]} is not set, but its pair is",
-            remedy=f"set {' and '.join(_KEY_PAIR)}, or neither on a machine that has an identity of its own",
+            f"{empty[0]} is empty" if empty else f"{unset[0]} is not set, but the other key is",
+            remedy=f"set {' and '.join(_KEY_PAIR)}, or neither of them on a machine with its own identity",
         )
 
 
@@ -151,6 +151,6 @@ def _has_space(text: str) -> bool:
 
 
 def without_credentials(url: str) -> str:
-    """The URL as it may be printed."""
-    # A secret may hold slashes: after a colon, everything up to the last @ goes.
+    """The URL without credentials, safe to print."""
+    # A secret may contain slashes: remove everything between a colon and the last @.
     return re.sub(r"(?<=://)([^/@]*|[^@]*:.*)@", "", url)

@@ -1,8 +1,8 @@
-"""Objects that the tasks of a job leave for each other: checked chunks, under a mark that is written last.
+"""Objects that tasks of a job write for other tasks: chunks with checksums, and a mark that is written last.
 
-A task is done when its mark is there. The mark names the task's objects with their sizes, and every chunk in them with
-the keys it spans, its place and its CRC-32. A reader fetches the chunks of a range of keys and nothing else, and
-damaged bytes are found. The same task done twice leaves the same bytes.
+A task is finished when its mark exists. The mark lists the task's objects with their sizes, and every chunk in them
+with its range of keys, its position and its CRC-32. A reader fetches only the chunks of a range of keys and detects
+damaged bytes. A task that runs twice writes the same bytes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ from data_io.storage.ranged_reads import split_runs
 from data_io.storage.store import Store
 
 KEYS = 2**64
-"""Keys are 64-bit hashes of texts, spread evenly: a range of keys is a share of the texts."""
+"""Keys are 64-bit hashes of texts, evenly distributed: a range of keys is a share of the texts."""
 _MARK = ".json"
 
 
@@ -30,7 +30,7 @@ class _Stored(BaseModel):
 
 
 class ChunkRef(_Stored):
-    """A chunk in an object: its name, its keys from first to last, its rows, its place in bytes and its CRC-32."""
+    """A chunk in an object: its name, first and last key, rows, position in bytes and CRC-32."""
 
     name: str
     first: int = 0
@@ -42,7 +42,7 @@ class ChunkRef(_Stored):
 
 
 class PartRef(_Stored):
-    """One object of a task. Keys rise from chunk to chunk of a name."""
+    """One object of a task. For each name, keys increase from chunk to chunk."""
 
     key: str
     size: int
@@ -50,7 +50,7 @@ class PartRef(_Stored):
 
 
 class Mark(_Stored):
-    """What a finished task left: its objects, and what it counted."""
+    """The result of a finished task: its objects and its counts."""
 
     parts: tuple[PartRef, ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
@@ -71,7 +71,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Fetch:
-    """A span of one object that holds wanted chunks and nothing else."""
+    """A span of one object that contains only wanted chunks."""
 
     key: str
     chunks: tuple[ChunkRef, ...]
@@ -88,7 +88,7 @@ def mark_key(task: str) -> str:
 
 
 def write_part(store: Store, key: str, chunks: Sequence[Chunk]) -> PartRef:
-    """Write one object of a task, its chunks in this order."""
+    """Write one object of a task with its chunks in this order."""
     refs, offset = [], 0
     for chunk in chunks:
         refs.append(
@@ -103,13 +103,13 @@ def write_part(store: Store, key: str, chunks: Sequence[Chunk]) -> PartRef:
 
 
 def write_mark(store: Store, task: str, mark: Mark) -> Mark:
-    """Declare a task done, and return the mark; its objects must all be there."""
+    """Mark a task as finished and return the mark. All its objects must exist."""
     store.put(mark_key(task), mark.model_dump_json().encode())
     return mark
 
 
 def read_mark(store: Store, task: str) -> Mark | None:
-    """The mark of a finished task, None where there is none or it cannot be read."""
+    """The mark of a finished task. None if there is none or it cannot be read."""
     try:
         return Mark.model_validate_json(store.get(mark_key(task)))
     except (NotFoundInStore, ValidationError):
@@ -117,9 +117,9 @@ def read_mark(store: Store, task: str) -> Mark | None:
 
 
 def finished(store: Store, folder: str) -> dict[str, Mark]:
-    """Marks by task name under `folder`, of tasks whose objects are all there in their sizes.
+    """Marks by task name under `folder`, of tasks whose objects all exist with the right sizes.
 
-    One listing, and a GET for each mark.
+    Takes one listing, and one GET per mark.
     """
     listed = {info.key: info.size for info in store.list(folder)}
     done = {}
@@ -134,7 +134,7 @@ def finished(store: Store, folder: str) -> dict[str, Mark]:
 
 
 def fetches(marks: Iterable[Mark], name: str, first: int = 0, last: int = KEYS - 1) -> list[Fetch]:
-    """What has to be read for all chunks called `name` with a key from `first` to `last`."""
+    """The spans to read for all chunks called `name` with a key from `first` to `last`."""
     found = []
     for mark in marks:
         for part in mark.parts:
@@ -145,7 +145,7 @@ def fetches(marks: Iterable[Mark], name: str, first: int = 0, last: int = KEYS -
 
 
 def read_chunks(store: Store, wanted: Iterable[Fetch]) -> Iterator[memoryview]:
-    """The bytes of each chunk, one GET for neighbors. Raises DataError for an object that is missing or damaged."""
+    """The bytes of each chunk, with one GET for neighbors. Raises DataError for a missing or damaged object."""
     for fetch in wanted:
         for run in _neighbors(fetch.chunks):
             start = run[0].offset
@@ -155,22 +155,22 @@ def read_chunks(store: Store, wanted: Iterable[Fetch]) -> Iterator[memoryview]:
             try:
                 data = store.get_range(fetch.key, start, length).data
             except (NotFoundInStore, ObjectTooShort) as error:
-                raise _damaged(store, fetch.key, "missing or cut short") from error
+                raise _damaged(store, fetch.key, "missing or truncated") from error
             for chunk in run:
                 view = data[chunk.offset - start : chunk.offset - start + chunk.size]
                 if crc32(view) != chunk.crc:
-                    raise _damaged(store, fetch.key, f"damaged: chunk {chunk.name!r} has not the checksum it had")
+                    raise _damaged(store, fetch.key, f"damaged: chunk {chunk.name!r} has another checksum")
                 yield view
 
 
 def read_tables(store: Store, wanted: Iterable[Fetch]) -> Iterator[pa.Table]:
-    """The tables of chunks that `table_chunks` made. Raises DataError as `read_chunks` does."""
+    """The tables of chunks made by `table_chunks`. Raises DataError like `read_chunks`."""
     for data in read_chunks(store, wanted):
         yield pa.ipc.open_stream(pa.py_buffer(data)).read_all()
 
 
 def table_chunks(name: str, table: pa.Table, *, chunk_bytes: int, key_column: str | None = "key") -> list[Chunk]:
-    """A table as chunks of about `chunk_bytes` before compression. Its key column rises; None: it has no keys."""
+    """A table as chunks of about `chunk_bytes` before compression. Its key column is increasing; None: no keys."""
     if table.num_rows == 0:
         return []
     step = max(1, min(table.num_rows, chunk_bytes * table.num_rows // max(1, table.nbytes)))
@@ -201,5 +201,5 @@ def _neighbors(chunks: Sequence[ChunkRef]) -> list[list[ChunkRef]]:
 def _damaged(store: Store, key: str, found: str) -> DataError:
     return DataError(
         f"{store.uri.rstrip('/')}/{key}, a work file of mining, is {found}",
-        remedy="remove it and run the same command again: it makes what is missing",
+        remedy="remove it and run the same command again: it writes the missing files",
     )

@@ -1,4 +1,4 @@
-"""What the object store's errors mean to a user. Reads their text, since obstore keeps status codes nowhere else."""
+"""Translates the object store's errors for the user. It reads their texts: obstore gives status codes nowhere else."""
 
 import errno
 import os
@@ -8,14 +8,14 @@ from data_io.errors import ConfigError, F2LLMError, NotFoundInStore, ObjectChang
 
 _ERRNO = re.compile(r"\(os error (\d+)\)")
 _STATUS = re.compile(r"status code: (\d{3})")
-_S3_CODE = re.compile(r"(?:<Code>|\(code: )(\w+)")  # the second: obstore, of a key in a bulk delete
+_S3_CODE = re.compile(r"(?:<Code>|\(code: )(\w+)")  # the second form: obstore, for a key in a bulk delete
 _NODE_IDENTITY = ("169.254.169.254", "169.254.170.2", "169.254.170.23")
 _PASSING = {"RequestTimeout", "IncompleteBody", "OperationAborted", "SlowDown", "InternalError"}
-"""What another try mends, though some come with the status of a refusal."""
+"""Codes that a retry can fix, though some have the status of a refusal."""
 _TOKEN_SERVICE = "performing POST REDACTED"
-"""obstore prints no address of a request that holds a token: that of a pod to AWS's token service."""
+"""obstore hides the URL of a request with a token, such as a pod's request to AWS's token service."""
 _PROFILES = 'eval "$(aws configure export-credentials --format env)"'
-_CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, and what they may do in this bucket"
+_CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, and the permissions for this bucket"
 _LOCAL = {
     errno.EACCES: ("permission denied", "change the directory's owner or mode, or use another directory"),
     errno.EPERM: ("operation not permitted", "change the directory's owner or mode, or use another directory"),
@@ -30,27 +30,27 @@ _LOCAL = {
 
 
 class ObjectTooShort(StorageError):
-    """The object ends before the range that was asked for."""
+    """The object ends before the requested range."""
 
     retryable = False
 
 
 def translate(error: Exception, *, place: str, bucket: str | None, has_answered: bool = False) -> F2LLMError:
-    """The project's error for one of obstore's or the operating system's; `place` is what was touched, safe to print.
+    """The project's error for one of obstore's or the operating system's. `place` is the object, safe to print.
 
-    `bucket` is None for a local directory; `has_answered` says that the store did, with the credentials of this process.
-    Only the kind of failure is taken from the original: its text may hold headers.
+    `bucket` is None for a local directory. `has_answered`: the store has answered this process's credentials before.
+    Only the kind of failure is taken from the original error, because its text may contain headers.
     """
     text = str(error)
     if type(error).__name__ == "PreconditionError":
-        return ObjectChanged(f"{place}: the object was overwritten; its ETag is not the one seen before")
+        return ObjectChanged(f"{place}: the object was overwritten; its ETag has changed")
     return _local(error, text, place) if bucket is None else _remote(error, text, place, bucket, has_answered)
 
 
 def unusable_settings(error: Exception, *, place: str) -> ConfigError:
-    """For what obstore says of settings in the environment that it alone reads, before it asks anything."""
+    """The error for settings in the environment that only obstore reads and rejects before any request."""
     empty = sorted(name for name, value in os.environ.items() if name.startswith("AWS_") and not value)
-    found = f"; empty are {', '.join(empty)}" if empty else ""
+    found = f"; these are empty: {', '.join(empty)}" if empty else ""
     return ConfigError(
         f"{place}: the environment has settings that cannot be used: {str(error).split(chr(10), 1)[0]}{found}",
         remedy="correct or remove the AWS_ variables, SSL_CERT_FILE and SSL_CERT_DIR",
@@ -58,18 +58,18 @@ def unusable_settings(error: Exception, *, place: str) -> ConfigError:
 
 
 def credentials_may_have_expired(error: Exception) -> bool:
-    """Whether new credentials could turn this refusal into an answer."""
+    """Whether new credentials could make this request succeed."""
     text = str(error)
     return _refused(_first(_STATUS, text), _first(_S3_CODE, text))
 
 
 def is_of_the_node(error: Exception) -> bool:
-    """Whether the machine's own identity could not be had; the store was not even asked."""
+    """Whether the machine's own identity was unavailable. The store got no request."""
     return any(address in str(error) for address in _NODE_IDENTITY)
 
 
 def out_of_range(error: BaseException | None) -> bool:
-    """Whether the store says that a range begins behind the end of the object."""
+    """Whether the store says that a range begins after the end of the object."""
     text = str(error)
     return "Requested range was invalid" in text or "StartTooLarge" in text or _first(_STATUS, text) == "416"
 
@@ -92,42 +92,43 @@ def _remote(error: Exception, text: str, place: str, bucket: str, has_answered: 
     if isinstance(error, FileNotFoundError):
         return NotFoundInStore(f"{place}: no such object")
     if is_of_the_node(error):
-        if has_answered:  # credentials are to be renewed, and the service is slow or busy
+        if has_answered:  # renewing credentials: the service is slow or busy
             return StorageError(
                 f"{place}: this machine's identity service does not answer",
-                remedy="look at the node's metadata service",
+                remedy="check the node's metadata service",
             )
         return StoreAccessError(
-            f"{place}: found no credentials in the environment, and this machine has no identity of its own",
-            remedy=f"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; a profile of ~/.aws is not read, but this sets "
-            f"them from one: {_PROFILES}",
+            f"{place}: found no credentials in the environment, and this machine has no identity",
+            remedy=f"set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; profiles of ~/.aws are not read, but this "
+            f"command sets the variables from one: {_PROFILES}",
         )
     if _TOKEN_SERVICE in text or "Failed to read token file" in text:
         kind = StorageError if has_answered else StoreAccessError
         return kind(
-            f"{place}: found no credentials, as AWS's token service gave none for the role in AWS_ROLE_ARN",
+            f"{place}: found no credentials: AWS's token service gave none for the role in AWS_ROLE_ARN",
             remedy="check AWS_ROLE_ARN, the role's trust policy, the file that AWS_WEB_IDENTITY_TOKEN_FILE names, and "
-            "that https://sts.<region>.amazonaws.com can be reached",
+            "that https://sts.<region>.amazonaws.com is reachable",
         )
     if _refused(status, code):
         reason = code or f"HTTP {status}"
         return StoreAccessError(f"{place}: access denied ({reason})", remedy=_CREDENTIALS)
     if "Received redirect" in text or code in {"PermanentRedirect", "AuthorizationHeaderMalformed"}:
         return StoreAccessError(
-            f"{place}: the bucket {bucket!r} is in another region", remedy="set storage.s3.region or AWS_REGION to it"
+            f"{place}: the bucket {bucket!r} is in another region",
+            remedy="set storage.s3.region or AWS_REGION to its region",
         )
     if status is not None:
         answer = f"HTTP {status}" if code is None else f"HTTP {status}, {code}"
         passes = code in _PASSING or status in {"408", "429"} or (status.startswith("5") and status != "501")
         kind = StorageError if passes else StoreAccessError
-        return kind(f"{place}: the store answered {answer}", remedy="look at the store's own log")
+        return kind(f"{place}: the store answered {answer}", remedy="check the store's own log")
     if "error sending request" in text:
         return StorageError(
             f"{place}: cannot connect",
             remedy="check storage.s3.endpoint_url or AWS_ENDPOINT_URL, the region, the network, and that the service "
             "is up",
         )
-    return StorageError(f"{place}: the connection failed while data were transferred")
+    return StorageError(f"{place}: the connection failed during a transfer")
 
 
 def _refused(status: str | None, code: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""The files of a store as a directory, for libraries that read nothing else, and a directory's files in a store."""
+"""Copies the files of a store to a directory, for libraries that read only directories, and a directory to a store."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _UPLOAD_BLOCK = 8 << 20
 
 @contextmanager
 def local_copy(store: Store) -> Iterator[Path]:
-    """A directory with the store's files: itself where it is local, else a copy for as long as the block runs."""
+    """A directory with the store's files: the store itself if it is local, else a copy that the block removes."""
     if store.is_local:
         yield Path(store.uri)
         return
@@ -30,9 +30,9 @@ def local_copy(store: Store) -> Iterator[Path]:
 
 
 def upload_folder(folder: Path, store: Store) -> None:
-    """Copy a directory's files to `store`. `files.json` lists their sizes and SHA-256 once they are there; until then it
-    lists nothing, which tells readers that the copy is not whole, nor what it replaces any more. Files of an earlier
-    copy that this one does not have are removed; whatever else is there stays.
+    """Copy a directory's files to `store`. `files.json` lists their sizes and SHA-256 when the copy is complete. Until
+    then its list is empty, so readers know that neither this copy nor the one before is complete. Files of an earlier
+    copy that are not in this one are removed; all other files stay.
     """
     earlier = _earlier_files(store)
     store.put(FILES_KEY, _listing({"files": None, "replaces": earlier}))
@@ -49,15 +49,15 @@ def upload_folder(folder: Path, store: Store) -> None:
 
 
 def _earlier_files(store: Store) -> list[str]:
-    """What earlier copies left, whole ones and such as were cut off."""
+    """The files of earlier copies, complete or interrupted."""
     try:
         return sorted({*(uploaded_files(store) or ()), *_read_listing(store).get("replaces", ())})
-    except TypeError:  # a file of somebody else
+    except TypeError:  # a file of another program
         return []
 
 
 def uploaded_files(store: Store) -> dict[str, Any] | None:
-    """What `upload_folder` lists, by name; None before its end, empty where there was none."""
+    """The list of `upload_folder`, by name. None while a copy is incomplete, empty if there was no copy."""
     found: dict[str, Any] | None = _read_listing(store).get("files", {})
     return found
 
@@ -81,5 +81,5 @@ def _listing(content: dict[str, Any]) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises OSError and ValueError."""
+    """The content of a JSON file. Raises OSError and ValueError."""
     return json.loads(path.read_text(encoding="utf-8"))

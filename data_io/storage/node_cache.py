@@ -1,8 +1,8 @@
-"""A directory of this machine that keeps bytes which were read from a store, for whoever reads the same here.
+"""A directory on this machine that caches bytes read from a store, for all processes of the machine.
 
-Any number of processes may share it. An entry is written beside its place and renamed, and carries its length and
-checksum, so one that a crash left half written reads as not there; nothing waits for a disk or holds a lock. Whatever
-fails here (no space, no permission, the directory gone) is counted and costs a read from the store, never more.
+Any number of processes may share it. An entry is written under a temporary name and renamed. It contains its length and
+checksum, so an entry that a crash left incomplete reads as missing. Nothing waits for a disk or holds a lock. A failure
+here (no space, no permission, the directory deleted) is counted and costs at most a read from the store.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from uuid import uuid4
 
 from zlib_ng.zlib_ng import crc32
 
-_HEADER = Struct("<4sIQ")  # magic, CRC-32 and length of what follows
+_HEADER = Struct("<4sIQ")  # magic, CRC-32 and length of the content
 _MAGIC = b"f2c1"
 _ENTRY, _UNFINISHED = ".entry", ".unfinished"
 _ABANDONED_SECONDS = 3600
-_KEEP_SHARE = 0.9  # after making room, so that not every new entry has to make it again
-_COUNT_AGAIN_SHARE = 1 / 16  # other processes write too: the directory is counted again after so much was written here
+_KEEP_SHARE = 0.9  # share kept when entries are evicted, so that not every new entry evicts
+_COUNT_AGAIN_SHARE = 1 / 16  # other processes write too: recount the directory after so much was written here
 
 
 @dataclass(frozen=True)
 class CacheStats:
-    """Entries found, not found, written and removed to make room; and how often the directory or an entry failed."""
+    """Entries found, missing, written and evicted; and failures of the directory or an entry."""
 
     hits: int = 0
     misses: int = 0
@@ -37,15 +37,15 @@ class CacheStats:
 
 
 class NodeCache:
-    """Bytes by key, the least recently used removed first. Threads may share one; no method raises OSError."""
+    """Bytes by key, least recently used evicted first. Threads may share one. No method raises OSError."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Nothing is opened or made yet."""
+        """Opens and creates nothing."""
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = Lock()
         self._stats = CacheStats()
-        self._size: int | None = None  # what the directory held when it was last counted, and what was written since
+        self._size: int | None = None  # size at the last count, plus bytes written since
         self._uncounted = 0
 
     @property
@@ -53,7 +53,7 @@ class NodeCache:
         return self._stats
 
     def get(self, key: str) -> memoryview | None:
-        """What was put under `key`, None where it is not there or not whole."""
+        """The bytes stored under `key`. None if they are missing or incomplete."""
         path = self._path(key)
         try:
             content = path.read_bytes()
@@ -73,7 +73,7 @@ class NodeCache:
         return data
 
     def put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
-        """Keep `parts`, one after another, under `key`."""
+        """Store `parts`, concatenated, under `key`."""
         length, crc = sum(len(part) for part in parts), 0
         if length > self._max_bytes * _KEEP_SHARE:
             return
@@ -115,7 +115,7 @@ class NodeCache:
                 for _, entry_size, path in sorted(entries, key=lambda entry: entry[0]):
                     if size + length <= self._max_bytes * _KEEP_SHARE:
                         break
-                    if path.suffix == _UNFINISHED:  # another one is writing it
+                    if path.suffix == _UNFINISHED:  # another process is writing it
                         continue
                     size -= entry_size
                     if self._remove(path):
@@ -123,12 +123,12 @@ class NodeCache:
             self._size, self._uncounted = size + length, 0
 
     def _entries(self) -> list[tuple[float, int, Path]]:
-        """Last use, size and path of each entry; what writers have left unfinished long ago is removed."""
+        """Last use, size and path of each entry. Removes old unfinished files of writers."""
         entries = []
         for path in self._folder.glob("*/*"):
             try:
                 found = path.stat()
-            except FileNotFoundError:  # another process makes room too
+            except FileNotFoundError:  # another process evicts too
                 continue
             if path.suffix == _UNFINISHED and time() - found.st_mtime > _ABANDONED_SECONDS:
                 self._remove(path)

@@ -1,4 +1,4 @@
-"""What a store can do, found out by doing it: a few small objects below a directory of their own, gone afterwards."""
+"""Finds out what a store can do: writes and reads a few small objects in a separate directory and removes them."""
 
 from collections.abc import Callable, Mapping
 from uuid import uuid4
@@ -11,13 +11,15 @@ _OLD, _NEW = b"what was there before", b"what is there now, and longer"
 
 
 def probe_store(store: Store) -> list[str]:
-    """What works, in words. Raises StorageError for what a run needs and this store does not do."""
+    """The abilities that work, as text. Raises StorageError for an ability that a run needs and the store lacks."""
     key = f"{FOLDER}/{uuid4().hex}"
     worked = []
     try:
         for ability, (works, remedy) in _NEEDED.items():
             if not works(store, key):
-                raise StorageError(f"{store.uri}: this store does not do what a run needs: {ability}", remedy=remedy)
+                raise StorageError(
+                    f"{store.uri}: the store lacks an ability that a run needs: {ability}", remedy=remedy
+                )
             worked.append(ability)
     finally:
         store.delete([key])
@@ -57,12 +59,12 @@ def _writes_in_parts(store: Store, key: str) -> bool:
     return store.get(key) == _OLD
 
 
-_SERVER = "check what serves this address, and whether a cache stands before it"
+_SERVER = "check the server at this URL, and whether there is a cache in front of it"
 _NEEDED: Mapping[str, tuple[Callable[[Store, str], bool], str]] = {
     "read after write": (_reads_after_write, _SERVER),
     "read after overwrite": (_reads_after_overwrite, _SERVER),
     "list after write": (_lists, "allow s3:ListBucket, and use a store whose listings are consistent"),
     "ranges": (_reads_ranges, _SERVER),
-    "If-Match": (_refuses_what_changed, "use a store that honors it: without it an overwritten shard is not noticed"),
+    "If-Match": (_refuses_what_changed, "use a store that honors it: without it an overwritten shard is not detected"),
     "multipart upload": (_writes_in_parts, "allow s3:AbortMultipartUpload and s3:ListMultipartUploadParts"),
 }

@@ -1,12 +1,12 @@
-"""Ranged GETs for a reader: so many at a time, repeated where they fail, asked twice where an answer is late.
+"""Ranged GETs for a reader: limited in number, retried on failure, and hedged if an answer is late.
 
-Retries of these requests are here alone: the store's own are off for them. (The store, `data_io/storage/store.py`,
-retries whole objects; `data_io/dataset/reader.py` reads a page with a wrong checksum once more.) So each one is
-counted, a request has one deadline (store.REQUEST_SECONDS) and all attempts at it one budget of time
+Retries of these requests are only here: the store's own are off for them. (The store, `data_io/storage/store.py`,
+retries requests for whole objects; `data_io/dataset/reader.py` reads bytes with a wrong checksum once more.) So every
+retry is counted. A request has one deadline (store.REQUEST_SECONDS), and all its attempts share one time limit
 (`Store.patience_seconds`), with full jitter between them (Brooker, "Exponential backoff and jitter", AWS, 2015).
 
-A GET that runs in a thread cannot be stopped. The one of two that loses gives up its place at once, holds only its
-thread until its deadline, and no more than EXTRA of those are alive.
+A GET that runs in a thread cannot be stopped. When one of two hedged requests loses, its slot is freed at once. Its
+thread lives until the request's deadline. At most EXTRA such threads exist.
 """
 
 from collections import deque
@@ -29,10 +29,10 @@ T = TypeVar("T")
 MAX_REQUESTS = 16
 MAX_BYTES = 64 * 2**20
 EXTRA = 8
-"""Second requests that may be under way, or have lost and not ended yet."""
+"""Hedged requests that may be running, or have lost and not ended yet."""
 HEDGE_FLOOR_SECONDS = 0.1
 HEDGE_EARN, HEDGE_CAP = 0.05, 4.0
-"""Each answer earns so much of a second request, and no more than so many are saved up: about 5% more requests."""
+"""Each answer earns this part of a hedged request, up to a maximum that can be saved: about 5% more requests."""
 _QUANTILE = 0.95
 _UNKNOWN_SECONDS = 1.0
 _FEW, _REMEMBERED = 20, 256
@@ -40,8 +40,8 @@ _FEW, _REMEMBERED = 20, 256
 
 @dataclass(frozen=True)
 class ReadStats:
-    """What was asked of the store: GETs and bytes that arrived, second requests included; GETs repeated after a
-    failure or for bad bytes; second requests, and how many of them were faster; seconds waited, summed over threads.
+    """Counters of requests to the store: GETs and received bytes, including hedged requests; GETs repeated after a
+    failure or for bad bytes; hedged requests, and how many of them won; seconds waited, summed over threads.
     """
 
     requests: int = 0
@@ -73,7 +73,7 @@ class ReadStats:
 
 
 class Fetcher:
-    """GETs of one store for any number of threads. A local directory is read at once, by the thread that asks."""
+    """GETs of one store for any number of threads. A local directory is read directly, in the calling thread."""
 
     def __init__(self, store: Store, *, max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_BYTES) -> None:
         self._store = store
@@ -86,7 +86,7 @@ class Fetcher:
         self._stats: dict[str, ReadStats] = {}
 
     def get(self, key: str, start: int, length: int, *, if_match: str | None = None, source: str = "") -> Blob:
-        """As Store.get_range; counted as `source`'s."""
+        """Like Store.get_range; counted for `source`."""
 
         def ask() -> Blob:
             self.count(source, ReadStats(requests=1))
@@ -113,23 +113,23 @@ class Fetcher:
             self._stats[source] = self._stats.get(source, ReadStats()) + more
 
     def stats(self) -> dict[str, ReadStats]:
-        """By source, since the start."""
+        """Counters since the start, by source."""
         with self._lock:
             return dict(self._stats)
 
     def close(self) -> None:
-        """End waiting between attempts; what is under way ends by itself."""
+        """Stop waiting between attempts. Running requests end by themselves."""
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _again(self, ask: Callable[[], Blob], length: int, source: str, error: F2LLMError) -> Blob:
-        """Ask until there is an answer; `error` is what the first attempt ended in."""
+        """Retry until there is an answer. `error` is the error of the first attempt."""
 
         def attempt() -> Blob:
-            if self._closed.is_set():  # it was, while this waited
+            if self._closed.is_set():  # closed during the wait
                 raise error
             self.count(source, ReadStats(retries=1))
-            # No place is held between attempts: others may get through.
+            # No slot is held between attempts, so other requests can run.
             with self._places.take(length):
                 return self._hedged(ask, source)
 
@@ -143,7 +143,7 @@ class Fetcher:
         return again(attempt)
 
     def _hedged(self, ask: Callable[[], Blob], source: str) -> Blob:
-        """The first good answer of one request, or of two where the first is late."""
+        """The first good answer of one request, or of two if the first is late."""
         began = monotonic()
         first = self._pool.submit(ask)
         done, _ = wait([first], timeout=self._latency.late_after())
@@ -162,7 +162,7 @@ class Fetcher:
 
 
 def _race(first: "Future[Blob]", second: "Future[Blob]") -> "tuple[Future[Blob], Future[Blob]]":
-    """The one that has a good answer sooner, and the other; where both fail the first is taken for the winner."""
+    """The future with the first good answer, and the other one. If both fail, the first counts as the winner."""
     for leg in as_completed((first, second)):
         if leg.exception() is None:
             return (first, second) if leg is first else (second, first)
@@ -170,7 +170,7 @@ def _race(first: "Future[Blob]", second: "Future[Blob]") -> "tuple[Future[Blob],
 
 
 class _Places:
-    """At most so many requests and bytes at a time; one that is larger than all the bytes goes alone."""
+    """Limits the number of requests and their bytes. A request larger than the byte limit runs alone."""
 
     def __init__(self, requests: int, size: int) -> None:
         self._free_requests, self._max_bytes = requests, size
@@ -195,7 +195,7 @@ class _Places:
 
 
 class _Latency:
-    """How long the last answers took, and from when on one counts as late."""
+    """The durations of the last answers, and the time after which an answer is late."""
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
@@ -216,7 +216,7 @@ class _Latency:
 
 
 class _HedgeBudget:
-    """Second requests are earned by answers, so that a store which is slow altogether is not asked twice for all."""
+    """Hedged requests are earned by answers, so that a store that is slow overall does not get twice the requests."""
 
     def __init__(self) -> None:
         self._saved = HEDGE_CAP
@@ -241,7 +241,7 @@ class _HedgeBudget:
 
 
 def split_runs(items: Iterable[T], joins: Callable[[list[T], T], bool]) -> list[list[T]]:
-    """Items in their order, in runs: `joins(run, item)` says whether the item goes on the run before it."""
+    """Items in order, divided into runs: `joins(run, item)` says whether the item belongs to the current run."""
     runs: list[list[T]] = []
     for item in items:
         if runs and joins(runs[-1], item):

@@ -1,7 +1,7 @@
-"""What an unfinished job keeps under OUT's .f2llm-work/, so that it resumes after a kill, on another machine too.
+"""The state of an unfinished job in OUT/.f2llm-work/, so that it can resume after an interruption, on any machine.
 
-Its directory is named after everything that decides what is in it: a preparation of another recipe, or of files that
-have changed, starts over and removes what it finds. Every record holds its own checksum and names objects with theirs.
+The directory's name is a hash of everything that determines its content. A preparation with another recipe or changed
+files starts over and removes the old state. Every record has its own checksum and those of the objects it names.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from data_io.execution import Say
 from data_io.storage.store import Store
 
 WORK_PREFIX = ".f2llm-work"
-"""Ours alone: whatever else is in the place, a user's own files too, is left as it is."""
+"""The only prefix that this module writes to or removes. All other files, such as the user's, are left alone."""
 _FORMAT_VERSION = 2
 _WRITTEN_INTO = ("sources", "evaluation", "tokenizer")
 _STAGED = re.compile(r"\.(parquet|json)#\d+$")
@@ -28,7 +28,7 @@ _STAGED = re.compile(r"\.(parquet|json)#\d+$")
 
 @dataclass(frozen=True)
 class Work:
-    """The unfinished preparation of a data set; `state` holds its records and intermediate objects."""
+    """The unfinished preparation of a data set. `state` contains its records and intermediate objects."""
 
     store: Store
     name: str
@@ -38,12 +38,12 @@ class Work:
         return self.store.child(WORK_PREFIX).child(self.name)
 
     def save(self, key: str, content: Mapping[str, Any]) -> None:
-        """Record that a task is done, with values of JSON. The objects of the task must be there already."""
+        """Record that a task is finished, with JSON values. The task's objects must already exist."""
         text = _canonical(content)
         self.state.put(key, json.dumps({"sha256": _sha256(text), "content": content}).encode())
 
     def load(self, key: str) -> dict[str, Any] | None:
-        """The content that `save` wrote; None where there is no record, or a damaged one."""
+        """The content that `save` wrote. None if there is no record, or it is damaged."""
         try:
             found = json.loads(self.state.get(key))
             content = found["content"]
@@ -54,27 +54,27 @@ class Work:
 
 
 def begin_work(store: Store, *decided_by: object, say: Say) -> Work:
-    """The work that `decided_by` (values of JSON) describes: what there is of it is kept, any other is removed."""
+    """The work for `decided_by` (JSON values). Existing work for the same values is kept, all other is removed."""
     name = _sha256(_canonical([_FORMAT_VERSION, *decided_by]))[:16]
     found = [info.key for info in store.list(WORK_PREFIX)]
     mine = f"{WORK_PREFIX}/{name}/"
     store.delete(key for key in found if not key.startswith(mine))
     if any(key.startswith(mine) for key in found):
-        say("going on with a preparation that did not end")
+        say("resuming an unfinished preparation")
     elif found:
-        say("another preparation did not end here: starting over")
+        say("removing another unfinished preparation and starting over")
     return Work(store, name)
 
 
 def end_work(store: Store, *, began: float) -> None:
-    """Remove all work. `began` (seconds since the epoch) is when this preparation did."""
+    """Remove all work. `began` is the start of this preparation, in seconds since the epoch."""
     store.delete([info.key for info in store.list(WORK_PREFIX)])
     if not store.is_local:
         return
     folder = Path(store.uri)
     shutil.rmtree(folder / WORK_PREFIX, ignore_errors=True)
-    # A local store writes beside the object and renames; a kill leaves such a file, which no listing shows. One that is
-    # younger may belong to another process.
+    # A local store writes to a temporary file and renames it. A killed process leaves that file, and no listing shows
+    # it. Younger files may belong to another process.
     beside = chain(folder.glob("*#*"), *((folder / each).rglob("*#*") for each in _WRITTEN_INTO))
     for path in [path for path in beside if _STAGED.search(path.name)]:
         with contextlib.suppress(FileNotFoundError):

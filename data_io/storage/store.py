@@ -1,10 +1,10 @@
-"""The one door to object stores: S3-compatible services and local directories behind the same few calls, on obstore.
+"""The only module for object stores: S3-compatible services and local directories with the same few calls, on obstore.
 
-Rules that obstore brings with it: its clients are made when first used, one set a process, and are neither pickled nor
-carried over a fork (they hang there); a writer keeps the caller's buffer, so it gets copies; a range behind the end
-comes back short without an error, so lengths are checked. obstore's own retries cover 5xx, 429, cut and stalled bodies.
-Two steps are on top of them: a new client after a refusal, for credentials that have expired; and a bulk delete again
-after a time-out, since obstore repeats no POST whose answer was lost.
+Rules because of obstore: its clients are created at first use, one set per process, and are neither pickled nor kept
+across a fork (they hang there); a writer keeps the caller's buffer, so it gets copies; a range past the end returns
+fewer bytes without an error, so lengths are checked. obstore's own retries cover 5xx, 429, cut and stalled bodies. This
+module adds two: a new client after a refusal, because credentials may have expired; and a second bulk delete after a
+timeout, because obstore does not repeat a POST whose answer was lost.
 """
 
 import os
@@ -49,20 +49,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIRST_ANSWER_SECONDS = 15.0
-"""How long a store may stay away that never answered this process: a wrong address should not cost minutes."""
+"""Time limit for a store that has never answered this process: a wrong URL should not cost minutes."""
 OUTAGE_SECONDS = 150.0
-"""How long a store that has answered before may stay away. Below the five minutes for which a signature is valid."""
+"""Time limit for a store that has answered before. Below the five minutes for which a signature is valid."""
 READ_SECONDS = 5.0
-"""How long a store may stay silent within an answer, or before one."""
+"""Maximum wait for the start of an answer, and for more data during an answer."""
 REQUEST_SECONDS = 30.0
-"""How long an answer may take from its request to its last byte, where the caller repeats requests by itself."""
+"""Maximum time from a request to the last byte of its answer, for callers that retry by themselves."""
 _KEYS_A_DELETE = 100
-"""A store removes them one by one and has to answer within the read time-out."""
+"""Objects per bulk delete. A store deletes them one by one and must answer within the read timeout."""
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object as a listing shows it; `key` is relative to the store."""
+    """An object in a listing. `key` is relative to the store."""
 
     key: str
     size: int
@@ -72,7 +72,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Level:
-    """One directory without what lies deeper, as sorted keys relative to the store."""
+    """The content of one directory without subdirectories' content, as sorted keys relative to the store."""
 
     folders: tuple[str, ...]
     keys: tuple[str, ...]
@@ -80,7 +80,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Blob:
-    """Bytes of a range, with the ETag and the size of the whole object they were cut from."""
+    """Bytes of a range, with the ETag and the size of the whole object."""
 
     data: memoryview
     etag: str | None
@@ -88,7 +88,7 @@ class Blob:
 
 
 class Writer:
-    """A growing object; it appears under its key only when the `with` block ends without an exception."""
+    """An object that is being written. It appears under its key only if the `with` block ends without an exception."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
@@ -102,9 +102,9 @@ class Writer:
 
 @dataclass(frozen=True)
 class Store:
-    """A directory or a bucket prefix. Cheap to make, to compare and to pickle; the client behind it is made on first use.
+    """A directory or a bucket prefix. Cheap to create, compare and pickle: the client is created at first use.
 
-    Every method raises StoreAccessError where the store says no, and StorageError where it cannot be reached.
+    Every method raises StoreAccessError if the store denies access, and StorageError if it is unreachable.
     """
 
     root: str
@@ -114,7 +114,7 @@ class Store:
 
     @property
     def uri(self) -> str:
-        """Where this is; never holds credentials."""
+        """The store's URI, without credentials."""
         return f"{self.root.rstrip('/')}/{self.prefix}" if self.prefix else self.root
 
     @property
@@ -126,7 +126,7 @@ class Store:
         return self.root.startswith("s3://")
 
     def child(self, prefix: str) -> "Store":
-        """The store whose keys begin with `prefix` here."""
+        """The store for the keys below `prefix`."""
         return Store(self.root, _join(self.prefix, prefix.strip("/")), self.s3)
 
     def get(self, key: str) -> bytes:
@@ -134,13 +134,13 @@ class Store:
         return self._call(key, lambda client, path: bytes(obstore.get(client, path).bytes()))
 
     def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None, once: bool = False) -> Blob:
-        """`length` > 0 bytes from `start`. Raises NotFoundInStore, ObjectTooShort, and ObjectChanged where the object's
-        ETag is no longer `if_match`. With `once` the first failure is the caller's to repeat, after at most
-        REQUEST_SECONDS.
+        """`length` > 0 bytes from `start`. Raises NotFoundInStore, ObjectTooShort, and ObjectChanged if the object's
+        ETag is not `if_match`. With `once` the first failure is raised, after at most REQUEST_SECONDS, and the caller
+        retries.
         """
 
         def fetch(client: ObjectStore, path: str) -> Blob:
-            # get, not get_range: that one takes no If-Match.
+            # get, not get_range, because get_range has no If-Match.
             options: obstore.GetOptions = {"range": (start, start + length)}
             if if_match is not None:
                 options["if_match"] = if_match
@@ -159,12 +159,12 @@ class Store:
         return blob
 
     def _read_file(self, start: int, length: int, if_match: str | None) -> "Callable[[ObjectStore, str], Blob]":
-        """As obstore reads a range of a file, without the way through its threads: that took longer than decoding."""
+        """Read a range of a file like obstore, but without its threads, which took longer than decoding."""
 
         def read(_client: ObjectStore, path: str) -> Blob:
             with open(os.path.join(self.root, path), "rb") as file:
                 found = os.fstat(file.fileno())
-                etag = f'"{found.st_ino:x}-{found.st_mtime_ns // 1000:x}-{found.st_size:x}"'  # as obstore makes it
+                etag = f'"{found.st_ino:x}-{found.st_mtime_ns // 1000:x}-{found.st_size:x}"'  # same format as obstore's
                 if if_match not in (None, etag):
                     raise PreconditionError(f"{path} is now {etag}")
                 file.seek(start)
@@ -173,7 +173,7 @@ class Store:
         return read
 
     def head(self, key: str) -> ObjectInfo | None:
-        """The object's size and ETag, None where there is none."""
+        """The object's size and ETag. None if it does not exist."""
         try:
             meta = self._call(key, obstore.head)
         except NotFoundInStore:
@@ -184,8 +184,8 @@ class Store:
         return self.head(key) is not None
 
     def put(self, key: str, data: bytes, *, in_parts: bool | None = None) -> str | None:
-        """Write the object over an older one if any; returns its ETag. Readers see all of it or nothing. Whether it is
-        a multipart upload depends on its size where `in_parts` does not say.
+        """Write or replace the object and return its ETag. Readers see all of it or nothing. If `in_parts` is None, the
+        size decides whether it is a multipart upload.
         """
 
         def write(client: ObjectStore, path: str) -> str | None:
@@ -194,9 +194,9 @@ class Store:
         return self._call(key, write, create=True)
 
     def put_immutable(self, key: str, data: bytes) -> str | None:
-        """Write an object whose key says its content, unless it is there already and undamaged; returns its ETag.
+        """Write an object whose key contains its content's hash, unless it exists undamaged. Returns its ETag.
 
-        One that is left alone keeps the ETag which readers of a running job hold on to.
+        An existing object keeps its ETag, which readers of a running job depend on.
         """
         found = self.head(key)
         if found is not None and found.size == len(data) and self.get(key) == data:
@@ -204,7 +204,7 @@ class Store:
         return self.put(key, data)
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
-        """All objects under the directory `prefix` (whole path segments), sorted by key; none where it does not exist."""
+        """All objects under the directory `prefix` (whole path segments), sorted by key. Empty if it does not exist."""
         try:
             found = self._call(prefix, lambda client, path: obstore.list(client, prefix=path or None).collect())
         except NotFoundInStore:
@@ -214,7 +214,7 @@ class Store:
         return sorted(listed, key=lambda info: info.key)
 
     def list_level(self, prefix: str = "") -> Level:
-        """What lies in the directory `prefix` itself; nothing where it does not exist."""
+        """The direct content of the directory `prefix`. Empty if it does not exist."""
         try:
             found = self._call(prefix, lambda client, path: obstore.list_with_delimiter(client, prefix=path or None))
         except NotFoundInStore:
@@ -227,7 +227,7 @@ class Store:
         )
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; a key that does not exist is no error."""
+        """Remove objects. A key that does not exist is not an error."""
         keys = list(keys)
         if self._is_s3 and keys:
             for first in range(0, len(keys), _KEYS_A_DELETE):
@@ -241,7 +241,7 @@ class Store:
 
     @contextmanager
     def open_writer(self, key: str) -> Iterator[Writer]:
-        """Write a large object piece by piece. After an exception in the `with` block nothing is left of it."""
+        """Write a large object in pieces. After an exception in the `with` block nothing of it remains."""
         out = self._call(key, obstore.open_writer, create=True)
         try:
             yield Writer(lambda data: self._call(key, lambda _client, _path: out.write(data), again=False))
@@ -251,7 +251,7 @@ class Store:
         self._call(key, lambda _client, _path: out.close(), again=False)
 
     def _delete_together(self, paths: Sequence[str]) -> None:
-        """One request; asked again while the store stays away, as deleting twice is deleting once."""
+        """One request. Repeated if the store does not answer, because deleting twice is harmless."""
         again = Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, F2LLMError) and error.retryable),
             stop=stop_after_delay(self.patience_seconds),
@@ -269,7 +269,7 @@ class Store:
         once: bool = False,
         again: bool = True,
     ) -> T:
-        """`again` says that the action may be done a second time, with another client."""
+        """`again`: the action may be repeated with another client."""
         client = _client_of(self, create)
         path = _join(self.prefix, key)
         try:
@@ -290,7 +290,7 @@ class Store:
 
     @property
     def patience_seconds(self) -> float:
-        """How long to go on asking a store that does not answer: less where it never has."""
+        """How long to retry a store that does not answer. Shorter if it has never answered."""
         return _client_of(self, create=False).patience_seconds
 
     @property
@@ -324,12 +324,12 @@ def _join(prefix: str, key: str) -> str:
 
 @dataclass
 class _Client:
-    """The obstore clients behind one root of one process."""
+    """The obstore clients of one process for one root."""
 
     first: ObjectStore
     later: ObjectStore
     once: ObjectStore
-    """Repeats nothing by itself."""
+    """The client that does not retry."""
     is_local: bool
     has_answered: bool = False
 
@@ -359,7 +359,7 @@ def _client_of(store: Store, create: bool) -> _Client:
     """`create` makes a missing local directory; without it such a directory reads as NotFoundInStore."""
     if _used_before_fork:
         raise F2LLMError(
-            f"{store.uri} is used in a process that was forked from one that had used a store; that hangs",
+            f"{store.uri} is used in a process that was forked after its parent had used a store; that hangs",
             remedy="start processes with spawn or forkserver",
         )
     key = (store.root, store.s3)
@@ -372,7 +372,7 @@ def _client_of(store: Store, create: bool) -> _Client:
 
 
 def _replace_client(store: Store, refused: _Client) -> _Client:
-    """A client with fresh credentials for one that was refused, unless another thread has made it already."""
+    """A client with fresh credentials in place of a refused one, unless another thread has already made it."""
     key = (store.root, store.s3)
     with _clients_lock:
         if _clients.get(key) is refused:
@@ -400,14 +400,14 @@ def _open_client(store: Store, create: bool) -> _Client:
 
 
 def _s3_client(store: Store, patience_seconds: float, *, timeout_seconds: float = 60.0) -> S3Store:
-    """`patience_seconds` of 0: no request is repeated."""
+    """With `patience_seconds` of 0 no request is repeated."""
     timeouts: ClientConfig = {
         "allow_http": allow_http(store.s3),
         "connect_timeout": "3s",
         "read_timeout": timedelta(seconds=READ_SECONDS),
         "timeout": timedelta(seconds=timeout_seconds),
     }
-    # So many retries that the time decides, not the count.
+    # So many retries that the time limit decides, not the count.
     retries: RetryConfig = {
         "max_retries": 100 if patience_seconds else 0,
         "retry_timeout": timedelta(seconds=patience_seconds),
@@ -417,10 +417,10 @@ def _s3_client(store: Store, patience_seconds: float, *, timeout_seconds: float 
             "base": 2,
         },
     }
-    # Never without an endpoint: messages then name what is asked, and an empty AWS_ENDPOINT_URL makes obstore panic.
+    # Always with an endpoint: messages then name it, and an empty AWS_ENDPOINT_URL would make obstore panic.
     config: S3Config = {"region": region_of(store.s3), "endpoint": service_of(store.s3)}
     if endpoint_of(store.s3) is None:
-        config["virtual_hosted_style_request"] = False  # AWS's own address has no bucket in it
+        config["virtual_hosted_style_request"] = False  # AWS's own URL does not contain the bucket
     try:
         return S3Store(store._bucket, config=config, client_options=timeouts, retry_config=retries)
     except BaseError as error:

@@ -1,4 +1,4 @@
-"""Which files an address stands for: a path, a directory, or a pattern."""
+"""Finds the files of a path or URI: a file, a directory, or a glob."""
 
 import os
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from data_io.user_files.errors import readable_errors
 
 
 def files_at(address: str, is_data: Callable[[str], bool]) -> list[str]:
-    """Addresses of the files that a path, a directory or a pattern stands for, in the order of their names.
+    """Paths or URIs of the files of a path, a directory or a glob, sorted by name.
 
-    Of a directory those whose names `is_data` takes, but none that is hidden in it. An address that exists is no pattern,
-    whatever its letters. None where there is no file; raises StorageError where the store refuses, ConfigError for an
-    address with credentials, which would end up in messages and in the manifest.
+    For a directory: files whose names `is_data` accepts, except hidden ones. An existing path is never treated as a
+    glob. Empty if there is no file. Raises StorageError if the store refuses, and ConfigError for a URI with
+    credentials, which would otherwise appear in messages and in the manifest.
     """
     if "://" in address and without_credentials(address) != address:
         raise ConfigError(
-            f"the address {without_credentials(address)} has credentials in it", remedy="put them into the environment"
+            f"the URI {without_credentials(address)} contains credentials", remedy="put them into the environment"
         )
     with readable_errors(address):
         fs, path = url_to_fs(address)
@@ -33,10 +33,10 @@ def files_at(address: str, is_data: Callable[[str], bool]) -> list[str]:
 
 
 def holds_address(folder: str, address: str) -> bool:
-    """Whether what is at `address`, a store's, lies in this local directory or this part of a bucket, or is it."""
+    """Whether the store URI `address` is inside this local directory or bucket prefix, or equal to it."""
     try:
         outer, inner = _parts(folder), _parts(address)
-    except ConfigError:  # an address of another kind, where no store can be
+    except ConfigError:  # a kind of URI that cannot be a store
         return False
     return inner[: len(outer)] == outer
 

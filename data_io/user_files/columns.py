@@ -1,8 +1,8 @@
-"""A user's pairs, triplets and lists of positives and negatives as rows, whatever their columns are called.
+"""Reads a user's pairs, triplets and lists of positives and negatives as rows, with any column names.
 
-Known layouts: pairs (query, positive), triplets (anchor, positive, negative), numbered negatives (negative_1 ..
-negative_n, which is the released F2LLM Parquet too), lists (FlagEmbedding: query, pos, neg), and scored pairs, of which
-those with a high score are rows in both directions. Of a corpus file only the column of texts is recognized.
+Known layouts: pairs (query, positive); triplets (anchor, positive, negative); numbered negatives (negative_1 ..
+negative_n, as in the released F2LLM Parquet); lists (FlagEmbedding: query, pos, neg); and scored pairs, of which those
+with a high score become rows in both directions. In a corpus file only the text column is recognized.
 """
 
 import re
@@ -18,26 +18,26 @@ POSITIVE_NAMES = ("positive", "pos", "answer", "passage", "document", "sentence2
 NEGATIVE_LIST_NAMES = ("negatives", "neg", "negative", "hard_negatives", "hard_negative")
 SCORE_NAMES = ("score", "similarity", "similarity_score", "label")
 CORPUS_COLUMNS = ("text", "document", "passage", "content", "contents", "positive", "body")
-"""Names by which the column of texts of a corpus file is recognized; a file with one column needs none of them."""
+"""Names by which the text column of a corpus file is recognized. A file with one column may use any name."""
 _NUMBERED = re.compile(r"(?:hard_)?neg(?:ative)?_?(\d+)")
 _PREFIX = re.compile(r"Instruct: (?P<instruction>.*?)\nQuery: ?(?P<query>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns that the user names; None means: recognize them by what such columns are usually called."""
+    """Column names that the user gives. None: recognize the column by its usual names."""
 
     query: str | None = None
     positive: str | None = None
     negatives: tuple[str, ...] | None = None
     score: str | None = None
     min_score: float | None = None
-    """Where it is given, the rows are scored pairs: those of this score and above, in both directions."""
+    """If set, the rows are scored pairs: pairs with at least this score are used, in both directions."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which column holds what. A column of negatives holds a text or a list; there is none where `score` is used."""
+    """The columns by role. A column of negatives has a string or a list. With `score` there are no negatives."""
 
     query: str
     positive: str
@@ -51,14 +51,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class InputRows:
-    """The rows behind an address, to be iterated as often as needed; every pass reads the files again."""
+    """The rows of a path or URI. May be iterated several times; every pass reads the files again."""
 
     files: tuple[RawFile, ...]
     layout: Layout
     instruction: str | None
-    """What the queries are prefixed with in the files (`Instruct: ...\\nQuery: `); None where they have no prefix."""
+    """The queries' prefix in the files (`Instruct: ...\\nQuery: `). None if they have no prefix."""
     min_score: float | None = None
-    """Pairs below it are left out, the others are rows in both directions; None where the rows have no score."""
+    """Pairs with a lower score are left out; the others are rows in both directions. None if rows have no score."""
 
     def __iter__(self) -> Iterator[Row]:
         if self.min_score is not None:
@@ -79,7 +79,7 @@ class InputRows:
         if not found:
             raise DataError(
                 f"{self.files[0].address}: no pair has a score of {least:g} or more; the highest is {highest:g}",
-                remedy="set min_score to where pairs begin to mean the same on the file's own scale",
+                remedy="set min_score to the lowest score of pairs that mean the same, on the file's own scale",
             )
 
     def _rows(self, place: str, record: Record) -> Iterator[Row]:
@@ -101,14 +101,14 @@ class InputRows:
         if instruction != self.instruction:
             raise DataError(
                 f"{place}: the query {_prefix(instruction)}, but the first row's {_prefix(self.instruction)}",
-                remedy="make a source of each instruction: a source has one, which is kept in the manifest",
+                remedy="use one source per instruction: the manifest stores one instruction per source",
             )
         return found["query"] if found else query
 
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """Two texts and how similar they are, on the data's own scale."""
+    """Two texts and their similarity, on the data's own scale."""
 
     text_a: str
     text_b: str
@@ -117,9 +117,9 @@ class ScoredPair:
 
 
 def open_rows(address: str, columns: Columns | None = None) -> InputRows:
-    """Find the files, recognize the columns and look at the first row for an instruction.
+    """Find the files, recognize the columns and check the first row for an instruction.
 
-    Raises DataError for whatever is wrong with them, naming the file; StorageError where they cannot be reached.
+    Raises DataError that names the file for any problem, StorageError if the files cannot be read.
     """
     files = tuple(find_files(address))
     columns = columns or Columns()
@@ -133,7 +133,7 @@ def open_rows(address: str, columns: Columns | None = None) -> InputRows:
 
 
 def read_scored_pairs(address: str, columns: Columns | None = None) -> Iterator[ScoredPair]:
-    """Pairs of texts with a score each. Raises DataError that names the file and line or row."""
+    """Pairs of texts, each with a score. Raises DataError that names the file and line or row."""
     files = find_files(address)
     layout = recognize(column_names(files[0]), columns or Columns(), files[0].address, scored=True)
     yield from _scored_pairs(files, layout)
@@ -148,7 +148,7 @@ def _scored_pairs(files: Sequence[RawFile], layout: Layout) -> Iterator[ScoredPa
 
 
 def recognize(found: Sequence[str], columns: Columns, address: str, *, scored: bool = False) -> Layout:
-    """Decide which of the columns `found` is what. Raises DataError that lists what there is."""
+    """Assign roles to the columns `found`. Raises DataError that lists the columns."""
     layout = Layout(
         query=_choose(found, columns.query, QUERY_NAMES, "query", address),
         positive=_choose(found, columns.positive, POSITIVE_NAMES, "positive", address),
@@ -157,12 +157,12 @@ def recognize(found: Sequence[str], columns: Columns, address: str, *, scored: b
     )
     twice = {name for name in layout.columns if layout.columns.count(name) > 1}
     if twice:
-        raise DataError(f"{address}: column {min(twice)!r} is used twice", remedy="name a column of its own for each")
+        raise DataError(f"{address}: column {min(twice)!r} is used twice", remedy="name a different column for each")
     return layout
 
 
 def text_column(file: RawFile) -> str:
-    """The column of texts of a corpus file. Raises DataError where none is recognized."""
+    """The text column of a corpus file. Raises DataError if none is recognized."""
     names = column_names(file)
     by_lower = {name.lower(): name for name in reversed(names)}
     for habit in CORPUS_COLUMNS:
@@ -171,8 +171,8 @@ def text_column(file: RawFile) -> str:
     if len(names) == 1:
         return names[0]
     raise DataError(
-        f"{file.address} has no column of texts: found {', '.join(names)}; expected one of {', '.join(CORPUS_COLUMNS)}",
-        remedy="rename the column, or leave the file with that one column",
+        f"{file.address} has no text column: found {', '.join(names)}; expected one of {', '.join(CORPUS_COLUMNS)}",
+        remedy="rename the column, or leave only that column in the file",
     )
 
 
@@ -185,7 +185,7 @@ def _choose(found: Sequence[str], named: str | None, habits: Sequence[str], role
             return by_lower[habit]
     raise DataError(
         f"{address} has no {role} column: found {', '.join(found) or 'none'}; expected one of {', '.join(habits)}",
-        remedy=f"say which column it is in SOURCES.yaml (columns: {{{role}: NAME}}), or rename it",
+        remedy=f"name the column in SOURCES.yaml (columns: {{{role}: NAME}}), or rename it",
     )
 
 
@@ -218,7 +218,7 @@ def _value(record: Record, column: str, place: str) -> object:
 def _text(record: Record, column: str, place: str) -> str:
     value = _value(record, column, place)
     if not isinstance(value, str):
-        raise _wrong(value, column, "a text", place)
+        raise _wrong(value, column, "a string", place)
     return value
 
 
@@ -227,10 +227,10 @@ def _texts(record: Record, column: str, place: str) -> list[str]:
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
-        raise _wrong(value, column, "a text or a list of texts", place)
+        raise _wrong(value, column, "a string or a list of strings", place)
     for item in value:
         if not isinstance(item, str):
-            raise _wrong(item, column, "a list of texts", place)
+            raise _wrong(item, column, "a list of strings", place)
     return value
 
 
@@ -250,7 +250,8 @@ def _number(record: Record, column: str, place: str) -> float:
 
 def _wrong(value: object, column: str, expected: str, place: str) -> DataError:
     found = "null" if value is None else f"{value!r:.40}" if isinstance(value, (str, float)) else type(value).__name__
-    return DataError(f"{place}: {column!r} is {found}, expected {expected}", remedy="remove the row or fill the field")
+    remedy = "remove the row or fill in the field"
+    return DataError(f"{place}: {column!r} is {found}, expected {expected}", remedy=remedy)
 
 
 def _prefix(instruction: str | None) -> str:

@@ -1,7 +1,7 @@
-"""A user's files, whatever their format, as records with a place: JSON lines, CSV, TSV and Parquet, local or remote.
+"""A user's files in any format as records with a position: JSON lines, CSV, TSV and Parquet, local or remote.
 
-fsspec opens them, so that every address it knows works (`s3://`, `https://`, a directory, a pattern). Everything wrong
-with a file ends in one DataError that names the file and the line or row, counted from 1.
+fsspec opens them, so every path or URI that it knows works (`s3://`, `https://`, a directory, a glob). Every problem of
+a file raises one DataError that names the file and the line or row, counted from 1.
 """
 
 import csv
@@ -31,14 +31,14 @@ _BATCH_ROWS = 1024
 _WEB_VERSION = ("ETag", "Last-Modified", "Content-MD5", "Digest")
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-"""Endings of compressed files that can be read."""
+"""Suffixes of compressed files that can be read."""
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file: `address` as it is shown to the user, and its format: jsonl, csv, tsv, parquet or txt.
+    """One file: `address` as shown to the user, and its format: jsonl, csv, tsv, parquet or txt.
 
-    `row_groups` is the first and the one behind the last row group of a part of a Parquet file; None: all of it.
+    `row_groups` is the first row group of a part of a Parquet file and the one after the last. None: the whole file.
     """
 
     address: str
@@ -47,22 +47,22 @@ class RawFile:
 
 
 def find_files(address: str) -> list[RawFile]:
-    """The files that a path, a directory or a pattern stands for, in the order of their names.
+    """The files of a path, a directory or a glob, sorted by name.
 
-    Raises DataError where there is none, or one whose name has no known ending; StorageError where the store refuses;
-    ConfigError for an address with credentials, which would end up in messages and in the manifest.
+    Raises DataError if there is none, or if a name has an unknown suffix; StorageError if the store refuses;
+    ConfigError for a URI with credentials, which would otherwise appear in messages and in the manifest.
     """
     names = files_at(address, is_file_name)
     if not names:
         raise DataError(
             f"no data file at {address}",
-            remedy="give the path of a file, a directory with files or a quoted pattern such as 'data/*.jsonl'",
+            remedy="give the path of a file, a directory with files or a quoted glob such as 'data/*.jsonl'",
         )
     return [RawFile(name, _known_format(name)) for name in names]
 
 
 def find_text_files(address: str, *, remedy: str) -> list[RawFile]:
-    """The same for files of plain text, whose format is txt; the DataError for there being none has this remedy."""
+    """Like `find_files`, for plain text files (format txt). The DataError for no file has this remedy."""
     names = files_at(address, is_text_file_name)
     if not names:
         raise DataError(f"no text file at {address}", remedy=remedy)
@@ -70,26 +70,26 @@ def find_text_files(address: str, *, remedy: str) -> list[RawFile]:
 
 
 def is_file_name(address: str) -> bool:
-    """Whether the address ends as a data file's name does."""
+    """Whether the address has the suffix of a data file."""
     return _format(address) is not None
 
 
 def is_text_file_name(address: str) -> bool:
-    """Whether the address ends as the name of a file of plain text does, compressed or not."""
+    """Whether the address has the suffix of a plain text file, compressed or not."""
     return _uncompressed(address).endswith(".txt")
 
 
 def fingerprint(address: str) -> str:
-    """A text that changes when the file behind `address` does (size and time, or ETag), without reading it.
+    """A string that changes when the file at `address` changes (size and time, or ETag), without reading it.
 
-    Where a web server tells neither ETag, time nor checksum, the text is another at every call: that a file has its old
-    size does not say that it is the old one.
+    If a web server gives neither ETag, time nor checksum, the string is different at every call, because an equal size
+    does not prove that the file is the same.
     """
     with readable_errors(address):
         fs, path = url_to_fs(address)
         if not path.startswith(("http://", "https://")):
             return str(fs.ukey(path))
-        told = fs.info(path)  # the ukey of a web address is a hash of the address
+        told = fs.info(path)  # the ukey of a URL is a hash of the URL
     version = {name: told[name] for name in _WEB_VERSION if name in told}
     if not version:
         return uuid4().hex
@@ -97,14 +97,14 @@ def fingerprint(address: str) -> str:
 
 
 def size_of(address: str) -> int:
-    """Bytes of the file behind `address`; 0 where the store does not say."""
+    """Size in bytes of the file at `address`. 0 if the store does not say."""
     with readable_errors(address):
         fs, path = url_to_fs(address)
         return int(fs.size(path) or 0)
 
 
 def split_file(file: RawFile, part_bytes: int) -> list[tuple[RawFile, int]]:
-    """Parts of about `part_bytes` that are read on their own, each with its bytes; only Parquet can be divided."""
+    """Parts of about `part_bytes` that can be read separately, each with its size. Only Parquet can be divided."""
     size = size_of(file.address)
     if file.format != "parquet" or size <= part_bytes:
         return [(file, size)]
@@ -135,9 +135,9 @@ def column_names(file: RawFile) -> tuple[str, ...]:
 
 
 def read_records(file: RawFile, columns: Sequence[str]) -> Iterator[Placed]:
-    """Records of the file, each with its place; values are what the format gives, only `columns` are looked at.
+    """Records of the file, each with its position. Values are as in the format; only `columns` are checked.
 
-    A column that is missing is a DataError, in JSON lines for every single row.
+    A missing column raises DataError; in JSON lines this is checked for every row.
     """
     with readable_errors(file.address), open_raw(file) as stream:
         if file.format == "parquet":
@@ -147,12 +147,12 @@ def read_records(file: RawFile, columns: Sequence[str]) -> Iterator[Placed]:
 
 
 def read_json_lines(file: RawFile, data: bytes, *, first_line: int) -> Iterator[Placed]:
-    """Records of a range of a JSON lines file that begins and ends with a line; `first_line` is its number."""
+    """Records of a range of a JSON lines file that consists of whole lines. `first_line` is the number of the first."""
     yield from _jsonl(file, io.BytesIO(data), first_line)
 
 
 def read_text_lines(file: RawFile) -> Iterator[tuple[str, str]]:
-    """Lines of a file of plain text, blank ones too, without the white space around them; each with its place."""
+    """Lines of a plain text file, including blank ones, stripped of white space; each with its position."""
     with readable_errors(file.address), open_raw(file) as stream:
         for number, line in _lines(file, stream):
             yield f"{file.address}, line {number}", line.strip()
@@ -177,14 +177,14 @@ def _known_format(name: str) -> str:
     known = _format(name)
     if known is None:
         raise DataError(
-            f"{name}: the ending says no known format; expected one of {', '.join(_SUFFIXES)} (compressed or not)",
+            f"{name}: unknown suffix; expected one of {', '.join(_SUFFIXES)} (compressed or not)",
             remedy="rename the file after its format, or convert it",
         )
     return known
 
 
 def is_compressed(file: RawFile) -> bool:
-    """Whether the file as a whole can only be read from its front."""
+    """Whether the file can only be read from its start."""
     return file.format != "parquet" and file.address.lower().endswith(COMPRESSIONS)
 
 
@@ -197,7 +197,7 @@ def _zstd(stream: IO[bytes], mode: str = "rb", **_: Any) -> io.BufferedReader:
     return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"))
 
 
-# fsspec's own reader, where there is one, takes a file that was cut short for whole.
+# fsspec's own reader, if there is one, accepts a truncated file as complete.
 register_compression("zstd", _zstd, "zst", force=True)
 
 
@@ -217,14 +217,14 @@ def _decode(line: bytes, place: str) -> str:
 
 
 def _lines(file: RawFile, stream: IO[bytes], first: int = 1) -> Iterator[tuple[int, str]]:
-    """Decoded lines with their number, from `first` on. A byte-order mark at the front of the file is dropped."""
+    """Decoded lines with their number, starting at `first`. A byte-order mark at the start of the file is dropped."""
     for number, line in enumerate(stream, start=first):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
             if line[:4] == b"PK\x03\x04" or line[:4] == b"PAR1":
                 kind = "a zip archive" if line[:2] == b"PK" else "Parquet"
                 raise DataError(
-                    f"{file.address} is {kind}, not {file.format}", remedy="unpack it, or mend the name's ending"
+                    f"{file.address} is {kind}, not {file.format}", remedy="unpack it, or correct its file name suffix"
                 )
         yield number, _decode(line, f"{file.address}, line {number}")
 
@@ -237,7 +237,7 @@ def _jsonl(file: RawFile, stream: IO[bytes], first: int = 1) -> Iterator[Placed]
         place = f"{file.address}, line {number}"
         if empty and line.lstrip().startswith("["):
             raise DataError(
-                f"{place}: the file is one JSON array; expected one object a line",
+                f"{place}: the file is one JSON array; expected one object per line",
                 remedy=f"jq -c '.[]' {file.address} > rows.jsonl",
             )
         try:
@@ -245,7 +245,7 @@ def _jsonl(file: RawFile, stream: IO[bytes], first: int = 1) -> Iterator[Placed]
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{place}, column {error.colno}: not valid JSON ({error.msg})",
-                remedy="mend the line; every line must be one complete JSON object",
+                remedy="fix the line; every line must be one complete JSON object",
             ) from error
         if not isinstance(record, dict):
             raise DataError(
@@ -305,7 +305,7 @@ def _csv_records(file: RawFile, stream: IO[bytes]) -> Iterator[Placed]:
 
 
 def open_parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
-    """Raises DataError for what is no Parquet, and for columns of one name."""
+    """Raises DataError if the file is not Parquet, or if two columns have the same name."""
     head = stream.read(4)
     stream.seek(0)
     if head != b"PAR1":
@@ -316,7 +316,7 @@ def open_parquet(file: RawFile, stream: IO[bytes]) -> pq.ParquetFile:
         )
         raise DataError(
             f"{file.address}: expected Parquet (it begins with PAR1), found {found}",
-            remedy="unpack or convert it; where git-lfs is used, run git lfs pull",
+            remedy="unpack or convert it; if you use git-lfs, run git lfs pull",
         )
     parquet = pq.ParquetFile(stream)
     _check_names(file, parquet.schema_arrow.names)
@@ -327,7 +327,7 @@ def _check_names(file: RawFile, names: Sequence[str]) -> None:
     for name in names:
         if (count := names.count(name)) > 1:
             raise DataError(
-                f"{file.address} has {count} columns called {name!r}; expected one of each name",
+                f"{file.address} has {count} columns called {name!r}; expected different names",
                 remedy="rename them; number hard negatives: negative_1, negative_2, ...",
             )
 
@@ -338,7 +338,7 @@ def _parquet_records(file: RawFile, stream: IO[bytes], columns: Sequence[str]) -
     if missing:
         raise DataError(
             f"{file.address} has no column {missing[0]!r}; it has {', '.join(parquet.schema_arrow.names)}",
-            remedy="name the right columns, or make the files of a source agree",
+            remedy="name existing columns, or use the same columns in all files of a source",
         )
     if parquet.metadata.num_rows == 0:
         raise _no_rows(file)

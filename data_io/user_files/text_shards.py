@@ -1,8 +1,8 @@
-"""Texts to embed, in shards: a stretch of rows of a user's file each, read on its own and in the file's order.
+"""Texts to embed, in shards: a range of rows of a user's file, read separately and in the file's order.
 
-A Parquet file is cut by rows, which its footer counts; JSON lines are read through once to find where every so many
-lines begin, and copied where they are compressed, as such a file can only be read from its front. All columns go with
-their text: those of Parquet as they are, fields of JSON lines as text.
+A Parquet file is divided by rows, which its footer counts. JSON lines are read once to find the first line of each
+shard. Compressed JSON lines are also copied, because such a file can only be read from its start. All columns are kept
+with their text: Parquet columns with their type, fields of JSON lines as strings.
 """
 
 import json
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from data_io.dataset.schema import text_hash
 from data_io.errors import DataError
+from data_io.execution import counted
 from data_io.storage.store import Store
 from data_io.user_files.columns import text_column
 from data_io.user_files.errors import readable_errors
@@ -22,9 +23,9 @@ from data_io.user_files.records import RawFile, column_names, is_compressed, ope
 
 @dataclass(frozen=True)
 class TextShard:
-    """`rows` rows of a file from `first_row` on; of JSON lines also where they lie, and the number of their line.
+    """`rows` rows of a file from `first_row` on; for JSON lines also their byte range and the number of the first line.
 
-    `copy` is the key under which the lines of a compressed file are kept.
+    `copy` is the key of the copied lines of a compressed file.
     """
 
     file: RawFile
@@ -38,7 +39,7 @@ class TextShard:
 
 @dataclass(frozen=True)
 class TextInput:
-    """What is embedded and what goes with it: `columns` in their order, of which `text` is one."""
+    """The texts to embed and the columns to keep: `columns` in order, of which `text` is one."""
 
     text: str
     columns: tuple[str, ...]
@@ -51,10 +52,10 @@ def describe_input(
     keep: Sequence[str] | None,
     keep_remedy: str = "correct the name in --keep",
 ) -> TextInput:
-    """Which column holds the texts (recognized where `text` is None), and which to keep (None: all).
+    """Decide which column has the texts (recognized if `text` is None), and which columns to keep (None: all).
 
-    `keep_remedy` says how whoever asked for the kept columns names others. Raises DataError for a column that is not
-    there, and for a file that is neither Parquet nor JSON lines.
+    `keep_remedy` says how the caller's user selects other columns. Raises DataError for a missing column, and for a
+    file that is neither Parquet nor JSON lines.
     """
     for file in files:
         if file.format not in ("parquet", "jsonl"):
@@ -74,7 +75,7 @@ def describe_input(
 
 
 def refuse_without_texts(file: RawFile, text: str) -> None:
-    """Raises DataError for JSON lines none of which has the field `text`. Some may lack it; a file may have no rows."""
+    """Raises DataError for JSON lines if no row has the field `text`. Some rows may lack it. Files may have no rows."""
     if file.format != "jsonl":
         return
     rows, first = 0, ""
@@ -88,15 +89,15 @@ def refuse_without_texts(file: RawFile, text: str) -> None:
             rows, first = rows + 1, first or ", ".join(record)
     if rows:
         raise DataError(
-            f"{file.address} has no {text!r} in any of its {rows:,} rows; the first has {first}",
+            f"{file.address} has no {text!r} in any row ({counted(rows, 'row')}); the first has {first}",
             remedy="name a column that all files have with --column, or leave the file out",
         )
 
 
 def common_schema(files: Sequence[RawFile], columns: Sequence[str]) -> pa.Schema:
-    """These columns, each with a type that holds what it has in any of the files; fields of JSON lines are text.
+    """The schema of these columns, each with a type that fits all files. Fields of JSON lines are strings.
 
-    Raises DataError for a column that a Parquet file lacks, and where no type holds what two files have.
+    Raises DataError if a Parquet file lacks a column, or if no type fits two files.
     """
     kinds: dict[str, pa.DataType] = {}
     for file in files:
@@ -108,16 +109,16 @@ def common_schema(files: Sequence[RawFile], columns: Sequence[str]) -> pa.Schema
                 kinds[field.name] = pa.unify_schemas(both, promote_options="permissive").field(0).type
             except pa.ArrowException as error:
                 raise DataError(
-                    f"{file.address}: column {field.name!r} is {field.type}, and {kind} in the files before it",
+                    f"{file.address}: column {field.name!r} is {field.type}, but {kind} in the earlier files",
                     remedy="write the column with one type in all files, or leave it out",
                 ) from error
     return pa.schema([(name, kinds[name]) for name in columns])
 
 
 def plan_shards(file: RawFile, shard_rows: int, *, copies: Store) -> list[TextShard]:
-    """A file's shards of at most `shard_rows` rows, in its order; none of a file without rows.
+    """A file's shards of at most `shard_rows` rows, in order. Empty for a file without rows.
 
-    `copies` is where `read_shard` finds the lines of compressed files.
+    `copies` is the store in which `read_shard` finds the lines of compressed files.
     """
     with readable_errors(file.address), open_raw(file) as stream:
         if file.format == "parquet":
@@ -127,9 +128,9 @@ def plan_shards(file: RawFile, shard_rows: int, *, copies: Store) -> list[TextSh
 
 
 def read_shard(shard: TextShard, wanted: TextInput, *, copies: Store) -> pa.Table:
-    """The shard's rows, one for each of the input's: its columns, the text as string; a missing text is null.
+    """The shard's rows in the input's order: its columns, the text as string. A missing text is null.
 
-    Raises DataError, with the place, where a text is none, or the file is not what it was when it was planned.
+    Raises DataError with the position if a text is not a string, or if the file changed after it was planned.
     """
     file = shard.file
     if shard.copy is not None:
@@ -144,13 +145,13 @@ def read_shard(shard: TextShard, wanted: TextInput, *, copies: Store) -> pa.Tabl
     if table.num_rows != shard.rows:
         raise DataError(
             f"{file.address} has {table.num_rows} of the {shard.rows} rows it had from row {shard.first_row + 1} on",
-            remedy="the file was changed meanwhile: start again into an empty place",
+            remedy="the file was changed during the run: start again with an empty output directory",
         )
     return table
 
 
 def _line_shards(file: RawFile, stream: Iterator[bytes], shard_rows: int, copies: Store) -> Iterator[TextShard]:
-    """Blank lines are no rows."""
+    """The shards of JSON lines. Blank lines do not count as rows."""
     first_row = rows = offset = 0
     first_line = 1
     lines: list[bytes] = []
@@ -212,7 +213,8 @@ def _parquet_rows(shard: TextShard, stream: Any, wanted: TextInput) -> pa.Table:
     kind = table.schema.field(wanted.text).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise DataError(
-            f"{shard.file.address}: column {wanted.text!r} is {kind}, not text", remedy="name another with --column"
+            f"{shard.file.address}: column {wanted.text!r} is {kind}, expected strings",
+            remedy="name another column with --column",
         )
     return table
 
@@ -223,8 +225,8 @@ def _json_rows(shard: TextShard, data: bytes, wanted: TextInput) -> pa.Table:
         text = record.get(wanted.text)
         if text is not None and not isinstance(text, str):
             raise DataError(
-                f"{place}: {wanted.text!r} is {type(text).__name__}, not text",
-                remedy="mend the line, or set it to null",
+                f"{place}: {wanted.text!r} is {type(text).__name__}, expected a string",
+                remedy="fix the line, or set the field to null",
             )
         for name, values in columns.items():
             values.append(_as_text(record.get(name)))

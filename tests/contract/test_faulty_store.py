@@ -162,7 +162,7 @@ def test_an_object_overwritten_during_a_read_fails_the_step_and_is_never_mixed(s
             for key, content in others.items():
                 direct(store, s3).put(key, content)
 
-    with pytest.raises(DataError, match=r"source 'answers', row group \d+ .* overwritten while it is being read"):
+    with pytest.raises(DataError, match=r"source 'answers', row group \d+ .* overwritten during the read"):
         read_epoch(store, before_step=overwrite)
 
 

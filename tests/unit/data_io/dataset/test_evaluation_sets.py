@@ -37,12 +37,12 @@ def test_the_entry_counts_and_describes() -> None:
     ("changes", "message"),
     [
         ({"corpus": [], "corpus_ids": []}, "corpus: is empty"),
-        ({"queries": ["a", " "]}, "queries, row 1: is blank"),
-        ({"corpus": ["a", None, "c"]}, "corpus, row 1: is null"),
+        ({"queries": ["a", " "]}, "queries, row 1: the text is blank"),
+        ({"corpus": ["a", None, "c"]}, "corpus, row 1: the text is null"),
         ({"query_ids": ["q1"]}, "queries: 1 ids for 2 texts"),
-        ({"corpus_ids": ["d1", "d2", "d2"]}, "corpus: 1 ids occur twice"),
-        ({"qrels": {"q1": {"d9": 1.0}, "q2": {"d2": 1.0}}}, "document 'd9' is judged but not in the set"),
-        ({"qrels": {"q1": {"d1": 1.0}, "q2": {"d2": 1.0}, "q3": {"d1": 1.0}}}, "query 'q3' is judged"),
+        ({"corpus_ids": ["d1", "d2", "d2"]}, "corpus: repeated ids: 1"),
+        ({"qrels": {"q1": {"d9": 1.0}, "q2": {"d2": 1.0}}}, "document 'd9' has a judgment but is not in the set"),
+        ({"qrels": {"q1": {"d1": 1.0}, "q2": {"d2": 1.0}, "q3": {"d1": 1.0}}}, "query 'q3' has a judgment"),
         ({"qrels": {"q1": {"d1": 1.0}}}, "query 'q2' has no judged document"),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_retrieval_set_that_cannot_be_measured_on_is_refused(changes: dict[str
     ("changes", "message"),
     [
         ({"text_a": [], "text_b": [], "scores": []}, "text_a: is empty"),
-        ({"text_b": ["a", ""]}, "text_b, row 1: is blank"),
+        ({"text_b": ["a", ""]}, "text_b, row 1: the text is blank"),
         ({"scores": [1.0]}, "2 first texts, 2 second texts and 1 scores"),
         ({"scores": [1.0, float("nan")]}, "row 1: score is nan"),
     ],
@@ -78,7 +78,7 @@ def test_damage_is_noticed_before_anything_is_measured(dataset: Store, part: str
     whole = dataset.get(key)
 
     for data, message in (
-        (whole[:-5], f"{key} has {len(whole) - 5} bytes, {len(whole)} were expected"),
+        (whole[:-5], f"{key} has {len(whole) - 5} bytes, expected {len(whole)}"),
         (whole[:50] + bytes([whole[50] ^ 1]) + whole[51:], f"{key} is damaged"),
     ):
         dataset.put(key, data)

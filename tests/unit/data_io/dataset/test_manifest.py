@@ -130,7 +130,7 @@ def test_a_data_set_that_leads_out_of_its_folder_is_refused(tmp_path: Path, key:
     store = open_store(str(tmp_path))
     save_manifest(store, Manifest([replace(data, shards=tuple(replace(shard, key=key) for shard in data.shards))]))
 
-    with pytest.raises(DataError, match="which is not below it"):
+    with pytest.raises(DataError, match="which is outside the data set"):
         load_manifest(store)
 
 
@@ -149,7 +149,7 @@ def test_half_of_a_newer_data_set_is_noticed(dataset: Store) -> None:
     save_manifest(dataset, Manifest([source_data("newer")]))
     dataset.put("manifest.json", old)
 
-    with pytest.raises(DataError, match=r"manifest\.arrow is not the one manifest\.json was written with"):
+    with pytest.raises(DataError, match=r"manifest\.arrow does not belong to this manifest\.json"):
         load_manifest(dataset)
 
 
@@ -165,7 +165,7 @@ def test_any_flipped_byte_of_the_table_is_noticed(dataset: Store) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda m: m.update(format_version=1), "format_version 1, and this program reads 2"),
+        (lambda m: m.update(format_version=1), "format_version 1, expected 2"),
         (lambda m: m.update(surprise=1), "surprise: Extra inputs"),
         (lambda m: m.pop("sources"), "sources: Field required"),
         (lambda m: m["sources"][0].update(kind="poetry"), "sources.0.kind: Input should be"),
@@ -193,7 +193,7 @@ def test_a_manifest_that_was_edited_is_refused_with_the_field(dataset: Store, ed
 def test_what_is_no_manifest_is_refused(dataset: Store, text: bytes) -> None:
     dataset.put("manifest.json", text)
 
-    with pytest.raises(DataError, match="is not a data set's manifest"):
+    with pytest.raises(DataError, match="is not a valid manifest"):
         load_manifest(dataset)
 
 

@@ -215,7 +215,7 @@ def test_a_shard_that_is_overwritten_while_it_is_read_stops_the_reading(dataset:
     dataset.put(shard.key, whole)
 
     with pytest.raises(
-        DataError, match=f"shard {shard.key} at {dataset.uri} is overwritten while it is being read"
+        DataError, match=f"shard {shard.key} at {dataset.uri} is overwritten during the read"
     ) as caught:
         reader.read("questions", 1, ALL)
     assert isinstance(caught.value.__cause__, ObjectChanged)  # told by If-Match, before any byte was sent
@@ -248,7 +248,7 @@ def test_s3_gives_the_same_tables_and_the_same_errors(s3: S3Server, dataset: Sto
     remote.put(shards[2].key, remote.get(shards[2].key)[:1000])
     fresh = Reader(remote, manifest)
     for reading, row_group, message in (
-        (reader, 0, "overwritten while it is being read"),
+        (reader, 0, "overwritten during the read"),
         (fresh, 0, "damaged"),
         (fresh, 3, "missing"),
         (fresh, 8, f"1000 bytes long, expected {shards[2].size}"),

@@ -80,7 +80,7 @@ def test_an_empty_text_is_its_eos_alone() -> None:
 
 
 def test_a_tokenizer_without_the_eos_is_refused() -> None:
-    with pytest.raises(DataError, match="no token '</s>' to close a text with"):
+    with pytest.raises(DataError, match="the tokenizer does not contain its EOS token '</s>'"):
         TextTokenizer(JSON, eos_token="</s>", max_tokens=8)
 
 
@@ -127,10 +127,10 @@ def test_a_data_set_needs_no_tokenizer(kept: list[int]) -> None:
 @pytest.mark.parametrize(
     ("content", "settings", "says"),
     [
-        ("{}", '{"eos_token": "</s>"}', "does not hold a tokenizer"),
-        (JSON[:50], '{"eos_token": "</s>"}', "does not hold a tokenizer"),
-        (JSON, "{", "does not hold a tokenizer"),
-        (JSON, "{}", "names no eos_token"),
+        ("{}", '{"eos_token": "</s>"}', "is not a valid tokenizer"),
+        (JSON[:50], '{"eos_token": "</s>"}', "is not a valid tokenizer"),
+        (JSON, "{", "is not a valid tokenizer"),
+        (JSON, "{}", "has no eos_token"),
     ],
 )
 def test_a_damaged_tokenizer_is_named_with_its_data_set(content: str, settings: str, says: str) -> None:

@@ -85,7 +85,7 @@ def test_statistics_measure_only_negatives_that_are_there(store: Store) -> None:
 def test_any_other_source_refuses_a_row_that_has_too_few(store: Store) -> None:
     mined = INFO.model_copy(update={"unmined": False})
 
-    with pytest.raises(DataError, match="has 0 hard negatives, the source needs 4"):
+    with pytest.raises(DataError, match="0 hard negatives, but the source needs 4"):
         write_dataset(store, [(mined, ROWS)])
 
 

@@ -351,9 +351,9 @@ def test_the_demo_is_the_same_every_time_and_another_with_another_seed(demo: Dem
 
 
 def test_too_little_documentation_is_refused() -> None:
-    with pytest.raises(DataError, match="source 'docs_retrieval': 4 pieces of documentation of 2 packages are too few"):
+    with pytest.raises(DataError, match="source 'docs_retrieval': 4 docstrings of 2 packages are not enough"):
         build_demo(many_docstrings(2, 2), PACKAGES, SIZES)
-    with pytest.raises(DataError, match="source 'package_clustering': 60 pieces of documentation of 1 packages"):
+    with pytest.raises(DataError, match="source 'package_clustering': 60 docstrings of 1 package are not enough"):
         build_demo(many_docstrings(1, 60), PACKAGES, SIZES)
 
 

@@ -32,7 +32,7 @@ def test_a_line_that_is_no_task_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_task(text)
 
-    assert "NAME:KIND=ADDRESS" in caught.value.message
+    assert "NAME:KIND=PATH" in caught.value.message
     assert "pair-classification" in caught.value.message
 
 
@@ -57,7 +57,7 @@ def test_a_querys_candidates_are_its_own_and_an_answer_is_never_a_wrong_one(tmp_
 def test_a_query_without_a_wrong_candidate_cannot_be_ranked(tmp_path: Path) -> None:
     columns = {"query": ["q"], "positive": ["a"], "negatives": [["a"]]}
 
-    with pytest.raises(DataError, match="the query 'q' has no candidate that is wrong"):
+    with pytest.raises(DataError, match="the query 'q' has no wrong candidate"):
         read_own(task(tmp_path, TaskKind.RERANKING, columns))
 
 

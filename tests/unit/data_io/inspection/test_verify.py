@@ -65,11 +65,11 @@ def test_all_problems_are_reported_and_each_has_its_place(dataset: Store) -> Non
 
     for expected in (
         f"shard {missing.key}: is missing",
-        f"shard {damaged.key}, row group 3: the checksum of column query is",
-        f"shard {damaged.key}, row group 5: the checksum of column {last_column} is",
+        f"shard {damaged.key}, row group 3: the checksum of column query differs",
+        f"shard {damaged.key}, row group 5: the checksum of column {last_column} differs",
         f"shard {short.key}: is {short.size // 2} bytes long, expected {short.size}",
         f"shard {longer.key}: is {longer.size + 4} bytes long, expected {longer.size}",
-        "its checksum is not the manifest's, though every column chunk is right",
+        "its checksum differs from the manifest's, but all column chunks are correct",
         "evaluation set 'pairs'",
     ):
         assert sum(expected in problem for problem in problems) == 1, (expected, problems)
@@ -102,7 +102,7 @@ def test_a_text_of_an_evaluation_set_in_the_training_data_is_reported(text: str,
 
     assert problem.place == "source 'leaky'"
     name = "pairs" if "pair" in text else "search"
-    assert problem.message == f"1 queries and positives are also texts of evaluation set '{name}'"
+    assert problem.message == f"1 of the queries and positives are also texts of evaluation set '{name}'"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_text_of_an_evaluation_set_in_the_training_data_is_reported(text: str,
         ([Row(" " * n, "p", ["n"]) for n in (1, 2, 3)], "row 0: query is blank, and in 2 more rows"),
         (
             [Row(f"q{n}", "p", ["p"]) for n in (1, 2, 3)],
-            "row 0: negative_1 is the same text as the positive, and in 2 more rows",
+            "row 0: negative_1 equals the positive, and in 2 more rows",
         ),
     ],
 )

@@ -154,7 +154,7 @@ def test_one_integer_finds_the_next_step_again(plan: DataOrder) -> None:
 def test_a_number_between_two_steps_is_refused() -> None:
     plan = _plan([160], b=16, g=4)
 
-    with pytest.raises(DataError, match=r"micro_batches_consumed=2 does not lie between two steps of 4"):
+    with pytest.raises(DataError, match=r"micro_batches_consumed=2 is not a boundary between steps of 4"):
         plan.step_after(2)
 
 

@@ -186,7 +186,7 @@ def test_work_that_is_damaged_while_it_is_used_is_named_and_made_again_by_the_sa
         )
     manifest = prepare_files(store, [given_files], FileOptions(heldout_fraction=0.1), Resources(memory_bytes=MEMORY))
 
-    assert caught.value.remedy.startswith("give the same command again")
+    assert caught.value.remedy.startswith("run the same command again")
     assert manifest.version == prepare(given_files)[0]
 
 
@@ -219,8 +219,8 @@ def test_work_of_another_recipe_is_removed(store: Store) -> None:
     assert mine.load("done.json") is None
     assert store.list(WORK_PREFIX) == []
     assert said == [
-        "going on with a preparation that did not end",
-        "another preparation did not end here: starting over",
+        "resuming an unfinished preparation",
+        "removing another unfinished preparation and starting over",
     ]
 
 

@@ -93,7 +93,7 @@ def test_preparing_again_changes_nothing(documented: Store) -> None:
 
     assert manifest.version == load_manifest(documented).version
     assert {info.key: (info.etag, info.modified) for info in documented.list()} == before
-    assert said == ["the data set is already there"]
+    assert said == ["the data set already exists"]
 
 
 def test_preparing_elsewhere_gives_the_same_version(documented: Store, store: Store) -> None:
@@ -182,7 +182,7 @@ def test_a_changed_file_makes_another_data_set_and_it_is_said(store: Store, tmp_
     second = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 41)], resources=Resources(say=said.append))
 
     assert second.version != first.version
-    assert f"another data set is here, version {first.version}: this one takes its place" in said
+    assert f"replacing another data set, version {first.version}" in said
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
@@ -239,7 +239,7 @@ def test_users_files_become_a_valid_data_set(store: Store, tmp_path: Path) -> No
     assert len(held_out.queries) == 100 - faq.rows > 0
     assert isinstance(pairs, StsSet)
     assert pairs.scores == [4.5, 0.5]
-    assert any("held out" in line for line in said)
+    assert any("held-out row" in line for line in said)
 
 
 def test_no_source_sees_what_another_holds_out(store: Store, tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ LINE = {"query": "q", "positive": "p", "negative": "n"}
         ([{}, {"query": " \n"}], DataError, r"rows\.jsonl, line 2: query is blank"),
         ([{}, {"positive": ""}], DataError, r"rows\.jsonl, line 2: positive is blank"),
         ([{"negative": "\t"}], DataError, r"rows\.jsonl, line 1: negative 1 is blank"),
-        ([{}, {"negative": "p"}], DataError, r"line 2: negative 1 is the same text as the positive"),
+        ([{}, {"negative": "p"}], DataError, r"line 2: negative 1 equals the positive"),
         ([{"query": "\ud800"}], DataError, r"line 1: query is not valid Unicode: lone surrogate U\+D800"),
     ],
 )
@@ -393,7 +393,7 @@ def test_a_bad_row_is_named_with_its_line(
     [
         ({"sentence1": " "}, r"sts\.jsonl, line 2: the first text is blank"),
         ({"sentence2": "\ud83d"}, r"sts\.jsonl, line 2: the second text is not valid Unicode: lone surrogate U\+D83D"),
-        ({"sentence2": "x" * (MAX_TEXT_BYTES + 1)}, r"sts\.jsonl, line 2: the second text has 4194305 bytes, at most"),
+        ({"sentence2": "x" * (MAX_TEXT_BYTES + 1)}, r"sts\.jsonl, line 2: the second text has 4194305 bytes, the limit is"),
     ],
 )
 def test_a_bad_scored_pair_is_named_with_its_line(
@@ -412,11 +412,11 @@ def test_a_bad_scored_pair_is_named_with_its_line(
     [
         ({"name": "no spaces"}, ConfigError, r"input 'no spaces': name is 'no spaces'"),
         ({"negatives": 999}, ConfigError, r"input 'rows': negatives is 999"),
-        ({"negatives": 3}, DataError, r"line 1: has 1 hard negatives, the source needs 3"),
-        ({"mine_lexical": 3}, DataError, r"line 1: 3 hard negatives are asked for .* it has 1\n.*: ask for 1"),
-        ({"mine_lexical": 1, "negatives": 2}, ConfigError, r"negatives=2, but mine_lexical=1 in all"),
-        ({"kind": Kind.CLUSTERING, "mine_lexical": 3}, ConfigError, r"of kind clustering, its rows share labels"),
-        ({"instruction": "Mine."}, ConfigError, r"given the instruction 'Mine\.', its files have 'Theirs\.'"),
+        ({"negatives": 3}, DataError, r"line 1: 1 hard negative, but the source needs 3"),
+        ({"mine_lexical": 3}, DataError, r"line 1: mine_lexical is 3, but this row has only 1 hard negative: .*\n.*: set mine_lexical to 1"),
+        ({"mine_lexical": 1, "negatives": 2}, ConfigError, r"negatives=2, but mine_lexical=1 in total"),
+        ({"kind": Kind.CLUSTERING, "mine_lexical": 3}, ConfigError, r"the kind is clustering, whose rows share labels"),
+        ({"instruction": "Mine."}, ConfigError, r"the instruction is 'Mine\.', but its files have 'Theirs\.'"),
         ({"kind": "sts"}, ConfigError, r"there is no source to train on"),
         ({"columns": Columns(positive="absent")}, DataError, r"has no column 'absent'; it has query, positive"),
     ],
@@ -443,7 +443,7 @@ def test_a_folder_that_holds_the_data_set_is_no_source(
     write_pairs(tmp_path / "io" / "faq.jsonl", 3)
     given = FileInput("faq", source.format(tmp_path), Kind.RETRIEVAL)
 
-    with pytest.raises(ConfigError, match=r"source 'faq' is .*, which holds the data set"):
+    with pytest.raises(ConfigError, match=r"source 'faq' is .*, which contains the data set"):
         prepare_files(open_store("io"), [given])
 
 

@@ -233,7 +233,7 @@ def test_what_is_not_on_the_hub_says_where_it_lies_and_asks_for_a_copy(store: St
     with pytest.raises(StorageError) as caught:
         prepare_recipe(store, [name])
 
-    assert f"it lies at {place}" in caught.value.message
+    assert f"is not on the Hugging Face hub but at {place}" in caught.value.message
     assert f"DIR/{name}/" in str(caught.value.remedy)
 
 

@@ -74,7 +74,7 @@ def test_the_commercial_rule_names_every_source_that_it_refuses_with_its_license
     with pytest.raises(ConfigError) as caught:
         check_licenses(choose(["squad", "anli", "imdb"]), "commercial")
 
-    assert "refuses 2 of the sources" in caught.value.message
+    assert "does not allow 2 sources:" in caught.value.message
     assert "anli: CC-BY-NC-4.0 (commercial use: no)" in caught.value.message
     assert "imdb: not stated (commercial use: unclear, the card states none)" in caught.value.message
     assert "squad" not in caught.value.message

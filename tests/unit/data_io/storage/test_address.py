@@ -18,11 +18,11 @@ from data_io.storage.store import open_store
         ("s3:/bucket/x", "not an address"),
         ("file:/tmp/x", "not an address"),
         ("file://host/tmp/x", "not a path on this machine"),
-        ("s3://", "names no bucket"),
-        ("s3:///prefix", "names no bucket"),
+        ("s3://", "has no bucket"),
+        ("s3:///prefix", "has no bucket"),
         ("s3://bucket/a/../b", "'.' or '..'"),
-        ("s3://user:secret@bucket/x", "s3://bucket/x has credentials in it"),
-        ("s3://user:sec/secret@bucket/x", "s3://bucket/x has credentials in it"),
+        ("s3://user:secret@bucket/x", "s3://bucket/x contains credentials"),
+        ("s3://user:sec/secret@bucket/x", "s3://bucket/x contains credentials"),
         ("ftp://user:secret@host/x", "ftp://host/x' is not an address"),
     ],
 )
@@ -39,9 +39,9 @@ def test_an_address_that_cannot_be_opened_is_refused_with_a_way_out(uri: str, me
     ("options", "message"),
     [
         (S3Options(endpoint_url="http://127.0.0.1:9000"), "no TLS and allow_http is false"),
-        (S3Options(endpoint_url="127.0.0.1:9000"), "is not an address"),
-        (S3Options(endpoint_url="ftp://host"), "is not an address"),
-        (S3Options(endpoint_url="https://user:secret@host"), "'https://host' has credentials in it"),
+        (S3Options(endpoint_url="127.0.0.1:9000"), "is not a URL"),
+        (S3Options(endpoint_url="ftp://host"), "is not a URL"),
+        (S3Options(endpoint_url="https://user:secret@host"), "'https://host' contains credentials"),
     ],
 )
 def test_an_endpoint_that_cannot_be_used_is_refused_with_a_way_out(options: S3Options, message: str) -> None:
@@ -104,5 +104,5 @@ def test_keys_are_taken_as_a_pair_or_not_at_all(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("name", ["my bucket", "<bucket>", "my?bucket", "my#bucket", "my%20bucket"])
 def test_what_no_bucket_is_called_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="is not the name of a bucket"):
+    with pytest.raises(ConfigError, match="is not a valid bucket name"):
         open_store(f"s3://{name}/x")

@@ -184,7 +184,7 @@ def test_an_identity_that_cannot_be_renewed_is_waited_for_and_one_that_never_was
     never, renewed = (translate(error, has_answered=known, **place) for known in (False, True))
 
     assert (type(never), never.retryable) == (StoreAccessError, False)
-    assert "has no identity of its own" in never.message
+    assert "has no identity" in never.message
     assert (type(renewed), renewed.retryable) == (StorageError, True)
     assert "identity service does not answer" in renewed.message
 

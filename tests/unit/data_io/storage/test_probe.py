@@ -33,7 +33,7 @@ class Careless(Store):
 def test_what_a_run_needs_and_a_store_does_not_do_is_named_and_nothing_is_left(
     tmp_path: Path, kind: type[Store], lacks: str
 ) -> None:
-    with pytest.raises(StorageError, match=f"does not do what a run needs: {lacks}"):
+    with pytest.raises(StorageError, match=f"lacks an ability that a run needs: {lacks}"):
         probe_store(kind(str(tmp_path)))
 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

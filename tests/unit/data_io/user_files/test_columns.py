@@ -244,14 +244,14 @@ def test_compressed_files_are_read_to_the_end_of_their_last_frame(tmp_path: Path
         ("rows.jsonl", b"PK\x03\x04rest", r"rows.jsonl is a zip archive, not jsonl"),
         ("rows.jsonl", b"PAR1rest", r"rows.jsonl is Parquet, not jsonl"),
         ("rows.jsonl.gz", GOOD, r"rows.jsonl.gz cannot be decoded: Not a gzipped file"),
-        ("rows.jsonl.gz", gzip.compress(GOOD, mtime=0)[:-12], r"rows.jsonl.gz is cut short"),
+        ("rows.jsonl.gz", gzip.compress(GOOD, mtime=0)[:-12], r"rows.jsonl.gz is truncated"),
         ("rows.jsonl.gz", flipped(gzip.compress(GOOD * 9, mtime=0)), r"rows.jsonl.gz cannot be decoded"),
         ("rows.jsonl.bz2", GOOD, r"rows.jsonl.bz2 cannot be decoded: Invalid data stream"),
         ("rows.jsonl.xz", GOOD, r"rows.jsonl.xz cannot be decoded: Input format not supported"),
         ("rows.jsonl.zst", GOOD, r"rows.jsonl.zst cannot be decoded: ZSTD decompress failed"),
-        ("rows.jsonl.zst", zstd(GOOD)[:-3], r"rows.jsonl.zst is cut short"),
-        ("rows.jsonl.zst", zstd(GOOD) + zstd(GOOD)[:9], r"rows.jsonl.zst is cut short"),
-        ("rows.jsonl.lz4", GOOD, r"rows.jsonl.lz4: the ending says no known format"),
+        ("rows.jsonl.zst", zstd(GOOD)[:-3], r"rows.jsonl.zst is truncated"),
+        ("rows.jsonl.zst", zstd(GOOD) + zstd(GOOD)[:9], r"rows.jsonl.zst is truncated"),
+        ("rows.jsonl.lz4", GOOD, r"rows.jsonl.lz4: unknown suffix"),
         ("rows.jsonl", GOOD + b'{"query": "q", ', r"rows.jsonl, line 2, column \d+: not valid JSON"),
         ("rows.jsonl", b'[{"query": "q"}]', r"line 1: the file is one JSON array"),
         ("rows.jsonl", b'[\n{"query": "q"}\n]', r"line 1: the file is one JSON array"),
@@ -274,14 +274,14 @@ def test_compressed_files_are_read_to_the_end_of_their_last_frame(tmp_path: Path
         ),
         ("rows.jsonl", GOOD + b'{"query": null, "positive": "p", "negative": "n"}\n', r"line 2: 'query' is null"),
         ("rows.jsonl", GOOD + b'{"query": 5, "positive": "p", "negative": "n"}\n', r"line 2: 'query' is int, expected"),
-        ("rows.jsonl", b'{"query": "q", "pos": ["p", 5]}\n', r"line 1: 'pos' is int, expected a list of texts"),
+        ("rows.jsonl", b'{"query": "q", "pos": ["p", 5]}\n', r"line 1: 'pos' is int, expected a list of strings"),
         ("rows.jsonl", b'{"query": "q", "pos": []}\n', r"line 1: 'pos' is an empty list"),
         (
             "rows.jsonl",
             b'{"query": "q", "positive": "p", "neg": {"a": 1}}\n',
-            r"line 1: 'neg' is dict, expected a text or",
+            r"line 1: 'neg' is dict, expected a string or",
         ),
-        ("rows.xlsx", GOOD, r"rows.xlsx: the ending says no known format; expected one of .jsonl"),
+        ("rows.xlsx", GOOD, r"rows.xlsx: unknown suffix; expected one of .jsonl"),
     ],
 )
 def test_a_bad_file_is_named_with_the_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -323,7 +323,7 @@ def test_a_null_and_bytes_that_are_no_text_in_parquet_are_named_by_row(tmp_path:
     binary = pa.array([b"fine"] * 1500 + [b"caf\xe9"], pa.binary())
     pq.write_table(pa.table({"query": ["a"] * 1501, "positive": binary.view(pa.string())}), broken)
 
-    with pytest.raises(DataError, match=r"null\.parquet, row 2: 'positive' is null, expected a text"):
+    with pytest.raises(DataError, match=r"null\.parquet, row 2: 'positive' is null, expected a string"):
         read(str(null))
     with pytest.raises(DataError, match=r"broken\.parquet, row 1501: not valid UTF-8"):
         read(str(broken))
@@ -363,7 +363,7 @@ def test_an_unknown_kind_of_address_is_refused() -> None:
 
 
 def test_an_address_with_credentials_is_refused_without_repeating_them() -> None:
-    with pytest.raises(ConfigError, match=r"the address https://host/rows\.jsonl has credentials in it") as caught:
+    with pytest.raises(ConfigError, match=r"the URI https://host/rows\.jsonl contains credentials") as caught:
         read("https://user:secret@host/rows.jsonl")
     assert "secret" not in str(caught.value)
 

@@ -120,7 +120,7 @@ def test_files_whose_columns_have_nothing_in_common_are_refused_by_name(tmp_path
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "c.parquet")
     first, lines, last = find_files(str(tmp_path))
 
-    with pytest.raises(DataError, match=r"b\.jsonl: column 'year' is string, and int64 in the files before it"):
+    with pytest.raises(DataError, match=r"b\.jsonl: column 'year' is string, but int64 in the earlier files"):
         common_schema([first, lines], ("text", "year"))
     with pytest.raises(DataError, match=r"c\.parquet has no column 'year', which the first file has"):
         common_schema([first, last], ("text", "year"))
@@ -130,7 +130,7 @@ def test_files_whose_columns_have_nothing_in_common_are_refused_by_name(tmp_path
     ("name", "content", "text", "keep", "message"),
     [
         ("a.csv", b"text\nx\n", None, None, "a.csv is csv; expected Parquet or JSON lines"),
-        ("a.jsonl", b'{"x": "1", "y": "2"}\n', None, None, "has no column of texts: found x, y"),
+        ("a.jsonl", b'{"x": "1", "y": "2"}\n', None, None, "has no text column: found x, y"),
         ("a.jsonl", b'{"text": "1"}\n', "body", None, "has no column 'body'; it has text"),
         ("a.jsonl", b'{"text": "1"}\n', None, ("id",), "has no column 'id'; it has text"),
     ],
@@ -147,14 +147,14 @@ def test_an_input_that_cannot_be_embedded_is_refused(
 def test_a_text_that_is_none_is_named_with_its_line_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n\n{"text": "y"}\n{"text": 3}\n')
 
-    with pytest.raises(DataError, match=r"a\.jsonl, line 4: 'text' is int, not text"):
+    with pytest.raises(DataError, match=r"a\.jsonl, line 4: 'text' is int, expected a string"):
         rows_of(tmp_path / "a.jsonl", 2, TextInput("text", ("text",)))
 
 
 def test_a_column_of_numbers_is_no_text(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "text": [2]}), tmp_path / "a.parquet")
 
-    with pytest.raises(DataError, match="column 'text' is int64, not text"):
+    with pytest.raises(DataError, match="column 'text' is int64, expected strings"):
         rows_of(tmp_path / "a.parquet", 2)
 
 
