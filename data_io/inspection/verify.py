@@ -179,7 +179,9 @@ def _verify_shard(
     else:
         if found.size == shard.size and not damaged and digest.hexdigest() != shard.sha256:
             work.report(
-                place, "checksum differs from the manifest's, but all column chunks are correct: footer or header"
+                place,
+                "its checksum differs from the manifest's, but all column chunks are correct: "
+                "the footer or the header is damaged",
             )
     _report_shard(work, place, found.size, shard, wrong, columns_of_group=len(names))
 

@@ -417,7 +417,7 @@ BAD: dict[str, Bad] = {
     "manifest.arrow of another write": Bad(
         in_data(another_table, "data", "stats", "data"),
         4,
-        ("data/manifest.arrow is not the one manifest.json was written with", "f2llm data prepare"),
+        ("data/manifest.arrow does not belong to this manifest.json", "f2llm data prepare"),
     ),
     "manifest.arrow is missing": Bad(
         in_data(lambda data: (data / "manifest.arrow").unlink(), "data", "validate", "data", "--quiet"),
@@ -531,7 +531,7 @@ BAD: dict[str, Bad] = {
     "null in Parquet": Bad(
         prepared("faq.parquet", parquet(query=["a", "b"], positive=["c", None])),
         4,
-        ("faq.parquet, row 2: 'positive' is null, expected a text", "remove the row or fill in the field"),
+        ("faq.parquet, row 2: 'positive' is null, expected a string", "remove the row or fill in the field"),
     ),
     "numbers in Parquet": Bad(
         prepared("faq.parquet", parquet(query=["a"], positive=[7])), 4, ("faq.parquet, row 1: 'positive' is int",)
@@ -590,9 +590,7 @@ BAD: dict[str, Bad] = {
         4,
         ("no data file at absent.jsonl", "give the path of a file"),
     ),
-    "an unknown file extension": Bad(
-        prepared("faq.txt", "a\n"), 4, ("faq.txt: unknown suffix", ".jsonl")
-    ),
+    "an unknown file extension": Bad(prepared("faq.txt", "a\n"), 4, ("faq.txt: unknown suffix", ".jsonl")),
     "an unknown kind": Bad(
         prepared("faq.jsonl", lines(PAIR), kind="ranking"), 2, ("--source faq:ranking=", "a kind of retrieval")
     ),

@@ -188,11 +188,11 @@ def test_the_host_in_a_message_is_the_contacted_host(
     [
         ({"AWS_ACCESS_KEY_ID": "key"}, 3, "AWS_SECRET_ACCESS_KEY is not set, but its pair is"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, 3, "AWS_ACCESS_KEY_ID is empty"),
-        ({**KEYS, "AWS_ACCESS_KEY_ID": "key\n"}, 3, "AWS_ACCESS_KEY_ID has white space or a line break in it"),
-        ({**KEYS, "AWS_SESSION_TOKEN": "token\n"}, 3, "AWS_SESSION_TOKEN has white space or a line break in it"),
+        ({**KEYS, "AWS_ACCESS_KEY_ID": "key\n"}, 3, "AWS_ACCESS_KEY_ID contains white space or a line break"),
+        ({**KEYS, "AWS_SESSION_TOKEN": "token\n"}, 3, "AWS_SESSION_TOKEN contains white space or a line break"),
         ({**KEYS, "AWS_REGION": "eu central"}, 3, "'eu central' is not a region"),
-        ({**KEYS, "AWS_ENDPOINT_URL": "https://store.example:port"}, 3, "is not an address"),
-        ({**KEYS, "AWS_S3_EXPRESS": ""}, 3, "empty are AWS_S3_EXPRESS"),
+        ({**KEYS, "AWS_ENDPOINT_URL": "https://store.example:port"}, 3, "is not a URL"),
+        ({**KEYS, "AWS_S3_EXPRESS": ""}, 3, "these are empty: AWS_S3_EXPRESS"),
         (
             {"AWS_WEB_IDENTITY_TOKEN_FILE": str(ROOT / "LICENSE"), "AWS_ROLE_ARN": "arn:aws:iam::1:role/nobody"},
             5,
