@@ -1,12 +1,12 @@
-"""Runs that are disturbed in every way at once, and still train as if nothing had been.
+"""Chaos tests: runs with random failures must train exactly like a run without failures.
 
     make chaos                    or: python -m bench.chaos [--runs 8] [--events 13] [--seed 1]
     python -m bench.chaos --name recovery --pause 40 --only "worker killed" "node drained" "node added"
 
 Each run is `f2llm run` in fp32 on a Ray cluster of simulated nodes, with data and run directory on a real S3 server.
-One event after the other, drawn from the seed, hits it while it trains; then it is stopped. Every example must have
-been used exactly once an epoch, in the order of the plan, and every loss must equal that of one undisturbed worker.
-Runs add to bench/results/<name>.jsonl; the page is made of all that is there. `--fresh` begins anew.
+Events drawn from the seed hit it during training, one after another; then it is stopped. Every example must have been
+used exactly once per epoch, in the order of the plan, and every loss must equal that of one worker without failures.
+Runs append to bench/results/<name>.jsonl, and the page shows all of them. `--fresh` deletes the earlier runs.
 """
 
 import argparse
@@ -32,22 +32,22 @@ from tests.support.small_training import read_lines, small_job_spec, write_job_s
 FAILED = Path("build/chaos")
 TOLERANCE = 1e-4
 SCALE = 4
-"""524 examples: 9 steps of 64 an epoch, the last one short."""
+"""524 examples: 9 steps of 64 per epoch, the last one short."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=8)
-    parser.add_argument("--events", type=int, default=13, help="events a run")
-    parser.add_argument("--seed", type=int, default=1, help="of the first run; the next has the next number")
-    parser.add_argument("--only", nargs="*", choices=list(EVENTS), help="these events and no others")
-    parser.add_argument("--pause", type=float, default=0, help="seconds before each event: time for spare workers")
-    parser.add_argument("--name", default="chaos", help="of the record and the page")
-    parser.add_argument("--fresh", action="store_true", help="forget the runs before")
+    parser.add_argument("--events", type=int, default=13, help="events per run")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first run; each further run adds 1")
+    parser.add_argument("--only", nargs="*", choices=list(EVENTS), help="only these events")
+    parser.add_argument("--pause", type=float, default=0, help="seconds before each event, to pre-warm workers")
+    parser.add_argument("--name", default="chaos", help="name of the record and the page")
+    parser.add_argument("--fresh", action="store_true", help="delete the earlier runs")
     arguments = parser.parse_args()
     program = find_server()
     if program is None:
-        raise SystemExit("there is no S3 server here: run tools/s3-server.sh")
+        raise SystemExit("no S3 server found: run tools/s3-server.sh")
     record = RESULTS / f"{arguments.name}.jsonl"
     if arguments.fresh:
         record.unlink(missing_ok=True)
@@ -73,7 +73,7 @@ def _job_spec(data: str, runs: str) -> dict[str, Any]:
 
 
 class _Undisturbed:
-    """A run of one worker in a plain process, which goes on as far as it is asked for."""
+    """A run of one worker in a plain process, which trains as many steps as requested."""
 
     def __init__(self, folder: Path) -> None:
         self._data, self.folder = str(folder / "data"), folder / "undisturbed"
@@ -105,7 +105,7 @@ def _run(
             for _ in range(2):
                 nodes.add()
             run.start()
-            print(f"run {seed}: steps flow", flush=True)
+            print(f"run {seed}: the first step is done", flush=True)
             for number in range(arguments.events):
                 run.make_steps(chance.randint(3, 25))
                 time.sleep(arguments.pause)
@@ -135,12 +135,12 @@ def _write(record: Path, line: dict[str, Any]) -> None:
 
 
 def _compare(run: Path, expected: _Undisturbed) -> dict[str, Any]:
-    """Raises where an example was used twice or never, or where a loss is another."""
+    """Raises if an example was used twice or never, or if a loss differs."""
     ours = [(line["step"], line["loss"]) for line in read_lines(run / "metrics.jsonl")]
     theirs = [(line["step"], line["loss"]) for line in expected.metrics(len(ours))]
-    assert [step for step, _ in ours] == [step for step, _ in theirs], "steps are missing, or there twice"
+    assert [step for step, _ in ours] == [step for step, _ in theirs], "steps are missing or repeated"
     examples = read_lines(expected.folder / "examples.jsonl")[: len(ours)]
-    assert read_lines(run / "examples.jsonl") == examples, "other examples, or order"
+    assert read_lines(run / "examples.jsonl") == examples, "other examples, or another order"
     furthest = max(abs(a - b) / abs(b) for (_, a), (_, b) in zip(ours, theirs, strict=True))
     assert furthest <= TOLERANCE, f"a loss is off by {furthest:.1e}"
     return {"steps": len(ours), "furthest_loss": furthest}
@@ -162,21 +162,21 @@ def _page(name: str, lines: list[dict[str, Any]]) -> str:
     furthest = max((verdict["furthest_loss"] for verdict in verdicts), default=0.0)
     return "\n".join(
         [
-            f"# {name.capitalize()}: runs that are disturbed, and train as if nothing had been",
+            f"# {name.capitalize()}: runs with failures train like a run without failures",
             "",
             f"`python -m bench.chaos --name {name}`: {len(verdicts)} runs, "
             f"{sum(verdict['steps'] for verdict in verdicts)} steps, {len(counted)} events. In every run "
-            "each example was used exactly once an epoch and in the order of the "
-            f"plan; the loss furthest from that of one undisturbed worker is off by {furthest:.1e} (at most "
-            f"{TOLERANCE:g} is allowed).",
+            "each example was used exactly once per epoch and in the order of the "
+            f"plan. The largest difference of a loss from that of one worker without failures is {furthest:.1e} "
+            f"(limit: {TOLERANCE:g}).",
             "",
             table(head, rows),
             "",
-            "Seconds: from the event until steps flow again; for a node that is added, how long steps pause.",
-            "Steps lost: as far as the driver had shown them, every 5 s.",
-            "Checkpoints every 15 steps. In a worker a start took, median: " + _phases(counted) + ".",
+            "Seconds: from the event until the next step; for an added node, the pause between steps.",
+            "Lost steps: counted from the last step that the driver had reported; it reports every 5 s.",
+            "Checkpoints every 15 steps. Median duration of a worker's start by phase: " + _phases(counted) + ".",
             "",
-            "What the events are:",
+            "The events:",
             "",
             *what,
             "",

@@ -1,11 +1,11 @@
-"""What a checkpoint costs: the stall of training, the save, and the way from "saved by 2" to "training on 3".
+"""The cost of a checkpoint: the pause in training, the save, and the restore of 2 workers' checkpoint on 3 workers.
 
     python -m bench.checkpoint [--rounds 5] [--hidden-size 640]
 
-A Qwen3 of 101 million parameters, bf16 with fp32 master weights and moments. Everything is measured turn about in one
-run: our save and restore, to an S3 server on this machine and to a local directory; a plain upload and download of the
-same bytes by as many processes with the same client; DeepSpeed's save, its conversion to the universal format and the
-load of that. Building the engine is the same for all, and counted for none.
+A Qwen3 of 101 million parameters, bf16 with fp32 master weights and moments. The methods take turns in one run: our
+save and restore, to an S3 server on this machine and to a local directory; a plain upload and download of the same
+bytes by as many processes with the same client; and DeepSpeed's save, its conversion to the universal format and the
+load of that. Building the engine takes the same time for all and is not counted.
 """
 
 import argparse
@@ -46,11 +46,11 @@ Times = dict[str, list[float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--hidden-size", type=int, default=640, help="of the model; 640 makes 101 million parameters")
+    parser.add_argument("--hidden-size", type=int, default=640, help="of the model; 640 gives 101 million parameters")
     arguments = parser.parse_args()
     program = find_server()
     if program is None:
-        raise SystemExit("there is no S3 server here: run tools/s3-server.sh")
+        raise SystemExit("no S3 server found: run tools/s3-server.sh")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "s3").mkdir()
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 class _Place:
-    """Where everything lies; picklable."""
+    """The paths and settings of the measurement; picklable."""
 
     def __init__(self, folder: Path, uri: str, s3: S3Options, hidden_size: int, rounds: int) -> None:
         self.folder, self.uri, self.s3, self.hidden_size, self.rounds = folder, uri, s3, hidden_size, rounds
@@ -202,7 +202,7 @@ def _restore(engine: Any, place: _Place) -> Times:
 
 
 def _convert(place: _Place) -> Times:
-    """DeepSpeed's own conversion; its imports are not counted."""
+    """DeepSpeed's own conversion, without its imports."""
     times = []
     for _ in range(place.rounds):
         shutil.rmtree(place.deepspeed / f"{TAG}_universal", ignore_errors=True)
@@ -230,7 +230,7 @@ def _convert_once(_: int, place: _Place) -> None:
 
 
 def _step(engine: Any, seed: int) -> None:
-    """A step of training on 8 texts of 32 tokens a rank."""
+    """A training step on 8 texts of 32 tokens per rank."""
     from ray_app.models.packing import pack
 
     ids = np.random.default_rng(seed).integers(0, VOCABULARY, 256, dtype=np.int32)
@@ -240,7 +240,7 @@ def _step(engine: Any, seed: int) -> None:
 
 
 def _timed(work: Callable[[], object]) -> float:
-    """Seconds until the last rank is done."""
+    """Seconds until the last rank is finished."""
     dist.barrier()
     begin = perf_counter()
     work()
@@ -282,7 +282,7 @@ def _page(times: Times, size: int, arguments: argparse.Namespace) -> str:
         line("DeepSpeed's save to a directory", times["save: DeepSpeed, local"]),
         line(f"plain download by {RESTORED_BY}", times["plain download"]),
         line(f"our restore by {RESTORED_BY} from S3", times["restore: ours, S3"], times["plain download"]),
-        line("of that, until all is in its place", times["in place: ours, S3"], times["plain download"]),
+        line("part of that: until all tensors are filled", times["in place: ours, S3"], times["plain download"]),
         line(f"our restore by {RESTORED_BY} from a directory", times["restore: ours, local"], convert_and_load),
         line("DeepSpeed's conversion", times["convert: DeepSpeed, local"], share=False),
         line(f"DeepSpeed's load by {RESTORED_BY}", times["load: DeepSpeed, local"], share=False),
@@ -295,13 +295,13 @@ def _page(times: Times, size: int, arguments: argparse.Namespace) -> str:
             "# Checkpoints\n",
             f"`python -m bench.checkpoint --rounds {arguments.rounds} --hidden-size {arguments.hidden_size}`: "
             f"{size / MB:,.0f} MB of master weights and moments; median of {arguments.rounds} rounds, lowest to "
-            "highest in brackets. The ratio of our save and restore on S3 is to the plain transfer of the same bytes, "
-            "that in a directory to DeepSpeed's way: more is better. Once all is in its place, bf16 weights are made "
-            "of it and exchanged between the workers.\n",
+            "highest in brackets. The ratio of our save and restore on S3 is relative to the plain transfer of the "
+            "same bytes, in a directory relative to DeepSpeed; higher is better. After all tensors are filled, the "
+            "bf16 weights are computed and exchanged between the workers.\n",
             table(["what", "seconds", "rate", "ratio"], rows) + "\n",
-            f"Training waits {stall * 1e3:.0f} ms for a checkpoint, {stall / step:.2f} of a step of {step:.2f} s on "
-            f"8 texts of 32 tokens a rank; a step while the save is under way takes {during / step:.2f} times as "
-            "long, as both share the cores.\n",
+            f"Training pauses {stall * 1e3:.0f} ms for a checkpoint, {stall / step:.2f} of a step of {step:.2f} s on "
+            f"8 texts of 32 tokens per rank. A step during the save takes {during / step:.2f} times as "
+            "long, because both share the CPUs.\n",
             machine("torch", "deepspeed", "obstore"),
         ]
     )

@@ -1,10 +1,10 @@
-"""What evaluation beside training costs training: step times with `evaluation.checkpoints` and without, on Ray.
+"""The cost of evaluation during training: step times with and without `evaluation.checkpoints`, on Ray.
 
     python -m bench.checkpoint_evaluation [--rounds 3] [--steps 60] [--every 20] [--data runs/data]
 
-Both train the demo's document for some steps with the same data and checkpoints, turn about; only one of them measures
-each checkpoint, on the demo's held-out sets, in a process of its own on the same machine. The data set is made where it
-is not there.
+Both runs train the demo's job spec for some steps with the same data and checkpoints, in turn. Only one of them
+evaluates each checkpoint, on the demo's held-out sets, in a separate process on the same machine. The data set is made
+if it does not exist.
 """
 
 import argparse
@@ -28,7 +28,7 @@ WORKERS = (1, 2)
 
 @dataclass(frozen=True)
 class Measured:
-    """A run: seconds of its steps after the first ones, and of each measurement."""
+    """A run: seconds of its steps after the warm-up, and of each evaluation."""
 
     steps: list[float]
     measured: list[float]
@@ -45,20 +45,22 @@ def main() -> None:
         _do("data", "prepare", "demo", str(arguments.data))
     found: dict[int, dict[bool, list[Measured]]] = {workers: {False: [], True: []} for workers in WORKERS}
     for number, workers, turn in product(range(arguments.rounds), WORKERS, range(2)):
-        beside = (number + turn) % 2 == 1
-        seen = _train(arguments, workers, beside=beside)
-        found[workers][beside].append(seen)
-        print(f"{workers} workers {'with' if beside else 'without'}: {median(seen.steps):.3f} s a step", flush=True)
+        evaluating = (number + turn) % 2 == 1
+        seen = _train(arguments, workers, evaluating=evaluating)
+        found[workers][evaluating].append(seen)
+        print(
+            f"{workers} workers {'with' if evaluating else 'without'}: {median(seen.steps):.3f} s per step", flush=True
+        )
     _report(arguments, found)
 
 
-def _train(arguments: argparse.Namespace, workers: int, *, beside: bool) -> Measured:
+def _train(arguments: argparse.Namespace, workers: int, *, evaluating: bool) -> Measured:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     job_spec = demo_job_spec(FOLDER / "runs")
     spec = job_spec["spec"]
     spec["data"]["uri"] = str(arguments.data)
-    spec["evaluation"] = {"enabled": False, "checkpoints": beside}
+    spec["evaluation"] = {"enabled": False, "checkpoints": evaluating}
     spec["checkpoint"] = {"every": f"{arguments.every} steps", "keep": 2}
     job = write_job_spec(FOLDER / "job.yaml", job_spec)
     _do("run", str(job), "--workers", str(workers), "--steps", str(arguments.steps), "--quiet")
@@ -77,27 +79,29 @@ def _report(arguments: argparse.Namespace, found: dict[int, dict[bool, list[Meas
     rows = []
     for (workers, sides), what in product(found.items(), ("median", "mean")):
         value = median if what == "median" else fmean
-        without, beside = ([float(value(each.steps)) for each in sides[side]] for side in (False, True))
-        rows.append([f"{workers}, {what} step", spread(without, 3), spread(beside, 3), _ratios(without, beside)])
+        without, evaluating = ([float(value(each.steps)) for each in sides[side]] for side in (False, True))
+        rows.append(
+            [f"{workers}, {what} step", spread(without, 3), spread(evaluating, 3), _ratios(without, evaluating)]
+        )
     measured = [spent for sides in found.values() for each in sides[True] for spent in each.measured]
     command = f"--rounds {arguments.rounds} --steps {arguments.steps} --every {arguments.every}"
     text = [
-        "# Evaluation beside training\n",
-        f"`python -m bench.checkpoint_evaluation {command}`: the demo's document on Ray, {arguments.steps} steps, "
-        f"a checkpoint every {arguments.every}, one core a worker. With `evaluation.checkpoints` a process of the "
-        "lowest priority exports and measures checkpoints on the same machine: one worker leaves it a core, two leave "
-        "it none. Seconds, median "
+        "# Evaluation during training\n",
+        f"`python -m bench.checkpoint_evaluation {command}`: the demo's job spec on Ray, {arguments.steps} steps, "
+        f"a checkpoint every {arguments.every}, one CPU per worker. With `evaluation.checkpoints` a process of the "
+        "lowest priority exports and evaluates checkpoints on the same machine: with one worker it has its own "
+        "CPU, with two it shares theirs. Seconds, median "
         f"of {arguments.rounds} runs, lowest to highest in brackets; the first {WARM_UP} steps are left out.\n",
         table(["workers", "without", "with", "ratio"], rows),
-        f"\n{len(measured)} checkpoints were measured, {median(measured):.1f} s each "
-        f"({min(measured):.1f}-{max(measured):.1f}); those that a newer one had overtaken were passed over.\n",
+        f"\n{len(measured)} checkpoints were evaluated, {median(measured):.1f} s each "
+        f"({min(measured):.1f}-{max(measured):.1f}); checkpoints with a newer one available were skipped.\n",
         machine("ray", "torch", "deepspeed"),
     ]
     write_result("checkpoint_evaluation", "\n".join(text))
 
 
-def _ratios(without: list[float], beside: list[float]) -> str:
-    return spread([b / a for a, b in zip(without, beside, strict=True)], 2)
+def _ratios(without: list[float], evaluating: list[float]) -> str:
+    return spread([b / a for a, b in zip(without, evaluating, strict=True)], 2)
 
 
 if __name__ == "__main__":

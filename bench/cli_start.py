@@ -1,4 +1,4 @@
-"""How long `f2llm --help` takes to start, and what it does not load.
+"""Start-up time of `f2llm --help`, and the heavy modules that it does not load.
 
 python -m bench.cli_start [--runs 15]
 """

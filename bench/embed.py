@@ -2,12 +2,12 @@
 
     python -m bench.embed [--rows 200000] [--rounds 5] [--sample 4000] [--directory build/embed]
 
-The passages are sentences of the documentation of whatever is installed, each once (200,000 need the extras `dev`,
-`benchmark` and `operator` of this project). One job runs straight through; another is killed with all it started at
-three random moments and started again; their files are then compared byte by byte. Ray Data does the same job with the
-same encoder, straight and killed as often (bench/loader/ray_data.py). For the speed against `encode`, both embed the
-same texts with the same model in one process on one thread, turn about. The directory keeps the texts and what was
-embedded.
+The passages are distinct sentences of the documentation of installed packages (200,000 need the extras `dev`,
+`benchmark` and `operator` of this project). One job runs without interruption. Another is killed with all its child
+processes at three random moments and restarted. Their files are then compared byte by byte. Ray Data does the same job
+with the same encoder, uninterrupted and killed as often (bench/loader/ray_data.py). For the speed against `encode`,
+both embed the same texts with the same model in one process on one thread, in turn. The directory keeps the texts and
+the vectors.
 """
 
 import argparse
@@ -31,14 +31,14 @@ KILLS = 3
 SHARD_ROWS = 4096
 MAX_TOKENS = 128
 MODELS = {"small": (64, 2), "larger": (256, 4)}
-"""Width and layers of each; the jobs embed with the first."""
+"""Width and layers of each model. The jobs use the first."""
 _SENTENCE_ENDS = re.compile(r"\n\s*\n|(?<=[.!?])\s+")
 _SHORTEST = 20
 
 
 @dataclass(frozen=True)
 class Speed:
-    """CPU seconds of both by round, for one model and one kind of text."""
+    """CPU seconds of both methods by round, for one model and one kind of text."""
 
     model: str
     texts: str
@@ -47,7 +47,7 @@ class Speed:
     ours: list[float]
     theirs: list[float]
     difference: float
-    """Largest difference of any value of the vectors."""
+    """Largest difference of any value in the vectors."""
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _collect(folder: Path, rows: int) -> None:
-    """texts.parquet: passages in the order of a draw; documents.json: some whole bodies, which are longer."""
+    """texts.parquet: passages in random order; documents.json: some whole bodies, which are longer."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -86,7 +86,7 @@ def _collect(folder: Path, rows: int) -> None:
         bodies[body] = None
         passages.update((passage, None) for text in (summary, body) for passage in _passages(text))
     if len(passages) < rows:
-        raise SystemExit(f"there are only {len(passages):,} passages here; install more packages or lower --rows")
+        raise SystemExit(f"only {len(passages):,} passages found; install more packages or lower --rows")
     draw = random.Random(0)
     chosen = draw.sample(sorted(passages), rows)
     (folder / "documents.json").write_text(json.dumps(draw.sample(sorted(bodies), 1000)), encoding="utf-8")
@@ -108,7 +108,7 @@ def _texts(folder: Path) -> list[str]:
 
 
 def _export_models(folder: Path) -> None:
-    """Qwen3 in its own proportions, with random weights and a tokenizer of the texts."""
+    """Qwen3 with scaled-down sizes, random weights and a tokenizer trained on the texts."""
     import torch
 
     from data_io.curation.tokenizer_training import EOS_TOKEN, train_tokenizer
@@ -142,7 +142,7 @@ def _export_models(folder: Path) -> None:
 
 
 def _jobs(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both jobs: what the straight one said of itself, and when the other was killed. They must have left the same."""
+    """Both jobs: the report of the uninterrupted one, and the kill times of the other. Their files must be equal."""
     straight, killed = arguments.directory / "straight", arguments.directory / "killed"
 
     def run_straight() -> Any:
@@ -159,12 +159,12 @@ def _jobs(arguments: argparse.Namespace) -> dict[str, Any]:
 
     kills = _once(killed, run_killed)
     if _files(straight) != _files(killed):
-        raise SystemExit(f"the two jobs did not leave the same: see {straight} and {killed}")
+        raise SystemExit(f"the two jobs wrote different files: compare {straight} and {killed}")
     return {**said, "kills": kills, "checked_rows": _check_rows(arguments.directory, killed)}
 
 
 def _ray_data_jobs(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The same two jobs by Ray Data: seconds of the straight one; what the one that was killed left."""
+    """The same two jobs by Ray Data: seconds of the uninterrupted one, and the output of the killed one."""
     straight, killed = arguments.directory / "ray-data", arguments.directory / "ray-data-killed"
 
     def run_straight() -> Any:
@@ -188,7 +188,7 @@ def _ray_data_command(arguments: argparse.Namespace, out: Path) -> list[str]:
 
 
 def _count_ids(out: Path) -> dict[str, Any]:
-    """Rows in all, different ones, and whether files in the order of their names have them in the input's order."""
+    """Number of rows, number of distinct rows, and whether files sorted by name have the rows in the input's order."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -199,7 +199,7 @@ def _count_ids(out: Path) -> dict[str, Any]:
 
 
 def _once(out: Path, run: Callable[[], Any]) -> Any:
-    """What `run` answers, which makes `out`; kept beside it, so that the next call does not run it again."""
+    """The result of `run`, which makes `out`. It is stored next to `out`, and the next call reads it from there."""
     kept = out.with_suffix(".json")
     if not kept.exists():
         print(f"embedding into {out} ...", flush=True)
@@ -215,17 +215,17 @@ def _command(arguments: argparse.Namespace, out: Path) -> list[str]:
 
 
 def _killed(command: list[str], out: Path, *, parts: int) -> Iterator[int]:
-    """Start the job and kill it at a random moment, three times; yields how many parts there were each time."""
+    """Start the job and kill it at three random moments. Yields the number of parts at each kill."""
     from tests.support.command import Running
 
-    # Not so late that the job might end before it is killed.
+    # Not so late that the job could end before it is killed.
     for number, moment in enumerate(sorted(random.sample(range(1, 3 * parts // 4), KILLS))):
         program, *rest = command
         job = Running(*rest, log=out.with_name(f"{out.name}-{number}.log"), program=(program,))
         job.wait_until(lambda moment=moment: _parts(out) >= moment, timeout=3600)  # type: ignore[misc]
         time.sleep(random.random())
         job.kill_all()
-        print(f"killed with {_parts(out)} of {parts} parts there", flush=True)
+        print(f"killed with {_parts(out)} of {parts} parts written", flush=True)
         yield _parts(out)
 
 
@@ -238,7 +238,7 @@ def _files(out: Path) -> dict[str, bytes]:
 
 
 def _check_rows(folder: Path, out: Path) -> int:
-    """Rows of the output, once it is sure that they are the input's, in order, with a vector of unit length each."""
+    """Number of output rows, after a check that they are the input's, in order, each with a vector of unit length."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -248,7 +248,7 @@ def _check_rows(folder: Path, out: Path) -> int:
     vectors = made.column("embedding").combine_chunks()
     lengths = np.linalg.norm(vectors.flatten().to_numpy().reshape(len(vectors), -1), axis=1)
     if vectors.null_count or not made.select(given.column_names).equals(given) or np.abs(lengths - 1).max() > 1e-5:
-        raise SystemExit(f"{out} does not hold one vector a row of the input")
+        raise SystemExit(f"{out} does not have one vector per row of the input")
     return int(made.num_rows)
 
 
@@ -302,30 +302,30 @@ def _report(arguments: argparse.Namespace, job: dict[str, Any], ray_data: dict[s
         ]
         for speed in speeds
     ]
-    head = ["layers x width", "texts", "tokens a text", "texts/s", "texts/s of encode", "times", "largest difference"]
+    head = ["layers x width", "texts", "tokens per text", "texts/s", "texts/s of encode", "times", "largest difference"]
     kills = ", ".join(f"{parts}" for parts in job["kills"])
     text = [
         f"# Embedding {job['rows']:,} passages\n",
         f"`python -m bench.embed --rows {arguments.rows} --rounds {arguments.rounds} --sample {arguments.sample} "
-        f"--workers {arguments.workers}`: sentences of the documentation of installed packages, no two alike; Qwen3 "
+        f"--workers {arguments.workers}`: distinct sentences of the documentation of installed packages; Qwen3 "
         f"with random weights, {layers} layers of width {width}, on CPU.\n",
-        f"`f2llm embed` straight through: {job['rows']:,} rows, {job['tokens']:,} tokens, {len(job['parts'])} parts; "
-        f"{job['rows_per_second']:,.0f} rows/s and {job['tokens_per_second']:,.0f} tokens/s with {arguments.workers} "
-        f"workers, which the start of Ray is part of. The same job, killed (`kill -9`, with everything it had started) "
-        f"when {kills} parts were there and started again each time, left the same bytes in every file; "
-        f"{job['checked_rows']:,} rows are the input's in their order, each with one vector.\n",
+        f"`f2llm embed` without interruption: {job['rows']:,} rows, {job['tokens']:,} tokens, {len(job['parts'])} "
+        f"parts; {job['rows_per_second']:,.0f} rows/s and {job['tokens_per_second']:,.0f} tokens/s with "
+        f"{arguments.workers} workers, including the start of Ray. The same job was killed (`kill -9`, with all child "
+        f"processes) after {kills} parts and restarted each time. It wrote the same bytes in every file. Its "
+        f"{job['checked_rows']:,} rows are the input's, in order, each with one vector.\n",
         "## Against Ray Data\n",
         f"The same rows, model, encoder and batches with `read_parquet`, `map_batches` and `write_parquet` on "
         f"{arguments.workers} actors: {ray_data['wall_seconds']:.0f} s from start to end, `f2llm embed` "
         f"{job['wall_seconds']:.0f} s ({ray_data['wall_seconds'] / job['wall_seconds']:.2f} times). With Ray Data's "
-        f"checkpoints (beta), which need a column of unique ids, killed when "
-        f"{', '.join(map(str, ray_data['kills']))} of {ray_data['parts']} files were there and started again each "
-        f"time: {ray_data['rows']:,} rows, {ray_data['different']:,} of them different; names are random, and the "
-        f"files in their order {'have' if ray_data['in_order'] else 'do not have'} the rows in the input's.\n",
+        f"checkpoints (beta), which need a column of unique ids, and kills after "
+        f"{', '.join(map(str, ray_data['kills']))} of {ray_data['parts']} files: "
+        f"{ray_data['rows']:,} rows, {ray_data['different']:,} of them distinct. File names are random, and the "
+        f"files sorted by name {'have' if ray_data['in_order'] else 'do not have'} the rows in the input's order.\n",
         "## Against sentence-transformers' `encode`\n",
-        f"Same texts, same model, fp32, one thread, turn about in one process; tokenizing is part of it, texts are cut "
-        f"at {MAX_TOKENS} tokens. Rates are by CPU time; median of {arguments.rounds} rounds, lowest to highest in "
-        "brackets.\n",
+        f"Same texts, same model, fp32, one thread, in turn in one process, including tokenization; texts are "
+        f"truncated at {MAX_TOKENS} tokens. Rates are per CPU second; median of {arguments.rounds} rounds, lowest to "
+        "highest in brackets.\n",
         table(head, rows),
         "\n" + machine("torch", "sentence-transformers", "transformers", "ray"),
     ]

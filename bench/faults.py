@@ -1,9 +1,9 @@
-"""Time lost to a store that misbehaves: the same epoch read through the proxy, fault by fault.
+"""Time lost to an unreliable store: the same epoch is read through a proxy, once per type of fault.
 
     python -m bench.faults [--scale 40] [--runs 3]
 
-Data, order and reader are the same in all lines; the proxy is a process of its own, in front of a real S3 server
-(tools/s3-server.sh), and adds 25 ms to every request. Shares are of the requests for shards; each run has its own seed.
+Data, order and reader are the same in all rows. The proxy is a separate process in front of a real S3 server
+(tools/s3-server.sh) and adds 25 ms to every request. Shares are of the requests for shards; each run has its own seed.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from tests.support.small_training import write_small_dataset
 NONE = Faults(latency_seconds=0.025, only="/sources/")
 KINDS = {
     "none": NONE,
-    "5% answered 503, 8 in a row": replace(NONE, busy=0.05),
-    "1% cut short": replace(NONE, cut=0.01),
+    "5% answered 503, 8 times in a row": replace(NONE, busy=0.05),
+    "1% truncated": replace(NONE, cut=0.01),
     "1% stalled": replace(NONE, stalled=0.01),
     "1% with a flipped bit": replace(NONE, flipped=0.01),
     "1% two seconds late": replace(NONE, slow=0.01, slow_seconds=2.0),
@@ -42,7 +42,7 @@ KINDS = {
 
 
 class _OneToken:
-    """Reading is measured, not tokenizing."""
+    """Stands for a tokenizer, because only reading is measured."""
 
     def encode(self, texts: list[str]) -> TokenTexts:
         return TokenTexts(ids=np.zeros(len(texts), dtype=np.int32), lengths=np.ones(len(texts), dtype=np.int32))
@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     program = find_server()
     if program is None:
-        raise SystemExit("there is no S3 server here: run tools/s3-server.sh")
+        raise SystemExit("no S3 server found: run tools/s3-server.sh")
     lines, usual = [], 0.0
     with tempfile.TemporaryDirectory() as folder, run_s3_server(program, Path(folder)) as server:
         os.environ.update(server.environment)
@@ -75,11 +75,11 @@ def main() -> None:
             counted = [f"{n / arguments.runs:.0f}" for n in (stats.requests, stats.retries, stats.hedges)]
             won = f"{stats.hedges_won / arguments.runs:.0f}"
             lines.append([kind, spread, "" if kind == "none" else lost, *counted, won])
-    head = ["faults", "an epoch", "lost", "requests", "repeated", "second requests", "of them faster"]
+    head = ["faults", "epoch", "lost", "requests", "repeated", "hedged requests", "won"]
     text = [
-        "# Time lost to a store that misbehaves\n",
+        "# Time lost to an unreliable store\n",
         f"`python -m bench.faults --scale {arguments.scale} --runs {arguments.runs}`: {rows:,} rows, row groups of 16, "
-        f"25 ms a request; median of {arguments.runs} seeds, lowest to highest in brackets; counts are means.\n",
+        f"25 ms per request; median of {arguments.runs} seeds, lowest to highest in brackets; counts are means.\n",
         table(head, lines) + "\n",
         machine("obstore", "pyarrow"),
     ]
@@ -113,7 +113,7 @@ def _epoch(store: Store, rows: int) -> tuple[float, ReadStats]:
     reader.close()
     loader.close()
     if seen != rows:
-        raise SystemExit(f"{seen} rows arrived of {rows}")
+        raise SystemExit(f"read {seen} of {rows} rows")
     return seconds, reader.stats
 
 

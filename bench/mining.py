@@ -1,12 +1,12 @@
-"""Mining hard negatives against sentence-transformers' own function, on the documentation of this machine.
+"""Hard-negative mining compared with sentence-transformers' own function, on the documentation on this machine.
 
-    python -m bench.mining [--documents 50000] [--queries 10000] [--runs 3] [--model FOLDER] [--directory build/mining]
+    python -m bench.mining [--documents 50000] [--queries 10000] [--runs 3] [--model DIR] [--directory build/mining]
 
-The texts are docstrings of whatever is installed, each summary a query and its body the answer (50,000 need the extras
-`dev`, `benchmark` and `operator` of this project). The corpus is embedded
-once, by `f2llm data mine`; both searches then work on those vectors, so that they can be compared negative by negative,
-and embedding is timed by itself, both ways, on the same sample of texts. Each method is a process of its own, with the
-same number of threads. The directory keeps what was embedded: the command run again does the rest.
+The texts are docstrings of installed packages: each summary is a query and its body the answer (50,000 need the extras
+`dev`, `benchmark` and `operator` of this project). The corpus is embedded once, by `f2llm data mine`. Both searches use
+these vectors, so that their negatives can be compared one by one. Embedding is timed separately for both, on the same
+sample of texts. Each method is a separate process with the same number of threads. The directory keeps the vectors: the
+same command resumes.
 """
 
 import argparse
@@ -32,7 +32,7 @@ METHODS = ("embed_ours", "embed_theirs", "search_ours", "search_theirs")
 
 @dataclass(frozen=True)
 class Peer:
-    """The model that both use."""
+    """The model that both methods use."""
 
     folder: str
     max_tokens: int
@@ -84,14 +84,12 @@ def _collect(folder: Path, documents: int, queries: int) -> None:
     pairs: dict[int, tuple[str, str]] = {}
     for query, body in documentation():
         pairs.setdefault(text_key(body), (query, body))
-    # By key: a package's texts are spread out, and so are the queries among them.
+    # Sorted by key, so that the texts of a package, and the queries, are evenly distributed.
     chosen = [pairs[key] for key in sorted(pairs)][:documents]
     asked = dict(reversed(chosen[:queries]))
-    print(f"{len(pairs)} pieces of documentation found, {len(chosen)} taken")
+    print(f"{len(pairs)} docstrings found, {len(chosen)} used")
     if len(chosen) < documents:
-        raise SystemExit(
-            f"there are only {len(chosen)} distinct texts here; install more packages or lower --documents"
-        )
+        raise SystemExit(f"only {len(chosen)} distinct texts found; install more packages or lower --documents")
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as out:
         out.writelines(json.dumps({"query": q, "positive": p}) + "\n" for q, p in asked.items())
     with (folder / "corpus.jsonl").open("w", encoding="utf-8") as out:
@@ -99,7 +97,7 @@ def _collect(folder: Path, documents: int, queries: int) -> None:
 
 
 def _job(folder: Path, model: Peer) -> dict[str, Any]:
-    """The whole job as a user has it; its stages timed, and the memory of its processes."""
+    """The whole job, like a user's. Times its stages and measures the memory of its processes."""
     from data_io.dataset.manifest import SourceInfo
     from data_io.dataset.writer import Row, write_dataset
     from data_io.storage.store import open_store
@@ -134,7 +132,7 @@ def _job(folder: Path, model: Peer) -> dict[str, Any]:
 
 
 class _PeakOfWorkers:
-    """The largest resident size that any Ray worker below this process had, by its own VmHWM."""
+    """The largest resident size of any Ray worker started by this process, from its VmHWM."""
 
     def __init__(self) -> None:
         self.megabytes = 0.0
@@ -190,7 +188,7 @@ def _embed(folder: Path, model: Peer, *, ours: bool) -> dict[str, float]:
 
 
 def _search_ours(folder: Path, model: Peer) -> dict[str, float]:
-    """Exact search and choice over the job's blocks, as a mining task does it once the queries are embedded."""
+    """Exact search and selection over the job's blocks, as in a mining task after the queries are embedded."""
     import numpy as np
     import torch
 
@@ -210,7 +208,7 @@ def _search_ours(folder: Path, model: Peer) -> dict[str, float]:
 
 
 def _search_theirs(folder: Path, model: Peer) -> dict[str, float]:
-    """mine_hard_negatives on the same vectors: its two encode calls are answered from the job's work files."""
+    """mine_hard_negatives on the same vectors: its two encode calls return vectors from the job's work files."""
     import numpy as np
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
@@ -238,7 +236,7 @@ def _search_theirs(folder: Path, model: Peer) -> dict[str, float]:
 
 
 def _compare(folder: Path) -> dict[str, Any]:
-    """The job's negatives against theirs, row by row, in rank order."""
+    """Compare the job's negatives with theirs, row by row, in rank order."""
     import pyarrow.parquet as pq
 
     from data_io.storage.chunk_files import fetches, finished, read_tables
@@ -306,7 +304,7 @@ def _keys(work: Any) -> list[str]:
 
 
 def _query_vectors(folder: Path, model: Peer) -> tuple[list[str], Any]:
-    """Queries by key, embedded once and kept."""
+    """Queries by key. They are embedded once and stored."""
     import numpy as np
 
     from data_io.dataset.schema import text_key
@@ -359,22 +357,22 @@ def _report(job: Any, runs: dict[str, list[Any]], compared: dict[str, Any], argu
         f"all-MiniLM-L6-v2 (384 dimensions) on CPU. Median of {arguments.runs} processes, lowest to highest in "
         "brackets.\n",
         table(
-            ["what", "time", "rate", "peak of the process", "of that, above what it began with"],
+            ["what", "time", "rate", "peak of the process", "of that, above its start"],
             [
                 line("embed_ours", f"embed {SAMPLE:,} texts: f2llm"),
                 line("embed_theirs", f"embed {SAMPLE:,} texts: sentence-transformers"),
-                line("search_ours", "search and choose, same vectors: f2llm"),
-                line("search_theirs", "search and choose, same vectors: mine_hard_negatives"),
+                line("search_ours", "search and select, same vectors: f2llm"),
+                line("search_theirs", "search and select, same vectors: mine_hard_negatives"),
             ],
         ),
-        "\nThe whole job, `f2llm data mine` with one worker a core, once:\n",
+        "\nThe whole job, `f2llm data mine` with one worker per CPU, once:\n",
         table(["stage", "time"], stages),
-        f"\nPeak of the largest worker {job['worker_megabytes']:.0f} MB, of the driver {job['driver_megabytes']:.0f} "
-        "MB, libraries included.\n",
+        f"\nPeak memory of the largest worker {job['worker_megabytes']:.0f} MB, of the driver "
+        f"{job['driver_megabytes']:.0f} MB, including libraries.\n",
         f"Rows kept: {compared['ours']:,} here, {compared['theirs']:,} by mine_hard_negatives, {compared['both']:,} by "
         f"both. Of these {compared['identical']:,} have the same {RULE['num_negatives']} negatives in the same order, "
-        f"{compared['same_set']:,} the same negatives in any order; where the order differs, the scores that changed "
-        f"places are at most {compared['largest_gap']:.1e} apart.\n",
+        f"{compared['same_set']:,} the same negatives in any order. If the order differs, the scores of the swapped "
+        f"negatives differ by at most {compared['largest_gap']:.1e}.\n",
         machine("sentence-transformers", "torch", "ray", "numpy"),
     ]
     write_result("mining", "\n".join(text))

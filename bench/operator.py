@@ -1,9 +1,9 @@
-"""The operator with a thousand jobs: from a driver's word to the job's status, requests, memory, and a quiet minute.
+"""The operator with a thousand jobs: delay from a driver's update to the job's status, requests, memory, idle cost.
 
     python -m bench.operator [--jobs 1000] [--changes 600] [--rates 10 50]
 
-A real API server without nodes; KubeRay's part and the drivers' are played. Requests are counted in the API server's
-audit log, the operator's alone. Needs the programs that tests/cluster/build.sh builds.
+A real API server without nodes. The benchmark plays KubeRay and the drivers. The operator's requests are counted in the
+API server's audit log. Needs the programs that tests/cluster/build.sh builds.
 """
 
 import argparse
@@ -40,8 +40,8 @@ QUIET_SECONDS = 60.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument("--changes", type=int, default=600, help="words of drivers at each rate")
-    parser.add_argument("--rates", type=float, nargs="+", default=[10.0, 50.0], help="words a second")
+    parser.add_argument("--changes", type=int, default=600, help="driver updates at each rate")
+    parser.add_argument("--rates", type=float, nargs="+", default=[10.0, 50.0], help="driver updates per second")
     arguments = parser.parse_args()
     if missing := missing_programs() or ([] if KUBERAY_TYPES.is_dir() else ["kuberay-manifests"]):
         raise SystemExit(f"not built: {', '.join(missing)}; tests/cluster/build.sh builds them")
@@ -58,13 +58,13 @@ def _operator(plane: ControlPlane) -> Iterator[subprocess.Popen[bytes]]:
     kubeconfig = plane.kubeconfig_of(token_of_account(kubectl, "measured", [*RULES, LEASES]), "measured.kubeconfig")
     log = plane.folder / "operator.log"
     with run_operator(kubeconfig, log) as process:
-        wait_for(lambda: leads(log), "it leads")
-        time.sleep(5)  # until all that it needs is loaded
+        wait_for(lambda: leads(log), "it is the leader")
+        time.sleep(5)  # until it has loaded everything
         yield process
 
 
 class _Fleet:
-    """Jobs `job-0`, `job-1`, ... that train."""
+    """Jobs `job-0`, `job-1`, ... in training."""
 
     def __init__(self, plane: ControlPlane, operator: int, jobs: int) -> None:
         self._plane, self._operator = plane, operator
@@ -73,7 +73,7 @@ class _Fleet:
         self.names = [f"job-{number}" for number in range(jobs)]
 
     def start(self) -> float:
-        """Submit all, play their start; gives the seconds until the last of them trains."""
+        """Submit all jobs and play their start. Returns the seconds until the last one trains."""
         begun = time.monotonic()
         list(self._pool.map(self._start, self.names))
         left = set(self.names)
@@ -95,7 +95,7 @@ class _Fleet:
         kuberay.says(Phase.TRAINING, step=1, total_steps=100_000, workers=2)
 
     def latencies(self, changes: int, rate: float) -> list[float]:
-        """Seconds from a driver's word to the status that has it, at `rate` words a second."""
+        """Seconds from a driver's update to the status that contains it, at `rate` updates per second."""
         chosen = random.Random(0).choices(self.names, k=changes)
         said: dict[tuple[str, int], float] = {}
         observed: dict[tuple[str, int], float] = {}
@@ -122,20 +122,20 @@ class _Fleet:
                 KubeRay(self._api, name, 1).says, Phase.TRAINING, step=step, total_steps=100_000, workers=2
             )
         last = dict(said.keys())
-        wait_for(lambda: all(key in observed for key in last.items()), "the last words are in the status")
+        wait_for(lambda: all(key in observed for key in last.items()), "the last updates are in the status")
         over.set()
         KubeRay(self._api, chosen[0], 1).says(Phase.TRAINING, step=next(_STEPS), total_steps=100_000)
         watcher.join()
-        # A word that a newer one of the same job overtook is in no status of its own.
+        # An update that is followed by a newer one of the same job may never appear in a status.
         return [at - said[key] for key, at in observed.items() if key in said]
 
     def requests(self) -> Counter[str]:
-        """The operator's requests so far by verb, those about its own Lease and watches that go on left out."""
+        """The operator's requests so far by verb, without its own Lease and long-running watches."""
         ours = (line for line in self._plane.answers() if line["user"].get("username") == ACCOUNT)
         return Counter(line["verb"] for line in ours if line.get("objectRef", {}).get("resource") != "leases")
 
     def memory(self) -> float:
-        """Megabytes that the operator holds now."""
+        """Megabytes that the operator uses now."""
         text = Path(f"/proc/{self._operator}/status").read_text()
         return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
@@ -151,7 +151,7 @@ def _write_page(arguments: argparse.Namespace, fleet: _Fleet) -> None:
     before, empty = fleet.requests(), fleet.memory()
     seconds = fleet.start()
     start = fleet.requests() - before
-    rows = [["all of them submitted, started and training", f"{seconds:.0f} s, {_each(start, arguments.jobs)}"]]
+    rows = [["all jobs submitted, started and training", f"{seconds:.0f} s, {_each(start, arguments.jobs)}"]]
     for rate in arguments.rates:
         before, used = fleet.requests(), fleet.processor_seconds()
         found = fleet.latencies(arguments.changes, rate)
@@ -159,9 +159,12 @@ def _write_page(arguments: argparse.Namespace, fleet: _Fleet) -> None:
         made, used = fleet.requests() - before, fleet.processor_seconds() - used
         middle, late, latest = np.percentile(found, [50, 95, 100])
         rows += [
-            [f"driver's word to status, {rate:g} a second", f"{middle:.2f} s, p95 {late:.2f} s, most {latest:.2f} s"],
-            ["- its requests meanwhile", f"{made.total() / length:.1f} a second ({_words(made)})"],
-            ["- its processor", f"{used / length:.0%} of a core"],
+            [
+                f"driver's update to status, {rate:g} per second",
+                f"{middle:.2f} s, p95 {late:.2f} s, most {latest:.2f} s",
+            ],
+            ["- the operator's requests", f"{made.total() / length:.1f} per second ({_words(made)})"],
+            ["- the operator's CPU", f"{used / length:.0%} of a CPU"],
         ]
     time.sleep(20)
     before, used = fleet.requests(), fleet.processor_seconds()
@@ -169,17 +172,17 @@ def _write_page(arguments: argparse.Namespace, fleet: _Fleet) -> None:
     made, used = fleet.requests() - before, fleet.processor_seconds() - used
     writes = sum(made[verb] for verb in ("create", "update", "patch", "delete"))
     rows += [
-        ["a quiet minute: writes", str(writes)],
-        ["a quiet minute: other requests", f"{made.total() - writes}, {used / QUIET_SECONDS:.1%} of a core"],
-        ["memory: without a job, with all of them", f"{empty:.0f} MB, {fleet.memory():.0f} MB"],
+        ["an idle minute: writes", str(writes)],
+        ["an idle minute: other requests", f"{made.total() - writes}, {used / QUIET_SECONDS:.1%} of a CPU"],
+        ["memory: without jobs, with all jobs", f"{empty:.0f} MB, {fleet.memory():.0f} MB"],
     ]
     options = (
         f"--jobs {arguments.jobs} --changes {arguments.changes} --rates {' '.join(f'{r:g}' for r in arguments.rates)}"
     )
     text = [
         f"# The operator with {arguments.jobs:,} jobs\n",
-        f"`python -m bench.operator {options}`: a real API server without nodes on the same machine, KubeRay's part "
-        "and the drivers' played by the measurement, which takes most of both cores while jobs start.\n",
+        f"`python -m bench.operator {options}`: a real API server without nodes on the same machine. The benchmark "
+        "plays KubeRay and the drivers, and uses most of both CPUs while jobs start.\n",
         table(["what", "measured"], rows) + "\n",
         machine("kopf", "kubernetes"),
     ]
@@ -187,7 +190,7 @@ def _write_page(arguments: argparse.Namespace, fleet: _Fleet) -> None:
 
 
 def _each(made: Counter[str], jobs: int) -> str:
-    return f"{made.total() / jobs:.1f} requests of the operator a job ({_words(made)})"
+    return f"{made.total() / jobs:.1f} requests of the operator per job ({_words(made)})"
 
 
 def _words(made: Counter[str]) -> str:

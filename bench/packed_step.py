@@ -1,12 +1,12 @@
-"""Examples per second of one training step: packed (ours) against the released way and sentence-transformers.
+"""Examples per second of one training step: packed (ours), as in the released code, and sentence-transformers.
 
     python -m bench.packed_step [--rounds N] [--max-tokens 256] [--micro-batch 16] [--layers N]
                                 [--precision bf16|fp32|both] [--allocator both|default|keeping] [--json OUT]
 
-All three train the demo's small Qwen3 on the demo's retrieval texts and take turns inside each round, on the same rows,
-so that a slow moment of the machine meets all of them. Medians over the rounds, lowest and highest beside them; a ratio
-is taken inside each round. `keeping` lets glibc's malloc keep memory between steps, as our workers have it;
-`default` leaves it as it is. Both are the same for all methods.
+All three train the demo's small Qwen3 on the demo's retrieval texts. They take turns within each round, on the same
+rows, so that a slow moment of the machine affects all of them. Medians over the rounds, with lowest and highest; ratios
+are taken within each round. With `keeping`, glibc's malloc keeps memory between steps, as in our workers; `default`
+does not change it. Both settings apply to all methods.
 """
 
 import argparse
@@ -38,19 +38,19 @@ WARM_UP_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Measured:
-    """One method in one setting: seconds of a step on the clock and of all its threads, and its slots, by round."""
+    """One method in one setting: wall and CPU seconds (all threads) of a step, and its token slots, by round."""
 
     method: str
     seconds: list[float]
     cpu_seconds: list[float]
     slots: list[int]
     difference: float
-    """Largest difference of any embedding to ours, before training."""
+    """Largest difference of any embedding from ours, before training."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One setting. `tokens` are useful tokens by round, the same for all methods."""
+    """One setting. `tokens` are real (not padding) tokens by round, the same for all methods."""
 
     precision: str
     allocator: str
@@ -84,8 +84,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, help="decoder layers, instead of the demo's")
     parser.add_argument("--precision", choices=["bf16", "fp32", "both"], default="both")
     parser.add_argument("--allocator", choices=[*ALLOCATORS, "both"], default="both")
-    parser.add_argument("--data", default="runs/data", help="the demo's data set; prepared where it is not there")
-    parser.add_argument("--json", help="also write every figure to this file")
+    parser.add_argument("--data", default="runs/data", help="the demo's data set; prepared if it does not exist")
+    parser.add_argument("--json", help="also write all results to this file")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -95,7 +95,7 @@ def _chosen(choice: str, all_of_them: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _in_child(arguments: argparse.Namespace, precision: str, allocator: str) -> Result:
-    """A process of its own: malloc reads its settings once, and no setting inherits the memory of another."""
+    """A separate process, because malloc reads its settings once, and no setting may inherit the memory of another."""
     print(f"measuring {precision}, {allocator} malloc, {arguments.rounds} rounds ...", flush=True)
     command = [sys.executable, "-m", "bench.packed_step", "--child", "--precision", precision, "--allocator", allocator]
     for name in ("rounds", "max_tokens", "micro_batch", "data"):
@@ -136,7 +136,7 @@ def _measure(arguments: argparse.Namespace) -> Result:
     ours = methods[0].embed(batches[0])
     differences = [float((method.embed(batches[0]) - ours).abs().max()) for method in methods]
     if arguments.precision == "fp32" and max(differences) > 1e-5:
-        raise SystemExit(f"the methods do not embed alike: {differences}")
+        raise SystemExit(f"the methods give different embeddings: {differences}")
     seconds: list[list[float]] = [[] for _ in methods]
     cpu_seconds: list[list[float]] = [[] for _ in methods]
     slots: list[list[int]] = [[] for _ in methods]
@@ -176,9 +176,9 @@ def _render(results: list[Result], arguments: argparse.Namespace) -> str:
         f"`{_command(arguments)}`\n",
         f"Model: {results[0].model}.\n",
         f"A step is tokenizing, forward, both losses, backward, clipping and AdamW for {arguments.micro_batch} queries "
-        f"with a positive and 7 hard negatives each, at most {arguments.max_tokens} tokens a text. Medians of the "
-        "rounds, lowest to highest in brackets; the methods take turns on the same rows inside each round. CPU time is "
-        "that of all threads: it moves less where other programs run beside this one.\n",
+        f"with a positive and 7 hard negatives each, at most {arguments.max_tokens} tokens per text. Medians of the "
+        "rounds, lowest to highest in brackets; the methods take turns on the same rows within each round. CPU time "
+        "is that of all threads; other programs on the machine affect it less.\n",
     ]
     for result in results:
         parts += [
@@ -187,7 +187,7 @@ def _render(results: list[Result], arguments: argparse.Namespace) -> str:
         ]
         if result.precision == "fp32":
             difference = max(method.difference for method in result.methods)
-            parts.append(f"Before training all three give the same embeddings to {difference:.1g}.\n")
+            parts.append(f"Before training the embeddings of all three differ by at most {difference:.1g}.\n")
     parts.append(machine("torch", "transformers", "sentence-transformers"))
     return "\n".join(parts)
 
@@ -205,7 +205,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-_ALLOCATOR_NAMES = {"default": "malloc as it is", "keeping": "malloc keeps memory, for all methods"}
+_ALLOCATOR_NAMES = {"default": "default malloc", "keeping": "malloc keeps memory, for all methods"}
 
 
 def _table_of(result: Result) -> str:
@@ -234,11 +234,11 @@ def _table_of(result: Result) -> str:
         )
     head = [
         "method",
-        "slots a useful token",
+        "token slots per real token",
         "examples/s",
-        "useful tokens/s",
-        "ms a step",
-        "packed is x times",
+        "real tokens/s",
+        "ms per step",
+        "speed-up of packed",
         "by CPU time",
         "goal",
     ]

@@ -1,9 +1,9 @@
-"""The data order at the size of the recipe's second version: 60 million rows in 157 sources.
+"""The data order for a data set of the size of the recipe's second version: 60 million rows in 157 sources.
 
     python -m bench.plan [--rows 60000000] [--sources 157] [--runs 5]
 
-Every run is a process of its own: seconds and memory are those of making the plan and the first epoch's order, beside a
-process that only imports what the plan needs.
+Every run is a separate process. Seconds and memory are those of the plan and the first epoch's order, compared with a
+process that only imports the needed modules.
 """
 
 import argparse
@@ -33,10 +33,10 @@ def main() -> None:
     runs = [json.loads(subprocess.check_output(command, text=True)) for _ in range(arguments.runs)]
     rows = [
         ["first epoch's order", _spread([run["seconds"] for run in runs], "s", 2)],
-        ["memory at the peak, above the imports", _spread([run["megabytes"] for run in runs], "MB", 0)],
-        ["memory at the peak, the whole process", _spread([run["process_megabytes"] for run in runs], "MB", 0)],
+        ["peak memory, above the imports", _spread([run["megabytes"] for run in runs], "MB", 0)],
+        ["peak memory, the whole process", _spread([run["process_megabytes"] for run in runs], "MB", 0)],
         [
-            "one step after that, rows of its 32 micro-batches chosen",
+            "one further step, rows of its 32 micro-batches selected",
             _spread([run["step_ms"] for run in runs], "ms", 2),
         ],
     ]

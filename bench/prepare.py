@@ -2,10 +2,10 @@
 
     python -m bench.prepare [--rows 20000] [--memory 64] [--files 8]
 
-The rows are shaped as the recipe's: a query, a positive and 24 negatives, about 20 KB together; one row in fifty is a
-repeated one. N is more than one full shard (16,384 rows): a shard is held as it is stored. Every preparation is a
-process of its own; its memory is the largest that it or a process it started had resident, sampled 20 times a second.
-Pages that processes share count in each.
+The rows have the recipe's shape: a query, a positive and 24 negatives, about 20 KB together. One row in fifty is a
+repeated row. N is more than one full shard (16,384 rows), because a whole encoded shard is in memory. Every preparation
+is a separate process. Its memory is the largest resident size of the process or any process it started, sampled 20
+times per second. Pages that processes share count for each of them.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NEGATIVES = 24
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--memory", type=int, default=64, help="MiB of texts a process holds")
+    parser.add_argument("--memory", type=int, default=64, help="MiB of texts per process")
     parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
@@ -46,13 +46,13 @@ def main() -> None:
     said = (
         f"Preparing rows with {NEGATIVES} negatives from {arguments.files} files, --memory {arguments.memory}: "
         f"`python -m bench.prepare`. One run each; the version is the same with one worker and with two. "
-        f"Seconds hold the start of the command, and of Ray with two workers."
+        f"Seconds include the start of the command, and of Ray with two workers."
     )
     write_result("prepare", f"{said}\n\n{table(head, lines)}\n\n{machine('pyarrow', 'obstore', 'ray')}")
 
 
 def _write_files(folder: Path, rows: int, files: int) -> int:
-    """JSON lines whose texts are cut from one long random text; returns their bytes."""
+    """Write JSON lines with texts cut from one long random text. Returns their bytes."""
     folder.mkdir()
     draw = np.random.default_rng(rows)
     words = [bytes(draw.integers(97, 123, draw.integers(2, 11), dtype=np.uint8)).decode() for _ in range(20_000)]
@@ -93,7 +93,7 @@ def _prepare(files: Path, out: Path, workers: int, memory: int) -> tuple[float, 
 
 
 def _session(leader: int) -> list[int]:
-    """Processes of the session, and those that Ray started for it in sessions of their own."""
+    """Processes of the session, and processes that Ray started for it in other sessions."""
     parents = {}
     for path in Path("/proc").iterdir():
         if path.name.isdigit():

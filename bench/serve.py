@@ -1,12 +1,12 @@
-"""`f2llm serve` under load against sentence-transformers behind FastAPI, in one run, taking turns.
+"""`f2llm serve` under load compared with sentence-transformers and FastAPI, in turn in one run.
 
     python -m bench.serve [--seconds 4] [--rounds 3] [--width 384] [--layers 6]
 
 All serve the same model, a Qwen3 with random weights and a tokenizer trained on the texts: one process that embeds with
-all cores, and `f2llm serve` on Ray Serve as well, a copy a core. All stay up for the whole run, and the clients share
-their cores. The texts are documentation
-that is on this machine: `short` are summaries of one line, `mixed` are summaries and bodies of all lengths, `batch` is
-16 of those a request. Each text is asked for once a round by plain HTTP, and the `openai` package does one row.
+all CPUs, and also `f2llm serve` on Ray Serve with one replica per CPU. All run for the whole benchmark, and the clients
+share their CPUs. The texts are documentation on this machine: `short` are summaries of one line, `mixed` are summaries
+and bodies of all lengths, `batch` is 16 of those per request. Each text is requested once per round by plain HTTP; the
+`openai` package is measured in one row.
 """
 
 import argparse
@@ -64,7 +64,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Measured:
-    """One turn of one server: what it answered in how long."""
+    """One turn of one server: the number of answered texts and the durations."""
 
     latencies: Sequence[float]
     texts: int
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--directory", type=Path, default=Path("build/serve"))
-    parser.add_argument("--only", help="one load, such as short:8; nothing is written then")
+    parser.add_argument("--only", help="only one load, such as short:8; writes no page")
     arguments = parser.parse_args()
     texts = _texts()
     model = arguments.directory / f"model-{arguments.width}-{arguments.layers}"
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def _texts() -> dict[str, list[str]]:
-    """Summaries, and summaries and bodies, in an order that has nothing to do with their lengths."""
+    """Summaries, and summaries and bodies, in an order that is independent of their lengths."""
     seen, limits = Deduplicator(), Limits(per_package=600, body_max=1500)
     packages = installed_packages(("networkx", "numpy", "pandas", "scipy"))
     docs = [doc for package in packages for doc in read_package(package.name, package.root, limits=limits, seen=seen)]
@@ -121,7 +121,7 @@ def _texts() -> dict[str, list[str]]:
 
 @contextmanager
 def _servers(model: Path) -> Iterator[dict[str, Server]]:
-    """All of them, up and warm."""
+    """All servers, running and warmed up."""
     ports = {side: free_port() for side in SIDES}
     serve = ["-m", "jobs.cli", "serve", str(model), "--name", "m", "--port"]
     commands = {
@@ -140,7 +140,7 @@ def _servers(model: Path) -> Iterator[dict[str, Server]]:
         for server in servers.values():
             while not _is_healthy(server):
                 if server.process.poll() is not None:
-                    raise SystemExit(f"a server ended with {server.process.returncode}")
+                    raise SystemExit(f"a server exited with {server.process.returncode}")
                 sleep(0.2)
         yield servers
     finally:
@@ -158,7 +158,7 @@ def _is_healthy(server: Server) -> bool:
 
 
 def _idle(servers: Mapping[str, Server]) -> dict[str, float]:
-    """Share of a core that each takes while nobody asks."""
+    """Share of a CPU that each server uses without requests."""
     before = {side: server.cpu_seconds() for side, server in servers.items()}
     sleep(5)
     return {side: (server.cpu_seconds() - before[side]) / 5 for side, server in servers.items()}
@@ -188,7 +188,7 @@ def _measure(
 
 
 async def _load(server: Server, kind: str, clients: int, texts: Sequence[str], seconds: float) -> Measured:
-    """As many clients as that, each asking again as soon as it has its answer."""
+    """Run this number of clients; each sends its next request as soon as it has its answer."""
     latencies: list[float] = []
     places = iter(range(10**9))
     size = BATCH if kind == "batch" else 1
@@ -229,7 +229,7 @@ def _page(
 ) -> str:
     rates, costs = [], []
     for (kind, clients), sides in found.items():
-        name = {"openai": "mixed, openai package", "batch": f"mixed, {BATCH} a request"}.get(kind, kind)
+        name = {"openai": "mixed, openai package", "batch": f"mixed, {BATCH} per request"}.get(kind, kind)
         load = [name, str(clients)]
         rates.append(
             [
@@ -248,18 +248,18 @@ def _page(
     load = ["texts", "clients"]
     return "\n".join(
         [
-            "# Serving, against sentence-transformers behind FastAPI\n",
+            "# Serving, compared with sentence-transformers and FastAPI\n",
             f"`python -m bench.serve --seconds {arguments.seconds:g} --rounds {arguments.rounds} --width "
             f"{arguments.width} --layers {arguments.layers}`: {arguments.rounds} turns of {arguments.seconds:g} s, the "
-            "servers one after another, clients on the same cores. `f2llm serve` and FastAPI are one process on all "
-            f"cores; on Ray Serve there are {COPIES} copies (`--replicas {COPIES}`). Medians.\n",
-            "Texts a second; the ratios are those of each turn, lowest to highest in brackets:\n",
+            "servers one after another, clients on the same CPUs. `f2llm serve` and FastAPI are one process on all "
+            f"CPUs; on Ray Serve there are {COPIES} replicas (`--replicas {COPIES}`). Medians.\n",
+            "Texts per second; the ratios are of each turn, lowest to highest in brackets:\n",
             table([*load, *SIDES, *(f"{side} / {PLAIN}" for side in (ALONE, ON_RAY))], rates),
-            "\np50 / p99 of a request in ms, and CPU ms a text:\n",
+            "\np50 / p99 of a request in ms, and CPU ms per text:\n",
             table([*load, *SIDES, *(f"{side}, CPU" for side in SIDES)], costs),
-            "\nWith nobody asking they take "
+            "\nWithout requests they use "
             + ", ".join(f"{share:.0%} ({side})" for side, share in idle.items())
-            + " of a core.\n",
+            + " of a CPU.\n",
             machine("ray", "torch", "sentence-transformers", "fastapi", "openai"),
         ]
     )

@@ -1,10 +1,10 @@
-"""What a start costs on a manifest of the size of the recipe's second version: 10,000 shards, 60 million rows.
+"""The cost of a start with a manifest of the size of the recipe's second version: 10,000 shards, 60 million rows.
 
     python -m bench.start [--shards 10000] [--rows 60000000] [--sources 157] [--runs 5]
 
-The manifest is real, written and read as any other; the shards that it names do not exist. Every run is a process of
-its own: seconds and memory are those of reading it, beside a process that only imports what that needs. Where there is
-an S3 server (tools/s3-server.sh) the same is read from it, through a proxy that counts requests.
+The manifest is real, written and read like any other; its shards do not exist. Every run is a separate process. Seconds
+and memory are those of reading it, compared with a process that only imports the needed modules. If there is an S3
+server (tools/s3-server.sh), the manifest is also read from it, through a proxy that counts requests.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def _lines(place: str, uri: str, runs: int, requests: object) -> list[list[str]]
         found.append(json.loads(subprocess.check_output(command, text=True)))
         found[-1]["requests"] = (requests() if callable(requests) else 2) - before
     lines = [[place, what, _spread([run[what] for run in found], "s", 2)] for what in WHAT]
-    lines.append([place, "memory at the peak, above the imports", _spread([run["mb"] for run in found], "MB", 0)])
+    lines.append([place, "peak memory, above the imports", _spread([run["mb"] for run in found], "MB", 0)])
     lines.append([place, "requests", _spread([run["requests"] for run in found], "", 0)])
     return lines
 

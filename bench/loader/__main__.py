@@ -1,11 +1,11 @@
-"""Reading F2LLM-shaped rows: this project's loader against five other ways, from a disk and from a real S3 server.
+"""Reading F2LLM-shaped rows: this project's loader and five other ways, from a disk and from a real S3 server.
 
     python -m bench.loader [--rows 200000] [--rounds 3] [--seconds 4] [--methods ours,raw,hf,ray,mosaic,released]
                            [--places local,s3-0,s3-25] [--small] [--report] [--fresh]
 
-Every measurement is a process of its own and is kept beside the data as soon as it is made: a run that was stopped goes
-on where it was, `--fresh` begins anew, `--report` only writes the page. Measurements of other sources of this project
-or of other options are not mixed with these.
+Every measurement is a separate process and is stored next to the data as soon as it is finished. An interrupted run
+resumes, `--fresh` starts from the beginning, `--report` only writes the page. Measurements of other versions of the
+sources or with other options are kept separate.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from bench.support.report import write_result
 
 PLACES = ("local", "s3-0", "s3-25")
 FLATNESS = 10
-"""Our memory is also measured on a data set so many times smaller."""
+"""Factor by which the second data set, for our memory use, is smaller."""
 
 
 def main() -> None:
     arguments = _parse()
-    # A plain end by SIGTERM would leave the measured process and the server behind.
+    # A plain exit on SIGTERM would leave the measured process and the server running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     results = _Results(arguments)
     if not arguments.report:
@@ -49,21 +49,21 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--places", default=",".join(PLACES), help="local, or s3-<milliseconds of added latency>")
-    parser.add_argument("--small", action="store_true", help="20,000 rows, and the page is only printed")
-    parser.add_argument("--report", action="store_true", help="write the page from what was measured before")
-    parser.add_argument("--fresh", action="store_true", help="forget what was measured before with these options")
+    parser.add_argument("--small", action="store_true", help="20,000 rows, and only print the page")
+    parser.add_argument("--report", action="store_true", help="write the page from earlier measurements")
+    parser.add_argument("--fresh", action="store_true", help="delete earlier measurements with these options")
     arguments = parser.parse_args()
     arguments.methods = arguments.methods.split(",")
     arguments.places = arguments.places.split(",")
     if unknown := set(arguments.methods) - set(METHODS):
-        parser.error(f"no method {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
+        parser.error(f"unknown method {', '.join(sorted(unknown))}; expected {', '.join(METHODS)}")
     if arguments.small:
         arguments.rows = 20_000
     return arguments
 
 
 def _measure(arguments: argparse.Namespace, results: "_Results") -> None:
-    # The page cache and the machine's mood change: methods take turns inside a place, places inside a round.
+    # The page cache and the load of the machine change: methods take turns within a place, places within a round.
     plan = [(arguments.rows, method) for method in arguments.methods]
     if "ours" in arguments.methods and not arguments.small:
         plan.append((arguments.rows // FLATNESS, "ours"))
@@ -99,7 +99,7 @@ def _line(method: str, place: str, rows: int, number: int, found: dict[str, Any]
 
 
 class _Results:
-    """What was measured with these options and this state of the sources, by method, place, rows and round."""
+    """Measurements with these options and this version of the sources, by method, place, rows and round."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._folder = data_folder(arguments.rows)
@@ -109,7 +109,7 @@ class _Results:
             self._path.unlink(missing_ok=True)
         self.found: list[dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else []
         if arguments.report and not self.found:
-            raise SystemExit(f"nothing was measured with these options and sources ({self._path.name} is not there)")
+            raise SystemExit(f"no measurement with these options and sources ({self._path.name} does not exist)")
 
     def has(self, *key: object) -> bool:
         return any(_key(result) == key and "failed" not in result for result in self.found)

@@ -1,6 +1,6 @@
-"""One measurement in a process of its own: python -m bench.loader.child '{"method": ..., "place": {...}, ...}'.
+"""One measurement in a separate process: python -m bench.loader.child '{"method": ..., "place": {...}, ...}'.
 
-The standard library only, as it also runs in the environment of mosaicml-streaming. The last line it prints is JSON.
+Standard library only, because it also runs in the environment of mosaicml-streaming. Its last output line is JSON.
 """
 
 import gc
@@ -27,15 +27,15 @@ def main() -> None:
     else:
         found = _measure(setting, place)
     print(json.dumps(found), flush=True)
-    # Not through the interpreter's end: threads that read ahead would be waited for, and Ray's shutdown under a running
-    # data set ends the process with an error. What it has started is ended by whoever measures.
+    # No regular exit: the interpreter would wait for threads that read ahead, and Ray's shutdown during a running data
+    # set ends the process with an error. The parent process ends the child processes.
     os._exit(0)
 
 
 def _measure(setting: dict[str, Any], place: Place) -> dict[str, Any]:
     method = METHODS[setting["method"]]
     method.prepare()
-    # As this project's worker does it: what is loaded once is not walked through again and again.
+    # As in this project's worker: objects loaded once are not traversed by every garbage collection.
     gc.freeze()
     prepared = time.monotonic()
     batches = method.open(place)
@@ -69,7 +69,7 @@ def _run(batches: MicroBatches, seconds: float) -> tuple[int, float]:
 
 
 def _check(batch: Any, *, whole: bool = True) -> int:
-    """That a method hands on what the others do; returns the characters of a micro-batch."""
+    """Check that a method returns the same shape as the others. Returns the characters of a micro-batch."""
     assert len(batch) == 2 + USED, len(batch)
     assert all(len(column) == len(batch[0]) and isinstance(column[0], str) for column in batch)
     assert not whole or len(batch[0]) == MICRO_BATCH, len(batch[0])

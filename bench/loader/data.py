@@ -1,7 +1,7 @@
-"""F2LLM-shaped data, generated once: three retrieval sources of 60, 30 and 10% of the rows, with 24 hard negatives.
+"""F2LLM-shaped data, generated once: three retrieval sources with 60, 30 and 10% of the rows and 24 hard negatives.
 
-Words follow a Zipf law; queries have about 100 characters, documents about 795. Positives and negatives are drawn from
-a pool of five documents a row, as real hard negatives are shared by queries.
+Word frequencies follow Zipf's law. Queries have about 100 characters, documents about 795. Positives and negatives are
+drawn from a pool of five documents per row, because real hard negatives are shared by queries.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from data_io.storage.store import Store
 from data_io.task import Kind
 
 VERSION = 4
-"""Raised when other rows are generated."""
+"""Increased when other rows are generated."""
 SOURCES = {"large": 0.6, "middle": 0.3, "small": 0.1}
 NEGATIVES = 24
 DOCUMENTS_PER_ROW = 5
@@ -27,7 +27,7 @@ _SLICE_ROWS = ROWS_PER_GROUP * GROUPS_PER_SHARD
 
 
 def write_rows(store: Store, rows: int) -> Manifest:
-    """Write the data set by slices of a shard each: texts of one shard are in memory at a time."""
+    """Write the data set in slices of one shard: only the texts of one shard are in memory."""
     began = perf_counter()
     words = _Words()
     written = []
@@ -46,7 +46,7 @@ def write_rows(store: Store, rows: int) -> Manifest:
 
 
 class _Words:
-    """A vocabulary, and texts of words drawn from it with frequency 1 / rank."""
+    """A vocabulary, and texts with words drawn with frequency 1 / rank."""
 
     def __init__(self, size: int = 50_000) -> None:
         random = np.random.default_rng(0)
@@ -55,13 +55,13 @@ class _Words:
         self._starts = np.cumsum(lengths) - lengths
         self._lengths = lengths
         shares = 1 / np.arange(1, size + 1)
-        # Inverse of the cumulative distribution on a grid: a draw is one look-up.
+        # Inverse of the cumulative distribution on a grid: a draw is one lookup.
         self._inverse = np.searchsorted(np.cumsum(shares / shares.sum()), np.arange(2**20) / 2**20)
 
     def texts(self, random: np.random.Generator, count: int, words: tuple[int, int]) -> pa.StringArray:
         words_N = random.integers(words[0], words[1] + 1, count)
         chosen = self._inverse[random.integers(0, 2**20, int(words_N.sum()), dtype=np.int32)]
-        sizes = self._lengths[chosen] + 1  # the space behind it
+        sizes = self._lengths[chosen] + 1  # the space after it
         ends = np.cumsum(sizes)
         places = np.arange(int(ends[-1])) - np.repeat(ends - sizes - self._starts[chosen], sizes)
         letters = self._letters[np.minimum(places, len(self._letters) - 1)]
@@ -79,7 +79,7 @@ def _rows(words: _Words, random: np.random.Generator, count: int) -> Iterator[Ro
 
 
 def _distinct(random: np.random.Generator, count: int, documents: int) -> npt.NDArray[np.int64]:
-    """[count, 1 + NEGATIVES] numbers below `documents`, those of a row distinct."""
+    """[count, 1 + NEGATIVES] numbers below `documents`, distinct within a row."""
     first = random.integers(0, documents, (count, 1))
     strides = random.integers(1, documents // (1 + NEGATIVES), (count, 1))
     return (first + strides * np.arange(1 + NEGATIVES)) % documents

@@ -1,11 +1,11 @@
-"""Six ways to read the same rows, each an endless iterator of micro-batches: nine columns (query, positive and seven of
-24 hard negatives) of 32 Python strings, all of one source where the loader can do that.
+"""Six ways to read the same rows, each an endless iterator of micro-batches. A micro-batch has nine columns (query,
+positive and seven of 24 hard negatives) of 32 Python strings, of one source if the loader supports that.
 
-Imports and the start of a runtime are off the clock, the rest is on it. This module itself loads the standard
-library only: mosaicml-streaming runs in an environment that has nothing of this project.
+Imports and the start of a runtime are not timed; everything else is. This module imports only the standard library,
+because mosaicml-streaming runs in an environment without this project.
 
-Every peer is spared its own shuffling (the rows lie shuffled), and its negatives are the same seven columns throughout
-where a draw would cost it the projection.
+No peer needs to shuffle, because the rows are stored shuffled. A peer always uses the same seven negative columns if
+drawing columns would prevent column projection.
 """
 
 import os
@@ -29,18 +29,18 @@ MicroBatches = Iterator[Sequence[Sequence[str]]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where the rows are: `folder` holds the objects as plain files, `endpoint` is None for a local read."""
+    """The location of the rows: `folder` has the objects as plain files; `endpoint` is None for local reads."""
 
     folder: str
     bucket: str
     endpoint: str | None
     scratch: str
-    """An empty directory of this measurement's own."""
+    """An empty directory for this measurement only."""
     shards: dict[str, list[str]]
     """Keys of each source's Parquet files, below data/."""
 
     def paths(self, scheme: str = "s3://") -> dict[str, list[str]]:
-        """Each source's Parquet files as paths or as addresses in the bucket."""
+        """Each source's Parquet files as paths or as URIs in the bucket."""
         root = f"{self.folder}/data" if self.endpoint is None else f"{scheme}{self.bucket}/data"
         return {source: [f"{root}/{key}" for key in keys] for source, keys in self.shards.items()}
 
@@ -50,12 +50,12 @@ class Method:
     open: Callable[[Place], MicroBatches]
     modules: tuple[str, ...]
     packages: tuple[str, ...]
-    """Whose versions the page names."""
+    """Packages whose versions the page shows."""
     start: Callable[[], None] | None = None
-    """A runtime that a training job would find running."""
+    """Starts a runtime that would already run in a training job."""
 
     def prepare(self) -> None:
-        """All that is not on the clock."""
+        """The part that is not timed."""
         for name in self.modules:
             import_module(name)
         if self.start is not None:
@@ -67,11 +67,11 @@ class Method:
 
 @dataclass(frozen=True)
 class _Texts:
-    """Stands where token ids would be: tokenizing is off, and the texts themselves are what is handed on."""
+    """Replaces the token ids: tokenizing is off, and the texts themselves are returned."""
 
     texts: list[str]
     lengths: Any
-    """A 1 for each text: the loader adds up tokens."""
+    """A 1 for each text, because the loader sums token counts."""
 
 
 class _NoTokenizer:
@@ -82,7 +82,7 @@ class _NoTokenizer:
 
 
 def open_loader(place: Place) -> Any:
-    """This project's loader as training uses it, but for the tokenizer. The one place that knows its constructors."""
+    """This project's loader as in training, without the tokenizer. The only function that calls its constructors."""
     from data_io.data_spec import HardNegatives, S3Options
     from data_io.dataset.manifest import load_manifest
     from data_io.dataset.reader import Reader
@@ -126,7 +126,7 @@ def _ours(place: Place) -> MicroBatches:
 
 
 def _raw(place: Place) -> MicroBatches:
-    """No plan, no checks, no retries: projected row groups in random order, rows in random order inside each."""
+    """No plan, no checks, no retries: projected row groups in random order, rows in random order within each."""
     import pyarrow.parquet as pq
 
     paths = list(chain.from_iterable(place.paths("").values()))
@@ -173,7 +173,7 @@ def _decode(path: str, footer: Any, group: int, columns: list[str], fetched: Fut
 
 
 def _no_fetch(path: str, footer: Any, group: int, columns: list[str]) -> None:
-    """A local file is mapped into memory."""
+    """Local files are memory-mapped."""
 
 
 def _fetch_from(store: Any) -> Callable[..., Any]:
@@ -187,7 +187,7 @@ def _fetch_from(store: Any) -> Callable[..., Any]:
         starts = [chunk.data_page_offset for chunk in wanted]
         ends = [chunk.data_page_offset + chunk.total_compressed_size for chunk in wanted]
         parts = obstore.get_ranges(store, path, starts=starts, ends=ends, coalesce=64 * 1024)
-        # As large as the file up to there, but only pages that are written take memory.
+        # As large as the file up to that point, but only pages that are written use memory.
         whole = np.zeros(ends[-1], np.uint8)
         for start, end, part in zip(starts, ends, parts, strict=True):
             whole[start:end] = np.frombuffer(memoryview(part), np.uint8)
@@ -215,7 +215,7 @@ def _obstore(place: Place) -> Any:
 
 
 def _hf(place: Place) -> MicroBatches:
-    """One stream a source, batched before they are mixed so that a micro-batch has one source."""
+    """One stream per source, batched before they are mixed, so that a micro-batch has one source."""
     import pyarrow as pa
     import pyarrow.dataset
     from datasets import disable_progress_bars, interleave_datasets, load_dataset
@@ -223,8 +223,8 @@ def _hf(place: Place) -> MicroBatches:
     disable_progress_bars()
     options: dict[str, Any] = {}
     if place.endpoint is not None:
-        # The wider range and the prefetch are what its documentation gives for streaming. s3fs would read megabytes
-        # behind every column chunk that is asked for.
+        # The larger range and the prefetch are the documented settings for streaming. Without them s3fs would read
+        # megabytes after every requested column chunk.
         cache = pa.CacheOptions(prefetch_limit=1, range_size_limit=128 << 20)
         options["fragment_scan_options"] = pa.dataset.ParquetFragmentScanOptions(cache_options=cache)
         options["storage_options"] = {
@@ -260,7 +260,7 @@ def _start_ray() -> None:
 
 
 def _ray(place: Place) -> MicroBatches:
-    """One Dataset of all sources: three of them, one a source, starve each other on few cores."""
+    """One Dataset of all sources: three Datasets, one per source, starve each other on few CPUs."""
     import pyarrow.fs
     import ray.data
 
@@ -281,9 +281,9 @@ def _ray(place: Place) -> MicroBatches:
 
 
 def _released(place: Place) -> MicroBatches:
-    """All sources in memory, a shuffled DataLoader each, the next source drawn by size, negatives drawn in the collate.
+    """All sources in memory, one shuffled DataLoader per source, next source drawn by size, negatives drawn in collate.
 
-    The Parquet files are read straight into memory; the released code also writes them to a cache of its own first.
+    The Parquet files are read into memory; the released code also writes them to its own cache first.
     """
     import pyarrow as pa
     import pyarrow.fs
@@ -335,7 +335,7 @@ def _mosaic(place: Place) -> MicroBatches:
             yield _collate(rows)
 
 
-# pyarrow loads pandas by itself at the first conversion of a list, where there is one; a trainer has it loaded by then.
+# pyarrow imports pandas at the first conversion of a list, if it is installed. A trainer has imported it by then.
 _ARROW = ("numpy", "pandas", "pyarrow.parquet")
 METHODS = {
     "ours": Method(_ours, (*_ARROW, "data_io.loading.loader", "data_io.dataset.reader"), ("obstore", "pyarrow")),
@@ -348,7 +348,7 @@ METHODS = {
 
 
 def convert_to_mds(place: Place, out: Path) -> None:
-    """The same rows in the layout of mosaicml-streaming, one directory a source, shards not compressed."""
+    """The same rows in the layout of mosaicml-streaming: one directory per source, uncompressed shards."""
     import pyarrow.parquet as pq
     from streaming import MDSWriter
 

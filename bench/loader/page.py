@@ -1,4 +1,4 @@
-"""The page of the loader benchmark: every figure and every ratio from what was measured."""
+"""The page of the loader benchmark, with all numbers and ratios from the measurements."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -20,27 +20,27 @@ PEERS = ("hf", "ray", "mosaic", "released")
 PEER_GOAL, LIMIT_GOAL, FIRST_BATCH_GOAL_S, FLAT_GOAL = 2.0, 0.9, 1.0, 1.1
 
 HOW = f"""\
-How each was used:
+How each was used.
 
-- Alike for all: {DECODING_THREADS} threads or processes that decode, {REQUESTS_IN_FLIGHT} requests in flight where that
-  can be set; no shuffling of a peer's own, as rows lie shuffled; nothing is tokenized. The Parquet files are the ones
-  this project writes (zstd, row groups of 256 rows), and locally they are the very files that the S3 server serves.
+- Same for all: {DECODING_THREADS} threads or processes that decode, {REQUESTS_IN_FLIGHT} concurrent requests if that
+  can be set. No own shuffling, because rows are stored shuffled, and no tokenizing. The Parquet files are written by
+  this project (zstd, row groups of 256 rows). Locally they are the same files that the S3 server serves.
 - this project: `Loader` over `Reader` with every checksum verified, prefetching 4 steps of 16 micro-batches; the next
-  source by the plan, 7 negatives drawn per row group. A first batch is a whole first step.
-- the limit: footers read at the start, projected row groups in random order with the same draw of negatives, `obstore`
-  for ranged GETs or a memory map, `pyarrow` to decode; no plan, no checksums, no retries, a micro-batch from one row
-  group.
-- HF datasets: `load_dataset("parquet", streaming=True, columns=...)` a source, `.batch({MICRO_BATCH})`,
-  `interleave_datasets` by size; from S3 with the scan options that its documentation gives for prefetching, and s3fs
-  without its read-ahead cache. Always the first {USED} negatives: columns cannot change inside a stream. Its pause of
-  5 s at the end of every source counts where a source ends within the measurement.
+  source by the plan, 7 negatives drawn per row group. The first batch is a whole first step.
+- the limit: footers read at the start, projected row groups in random order, same draw of negatives. `obstore` is used
+  for ranged GETs or a memory map, `pyarrow` to decode. It has no plan, no checksums and no retries, and a micro-batch
+  comes from one row group.
+- HF datasets: `load_dataset("parquet", streaming=True, columns=...)` per source, `.batch({MICRO_BATCH})`,
+  `interleave_datasets` by size; on S3 with the documented scan options for prefetching, and s3fs without its
+  read-ahead cache. Always the first {USED} negatives, because columns cannot change within a stream. Its pause of 5 s
+  at the end of every source counts if a source ends during the measurement.
 - Ray Data: one `read_parquet().select_columns(...)` of all sources, `iter_batches(prefetch_batches=16)`;
-  micro-batches mix sources, since one Dataset a source starves on few cores. Ray is started before the clock is.
-- mosaicml-streaming: MDS shards, not compressed, one `Stream` a source, `device_per_stream`, read in the process;
-  whole samples of {STORED} negatives, {USED} of them drawn. Its cache directory is empty at the start of each measurement
-  from S3.
-- the released way: `pyarrow` reads all columns of all sources into memory, then a shuffled `DataLoader` over a
-  `datasets.Dataset` a source, the next one drawn by size, negatives drawn in the collate function."""
+  micro-batches mix sources, because one Dataset per source starves on few CPUs. Ray is started before the timing.
+- mosaicml-streaming: MDS shards, not compressed, one `Stream` per source, `device_per_stream`, read in the process;
+  whole samples of {STORED} negatives, of which {USED} are drawn. Its cache directory is empty at the start of each
+  measurement from S3.
+- the released code: `pyarrow` reads all columns of all sources into memory. Each source has a shuffled `DataLoader`
+  over a `datasets.Dataset`. The next source is drawn by size, negatives are drawn in the collate function."""
 
 
 def render(results: Sequence[dict[str, Any]], facts: dict[str, float], arguments: argparse.Namespace) -> str:
@@ -51,21 +51,21 @@ def render(results: Sequence[dict[str, Any]], facts: dict[str, float], arguments
         f"--seconds {arguments.seconds:g}`: {arguments.rows:,} generated rows in three sources (60, 30, 10%), "
         f"{STORED} negatives of about 795 characters, {facts.get('parquet_mb', 0):,.0f} MB of Parquet. An example is "
         f"a query, a positive and {USED} negatives as Python strings, in micro-batches of {MICRO_BATCH} from one "
-        "source. Every measurement is a process of its own, "
-        f"methods take turns; median of {arguments.rounds} rounds, lowest to highest in brackets. Page cache hot, real "
-        "S3 server (versitygw) on loopback behind a proxy that adds the latency to every request.\n",
+        "source. Every measurement is a separate process, and "
+        f"methods take turns; median of {arguments.rounds} rounds, lowest to highest in brackets. Warm page cache, "
+        "real S3 server (versitygw) on loopback behind a proxy that adds the latency to every request.\n",
     ]
     for place in _in_order(result["place"] for result in mine):
         text += [f"## {_title(place)}\n", _place_table(mine, place) + "\n"]
     text += ["## Goals\n", table(["goal", "measured", "met"], _goals(results, arguments.rows)) + "\n", HOW + "\n"]
     text += [
-        "Time to the first batch is without imports (and Ray's start); in brackets behind it, from the start of the "
-        "process. Memory is the highest sum of anonymous and shared memory over the process and its children, sampled "
-        "every 0.1 s; mapped files do not count. Requests were counted by the proxy: before the first batch, and per "
-        "1,000 examples handed on after it (what was read ahead counts too).\n"
+        "Time to the first batch excludes imports and Ray's start; the time from the start of the process includes "
+        "them. Memory is the highest sum of anonymous and shared memory over the process and its children, sampled "
+        "every 0.1 s; mapped files do not count. The proxy counted the requests: before the first batch, and per "
+        "1,000 returned examples after it (including read-ahead).\n"
     ]
     if "generate_s" in facts:
-        text.append(f"Made beforehand: the data set in {facts['generate_s']:.0f} s")
+        text.append(f"Preparation: the data set in {facts['generate_s']:.0f} s")
         if "convert_s" in facts:
             text[-1] += f"; its MDS copy ({facts['mds_mb']:,.0f} MB) in {facts['convert_s']:.0f} s more"
         text[-1] += ".\n"
@@ -148,7 +148,7 @@ def _of(results: Sequence[dict[str, Any]], place: str, method: str) -> list[dict
 
 
 def _ratios(results: Sequence[dict[str, Any]], place: str, below: str, above: str) -> list[float]:
-    """examples/s of `above` by those of `below`, taken inside each round."""
+    """examples/s of `above` divided by those of `below`, within each round."""
     by_round = {r["round"]: r["examples_per_s"] for r in _of(results, place, below)}
     return [r["examples_per_s"] / by_round[r["round"]] for r in _of(results, place, above) if r["round"] in by_round]
 

@@ -1,9 +1,9 @@
-"""The job of `bench.embed` as Ray Data's own operators do it: read, map over batches, write, with its checkpoints.
+"""The job of `bench.embed` with Ray Data's own operators: read, map over batches, write, with its checkpoints.
 
     python -m bench.loader.ray_data MODEL TEXTS.parquet OUT WORKERS BATCH_ROWS
 
-A checkpoint of Ray Data (beta in Ray 2.60) holds the values of a unique column of the rows that were written; a job
-that is started again leaves those rows out.
+A checkpoint of Ray Data (beta in Ray 2.60) has the values of a unique column of the written rows. A restarted job
+skips those rows.
 """
 
 import sys
@@ -35,8 +35,8 @@ def main() -> None:
 
     model, texts, out = (Path(each).absolute() for each in sys.argv[1:4])
     workers, batch_rows = map(int, sys.argv[4:])
-    # Its own processes are counted as cores too: with as many as there are workers, a job that is started again waits
-    # for room forever.
+    # Ray Data's own processes also count as CPUs: with as many CPUs as workers, a restarted job would wait for a free
+    # CPU indefinitely.
     with cluster(cpus=workers + 4):
         context = ray.data.DataContext.get_current()
         context.checkpoint_config = CheckpointConfig("id", str(out.with_name(f"{out.name}-checkpoint")))

@@ -1,4 +1,4 @@
-"""Measurements of the loader benchmark: the data of a size, a server and a proxy where one is needed, and a process."""
+"""Measurements of the loader benchmark: makes the data, starts server and proxy if needed, and runs a process."""
 
 import json
 import os
@@ -24,12 +24,12 @@ ROOT = Path(__file__).parents[2]
 MOSAIC = ("mosaicml-streaming==0.13.0", "torch==2.13.0", "pyarrow==26.0.1")
 SAMPLE_SECONDS = 0.1
 LIMIT_SECONDS = 180.0
-"""How long a measurement may take before it is given up as one that failed."""
+"""Time limit of a measurement, after which it counts as failed."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """A generated data set of one size, and what it took to make."""
+    """A generated data set of one size, and the time it took to make."""
 
     cache: Path
     shards: dict[str, list[str]]
@@ -37,7 +37,7 @@ class Data:
 
 
 def prepare_data(rows: int, *, mosaic: bool) -> Data:
-    """The data set of `rows` rows in the user's cache directory, made where it is not there yet."""
+    """The data set of `rows` rows in the user's cache directory, made if it does not exist."""
     from data_io.data_spec import S3Options
     from data_io.dataset.manifest import load_manifest
     from data_io.storage.store import open_store
@@ -79,7 +79,7 @@ class Measurer:
     environment: dict[str, str]
 
     def measure(self, method: str, *, seconds: float) -> dict[str, Any]:
-        """One process of `method`: its figures, or {"failed": the last line of what it said}."""
+        """One process of `method`: its results, or {"failed": its last output line}."""
         counts = read_counts(self.proxy.counts_url) if self.proxy else {"requests": 0, "bytes": 0}
         with tempfile.TemporaryDirectory(dir=self.data.cache, ignore_cleanup_errors=True) as scratch:
             place = Place(str(folder_of(self.data.cache)), BUCKET, self.endpoint, scratch, self.data.shards)
@@ -96,7 +96,7 @@ class Measurer:
 
 @contextmanager
 def open_place(data: Data, name: str) -> Iterator[Measurer]:
-    """`local`, or `s3-<milliseconds>`: a server behind a proxy that adds so much to every request."""
+    """`local`, or `s3-<milliseconds>`: a server behind a proxy that adds this latency to every request."""
     clean = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     clean |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     if name == "local":
@@ -110,7 +110,7 @@ def open_place(data: Data, name: str) -> Iterator[Measurer]:
 
 
 def mosaic_python() -> Path:
-    """The interpreter of mosaicml-streaming's own environment: it wants another torchvision than this project does."""
+    """The interpreter of mosaicml-streaming's own environment, because it needs another torchvision."""
     folder = cache_folder() / "mosaic"
     python = folder / "bin" / "python"
     stamp = folder / "installed"
@@ -126,7 +126,7 @@ def mosaic_python() -> Path:
 
 
 def _convert(cache: Path, rows: int) -> dict[str, float]:
-    """MDS shards under cache/mds. Returns the seconds it took, without the upload."""
+    """Write MDS shards under cache/mds. Returns the seconds it took, without the upload."""
     from data_io.dataset.manifest import load_manifest
     from data_io.storage.store import open_store
 
@@ -171,20 +171,20 @@ def _run_child(
     except subprocess.TimeoutExpired:
         out, err = "", f"no result after {limit:.0f} s"
     finally:
-        for pid, started in memory.stop():  # a child that is given up, and what it may have left behind
+        for pid, started in memory.stop():  # a child that exceeded its time limit, and its own children
             if started and process_started(pid) == started:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         process.wait()
     lines = out.splitlines()
     if process.returncode != 0 or not lines:
-        return {"failed": (err.strip().splitlines() or ["it ended without a word"])[-1][:300]}
+        return {"failed": (err.strip().splitlines() or ["it exited without an error message"])[-1][:300]}
     found: dict[str, Any] = json.loads(lines[-1])
     return found | {"memory_mb": memory.peak_bytes / 1e6}
 
 
 class _Memory:
-    """The highest sum, over a process and its descendants, of memory that is not a file's."""
+    """The highest sum of memory that is not file-backed, over a process and its descendants."""
 
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
@@ -195,7 +195,7 @@ class _Memory:
         self._thread.start()
 
     def stop(self) -> set[tuple[int, str]]:
-        """Every process of the tree that was ever seen, with its start: numbers are given to others later."""
+        """Every process of the tree that was ever seen, with its start time, because process ids are reused."""
         self._end.set()
         self._thread.join()
         return self._seen
@@ -208,7 +208,7 @@ class _Memory:
 
 
 def _tree_bytes(root: int) -> tuple[int, set[int]]:
-    """Anonymous memory of all, and shared memory of the one that maps most of it (the others map the same)."""
+    """Anonymous memory of all processes, and shared memory of the one that maps most (the others map the same)."""
     waiting, pids, anonymous, shared = [root], set(), 0, 0
     while waiting:
         pid = waiting.pop()
@@ -216,7 +216,7 @@ def _tree_bytes(root: int) -> tuple[int, set[int]]:
             status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
             for task in os.listdir(f"/proc/{pid}/task"):
                 waiting += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="utf-8").split())
-        except OSError:  # it has ended
+        except OSError:  # it has exited
             continue
         pids.add(pid)
         sizes = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Rss"))

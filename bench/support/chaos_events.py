@@ -1,4 +1,4 @@
-"""What can happen to a run, and how long it takes until steps flow again."""
+"""Events that can disturb a run, and the time until the next step after each."""
 
 import os
 import random
@@ -24,7 +24,7 @@ NOTICE_SECONDS = 60.0
 
 
 class Disturbed:
-    """A run under way on simulated nodes; `folder` is where the S3 server keeps the objects of its run directory."""
+    """A running job on simulated nodes. `folder` has the objects of its run directory, as the S3 server stores them."""
 
     def __init__(
         self, job: Path, folder: Path, nodes: RayNodes, server: S3Server, chance: random.Random, *, log: Path
@@ -34,7 +34,7 @@ class Disturbed:
         self._driver: subprocess.Popen[bytes]
 
     def start(self) -> None:
-        """Start the driver; waits for the first step of its workers."""
+        """Start the driver and wait for the first step of its workers."""
         before = len(self.starts())
         self.start_driver()
         self.wait(lambda: len(self.starts()) > before)
@@ -47,11 +47,11 @@ class Disturbed:
             )
 
     def suffer(self, kind: str) -> dict[str, Any]:
-        """Let an event happen and wait until steps flow again: how long that took, and how many are done anew."""
+        """Cause an event and wait for the next step. Returns the time this took and the number of recomputed steps."""
         shown, begin = self.step(), time.time()
         before = len(self.starts())
         seconds = EVENTS[kind].happen(self)
-        if seconds is None:  # steps flow again with the first step of the next workers
+        if seconds is None:  # the run has recovered with the first step of the next workers
             self.wait(lambda: len(self.starts()) > before or self.ended)
             seconds = time.time() - begin
         resumed = [event for event in self.events("Started") + self.events("Resumed") if _when(event) > begin]
@@ -70,10 +70,10 @@ class Disturbed:
         self.wait(lambda: self.step() >= goal or self.ended)
 
     def stop(self) -> None:
-        """Let the run end where it is, with a checkpoint."""
+        """Stop the run with a checkpoint."""
         self._driver.terminate()
         code = self._driver.wait(timeout=300)
-        assert code == 143, f"the run ended with {code}: {self.log.read_text(errors='replace')[-3000:]}"
+        assert code == 143, f"the run exited with {code}: {self.log.read_text(errors='replace')[-3000:]}"
 
     def kill_driver(self) -> None:
         self._driver.kill()
@@ -88,7 +88,7 @@ class Disturbed:
         return self._driver.poll() is not None
 
     def step(self) -> int:
-        """The last step that the driver has shown."""
+        """The last step that the driver has reported."""
         shown = re.findall(rb"^step (\d+)/", self.log.read_bytes(), re.MULTILINE) if self.log.exists() else []
         return int(shown[-1]) if shown else 0
 
@@ -96,11 +96,11 @@ class Disturbed:
         return events(self.folder, name)
 
     def starts(self) -> list[dict[str, Any]]:
-        """One for each group of workers that has made a step."""
+        """One event per group of workers that has finished a step."""
         return self.events("StartProfile")
 
     def checkpoints(self, *, complete: bool) -> list[Path]:
-        """The newest last."""
+        """Newest last."""
         folders = (self.folder / "checkpoints").glob("step-*")
         return sorted(each for each in folders if (each / "manifest.json").exists() is complete)
 
@@ -108,13 +108,13 @@ class Disturbed:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline or (self.ended and self._driver.returncode != 0):
-                raise AssertionError(f"no steps again:\n{self.log.read_text(errors='replace')[-3000:]}")
+                raise AssertionError(f"no further step:\n{self.log.read_text(errors='replace')[-3000:]}")
             time.sleep(every)
 
 
 @dataclass(frozen=True)
 class Event:
-    """`happen` returns the seconds until steps flow again, or None where other workers begin."""
+    """`happen` returns the seconds until the next step, or None if it starts other workers."""
 
     text: str
     happen: Callable[[Disturbed], float | None]
@@ -199,19 +199,19 @@ def _at_work(run: Disturbed) -> bool:
 EVENTS: dict[str, Event] = {
     "worker killed": Event("kill -9 for one worker", _kill_worker, _at_work),
     "worker told to end": Event("SIGTERM for one worker", _tell_worker_to_end, _at_work),
-    "node removed": Event("kill -9 for a node with a worker and all that runs on it", _remove_node, _two_at_work),
+    "node removed": Event("kill -9 for all processes of a node with a worker", _remove_node, _two_at_work),
     "node added": Event(
-        "a node joins, and the workers become more", _add_node, lambda run: run.nodes.count() < MOST_NODES
+        "a node joins, and the number of workers grows", _add_node, lambda run: run.nodes.count() < MOST_NODES
     ),
-    "node drained": Event(f"a notice that a node will be gone in {NOTICE_SECONDS:.0f} s", _drain_node, _two_at_work),
-    "driver killed": Event("kill -9 for `f2llm run`, which is started again", _kill_driver),
-    "upload interrupted": Event("kill -9 for a worker while a checkpoint is half written", _interrupt_upload, _at_work),
+    "node drained": Event(f"an interruption notice of {NOTICE_SECONDS:.0f} s for a node", _drain_node, _two_at_work),
+    "driver killed": Event("kill -9 for `f2llm run`, which is then restarted", _kill_driver),
+    "upload interrupted": Event("kill -9 for a worker during the upload of a checkpoint", _interrupt_upload, _at_work),
     "checkpoint damaged": Event(
-        "one bit of the newest checkpoint is another; then a worker is killed",
+        "one bit of the newest checkpoint is flipped, then a worker is killed",
         _damage_checkpoint,
         lambda run: len(run.checkpoints(complete=True)) > 1 and _at_work(run),
     ),
     "store away": Event(
-        f"the S3 server does not answer for {STORE_AWAY_SECONDS:.0f} s; seconds count from its return", _store_away
+        f"the S3 server does not answer for {STORE_AWAY_SECONDS:.0f} s; seconds count from its next answer", _store_away
     ),
 }

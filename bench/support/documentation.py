@@ -1,4 +1,4 @@
-"""All documentation that is installed beside the project: real texts by the ten thousand."""
+"""All installed documentation: tens of thousands of real texts."""
 
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
@@ -14,7 +14,7 @@ class _Everything(Deduplicator):
 
 def documentation() -> Iterator[tuple[str, str]]:
     """Summary and body of every docstring and topic."""
-    # Looser than the demo's: any text will do.
+    # Less strict than the demo: any text is suitable.
     limits = Limits(per_package=10**6, per_module=10**6, summary_min=5, summary_max=400, body_min=15, body_min_words=2)
     names = [STANDARD_LIBRARY, *sorted(name for name in packages_distributions() if name.isidentifier())]
     for package in installed_packages(names):

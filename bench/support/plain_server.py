@@ -1,4 +1,4 @@
-"""What most people write first: sentence-transformers behind FastAPI.
+"""A typical simple server: sentence-transformers with FastAPI.
 
 python -m bench.support.plain_server FOLDER PORT
 """

@@ -1,4 +1,4 @@
-"""What every measurement says beside its figures: the machine, the versions, and how figures are written."""
+"""The footer of every result (machine and versions) and the format of numbers."""
 
 import os
 import platform
@@ -11,18 +11,18 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def machine(*packages: str) -> str:
-    """Cores, processor and versions, without any name of the machine."""
+    """CPUs, processor model and versions, without the name of the machine."""
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     return (
-        f"{cores} cores ({_processor()}), {platform.system()}, Python {platform.python_version()}, {versions}; "
+        f"{cores} CPUs ({_processor()}), {platform.system()}, Python {platform.python_version()}, {versions}; "
         f"load average at the end {load:.1f}"
     )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up in plain text too."""
+    """A Markdown table whose columns are aligned in plain text."""
     widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -31,12 +31,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """The median, and the lowest and highest in brackets."""
+    """The median, with lowest and highest in brackets."""
     return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
 def write_result(name: str, text: str) -> None:
-    """Keep a result under bench/results, and print it."""
+    """Write a result to bench/results, and print it."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text + "\n", encoding="utf-8")
     print(text)

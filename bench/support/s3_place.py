@@ -1,4 +1,4 @@
-"""A real S3 server on a directory that stays: what was uploaded once is there again in the next measurement."""
+"""A real S3 server on a persistent directory: objects uploaded once are available to later measurements."""
 
 import secrets
 import shutil
@@ -27,23 +27,23 @@ class S3Place:
 
 
 def folder_of(cache: Path) -> Path:
-    """Where the objects of a server on `cache` lie."""
+    """The directory of the objects of a server on `cache`."""
     return cache / "objects" / BUCKET
 
 
 @contextmanager
 def run_s3_place(cache: Path) -> Iterator[S3Place]:
-    """A server on `cache`; it ends with the block."""
+    """A server on `cache`, stopped at the end of the block."""
     program = find_server()
     if program is None:
-        raise SystemExit("there is no S3 server; build it with tools/s3-server.sh")
+        raise SystemExit("no S3 server found; build it with tools/s3-server.sh")
     for folder in (folder_of(cache), cache / "attributes"):
         folder.mkdir(parents=True, exist_ok=True)
     access_key, secret_key = secrets.token_hex(10), secrets.token_hex(20)
     port = free_port()
     command = [str(program), "--port", f"127.0.0.1:{port}", "--health", "/health", "--quiet"]
     command += ["posix", "--sidecar", str(cache / "attributes"), str(cache / "objects")]
-    if killer := shutil.which("setpriv"):  # so that a killed measurement leaves no server behind
+    if killer := shutil.which("setpriv"):  # so that the server ends if the measurement is killed
         command = [killer, "--pdeathsig", "KILL", *command]
     environment = {"HOME": str(cache), "ROOT_ACCESS_KEY": access_key, "ROOT_SECRET_KEY": secret_key}
     with (cache / "server.log").open("ab") as log:

@@ -1,6 +1,6 @@
-"""A proxy before an S3 server that adds latency and counts requests and bytes.
+"""A proxy in front of an S3 server that adds latency and counts requests and bytes.
 
-It is a Go program: one in Python was the bottleneck of what it should measure.
+It is a Go program, because a Python proxy was slower than the code to measure.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[1] / "slow_proxy" / "main.go"
 
 @dataclass(frozen=True)
 class SlowProxy:
-    """A running proxy: where clients connect, and where its counts are read."""
+    """A running proxy: the URL for clients, and the URL of its counters."""
 
     endpoint: str
     counts_url: str
@@ -27,7 +27,7 @@ class SlowProxy:
 
 @contextmanager
 def run_slow_proxy(target: str, *, latency_ms: float) -> Iterator[SlowProxy]:
-    """A proxy before `target` (http://host:port) that holds every request back; it ends with the block."""
+    """A proxy in front of `target` (http://host:port) that delays every request. It stops at the end of the block."""
     command = [str(_build()), "-target", target, "-latency", f"{latency_ms}ms"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -41,26 +41,26 @@ def run_slow_proxy(target: str, *, latency_ms: float) -> Iterator[SlowProxy]:
 
 def read_counts(url: str) -> dict[str, int]:
     """`requests` and `bytes` (of answers) since the proxy started."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback goes through no other proxy
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no other proxy for loopback
     with opener.open(url, timeout=5) as answer:
         counts: dict[str, int] = json.load(answer)
     return counts
 
 
 def cache_folder() -> Path:
-    """Where measurements keep what takes long to make."""
+    """Directory for data that takes long to make."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "f2llm-ray" / "bench"
 
 
 def _build() -> Path:
-    """The program, built once per source."""
+    """The program, built once per version of its source."""
     program = cache_folder() / f"slow-proxy-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}"
     if program.exists():
         return program
     go = shutil.which("go")
     if go is None:
         raise SystemExit(
-            "the latency proxy of this measurement is a Go program and there is no `go` on PATH; "
+            "the latency proxy of this measurement is a Go program, and `go` is not on PATH; "
             "install Go 1.21 or newer, or measure with --places local"
         )
     program.parent.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,13 @@
 """Three ways to run one contrastive training step on the same rows, each with the same small Qwen3.
 
     packed       ours: distinct texts tokenized, packed into rows without padding, both losses, by ContrastiveStep
-    padded       the released F2LLM way: all texts of all rows padded together, a 2D mask, both losses
-    per column   sentence-transformers: its collator pads each column by itself, a forward pass for each column, and its
+    padded       as in the released F2LLM code: all texts of all rows padded together, a 2D mask, both losses
+    per column   sentence-transformers: its collator pads each column separately, one forward pass per column, and its
                  MultipleNegativesRankingLoss
 
 A step is everything from texts to updated weights: tokenizing, forward, loss, backward, clipping, AdamW. Architecture,
-first weights, precision and optimizer are the same. Where a choice had to be made it favors the peer: the padded way
-is handed token ids (its data is tokenized beforehand), and sentence-transformers runs without its Trainer's own work.
+initial weights, precision and optimizer are the same. Choices favor the peer: the padded method gets token ids, because
+its data is tokenized in advance, and sentence-transformers runs without the work of its Trainer.
 """
 
 import tempfile
@@ -43,27 +43,27 @@ EOS = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Work:
-    """What a step did: its loss, and the token slots that the model passed over."""
+    """The work of a step: its loss, and the token slots that the model processed."""
 
     loss: float
     slots: int
 
 
 class Method(Protocol):
-    """A way to train on rows; what it holds stays between steps."""
+    """A way to train on rows. Its state is kept between steps."""
 
     name: str
 
     def step(self, rows: Sequence[Row]) -> Work: ...
 
     def embed(self, rows: Sequence[Row]) -> Tensor:
-        """Embeddings of all texts of the rows without training, [B * (2 + H), D], L2-normalized, a row's together."""
+        """Embeddings of all texts of the rows without training, [B * (2 + H), D], L2-normalized, grouped by row."""
         ...
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all methods share."""
+    """Settings that all methods share."""
 
     texts: DemoTexts
     max_tokens: int
@@ -71,7 +71,7 @@ class Setting:
     layers: int = DEMO["num_hidden_layers"]
 
     def backbone(self) -> Any:
-        """The demo's architecture; the same weights each time."""
+        """The demo's architecture, with the same weights each time."""
         architecture = Qwen3Architecture.model_validate(DEMO | {"num_hidden_layers": self.layers})
         spec = ModelSpec(architecture=architecture, max_seq_length=self.max_tokens)
         vocabulary_size = self.tokenizer().vocabulary_size
@@ -79,7 +79,7 @@ class Setting:
 
     @property
     def model(self) -> str:
-        """What is trained, for the report."""
+        """Description of the model, for the report."""
         sizes = ", ".join(f"{name} {value}" for name, value in (DEMO | {"num_hidden_layers": self.layers}).items())
         return f"the demo's Qwen3 ({sizes}), {self.tokenizer().vocabulary_size} token ids"
 
@@ -105,7 +105,7 @@ class Update:
 
 
 class PlainEngine:
-    """What ContrastiveStep asks of an engine, without DeepSpeed, which the peers run without too."""
+    """The engine interface that ContrastiveStep needs, without DeepSpeed, because the peers run without it too."""
 
     device = torch.device("cpu")
 
@@ -153,7 +153,7 @@ class Packed:
         return embeddings[torch.from_numpy(places.ravel())]
 
     def _micro_batch(self, rows: Sequence[Row]) -> MicroBatch:
-        """As data_io.loading.loader makes it: every distinct text once, and rows that point at texts."""
+        """As data_io.loading.loader makes it: every distinct text once, and rows of indices into the texts."""
         index: dict[str, int] = {}
         places = np.array([[index.setdefault(t, len(index)) for t in self._setting.texts_of(row)] for row in rows])
         texts = self._tokenizer.encode(list(index))
@@ -167,7 +167,7 @@ class Packed:
 
 
 class PaddedTogether:
-    """The released way, from its description: ids made beforehand, one padded batch, losses as precise as the model."""
+    """The released code, from its description: precomputed ids, one padded batch, losses in the model's precision."""
 
     name = "padded together (released F2LLM)"
 
@@ -179,7 +179,7 @@ class PaddedTogether:
         self._ids: dict[Row, list[Tensor]] = {}
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Tokenize; not part of a step."""
+        """Tokenize. This is not part of a step."""
         for row in rows:
             tokens = self._tokenizer.encode(self._setting.texts_of(row))
             ids = torch.from_numpy(tokens.ids.astype(np.int64))
@@ -211,7 +211,7 @@ class PaddedTogether:
 
 
 class SentenceTransformers:
-    """sentence-transformers' own collator, model and loss, in the order its trainer calls them."""
+    """sentence-transformers' own collator, model and loss, in the order in which its trainer calls them."""
 
     name = "per column (sentence-transformers)"
 
@@ -253,5 +253,5 @@ class SentenceTransformers:
     def _features(self, rows: Sequence[Row]) -> list[dict[str, Tensor]]:
         names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, len(rows[0].negatives) + 1))]
         batch = [dict(zip(names, self._setting.texts_of(row), strict=True)) for row in rows]
-        trainer: Any = None  # the method asks nothing of it
+        trainer: Any = None  # the method does not use it
         return self._collect(trainer, self._collate(batch))[0]

@@ -1,4 +1,4 @@
-"""The demo's retrieval texts, as rows that every method gets alike."""
+"""The demo's retrieval texts, as the same rows for every method."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class DemoTexts:
     tokenizer_config: str
 
     def micro_batches(self, size: int) -> Iterator[tuple[Row, ...]]:
-        """Consecutive micro-batches of full size, from the start again where the rows end."""
+        """Consecutive full micro-batches. After the last row they start again."""
         first = 0
         while True:
             if first + size > len(self.rows):
@@ -43,7 +43,7 @@ class DemoTexts:
 
 
 def load_demo_texts(uri: str, *, rows: int) -> DemoTexts:
-    """The first rows of the demo's retrieval source; the data set is prepared where it is not there yet."""
+    """The first rows of the demo's retrieval source. The data set is prepared if it does not exist."""
     store = open_store(uri)
     try:
         manifest = load_manifest(store)
