@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the measurements of bench/: all, or those named ("tools/bench.sh plan" runs bench.plan). Each says what it compares.
+# Run all benchmarks of bench/, or only the given ones ("tools/bench.sh plan" runs bench.plan).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "$#" = 0 ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Print the path of the Python (3.11 or newer) to build the environment from: $PYTHON where given, else the first on PATH.
+# Print the path of the Python (3.11 or newer) for the environment: $PYTHON if it is set. Default: the first on PATH.
 set -euo pipefail
 
 usable() { # command -> the base interpreter's path, also when the command belongs to an active virtual environment
@@ -13,12 +13,12 @@ print(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 if [ -n "${PYTHON:-}" ]; then
   usable "$PYTHON" && exit 0
   found=$("$PYTHON" --version 2>&1 | head -n 1 || true)
-  echo "PYTHON=$PYTHON is no working Python 3.11 or newer (it says: ${found:-nothing}). Give the path of one, or leave PYTHON unset" >&2
+  echo "PYTHON=$PYTHON is not a working Python 3.11 or newer (its output: ${found:-nothing}). Set PYTHON to the path of one, or unset PYTHON" >&2
   exit 1
 fi
 for name in python3 python3.13 python3.12 python3.11 python3.14 python; do
   usable "$name" && exit 0
 done
 found=$(python3 --version 2>&1 | head -n 1 || true)
-echo "No Python 3.11 or newer on PATH (python3 says: ${found:-nothing}). Install one (Debian 12 and later: apt-get install python3) or name it: PYTHON=/path/to/python3.12 make setup" >&2
+echo "No Python 3.11 or newer on PATH (output of python3: ${found:-nothing}). Install one (Debian 12 and later: apt-get install python3) or set its path: PYTHON=/path/to/python3.12 make setup" >&2
 exit 1

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Run uv (the installer): the one on PATH, else one that is put into the user's cache directory, with the package index, proxy and
-# certificates that pip is configured with. uv reads none of pip's settings by itself.
+# Run uv (the installer): the one on PATH, or else one that this script installs into the user's cache directory. It gets
+# pip's package index, proxy and certificates, because uv does not read pip's settings.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 boot=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/uv
 unset VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
 
 explain_venv() { # python
-  echo "$1 can make no virtual environment: Debian keeps that in a package of its own. Try again after: apt-get install python3-venv" >&2
+  echo "$1 cannot make a virtual environment: on Debian that needs a separate package. Install it and try again: apt-get install python3-venv" >&2
 }
 
 bootstrap() {
   local python
   python=$("$here/python.sh")
-  echo "Getting uv, the installer (once, into $boot)" >&2
+  echo "Installing uv, the installer (once, into $boot)" >&2
   rm -rf "$boot"
   mkdir -p "$(dirname "$boot")"
   if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
@@ -21,7 +21,7 @@ bootstrap() {
       "$python" -m pip install --quiet --disable-pip-version-check --target "$boot" uv >&2
       return
     fi
-    # A fresh Debian has Python without pip and venv. In a container one is root: then mend it, and say so.
+    # A fresh Debian has Python without pip and venv. As root (in a container), install them and print a message.
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ "$python" = "$(realpath /usr/bin/python3)" ]; then
       echo "Installing Debian's python3-venv (Python came without it)" >&2
       export DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes
@@ -46,9 +46,9 @@ else
   [ -x "$pip_python" ] || pip_python=python3
 fi
 
-# What pip is configured with, where uv has no setting of its own. Nothing is printed: an index address may hold a password.
+# pip's settings, if uv has no own value. Nothing is printed, because the URL of an index may contain a password.
 pip_settings=$("$pip_python" -m pip config list 2>/dev/null || true)
-setting() { # name -> value, from the environment first, as pip does
+setting() { # name -> value; the environment has precedence, as in pip
   local variable
   variable=PIP_$(tr 'a-z-' 'A-Z_' <<<"$1")
   if [ -n "${!variable:-}" ]; then

@@ -1,5 +1,5 @@
-// A proxy on loopback between a client and an S3 server: it waits before each request goes on and counts what passes.
-// Its first line on standard output is where it listens, as JSON; it ends when its standard input is closed.
+// A proxy on loopback between a client and an S3 server. It delays each request and counts requests and bytes.
+// Its first output line is its URL, as JSON. It stops when its standard input is closed.
 package main
 
 import (
@@ -27,14 +27,14 @@ func (b countingBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Copying by large pieces keeps the proxy from being what is measured.
+// Large copies keep the proxy itself from being the bottleneck.
 type buffers struct{ pool sync.Pool }
 
 func (b *buffers) Get() []byte  { return b.pool.Get().([]byte) }
 func (b *buffers) Put(p []byte) { b.pool.Put(p) }
 
 func main() {
-	target := flag.String("target", "", "address of the server, as http://host:port")
+	target := flag.String("target", "", "URL of the server, as http://host:port")
 	latency := flag.Duration("latency", 0, "wait before each request goes on")
 	flag.Parse()
 	server, err := url.Parse(*target)
@@ -44,7 +44,7 @@ func main() {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = server.Scheme, server.Host
-			r.Out.Host = r.In.Host // a signature covers it
+			r.Out.Host = r.In.Host // part of the signature
 		},
 		ModifyResponse: func(r *http.Response) error {
 			r.Body = countingBody{r.Body}

@@ -40,8 +40,8 @@ EMPTY = {
     "f2llm-job/GPUs": "no GPUs",
     "f2llm-job/GPU memory": "no GPUs",
     "f2llm-job/Score of checkpoints": "they are not measured",
-    "f2llm-fleet/Steps repeated": "there were none",
-    "f2llm-fleet/Looks that failed": "there were none",
+    "f2llm-fleet/Recomputed steps": "there were none",
+    "f2llm-fleet/Failed reconciles": "there were none",
 }
 
 

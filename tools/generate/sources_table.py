@@ -1,6 +1,6 @@
 """Writes the table of public sources into docs/tasks/public-sources.md: `python -m tools.generate.sources_table`.
 
-A test fails where it is out of date.
+A test fails if it is out of date.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ _HEAD = ("source", "kind", "family", "rows", "negatives", "license", "commercial
 
 
 def with_table(page: str) -> str:
-    """The page with the table of today between its two marks."""
+    """The page with the current table between its two markers."""
     before, _, rest = page.partition(_BEGIN)
     _, _, after = rest.partition(_END)
     rows = [_HEAD, ("---",) * len(_HEAD), *map(_cells, SOURCES)]

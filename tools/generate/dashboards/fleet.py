@@ -1,16 +1,16 @@
-"""All jobs of a cluster: how many, on how many GPUs, how much of their time was of use, and what it costs."""
+"""All jobs of a cluster: their number, GPUs, goodput and cost."""
 
 from tools.generate.dashboards.grafana_json import Choice, Dashboard, Panel, panel, row
 
 _MINE = '{namespace=~"$namespace"}'
 _EACH = "max by (namespace, job)"
 _NAMED = "{{namespace}}/{{job}}"
-_UNDER_WAY = f'on (namespace, job) {_EACH} (f2llm_job_phase{{phase=~"Queued|Starting|Training|Evaluating|Retrying"}})'
+_ACTIVE = f'on (namespace, job) {_EACH} (f2llm_job_phase{{phase=~"Queued|Starting|Training|Evaluating|Retrying"}})'
 _GOODPUT = (
     f"sum({_EACH} (f2llm_job_goodput{_MINE}) * on (namespace, job) {_EACH} (f2llm_job_workers))"
     f" / sum({_EACH} (f2llm_job_workers{_MINE}) and on (namespace, job) f2llm_job_goodput)"
 )
-_LOOKS = "sum by (le) (rate(f2llm_reconcile_seconds_bucket[5m]))"
+_RECONCILES = "sum by (le) (rate(f2llm_reconcile_seconds_bucket[5m]))"
 
 
 def _sum(metric: str) -> str:
@@ -37,21 +37,19 @@ FLEET = Dashboard(
     rows=(
         row(
             "Now",
-            _now("Training", "Jobs whose steps flow.", _count("Training")),
+            _now("Training", "Jobs that are training.", _count("Training")),
             _now(
                 "Waiting",
-                "In a queue, starting, or about to be tried again.",
+                "Jobs that are queued, starting, or waiting for a retry.",
                 _count("Pending|Queued|Starting|Retrying"),
             ),
-            _now("GPUs", "Of worker pods that are ready.", _sum("f2llm_job_gpus")),
+            _now("GPUs", "GPUs of ready worker pods.", _sum("f2llm_job_gpus")),
             _now(
-                "GPUs wanted",
-                "By the documents of jobs under way.",
-                f"sum({_EACH} (f2llm_job_gpus_wanted{_MINE}) and {_UNDER_WAY}) or vector(0)",
+                "Requested GPUs",
+                "GPUs in the job specs of active jobs.",
+                f"sum({_EACH} (f2llm_job_gpus_wanted{_MINE}) and {_ACTIVE}) or vector(0)",
             ),
-            _now(
-                "Goodput", "Share of the training time that went into steps which were kept.", _GOODPUT, "percentunit"
-            ),
+            _now("Goodput", "Share of the training time spent on steps that were kept.", _GOODPUT, "percentunit"),
             _now(
                 "Cost in 30 days",
                 "GPU hours at the price in the chart's values.",
@@ -60,16 +58,19 @@ FLEET = Dashboard(
         ),
         row(
             "Jobs",
-            panel("Jobs by phase", "Of all namespaces.", ("max by (phase) (f2llm_jobs) > 0", "{{phase}}"), width=12),
-            _jobs("Examples a second", "By job.", "f2llm_job_examples_per_second"),
+            panel("Jobs by phase", "In all namespaces.", ("max by (phase) (f2llm_jobs) > 0", "{{phase}}"), width=12),
+            _jobs("Examples per second", "By job.", "f2llm_job_examples_per_second"),
             _jobs("Loss", "By job.", "f2llm_job_loss", lowest=None),
             _jobs(
-                "Goodput", "The rest went into starts, repeated steps and waiting.", "f2llm_job_goodput", "percentunit"
+                "Goodput",
+                "The rest was spent on starts, recomputed steps and waiting.",
+                "f2llm_job_goodput",
+                "percentunit",
             ),
         ),
         row(
             "GPUs and cost",
-            panel("GPUs", "Of worker pods that are ready.", (f"f2llm:namespace_gpus{_MINE}", "{{namespace}}")),
+            panel("GPUs", "GPUs of ready worker pods.", (f"f2llm:namespace_gpus{_MINE}", "{{namespace}}")),
             panel(
                 "GPU hours in 30 days",
                 "By namespace.",
@@ -84,34 +85,34 @@ FLEET = Dashboard(
             ),
             panel(
                 "Worker pods",
-                "Ready, and asked for.",
+                "Ready and requested worker pods.",
                 (_sum("f2llm_job_workers"), "ready"),
-                (_sum("f2llm_job_workers_wanted"), "asked for"),
+                (_sum("f2llm_job_workers_wanted"), "requested"),
             ),
             panel(
                 "Restarts",
-                "Starts of workers after the first, in the last hour.",
+                "Restarts of workers in the last hour.",
                 (f"sum by (namespace) ({_EACH} (increase(f2llm_job_restarts{_MINE}[1h])))", "{{namespace}}"),
             ),
-            panel("Steps repeated", "Since each run began.", (f"{_EACH} (f2llm_job_steps_lost{_MINE}) > 0", _NAMED)),
+            panel("Recomputed steps", "Since each run began.", (f"{_EACH} (f2llm_job_steps_lost{_MINE}) > 0", _NAMED)),
         ),
         row(
             "Operator",
             panel(
-                "Jobs that wait to be looked at",
-                "More than a few for long: the operator or the API server is slow.",
+                "Jobs waiting for reconciliation",
+                "If more than a few wait for a long time, the operator or the API server is slow.",
                 ("max(f2llm_queue_length)", "waiting"),
             ),
             panel(
-                "Time of a look",
-                "Half and 99 of 100 looks take less.",
-                (f"histogram_quantile(0.5, {_LOOKS})", "half"),
-                (f"histogram_quantile(0.99, {_LOOKS})", "99%"),
+                "Reconcile duration",
+                "Median and 99th percentile.",
+                (f"histogram_quantile(0.5, {_RECONCILES})", "median"),
+                (f"histogram_quantile(0.99, {_RECONCILES})", "99%"),
                 unit="s",
             ),
             panel(
-                "Looks that failed",
-                "A minute, by error.",
+                "Failed reconciles",
+                "Per minute, by error.",
                 ("sum by (error) (rate(f2llm_reconcile_failures_total[5m])) * 60", "{{error}}"),
             ),
         ),

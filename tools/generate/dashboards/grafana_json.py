@@ -1,4 +1,4 @@
-"""From panels as plain values to Grafana's JSON: the one door to its library."""
+"""Converts panels (plain values) to Grafana's JSON. The only module that imports its library."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _SOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="$datasource")
 
 @dataclass(frozen=True)
 class Query:
-    """PromQL, and what its series are called: text with {{label}}."""
+    """PromQL, and the names of its series: text with {{label}}."""
 
     expr: str
     legend: str
@@ -23,8 +23,8 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: series over time, or with `number` the newest value. `unit` is Grafana's name of it, `width` of 24
-    columns.
+    """One chart: series over time, or with `number` the newest value. `unit` is Grafana's name of the unit, `width` is
+    in columns of 24.
     """
 
     title: str
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Choice:
-    """A variable of a dashboard: the values of a label that a PromQL `query` gives, or else fixed `values` by name."""
+    """A variable of a dashboard: the label values from a PromQL `query`, or fixed `values` by name."""
 
     name: str
     words: str
@@ -57,7 +57,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A page. `uid` is part of its address and never changes."""
+    """A page. `uid` is part of its URL and must never change."""
 
     uid: str
     title: str
@@ -71,7 +71,7 @@ class Dashboard:
 
 
 def write(board: Dashboard) -> str:
-    """JSON as Grafana 11.6 and newer load it."""
+    """JSON for Grafana 11.6 and newer."""
     builder = (
         boards.Dashboard(board.title)
         .uid(board.uid)
@@ -105,7 +105,7 @@ def _panel(panel: Panel) -> Any:
 def _number(panel: Panel) -> Any:
     newest = ReduceDataOptions().calcs(["lastNotNull"])
     made = stat.Panel().height(4).reduce_options(newest).graph_mode(common.BigValueGraphMode.NONE)
-    # Where a series has a name, that is what is asked for: its value is 1.
+    # Show the name of a named series, because its value is always 1.
     return made.text_mode(common.BigValueTextMode.NAME) if panel.queries[0].legend else made
 
 

@@ -1,4 +1,4 @@
-"""One job: does it learn, how fast, what holds it up, and is its work safe."""
+"""One job: loss, speed, bottlenecks and checkpoints."""
 
 from jobs.planning.cost import KNOWN_GPUS
 from tools.generate.dashboards.grafana_json import Choice, Dashboard, Panel, panel, row
@@ -7,7 +7,7 @@ _ONE = '{namespace="$namespace",job="$job"}'
 
 
 def _of(metric: str, by: str = "") -> str:
-    """The job's value, once where two replicas of the operator have it, or one for each value of a label."""
+    """The job's value, once even if two replicas of the operator export it, or one per value of a label."""
     return f"max by ({by}) ({metric}{_ONE})" if by else f"max({metric}{_ONE})"
 
 
@@ -31,29 +31,37 @@ JOB = Dashboard(
     rows=(
         row(
             "Now",
-            panel("Phase", "What the job does.", (_of("f2llm_job_phase", "phase"), "{{phase}}"), number=True, width=4),
+            panel(
+                "Phase",
+                "Current phase of the job.",
+                (_of("f2llm_job_phase", "phase"), "{{phase}}"),
+                number=True,
+                width=4,
+            ),
             _now(
                 "Progress",
                 "Share of the steps that are done.",
                 f"{_of('f2llm_job_step')} / ({_of('f2llm_job_total_steps')} > 0)",
                 "percentunit",
             ),
-            _now("Loss", "Of the last steps.", _of("f2llm_job_loss")),
-            _now("Workers", "Pods that are ready.", _of("f2llm_job_workers")),
+            _now("Loss", "Loss of the last steps.", _of("f2llm_job_loss")),
+            _now("Workers", "Ready worker pods.", _of("f2llm_job_workers")),
             _now(
                 "Goodput",
-                "Share of the training time that went into steps which were kept.",
+                "Share of the training time spent on steps that were kept.",
                 _of("f2llm_job_goodput"),
                 "percentunit",
             ),
-            _now("Checkpoint", "Age of the newest.", _age("f2llm_job_last_checkpoint_timestamp_seconds"), "s"),
+            _now(
+                "Checkpoint", "Age of the newest checkpoint.", _age("f2llm_job_last_checkpoint_timestamp_seconds"), "s"
+            ),
         ),
         row(
             "Learning",
-            panel("Loss", "Of the last steps.", (_of("f2llm_job_loss"), "loss"), width=12, lowest=None),
+            panel("Loss", "Loss of the last steps.", (_of("f2llm_job_loss"), "loss"), width=12, lowest=None),
             panel(
                 "Loss by source",
-                "Each source's in the last step that used it.",
+                "Loss of each source in the last step that used it.",
                 (_of("f2llm_job_source_loss", "source"), "{{source}}"),
                 width=12,
                 lowest=None,
@@ -67,14 +75,14 @@ JOB = Dashboard(
             ),
             panel(
                 "Steps",
-                "Done, and in all.",
+                "Done and total.",
                 (_of("f2llm_job_step"), "done"),
-                (_of("f2llm_job_total_steps"), "in all"),
+                (_of("f2llm_job_total_steps"), "total"),
                 width=12,
             ),
             panel(
                 "Learning rate",
-                "Of the last step.",
+                "Learning rate of the last step.",
                 (_of("f2llm_job_learning_rate"), "learning rate"),
                 unit="sci",
                 width=24,
@@ -83,16 +91,18 @@ JOB = Dashboard(
         row(
             "Speed",
             panel(
-                "Examples a second", "Mean of the last 20 steps.", (_of("f2llm_job_examples_per_second"), "examples/s")
+                "Examples per second",
+                "Mean of the last 20 steps.",
+                (_of("f2llm_job_examples_per_second"), "examples/s"),
             ),
             panel(
-                "Tokens a second",
-                "Mean of the last 20 steps, without padding: there is none.",
+                "Tokens per second",
+                "Mean of the last 20 steps. There is no padding.",
                 (_of("f2llm_job_tokens_per_second"), "tokens/s"),
             ),
             panel(
                 "MFU",
-                "Operations of the model, recomputation left out, over the bf16 peak of the GPU chosen above.",
+                "Model FLOPs without recomputation, divided by the bf16 peak of the GPU selected above.",
                 (f"{_of('f2llm_job_model_flops_per_second')} / ({_of('f2llm_job_gpus')} > 0) / ($peak * 1e12)", "MFU"),
                 unit="percentunit",
             ),
@@ -103,13 +113,13 @@ JOB = Dashboard(
                 unit="percentunit",
             ),
             panel(
-                "Reads repeated",
-                "A minute: the store was slow, failed, or sent something broken.",
-                (f"max(rate(f2llm_job_store_retries{_ONE}[5m])) * 60", "repeated"),
+                "Retried reads",
+                "Per minute, because the store was slow, failed, or sent damaged data.",
+                (f"max(rate(f2llm_job_store_retries{_ONE}[5m])) * 60", "retried"),
             ),
             panel(
                 "Goodput",
-                "What is missing went into starts, repeated steps and waiting.",
+                "The rest was spent on starts, recomputed steps and waiting.",
                 (_of("f2llm_job_goodput"), "goodput"),
                 unit="percentunit",
             ),
@@ -118,62 +128,64 @@ JOB = Dashboard(
             "Safety",
             panel(
                 "Age of the newest checkpoint",
-                "That much work would be lost.",
+                "Work that a failure now would lose.",
                 (_age("f2llm_job_last_checkpoint_timestamp_seconds"), "age"),
                 unit="s",
             ),
             panel(
                 "Cost of a checkpoint",
-                "For how long training waited for its copy, and how long it was then written.",
-                (_of("f2llm_job_checkpoint_stall_seconds"), "training waited"),
+                "How long training paused for the copy, and how long the upload took.",
+                (_of("f2llm_job_checkpoint_stall_seconds"), "training paused"),
                 (_of("f2llm_job_checkpoint_save_seconds"), "written"),
                 unit="s",
             ),
             panel(
                 "Steps at the newest checkpoint",
-                "Beside the steps that are done.",
+                "Compared with the steps that are done.",
                 (_of("f2llm_job_step"), "done"),
                 (_of("f2llm_job_last_checkpoint_step"), "safe"),
             ),
             panel(
                 "Workers",
-                "Ready, asked for, and the fewest that it trains with.",
+                "Ready, requested, and the minimum for training.",
                 (_of("f2llm_job_workers"), "ready"),
-                (_of("f2llm_job_workers_wanted"), "asked for"),
-                (_of("f2llm_job_workers_min"), "fewest"),
+                (_of("f2llm_job_workers_wanted"), "requested"),
+                (_of("f2llm_job_workers_min"), "minimum"),
             ),
             panel(
                 "Restarts by reason",
-                "Starts of the workers after the first.",
+                "Restarts of the workers.",
                 (_of("f2llm_job_restarts_by_reason", "reason"), "{{reason}}"),
             ),
             panel(
-                "Attempts and steps repeated",
-                "RayJobs so far; steps that were done twice.",
+                "Attempts and recomputed steps",
+                "RayJobs so far, and steps that were computed again.",
                 (_of("f2llm_job_attempts"), "attempts"),
-                (_of("f2llm_job_steps_lost"), "steps repeated"),
+                (_of("f2llm_job_steps_lost"), "recomputed steps"),
             ),
         ),
         row(
             "Pods, as Ray sees them",
             panel(
                 "CPU",
-                "Of each pod's cores.",
+                "Use of each pod's CPUs.",
                 (_of("ray_node_cpu_utilization", "pod"), "{{pod}}"),
                 unit="percent",
                 width=12,
             ),
-            panel("Memory", "Of each pod.", (_of("ray_node_mem_used", "pod"), "{{pod}}"), unit="bytes", width=12),
+            panel(
+                "Memory", "Memory of each pod.", (_of("ray_node_mem_used", "pod"), "{{pod}}"), unit="bytes", width=12
+            ),
             panel(
                 "GPUs",
-                "How busy each is.",
+                "Utilization of each GPU.",
                 (_of("ray_node_gpus_utilization", "pod, GpuIndex"), "{{pod}} {{GpuIndex}}"),
                 unit="percent",
                 width=12,
             ),
             panel(
                 "GPU memory",
-                "Of each GPU.",
+                "Memory of each GPU.",
                 (f"{_of('ray_node_gram_used', 'pod, GpuIndex')} * 1024 * 1024", "{{pod}} {{GpuIndex}}"),
                 unit="bytes",
                 width=12,
