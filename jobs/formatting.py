@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from data_io.execution import counted as counted
+
 if TYPE_CHECKING:
     from ray_app.run_directory.status import RunStatus
 
@@ -40,13 +42,6 @@ def short_number(value: float) -> str:
         if value >= size * 0.9995:
             return f"{value / size:.3g}{suffix}"
     return f"{value:.3g}"
-
-
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 row", "1,234 rows", "2 micro-batches", "2 queries"."""
-    if number != 1:
-        noun = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}es" if noun.endswith("ch") else f"{noun}s"
-    return f"{number:,} {noun}"
 
 
 def duration(seconds: float) -> str:

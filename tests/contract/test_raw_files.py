@@ -44,7 +44,7 @@ def test_a_refusal_is_reported_without_the_secret(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.stranger_access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.stranger_secret_key)
 
-    with pytest.raises(F2LLMError, match=r"was refused") as caught:
+    with pytest.raises(F2LLMError, match=r"access denied") as caught:
         list(open_rows(folder + suffix))
     assert isinstance(caught.value, StoreAccessError)
     assert s3.stranger_secret_key not in str(caught.value)

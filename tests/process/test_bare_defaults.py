@@ -186,7 +186,7 @@ def test_the_host_in_a_message_is_the_contacted_host(
 @pytest.mark.parametrize(
     ("environment", "code", "message"),
     [
-        ({"AWS_ACCESS_KEY_ID": "key"}, 3, "AWS_SECRET_ACCESS_KEY is not set, but its pair is"),
+        ({"AWS_ACCESS_KEY_ID": "key"}, 3, "AWS_SECRET_ACCESS_KEY is not set, but the other key is"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, 3, "AWS_ACCESS_KEY_ID is empty"),
         ({**KEYS, "AWS_ACCESS_KEY_ID": "key\n"}, 3, "AWS_ACCESS_KEY_ID contains white space or a line break"),
         ({**KEYS, "AWS_SESSION_TOKEN": "token\n"}, 3, "AWS_SESSION_TOKEN contains white space or a line break"),

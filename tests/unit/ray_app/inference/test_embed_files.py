@@ -243,7 +243,7 @@ def test_a_file_of_json_lines_none_of_which_has_the_texts_is_refused_and_the_out
     write_lines(tmp_path / "in" / "a.jsonl", {"query": "x", "positive": "y"})
     write_lines(tmp_path / "in" / "b.jsonl", {"id": "1", "text": "z"}, {"id": "2", "text": "z"})
 
-    with pytest.raises(DataError, match=r"b\.jsonl has no 'positive' in any of its 2 rows; .* id, text") as refused:
+    with pytest.raises(DataError, match=r"b\.jsonl has no 'positive' in any row \(2 rows\); .* id, text") as refused:
         embed(model, str(tmp_path / "in"), tmp_path / "out")
 
     assert "--column" in str(refused.value.remedy)

@@ -106,7 +106,7 @@ def test_a_corpus_is_read_in_every_format(tmp_path: Path) -> None:
     [
         ("nowhere.txt", None, "no text file at"),
         ("nowhere.jsonl", None, "no data file at"),
-        ("a.jsonl", '{"id": 1, "name": "x"}\n', "no column of texts: found id, name; expected one of text"),
+        ("a.jsonl", '{"id": 1, "name": "x"}\n', "no text column: found id, name; expected one of text"),
         ("a.jsonl", '{"text": "x"}\n{"text": null}\n', "a.jsonl, line 2: 'text' is null"),
         ("a.jsonl", '{"text": "x"}\n{"text": " "}\n', "a.jsonl, line 2: 'text' is blank"),
         ("a.jsonl", '{"text": "x"}\n{"body": "y"}\n', "a.jsonl, line 2: the field 'text' is missing; the row has body"),
