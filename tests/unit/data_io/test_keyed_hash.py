@@ -1,4 +1,4 @@
-"""Laws of the keyed hashes that the data order is drawn from."""
+"""Laws of the keyed hashes that the data order uses."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_mix_depends_on_the_order_of_its_parts(parts: list[int]) -> None:
     assert mix(*parts) != mix(*reversed(parts))
 
 
-def test_no_order_of_three_is_preferred() -> None:
+def test_every_order_of_three_is_equally_likely() -> None:
     counts = {}
     for key in range(6000):
         order = tuple(permutation(mix(key), 3).tolist())

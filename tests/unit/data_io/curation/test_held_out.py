@@ -18,7 +18,7 @@ from data_io.dataset.schema import text_key
 from data_io.dataset.writer import Row
 from data_io.task import Kind
 
-# Many rows of few distinct texts, so that they share them in every way there is.
+# Many rows with few distinct texts, so that rows share texts in every possible way.
 texts = st.integers(0, 30).map(lambda i: f"text {i}")
 rows_with_shared_texts = st.lists(
     st.builds(Row, texts, texts, st.lists(texts, min_size=2, max_size=3).map(tuple)), min_size=16, max_size=40
@@ -93,7 +93,7 @@ def test_a_query_stays_on_its_side_when_rows_are_added(rows: list[Row], more: li
     assert before == after & {row.query for row in rows}
 
 
-def test_the_choice_is_the_same_for_ever() -> None:
+def test_the_choice_never_changes() -> None:
     held_out = choose_held_out(many_rows(40), fraction=0.1)
 
     assert sorted(row.query for row in held_out.rows) == [
@@ -133,7 +133,7 @@ def test_a_copy_with_other_case_and_white_space_is_the_same_text(copy: str) -> N
     assert train == [Row("q", "p", ("n",))]
 
 
-def test_what_was_left_out_is_counted() -> None:
+def test_rows_left_out_are_counted() -> None:
     held_out = HeldOut((), frozenset([text_key("secret")]))
     rows = [
         Row("secret", "p"),
@@ -174,7 +174,7 @@ def test_a_held_out_negative_is_replaced_by_the_answer_to_another_question() -> 
 
 
 @given(rows=rows_with_shared_texts, fraction=fractions, limit=st.integers(0, 5) | st.none(), parts=st.integers(1, 5))
-def test_parts_of_the_input_choose_together_what_the_whole_does(
+def test_parts_of_the_input_choose_the_same_rows_as_the_whole(
     rows: list[Row], fraction: float, limit: int | None, parts: int
 ) -> None:
     together = HeldOutChoice(fraction=fraction, max_queries=limit)
@@ -189,7 +189,7 @@ def test_parts_of_the_input_choose_together_what_the_whole_does(
     assert sorted(map(repr, together.result().rows)) == sorted(map(repr, whole.rows))
 
 
-def test_spare_texts_depend_on_no_order_and_are_limited() -> None:
+def test_substitute_texts_do_not_depend_on_order_and_are_limited() -> None:
     texts = [f"text {i % 3000}" for i in range(4000)]
     one, other = SubstituteTexts(), SubstituteTexts()
 
@@ -202,7 +202,7 @@ def test_spare_texts_depend_on_no_order_and_are_limited() -> None:
     assert len(set(one.result())) == SUBSTITUTES
 
 
-def test_a_retrieval_set_asks_some_queries_of_all_held_out_documents() -> None:
+def test_a_retrieval_set_has_some_queries_and_all_held_out_documents() -> None:
     rows = [Row("q", "a"), Row("q", "b"), Row("r", "b"), Row("s", "c")]
     held_out = choose_held_out(rows, fraction=1.0)
 

@@ -46,7 +46,7 @@ def test_the_entry_counts_and_describes() -> None:
         ({"qrels": {"q1": {"d1": 1.0}}}, "query 'q2' has no judged document"),
     ],
 )
-def test_a_retrieval_set_that_cannot_be_measured_on_is_refused(changes: dict[str, object], message: str) -> None:
+def test_an_unusable_retrieval_set_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DataError) as caught:
         save_evaluation(open_store("memory://refused-set"), replace(RETRIEVAL, **changes))  # type: ignore[arg-type]
 
@@ -64,7 +64,7 @@ def test_a_retrieval_set_that_cannot_be_measured_on_is_refused(changes: dict[str
         ({"scores": [1.0, float("nan")]}, "row 1: score is nan"),
     ],
 )
-def test_an_sts_set_that_cannot_be_measured_on_is_refused(changes: dict[str, object], message: str) -> None:
+def test_an_unusable_sts_set_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(DataError) as caught:
         save_evaluation(open_store("memory://refused-pairs"), replace(STS, **changes))  # type: ignore[arg-type]
 
@@ -72,7 +72,7 @@ def test_an_sts_set_that_cannot_be_measured_on_is_refused(changes: dict[str, obj
 
 
 @pytest.mark.parametrize("part", ["corpus", "queries", "qrels"])
-def test_damage_is_noticed_before_anything_is_measured(dataset: Store, part: str) -> None:
+def test_damage_is_detected_before_an_evaluation(dataset: Store, part: str) -> None:
     entry = load_manifest(dataset).evaluation("held-out")
     key = entry.files[part].key
     whole = dataset.get(key)

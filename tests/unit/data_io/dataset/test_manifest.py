@@ -24,7 +24,7 @@ from tests.support.datasets import write_example
 
 
 def source_data(name: str = "a", *, groups: int = 5, groups_per_shard: int = 2, negatives: int = 1) -> SourceData:
-    """A source that describes shards which exist nowhere."""
+    """A source whose shards do not exist."""
     shards = -(-groups // groups_per_shard)
     numbers = np.arange(groups * (negatives + 4)).reshape(groups, negatives + 4)
     return SourceData(
@@ -64,7 +64,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
 
 
-def test_the_version_is_that_of_the_content_wherever_it_lies(tmp_path: Path) -> None:
+def test_the_version_depends_on_the_content_and_not_on_the_path(tmp_path: Path) -> None:
     here, there = (write_example(open_store(str(tmp_path / name))) for name in ("here", "there"))
 
     assert here.version == there.version
@@ -110,7 +110,7 @@ def test_the_version_changes_with_an_evaluation_set() -> None:
     assert len({without.version, one.version, another.version}) == 3
 
 
-def test_a_name_that_is_not_there_lists_those_that_are() -> None:
+def test_an_unknown_name_lists_the_known_ones() -> None:
     manifest = Manifest([source_data("a"), source_data("b")])
 
     with pytest.raises(DataError, match=r"no source 'c' in the data set; it has a, b"):
@@ -125,7 +125,7 @@ def test_two_sources_cannot_share_a_name() -> None:
 
 
 @pytest.mark.parametrize("key", ["/etc/hostname", "../other/shard", "sources/../../shard", "sources//shard", ""])
-def test_a_data_set_that_leads_out_of_its_folder_is_refused(tmp_path: Path, key: str) -> None:
+def test_a_data_set_with_keys_outside_its_directory_is_refused(tmp_path: Path, key: str) -> None:
     data = source_data("a")
     store = open_store(str(tmp_path))
     save_manifest(store, Manifest([replace(data, shards=tuple(replace(shard, key=key) for shard in data.shards))]))
@@ -144,7 +144,7 @@ def test_a_missing_file_says_how_to_get_a_data_set(dataset: Store, key: str) -> 
     assert "f2llm data prepare" in str(caught.value.remedy)
 
 
-def test_half_of_a_newer_data_set_is_noticed(dataset: Store) -> None:
+def test_half_of_a_newer_data_set_is_detected(dataset: Store) -> None:
     old = dataset.get("manifest.json")
     save_manifest(dataset, Manifest([source_data("newer")]))
     dataset.put("manifest.json", old)
@@ -153,7 +153,7 @@ def test_half_of_a_newer_data_set_is_noticed(dataset: Store) -> None:
         load_manifest(dataset)
 
 
-def test_any_flipped_byte_of_the_table_is_noticed(dataset: Store) -> None:
+def test_any_flipped_byte_of_the_table_is_detected(dataset: Store) -> None:
     table = dataset.get("manifest.arrow")
 
     for at in range(0, len(table), 97):
@@ -190,7 +190,7 @@ def test_a_manifest_that_was_edited_is_refused_with_the_field(dataset: Store, ed
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b"\xff\xfe", b'{"format_version": "one"}'])
-def test_what_is_no_manifest_is_refused(dataset: Store, text: bytes) -> None:
+def test_a_file_that_is_not_a_manifest_is_refused(dataset: Store, text: bytes) -> None:
     dataset.put("manifest.json", text)
 
     with pytest.raises(DataError, match="is not a valid manifest"):

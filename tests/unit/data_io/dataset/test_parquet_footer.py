@@ -1,4 +1,4 @@
-"""The footer written here is read by pyarrow as the one that pyarrow wrote itself."""
+"""pyarrow reads the footer written here like its own."""
 
 import zlib
 
@@ -22,7 +22,7 @@ texts = st.one_of(
 
 
 def chunks_of(data: bytes, row_group: int, names: list[str]) -> list[ColumnChunk]:
-    """Column chunks cut out of a Parquet file by its own footer."""
+    """Column chunks of a Parquet file, located by its own footer."""
     group = pq.read_metadata(pa.BufferReader(data)).row_group(row_group)
     found = {group.column(c).path_in_schema: group.column(c) for c in range(group.num_columns)}
     return [

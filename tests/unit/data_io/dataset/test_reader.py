@@ -30,7 +30,7 @@ def reader(dataset: Store) -> Reader:
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """24 negatives in columns of about 30 kB, so that columns left out are worth leaving out."""
+    """24 negatives in columns of about 30 kB, so that skipping columns saves bytes."""
     store = open_store(str(tmp_path_factory.mktemp("wide")))
     rows = [
         Row(f"query {i}", f"positive {i}", [f"negative {i} {j} " + noise(i * 24 + j, 200) for j in range(24)])
@@ -55,7 +55,7 @@ def stored_row_group(store: Store, source: str, row_group: int) -> pa.Table:
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_it_reads_what_pyarrow_reads_in_the_order_asked_for(
+def test_it_reads_the_same_as_pyarrow_in_the_requested_order(
     dataset: Store, reader: Reader, data: st.DataObject
 ) -> None:
     row_group = data.draw(st.integers(0, 9), label="row_group")
@@ -69,9 +69,9 @@ def test_it_reads_what_pyarrow_reads_in_the_order_asked_for(
 
 def test_a_training_read_takes_few_gets_and_not_the_columns_between(wide: Store) -> None:
     for window, gets in (
-        (range(1, 8), 1),  # the first negatives lie beside what every step reads
+        (range(1, 8), 1),  # the first negatives are next to the columns that every step reads
         (range(9, 16), 2),  # in the middle
-        ([22, 23, 24, 1, 2, 3, 4], 2),  # over the end
+        ([22, 23, 24, 1, 2, 3, 4], 2),  # across the end
     ):
         reader = Reader(wide, load_manifest(wide))
         names = ["query", "positive", *(f"negative_{i}" for i in window), *HASH_COLUMNS]
@@ -102,7 +102,7 @@ def test_threads_may_share_a_reader(dataset: Store, reader: Reader) -> None:
     assert reader.stats.retries == 0
 
 
-def test_every_flipped_byte_of_a_row_group_is_noticed_before_it_is_used(dataset: Store) -> None:
+def test_every_flipped_byte_of_a_row_group_is_detected_before_its_use(dataset: Store) -> None:
     manifest = load_manifest(dataset)
     shard, groups = manifest.shards("questions")[0], manifest.row_groups("questions")
     whole = dataset.get(shard.key)
@@ -125,9 +125,7 @@ def test_every_flipped_byte_of_a_row_group_is_noticed_before_it_is_used(dataset:
         assert reader.read("questions", 0, ALL).num_rows == 16
 
 
-def test_bytes_that_were_only_wrong_on_the_way_are_fetched_again(
-    dataset: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_damaged_in_transfer_are_fetched_again(dataset: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader(dataset, load_manifest(dataset))
     real, damaged = Store.get_range, []
 
@@ -159,7 +157,7 @@ def test_without_verification_pages_are_not_checked(dataset: Store) -> None:
     assert table.column("query") == stored_row_group(dataset, "questions", 0).column("query")
 
 
-def test_what_was_read_without_verification_is_not_what_a_verifying_reader_gets(dataset: Store, tmp_path: Path) -> None:
+def test_unverified_bytes_never_reach_a_verifying_reader(dataset: Store, tmp_path: Path) -> None:
     manifest, cache = load_manifest(dataset), NodeCache(tmp_path / "cache", 2**20)
     key, groups = manifest.shards("questions")[0].key, manifest.row_groups("questions")
     whole = dataset.get(key)
@@ -174,7 +172,7 @@ def test_what_was_read_without_verification_is_not_what_a_verifying_reader_gets(
     assert cache.stats.hits == 0
 
 
-def test_what_is_not_parquet_is_an_error_without_verification_too(dataset: Store) -> None:
+def test_bytes_that_are_not_parquet_are_an_error_without_verification_too(dataset: Store) -> None:
     manifest = load_manifest(dataset)
     shard = manifest.shards("questions")[0]
     dataset.put(shard.key, b"\0" * shard.size)
@@ -197,7 +195,7 @@ def test_a_missing_shard_is_named_with_what_to_do(dataset: Store, reader: Reader
 
 
 @pytest.mark.parametrize("keep", [0, 100, 2_000, -1])
-def test_a_truncated_shard_is_told_with_both_sizes(dataset: Store, reader: Reader, keep: int) -> None:
+def test_a_truncated_shard_is_reported_with_both_sizes(dataset: Store, reader: Reader, keep: int) -> None:
     shard = load_manifest(dataset).shards("questions")[0]
     dataset.put(shard.key, dataset.get(shard.key)[:keep])
     left = shard.size - 1 if keep == -1 else keep
@@ -207,16 +205,14 @@ def test_a_truncated_shard_is_told_with_both_sizes(dataset: Store, reader: Reade
             reader.read("questions", row_group, ALL)
 
 
-def test_a_shard_that_is_overwritten_while_it_is_read_stops_the_reading(dataset: Store, reader: Reader) -> None:
+def test_a_shard_overwritten_during_the_read_is_an_error(dataset: Store, reader: Reader) -> None:
     shard = load_manifest(dataset).shards("questions")[0]
     whole = dataset.get(shard.key)
     reader.read("questions", 0, ALL)
 
     dataset.put(shard.key, whole)
 
-    with pytest.raises(
-        DataError, match=f"shard {shard.key} at {dataset.uri} is overwritten during the read"
-    ) as caught:
+    with pytest.raises(DataError, match=f"shard {shard.key} at {dataset.uri} is overwritten during the read") as caught:
         reader.read("questions", 1, ALL)
     assert isinstance(caught.value.__cause__, ObjectChanged)  # told by If-Match, before any byte was sent
 
@@ -257,7 +253,7 @@ def test_s3_gives_the_same_tables_and_the_same_errors(s3: S3Server, dataset: Sto
             reading.read("questions", row_group, ALL)
 
 
-def test_a_store_that_stays_away_is_a_storage_error_not_a_data_error(
+def test_an_unreachable_store_is_a_storage_error_not_a_data_error(
     dataset: Store, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*args: object, **options: object) -> None:

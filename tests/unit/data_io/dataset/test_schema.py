@@ -18,11 +18,11 @@ def test_the_hash_of_a_text_never_changes(text: str, expected: int) -> None:
     assert text_hash(text) == expected
 
 
-def test_texts_that_only_look_alike_have_other_hashes() -> None:
+def test_texts_that_only_look_equal_have_different_hashes() -> None:
     assert text_hash("caf\u00e9") != text_hash("cafe\u0301")
 
 
-def test_what_every_step_reads_lies_together_before_the_negatives_and_none_may_be_null() -> None:
+def test_columns_of_every_step_come_before_the_negatives_and_none_is_nullable() -> None:
     schema = columns(2)
 
     assert schema.names == ["query", "positive", "query_hash", "positive_hash", "negative_1", "negative_2"]

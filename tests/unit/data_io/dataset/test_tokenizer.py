@@ -1,4 +1,4 @@
-"""Laws of truncation and of the EOS that closes every text."""
+"""Laws of truncation and of the EOS at the end of every text."""
 
 import json
 import uuid
@@ -38,7 +38,7 @@ def _ids(tokenizer: TextTokenizer, texts: list[str]) -> list[list[int]]:
 
 
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=4), st.integers(2, 40))
-def test_every_text_ends_in_one_eos_of_ours_and_fits(texts: list[str], max_tokens: int) -> None:
+def test_every_text_ends_with_one_eos_and_fits(texts: list[str], max_tokens: int) -> None:
     tokenizer = TextTokenizer(JSON, eos_token=EOS, max_tokens=max_tokens)
 
     for ids in _ids(tokenizer, texts):
@@ -56,7 +56,7 @@ def test_a_truncated_text_keeps_the_first_tokens_of_the_whole(text: str, max_tok
 
 
 @given(st.text(max_size=400), st.integers(2, 12))
-def test_a_text_is_cut_where_its_tokens_and_the_eos_are_more_than_fit(text: str, max_tokens: int) -> None:
+def test_a_text_is_truncated_if_its_tokens_and_the_eos_do_not_fit(text: str, max_tokens: int) -> None:
     whole = TextTokenizer(JSON, eos_token=EOS, max_tokens=10_000).encode([text]).lengths[0]
 
     assert TextTokenizer(JSON, eos_token=EOS, max_tokens=max_tokens).cuts(text) == (whole > max_tokens)
@@ -64,7 +64,7 @@ def test_a_text_is_cut_where_its_tokens_and_the_eos_are_more_than_fit(text: str,
 
 @pytest.mark.parametrize("unit", ["the ", " ", "ab", "é", "the cat sat on the mat "])
 @pytest.mark.parametrize("max_tokens", [2, 9, 33])
-def test_a_very_long_text_gives_what_tokenizing_all_of_it_gives(unit: str, max_tokens: int) -> None:
+def test_a_very_long_text_gives_the_same_tokens_as_tokenizing_all_of_it(unit: str, max_tokens: int) -> None:
     text = unit * 5_000
     expected = Tokenizer.from_str(JSON).encode(text, add_special_tokens=False).ids[: max_tokens - 1]
 
@@ -84,7 +84,7 @@ def test_a_tokenizer_without_the_eos_is_refused() -> None:
         TextTokenizer(JSON, eos_token="</s>", max_tokens=8)
 
 
-def test_the_fingerprint_depends_on_ids_and_not_on_layout_or_settings_that_we_replace() -> None:
+def test_the_fingerprint_depends_on_ids_and_not_on_layout_or_replaced_settings() -> None:
     tokenizer = Tokenizer.from_str(JSON)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]
@@ -109,7 +109,7 @@ def _data(content: str, settings: str) -> Store:
 
 
 @pytest.mark.parametrize("token", [EOS, {"content": EOS, "lstrip": False}], ids=["text", "object"])
-def test_a_data_sets_tokenizer_pads_with_its_eos_where_nothing_else_is_said(token: object) -> None:
+def test_a_data_sets_tokenizer_pads_with_its_eos_by_default(token: object) -> None:
     found = read_tokenizer(_data(JSON, json.dumps({"eos_token": token})))
 
     assert found is not None

@@ -1,4 +1,4 @@
-"""A source whose rows came with few or many negatives keeps them for mining, and trains on none until then."""
+"""A source whose rows have different numbers of negatives keeps them for mining, and trains on none until then."""
 
 import json
 from pathlib import Path
@@ -67,10 +67,10 @@ def test_training_uses_none_of_them(store: Store) -> None:
         (batch.rows, 0) for batch in batches
     ]
     assert sum(batch.rows for batch in batches) == len(ROWS)
-    assert all(batch.texts.lengths.min() > 1 for batch in batches), "a missing negative is no text"
+    assert all(batch.texts.lengths.min() > 1 for batch in batches), "a missing negative is not a text"
 
 
-def test_statistics_measure_only_negatives_that_are_there(store: Store) -> None:
+def test_statistics_count_only_existing_negatives(store: Store) -> None:
     manifest = write_dataset(store, [(INFO, ROWS)])
 
     (found,) = dataset_statistics(store, manifest).sources
@@ -82,7 +82,7 @@ def test_statistics_measure_only_negatives_that_are_there(store: Store) -> None:
     )
 
 
-def test_any_other_source_refuses_a_row_that_has_too_few(store: Store) -> None:
+def test_any_other_source_refuses_a_row_with_too_few_negatives(store: Store) -> None:
     mined = INFO.model_copy(update={"unmined": False})
 
     with pytest.raises(DataError, match="0 hard negatives, but the source needs 4"):

@@ -44,7 +44,7 @@ texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(la
     rows_per_group=st.integers(1, 9),
     groups_per_shard=st.integers(1, 4),
 )
-def test_every_row_is_stored_once_whatever_its_texts_and_of_equal_ones_the_first(
+def test_every_row_is_stored_once_and_of_equal_rows_the_first(
     rows: list[tuple[str, str, list[str]]], rows_per_group: int, groups_per_shard: int
 ) -> None:
     store = open_store("memory://writer")
@@ -131,7 +131,7 @@ def test_rows_that_do_not_fit_into_memory_are_written_as_if_they_did(
     assert [replace(shard, etag=None) for shard in one.shards] == [replace(shard, etag=None) for shard in other.shards]
 
 
-def test_a_source_keeps_its_hardest_negatives_where_a_row_has_more() -> None:
+def test_a_source_keeps_the_hardest_negatives_if_a_row_has_more() -> None:
     store = open_store("memory://hardest")
 
     table = read_all(store, write_source(store, info(2), [Row("q", "p", ["hard", "harder", "easy"])]))
@@ -139,7 +139,7 @@ def test_a_source_keeps_its_hardest_negatives_where_a_row_has_more() -> None:
     assert set(as_rows(table, 2)[0][2]) == {"hard", "harder"}
 
 
-def test_shards_and_row_groups_have_the_sizes_asked_for(dataset: Store) -> None:
+def test_shards_and_row_groups_have_the_requested_sizes(dataset: Store) -> None:
     manifest = load_manifest(dataset)
 
     groups = manifest.row_groups("questions")
@@ -178,7 +178,7 @@ def test_writing_again_changes_nothing(dataset: Store) -> None:
     assert {info.key: (info.etag, info.size) for info in dataset.list() if info.key in before} == before
 
 
-def test_writing_again_mends_damage(dataset: Store, tmp_path: Path) -> None:
+def test_writing_again_repairs_damage(dataset: Store, tmp_path: Path) -> None:
     key = load_manifest(dataset).shards("questions")[1].key
     whole = dataset.get(key)
     dataset.put(key, whole[:-1])
@@ -209,7 +209,7 @@ good = ["x", "y", "z"]
         (Row("q", "x" * (MAX_TEXT_BYTES + 1), good), f"positive has {MAX_TEXT_BYTES + 1} bytes"),
     ],
 )  # fmt: skip
-def test_a_row_that_cannot_be_trained_on_is_refused_with_its_place(row: Any, message: str) -> None:
+def test_an_invalid_row_is_refused_with_its_place(row: Any, message: str) -> None:
     rows: Iterable[Row] = [Row("fine", "fine too", good), Row(row.query, row.positive, row.negatives, "a.jsonl:17")]
 
     with pytest.raises(DataError) as caught:
@@ -234,7 +234,7 @@ def test_a_source_without_rows_is_refused_and_nothing_is_published(tmp_path: Pat
     assert not store.exists("manifest.json")
 
 
-def test_sources_are_taken_one_after_the_other() -> None:
+def test_sources_are_written_one_after_another() -> None:
     store = open_store("memory://one-by-one")
 
     def second() -> Iterable[Row]:

@@ -25,7 +25,7 @@ def read(root: Path, limits: Limits = LIMITS) -> list[Docstring]:
 
 
 def write_module(path: Path, *functions: tuple[str, str]) -> None:
-    """A module with one function for each name and docstring."""
+    """A module with one function per name and docstring."""
     source = "\n\n".join(
         f'def {name}():\n    """' + textwrap.indent(text, "    ").lstrip() + '\n    """' for name, text in functions
     )
@@ -58,7 +58,7 @@ WORDS = (
 
 
 def many_docstrings(packages: int = 5, each: int = 60) -> list[Docstring]:
-    """Distinct documentation; every third piece documents a class, six share a module."""
+    """Distinct documentation: a third of the items are about classes, and six items share a module."""
     found = []
     for p in range(packages):
         for i in range(each):
@@ -114,13 +114,13 @@ def test_an_abbreviation_does_not_end_a_sentence(summary: str) -> None:
     assert split_docstring(f"{summary}\n\n{BODY}", LIMITS) == (summary, BODY)
 
 
-def test_a_signature_in_front_is_no_summary() -> None:
+def test_a_leading_signature_is_not_a_summary() -> None:
     text = f"apply(function, items, *, strict=False) -> list\n\nApply a callable to every item.\n\n{BODY}"
 
     assert split_docstring(text, LIMITS) == ("Apply a callable to every item.", BODY)
 
 
-def test_markup_gives_way_to_what_it_marks() -> None:
+def test_markup_is_replaced_by_its_text() -> None:
     text = (
         f"Apply :func:`~pack.call` to ``items`` of [`~pack.List`].\n\n{BODY} See [the guide](https://pack.org/guide)."
     )
@@ -168,7 +168,7 @@ def test_a_long_body_is_cut_between_words() -> None:
         "Apply a callable to every item.\n\n" + "| 1 | 2 | 3 | 4 |\n" * 20 + BODY[:60],
     ],
 )
-def test_what_is_no_documentation_is_left_out(text: str) -> None:
+def test_text_that_is_not_documentation_is_left_out(text: str) -> None:
     assert split_docstring(text, LIMITS) is None
 
 
@@ -200,7 +200,7 @@ def test_nothing_is_imported_or_run(tmp_path: Path) -> None:
     assert [d.name for d in read(tmp_path)] == ["apply"]
 
 
-def test_tests_and_files_that_are_no_python_are_passed_over(tmp_path: Path) -> None:
+def test_tests_and_files_that_are_not_python_are_skipped(tmp_path: Path) -> None:
     text = f"Apply a callable to every item.\n\n{BODY}"
     for name in ("tests/a.py", "_vendor/b.py", "test_c.py", "conftest.py"):
         write_module(tmp_path / name, ("apply", text))
@@ -210,7 +210,7 @@ def test_tests_and_files_that_are_no_python_are_passed_over(tmp_path: Path) -> N
     assert read(tmp_path) == []
 
 
-def test_copies_of_a_summary_or_a_body_are_taken_once(tmp_path: Path) -> None:
+def test_copies_of_a_summary_or_a_body_are_used_once(tmp_path: Path) -> None:
     other = many_docstrings(1, 1)[0].body
     write_module(
         tmp_path / "a.py",
@@ -272,7 +272,7 @@ def test_the_standard_library_alone_has_enough_to_read() -> None:
     )
 
 
-def test_the_demo_has_a_source_of_every_kind_in_the_sizes_asked_for(demo: Demo) -> None:
+def test_the_demo_has_a_source_of_every_kind_in_the_requested_sizes(demo: Demo) -> None:
     assert {info.name: (str(info.kind), info.negatives, len(rows)) for info, rows in demo.sources} == {
         "docs_retrieval": ("retrieval", 6, 200),
         "package_clustering": ("clustering", 6, 40),
@@ -282,7 +282,7 @@ def test_the_demo_has_a_source_of_every_kind_in_the_sizes_asked_for(demo: Demo) 
     assert {info.license for info, _ in demo.sources} == {"; ".join(f"pack{p}: MIT" for p in range(5))}
 
 
-def test_retrieval_asks_for_a_body_among_others_of_its_package(demo: Demo) -> None:
+def test_retrieval_negatives_are_bodies_of_the_same_package(demo: Demo) -> None:
     package_of = {d.body: d.package for d in many_docstrings()}
     body_of = {d.summary: d.body for d in many_docstrings()}
     _, rows = demo.sources[0]
@@ -305,7 +305,7 @@ def test_clusters_are_packages(demo: Demo) -> None:
         assert len(set(row.negatives)) == 6
 
 
-def test_classes_and_functions_are_told_apart_equally_often(demo: Demo) -> None:
+def test_classes_and_functions_occur_equally_often(demo: Demo) -> None:
     kind_of = {d.text: d.kind for d in many_docstrings()}
     _, rows = demo.sources[2]
 
@@ -329,7 +329,7 @@ def test_no_held_out_text_is_trained_on(demo: Demo) -> None:
     assert 40 <= len(held_out.corpus) <= 60
 
 
-def test_relatedness_is_graded_by_where_documentation_stands(demo: Demo) -> None:
+def test_relatedness_is_graded_by_the_place_of_the_documentation(demo: Demo) -> None:
     by_summary = {d.summary: d for d in many_docstrings()}
     by_body = {d.body: d for d in many_docstrings()}
     pairs = demo.evaluations[1]
@@ -357,7 +357,7 @@ def test_too_little_documentation_is_refused() -> None:
         build_demo(many_docstrings(1, 60), PACKAGES, SIZES)
 
 
-def test_mined_negatives_share_the_querys_words_and_are_no_answers() -> None:
+def test_mined_negatives_share_the_querys_words_and_are_not_answers() -> None:
     queries = ["red apples", "red apples", "blue sky", "zebra"]
     positives = ["apples that are red", "red apples, ripe", "the sky is blue", "striped animals"]
 
@@ -369,16 +369,16 @@ def test_mined_negatives_share_the_querys_words_and_are_no_answers() -> None:
     assert "striped animals" not in mined[3]
 
 
-def test_what_matches_as_well_as_the_answer_is_no_negative() -> None:
+def test_a_text_that_matches_as_well_as_the_answer_is_not_a_negative() -> None:
     positives = ["sorting lists quickly", "sorting numbers in lists", "painting walls", "cooking rice"]
 
     mined = mine_negatives(["sorting lists", "sorting numbers", "walls", "rice"], positives, negatives=3)
 
     assert sorted(mined[0]) == ["cooking rice", "painting walls"]
-    assert "sorting lists quickly" in mined[1]  # of another query it is one: it shares one word of two
+    assert "sorting lists quickly" in mined[1]  # a negative of another query: it shares one word of two
 
 
-def test_the_best_match_that_is_no_answer_comes_first() -> None:
+def test_the_best_match_that_is_not_an_answer_comes_first() -> None:
     positives = ["sorting lists quickly", "sorting numbers", "painting walls", "cooking rice"]
 
     mined = mine_negatives(["sorting lists", "sorting numbers", "walls", "rice"], positives, negatives=3)

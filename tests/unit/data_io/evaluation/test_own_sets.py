@@ -1,4 +1,4 @@
-"""A user's files as tasks: what each kind is made of, and what is said of a file that is none."""
+"""A user's files as tasks: the content of each kind, and the errors for unsuitable files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def test_a_line_names_a_task_its_kind_and_its_file() -> None:
 
 
 @pytest.mark.parametrize("text", ["faq=f.parquet", "faq:answers=f.parquet", "a b:sts=f", "../x:sts=f", "faq:sts="])
-def test_a_line_that_is_no_task_is_refused_with_an_example(text: str) -> None:
+def test_a_line_that_is_not_a_task_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_task(text)
 
@@ -61,7 +61,7 @@ def test_a_query_without_a_wrong_candidate_cannot_be_ranked(tmp_path: Path) -> N
         read_own(task(tmp_path, TaskKind.RERANKING, columns))
 
 
-def test_texts_are_divided_the_same_way_whatever_else_is_in_the_file(tmp_path: Path) -> None:
+def test_the_split_of_a_text_does_not_depend_on_other_texts(tmp_path: Path) -> None:
     texts = [f"text {i}" for i in range(60)]
     labels = [i % 2 for i in range(60)]
     some = {"text": texts[:40], "label": labels[:40]}
@@ -134,7 +134,7 @@ def test_scored_pairs_are_read_from_json_lines_too(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_file_that_cannot_be_measured_on_is_named_with_its_row(
+def test_an_unusable_file_is_named_with_its_row(
     tmp_path: Path, kind: TaskKind, columns: Mapping[str, Sequence[object]], message: str
 ) -> None:
     with pytest.raises(DataError) as caught:

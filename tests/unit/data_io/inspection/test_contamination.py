@@ -29,7 +29,7 @@ def paragraphs() -> list[str]:
 
 
 def with_words_changed(text: str, number: int, words: int) -> str:
-    """So many words of a text replaced, each by another, at places that follow from `number`."""
+    """Replace this number of words of a text, each by another, at places that depend on `number`."""
     pieces = text.split()
     for k in range(words):
         pieces[mix(number, k) % len(pieces)] = f"w{number}x{k}"
@@ -50,7 +50,7 @@ def normal(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def test_exact_copies_are_those_of_a_slow_comparison_of_sets(paragraphs: list[str], tmp_path: Path) -> None:
+def test_exact_copies_equal_those_of_a_slow_comparison(paragraphs: list[str], tmp_path: Path) -> None:
     exam, others = paragraphs[::3], [p for i, p in enumerate(paragraphs) if i % 3]
     rows = [Row(text, f"the answer to number {i}", []) for i, text in enumerate(others)]
     rows += [Row(f" {text.upper()}\n", others[i], []) for i, text in enumerate(exam[:40])]
@@ -66,7 +66,7 @@ def test_exact_copies_are_those_of_a_slow_comparison_of_sets(paragraphs: list[st
     assert overlap.counts.rows == 90
 
 
-def test_near_copies_above_the_threshold_are_found_as_surely_as_the_rule_promises_and_no_others_reported(
+def test_near_copies_are_found_with_the_recall_of_the_rule_and_nothing_else_is_reported(
     paragraphs: list[str], tmp_path: Path
 ) -> None:
     rule = NearRule()
@@ -77,7 +77,7 @@ def test_near_copies_above_the_threshold_are_found_as_surely_as_the_rule_promise
 
     (overlap,) = find(store, exam, rule).overlaps
 
-    # By comparing every copy with every text: what is above the threshold, whichever text it is near to.
+    # Compare every copy with every text: all pairs above the threshold, whichever text the copy is near to.
     sets = [shingles(text, rule.shingle) for text in exam]
     near = sum(any(jaccard(shingles(copy, rule.shingle), of) >= rule.threshold for of in sets) for _, copy in planted)
     assert len(above) > 50
@@ -90,7 +90,7 @@ def test_near_copies_above_the_threshold_are_found_as_surely_as_the_rule_promise
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9, 0.99])
 @pytest.mark.parametrize("permutations", [64, 128, 256])
-def test_a_pair_of_just_the_threshold_is_found_with_99_in_100(threshold: float, permutations: int) -> None:
+def test_a_pair_at_the_threshold_is_found_with_probability_0_99(threshold: float, permutations: int) -> None:
     rule = NearRule(threshold=threshold, permutations=permutations)
     bands, rows = rule.bands
 
@@ -112,7 +112,7 @@ def test_a_classifications_positive_is_a_label_and_is_not_compared(tmp_path: Pat
     assert overlap.counts.exact_positive == overlap.counts.near_positive == 0
 
 
-def test_a_sample_of_the_rows_is_spread_over_a_source_and_said(paragraphs: list[str], tmp_path: Path) -> None:
+def test_a_sample_is_spread_over_a_source_and_reported(paragraphs: list[str], tmp_path: Path) -> None:
     store = dataset(tmp_path, [Row(text, f"the answer {i}", []) for i, text in enumerate(paragraphs)])
 
     report = find_contamination(store, [EvaluationTexts("exam", paragraphs)], rows_per_source=128)
@@ -160,7 +160,7 @@ def test_an_evaluation_without_texts_is_refused_by_its_name(tmp_path: Path) -> N
         )
 
 
-def test_the_command_says_what_was_met_and_where_for_people_and_for_programs(
+def test_the_command_reports_copies_and_their_places_as_text_and_json(
     paragraphs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     near = with_words_changed(paragraphs[0] + " " + paragraphs[1], 1, 1)

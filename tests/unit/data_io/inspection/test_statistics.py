@@ -75,7 +75,7 @@ def test_an_unmined_source_whose_rows_have_no_negatives_has_no_lengths_for_them(
     assert set(source.characters) == {"query", "positive"}
 
 
-def test_at_most_so_many_row_groups_are_read_from_all_over_the_source(store: Store) -> None:
+def test_a_limited_number_of_row_groups_is_read_evenly_from_the_source(store: Store) -> None:
     manifest = write(store, [Row(f"question {i}", f"answer {i}", ("no",)) for i in range(40)])
 
     sample, whole = (dataset_statistics(store, manifest, row_groups_per_source=limit).sources[0] for limit in (3, None))
@@ -84,7 +84,7 @@ def test_at_most_so_many_row_groups_are_read_from_all_over_the_source(store: Sto
     assert (whole.rows, whole.rows_read) == (40, 40)
 
 
-def test_the_whole_is_written_as_json(store: Store) -> None:
+def test_all_statistics_are_written_as_json(store: Store) -> None:
     manifest = write(store, [Row("q", "p", ("n",))])
 
     statistics = dataset_statistics(store, manifest)
@@ -99,7 +99,7 @@ def test_the_whole_is_written_as_json(store: Store) -> None:
     assert read["evaluations"][0]["pairs"] == 1
 
 
-def test_damaged_data_are_no_statistics(store: Store) -> None:
+def test_damaged_data_give_no_statistics(store: Store) -> None:
     manifest = write(store, [Row("q", "p", ("n",))])
     key = manifest.shards("facts")[0].key
     data = store.get(key)

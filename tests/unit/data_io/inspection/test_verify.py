@@ -20,7 +20,7 @@ def flip(store: Store, key: str, at: int) -> None:
     store.put(key, bytes(data))
 
 
-def test_a_whole_data_set_has_no_problems_and_is_counted(dataset: Store) -> None:
+def test_an_undamaged_data_set_has_no_problems_and_is_counted(dataset: Store) -> None:
     manifest = load_manifest(dataset)
     steps: list[tuple[int, int]] = []
 
@@ -115,7 +115,7 @@ def test_a_text_of_an_evaluation_set_in_the_training_data_is_reported(text: str,
         ),
     ],
 )
-def test_rows_that_a_careless_writer_let_through_are_reported(
+def test_invalid_rows_of_another_writer_are_reported(
     given: list[Row], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "check_row", lambda row, negatives, place: 0)
@@ -129,7 +129,7 @@ def test_rows_that_a_careless_writer_let_through_are_reported(
     assert "source 'careless', shard sources/careless/00000-" in problem.place
 
 
-def test_bytes_that_are_no_text_are_reported(dataset: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_that_are_not_text_are_reported(dataset: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(chunks: list[ColumnChunk], rows: int) -> pa.Table:
         table = parquet_footer.decode(chunks, rows)
         offsets = pa.array(range(rows + 1), pa.int32()).buffers()[1]
@@ -147,7 +147,7 @@ def test_bytes_that_are_no_text_are_reported(dataset: Store, monkeypatch: pytest
 
 def test_hashes_of_other_texts_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "text_hash", lambda text: next(numbers))
-    numbers = iter(range(100))  # rows with equal hashes would be taken for one
+    numbers = iter(range(100))  # rows with equal hashes would count as one
     store = open_store("memory://hashes")
     info = SourceInfo(name="hashed", kind=Kind.RETRIEVAL, negatives=1)
     write_dataset(store, [(info, example_rows(3, negatives=1))])

@@ -1,4 +1,4 @@
-"""The loader gives each worker exactly its slots, with the texts that the plan chose, whoever else reads."""
+"""The loader gives each worker exactly its slots, with the texts of the plan, independent of other readers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,7 +133,7 @@ def test_an_epoch_holds_every_stored_row_once(
     assert seen == stored
 
 
-def test_texts_are_kept_as_they_are_tokenized_where_that_is_asked_for(
+def test_texts_are_kept_as_tokenized_on_request(
     plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     reader = _CountingReader(store, manifest)
@@ -203,7 +203,7 @@ def test_a_micro_batch_has_the_parts_of_its_slot(
             ]
 
 
-def test_labels_are_embedded_once_a_micro_batch(
+def test_labels_are_embedded_once_per_micro_batch(
     plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     steps = _load(plan, manifest, _CountingReader(store, manifest), tokenizer, range(plan.steps_per_epoch))
@@ -216,7 +216,7 @@ def test_labels_are_embedded_once_a_micro_batch(
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
-def test_workers_together_get_what_one_worker_gets(
+def test_all_workers_together_get_the_same_as_one_worker(
     world_size: int, plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     reader = _CountingReader(store, manifest)
@@ -250,7 +250,7 @@ def test_a_start_in_the_middle_loads_what_a_start_from_the_beginning_would(
     ]
 
 
-def test_one_worker_reads_each_row_group_once_an_epoch(
+def test_one_worker_reads_each_row_group_once_per_epoch(
     plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer
 ) -> None:
     reader = _CountingReader(store, manifest)
@@ -262,7 +262,7 @@ def test_one_worker_reads_each_row_group_once_an_epoch(
     )
 
 
-def test_row_groups_whose_rows_were_all_used_are_let_go(
+def test_row_groups_whose_rows_were_all_used_are_released(
     plan: DataOrder, manifest: Manifest, store: Store, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: WeakSet[RowGroup] = WeakSet()
@@ -282,7 +282,7 @@ def test_row_groups_whose_rows_were_all_used_are_let_go(
     assert len(most) == epochs * row_groups
     slots = [slot for step in range(plan.steps_per_epoch) for slot in plan.step(step).slots]
     at_hand = max(sum(len(plan.select_rows(epoch=0, part=part)) for part in slot.parts) for slot in slots)
-    # Those that were never used, the last one of each source, and those that each of three threads is at.
+    # Row groups that were never used (the last one of each source), and those that three threads are using.
     assert max(most) <= READ_AHEAD + len(manifest.sources) + (2 + 1) * at_hand < len(most)
 
 
@@ -299,7 +299,7 @@ def test_a_full_cache_costs_reads_and_changes_nothing(
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("cache_bytes", [1, 2**28])  # with 1 the rest of the step is not even asked for
+@pytest.mark.parametrize("cache_bytes", [1, 2**28])  # with 1 the rest of the step is not even requested
 def test_a_damaged_shard_stops_the_step_that_needs_it(
     tmp_path: Path, tokenizer: TextTokenizer, plan: DataOrder, cache_bytes: int
 ) -> None:

@@ -65,7 +65,7 @@ def test_an_epoch_visits_every_row_once(plan: DataOrder, epoch: int) -> None:
 
 
 @given(plans())
-def test_a_slot_says_how_many_rows_its_micro_batch_has(plan: DataOrder) -> None:
+def test_a_slot_has_the_number_of_rows_of_its_micro_batch(plan: DataOrder) -> None:
     for index in range(plan.steps_per_epoch):
         for slot in plan.step(index).slots:
             assert all(len(_rows_of(plan, 0, part)) == part.rows >= 1 for part in slot.parts)
@@ -75,7 +75,7 @@ def test_a_slot_says_how_many_rows_its_micro_batch_has(plan: DataOrder) -> None:
 
 
 @given(plans())
-def test_only_the_last_micro_batch_of_an_epoch_is_short_where_sources_are_mixed(plan: DataOrder) -> None:
+def test_only_the_last_micro_batch_of_an_epoch_is_short_if_sources_are_mixed(plan: DataOrder) -> None:
     if plan.step_source != "mixed":
         return
     sizes = [slot.rows for index in range(plan.steps_per_epoch) for slot in plan.step(index).slots]
@@ -85,7 +85,7 @@ def test_only_the_last_micro_batch_of_an_epoch_is_short_where_sources_are_mixed(
 
 
 @given(plans(), st.data())
-def test_the_slots_that_are_named_are_skipped_and_no_others(plan: DataOrder, data: st.DataObject) -> None:
+def test_only_the_given_slots_are_skipped(plan: DataOrder, data: st.DataObject) -> None:
     step = plan.step(data.draw(st.integers(0, 2 * plan.steps_per_epoch - 1)))
     slot = data.draw(st.sampled_from(step.slots))
     named = (step.epoch, None if plan.step_source == "mixed" else slot.parts[0].source, slot.occurrence)
@@ -207,7 +207,7 @@ def test_each_sources_share_of_a_window_is_that_of_a_uniform_permutation(seed: i
     for number, size in enumerate(sizes):
         share = (size // 16) / total
         expected = window * share
-        # A draw without replacement: hypergeometric. Six standard deviations; one in 10^9 draws lies beyond.
+        # A draw without replacement: hypergeometric. Six standard deviations; one draw in 10^9 exceeds them.
         deviation = np.sqrt(expected * (1 - share) * (total - window) / (total - 1))
         assert abs(counts[number] - expected) <= 6 * deviation + 1
 
@@ -286,7 +286,7 @@ def test_an_empty_source_is_refused_by_name() -> None:
 
 
 def golden_vectors() -> dict[str, object]:
-    """What must never change while PLANNER_VERSION stays: run this file to write it."""
+    """Values that must not change while PLANNER_VERSION stays the same. Run this file to write them."""
     cases: list[dict[str, object]] = []
     modes: tuple[StepSource, ...] = ("independent", "same", "mixed")
     for mode in modes:

@@ -1,4 +1,4 @@
-"""Laws of token deletion: what goes is decided by seed, epoch and text, and every text stays one."""
+"""Laws of token deletion: seed, epoch and text decide which tokens are deleted, and every text keeps at least one."""
 
 import numpy as np
 from hypothesis import given
@@ -13,7 +13,7 @@ shares = st.floats(0, 0.99)
 
 
 def _tokens(strings: list[str]) -> TokenTexts:
-    """A token a letter, and an EOS."""
+    """One token per letter, and an EOS."""
     rows = [[*map(ord, string), EOS] for string in strings]
     lengths = np.array([len(row) for row in rows], dtype=np.int32)
     return TokenTexts(np.array([token for row in rows for token in row], dtype=np.int32), lengths)
@@ -36,9 +36,7 @@ def test_a_text_keeps_its_eos_and_something_before_it_in_its_order(strings: list
 
 
 @given(texts, shares, st.integers(0, 2**63 - 1), st.integers(0, 3))
-def test_what_a_text_loses_does_not_depend_on_the_texts_beside_it(
-    strings: list[str], share: float, seed: int, epoch: int
-) -> None:
+def test_deleted_tokens_do_not_depend_on_other_texts(strings: list[str], share: float, seed: int, epoch: int) -> None:
     together = _delete(strings, share=share, seed=seed, epoch=epoch)
 
     assert together == [_delete([string], share=share, seed=seed, epoch=epoch)[0] for string in strings]

@@ -29,7 +29,7 @@ _names = count()
 
 
 def write_files(folder: Path, rows: list[int], files: int) -> FileInput:
-    """Rows of few distinct texts, dealt out to files in order."""
+    """Rows with few distinct texts, distributed over files in order."""
     folder.mkdir()
     share = -(-len(rows) // files)
     for number in range(files):
@@ -43,7 +43,7 @@ def write_files(folder: Path, rows: list[int], files: int) -> FileInput:
 
 
 def out_of_order(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """An executor that does the last task first."""
+    """An executor that runs the last task first."""
     for task in reversed(list(tasks)):
         yield task, function(task)
 
@@ -60,7 +60,7 @@ def prepare(given: FileInput, **options: Any) -> tuple[str, dict[str, bytes]]:
     files=st.integers(1, 5),
     memory_bytes=st.sampled_from([1_000, 5_000, 20_000]),
 )
-def test_neither_parts_nor_memory_nor_the_order_of_work_show_in_the_result(
+def test_the_result_does_not_depend_on_parts_memory_or_order(
     rows: list[int], files: int, memory_bytes: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     given = write_files(tmp_path_factory.mktemp("rows") / "faq", rows, files)
@@ -102,7 +102,7 @@ class Killed(Exception):
 
 
 def killed_after(tasks: int) -> Callable[..., Iterator[tuple[Any, Any]]]:
-    """An executor that ends with an error after so many tasks in all."""
+    """An executor that fails after this number of tasks in total."""
     left = [tasks]
 
     def executor(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -128,12 +128,12 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 @pytest.mark.parametrize("what", ["scan/", "spill/faq/00001", "spill/faq/00001.json", "count/", "shards/", "sources/"])
-def test_what_is_damaged_between_two_attempts_is_made_again(
+def test_objects_damaged_between_two_attempts_are_made_again(
     store: Store, given_files: FileInput, what: str, damage: str
 ) -> None:
     whole = prepare(given_files)
     with pytest.raises(Killed):
-        # Scanned, spilled and counted, the shards written; the rest runs no tasks.
+        # Scanned, spilled and counted, the shards written. The rest has no tasks.
         prepare_files(
             store,
             [given_files],
@@ -156,7 +156,7 @@ def test_what_is_damaged_between_two_attempts_is_made_again(
 
 
 def prepare_tasks(store: Store, given: FileInput) -> None:
-    """Go on until every task is done, and fail then."""
+    """Run until every task is finished, then fail."""
 
     def executor(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         done = [(task, function(task)) for task in tasks]
@@ -170,7 +170,7 @@ def prepare_tasks(store: Store, given: FileInput) -> None:
         )
 
 
-def test_work_that_is_damaged_while_it_is_used_is_named_and_made_again_by_the_same_command(
+def test_work_damaged_during_use_is_named_and_made_again_by_the_same_command(
     store: Store, given_files: FileInput
 ) -> None:
     def executor(function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
@@ -232,7 +232,7 @@ def test_a_record_that_was_changed_does_not_count(store: Store) -> None:
     assert work.load("done.json") is None
 
 
-def test_what_a_killed_local_write_leaves_is_removed_unless_it_is_younger(store: Store) -> None:
+def test_files_of_a_killed_local_write_are_removed_unless_younger(store: Store) -> None:
     store.put("sources/faq/0.parquet", b"whole")
     staged = Path(store.uri, "sources", "faq", "1.parquet#1")
     staged.write_bytes(b"half")
@@ -260,7 +260,7 @@ def test_parts_of_a_parquet_file_are_the_file_with_the_same_places(tmp_path: Pat
     assert (len(parts) > 1) == (part_bytes < 10**9)
 
 
-def test_progress_says_how_fast_it_goes_and_how_long_it_takes() -> None:
+def test_progress_has_the_speed_and_the_remaining_time() -> None:
     said: list[str] = []
     times = iter([0.0, 2.0, 10.0, 11.0, 20.0])
     line = ProgressLine("checking", 4_000, said.append, clock=lambda: next(times))

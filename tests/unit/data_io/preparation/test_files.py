@@ -54,7 +54,7 @@ def small_documentation(store: Store, **options: Any) -> Manifest:
 
 @pytest.fixture(scope="module")
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A small data set made of documentation; not to be changed."""
+    """A small data set made of documentation. Tests must not change it."""
     store = open_store(str(tmp_path_factory.mktemp("documentation")))
     small_documentation(store)
     return store
@@ -106,7 +106,7 @@ def test_preparing_elsewhere_gives_the_same_version(documented: Store, store: St
     assert any("pydantic" in line for line in said)
 
 
-def test_a_users_own_files_beside_a_data_set_stay(tmp_path: Path) -> None:
+def test_a_users_own_files_next_to_a_data_set_stay(tmp_path: Path) -> None:
     own = {name: tmp_path / name for name in ("work/faq.jsonl", "work/thesis/one.md", "sub/issue#12", "mining/notes")}
     for path in own.values():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def test_a_data_set_has_the_tokenizer_that_was_made_with_it_or_none(store: Store
     assert verify_dataset(store).ok
 
 
-def test_a_preparation_that_is_cut_off_leaves_no_data_set_without_its_tokenizer(
+def test_an_interrupted_preparation_leaves_no_data_set_without_its_tokenizer(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut_off(*_: object, **__: object) -> Any:
@@ -149,7 +149,7 @@ def test_a_preparation_that_is_cut_off_leaves_no_data_set_without_its_tokenizer(
     assert not store.exists("manifest.json")
 
 
-def test_queries_that_share_few_answers_lose_rows_and_it_is_said(store: Store, tmp_path: Path) -> None:
+def test_queries_that_share_few_answers_lose_rows_with_a_warning(store: Store, tmp_path: Path) -> None:
     path, said = tmp_path / "faq.jsonl", list[str]()
     path.write_text("".join(json.dumps({"query": f"q{i}", "positive": f"answer {i % 9}"}) + "\n" for i in range(400)))
     given = FileInput("faq", str(path), Kind.RETRIEVAL)
@@ -174,7 +174,7 @@ def test_another_recipe_makes_another_data_set(store: Store, tmp_path: Path) -> 
     )
 
 
-def test_a_changed_file_makes_another_data_set_and_it_is_said(store: Store, tmp_path: Path) -> None:
+def test_a_changed_file_makes_another_data_set_with_a_message(store: Store, tmp_path: Path) -> None:
     said: list[str] = []
     first = prepare_files(store, [write_pairs(tmp_path / "faq.jsonl", 40)], resources=Resources(say=said.append))
     assert not any("takes its place" in line for line in said)
@@ -202,7 +202,7 @@ def test_a_damaged_data_set_is_made_again(store: Store, tmp_path: Path, what: st
 
     assert second.version == first.version
     assert verify_dataset(store).ok
-    # The manifest's table holds the ETag of a shard that was written anew.
+    # The manifest's table has the ETag of a shard that was written again.
     stable = {key: data for key, data in content.items() if not key.startswith("manifest")}
     assert {key: store.get(key) for key in stable} == stable
 
@@ -242,7 +242,7 @@ def test_users_files_become_a_valid_data_set(store: Store, tmp_path: Path) -> No
     assert any("held-out row" in line for line in said)
 
 
-def test_no_source_sees_what_another_holds_out(store: Store, tmp_path: Path) -> None:
+def test_no_source_has_held_out_texts_of_another(store: Store, tmp_path: Path) -> None:
     given = [
         write_pairs(tmp_path / "faq.jsonl", 100, negatives=1),
         write_pairs(tmp_path / "copy.jsonl", 100, negatives=1),
@@ -268,7 +268,9 @@ def test_no_source_sees_what_another_holds_out(store: Store, tmp_path: Path) -> 
 
 def test_rows_with_a_text_of_a_benchmark_are_dropped_and_counted(store: Store, tmp_path: Path) -> None:
     given = write_pairs(tmp_path / "faq.jsonl", 40, negatives=2)
-    (tmp_path / "bench.txt").write_text("Question  7\nanswer to 9\nno answer 1 to 11\n")  # a negative is no reason
+    (tmp_path / "bench.txt").write_text(
+        "Question  7\nanswer to 9\nno answer 1 to 11\n"
+    )  # a text that is only a negative does not count
     said: list[str] = []
 
     manifest = prepare_files(
@@ -293,7 +295,7 @@ def test_pairs_alone_have_no_hard_negatives(store: Store, tmp_path: Path) -> Non
     assert verify_dataset(store).ok
 
 
-def test_negatives_are_mined_where_asked_for_after_a_rows_own(store: Store, tmp_path: Path) -> None:
+def test_mined_negatives_come_after_a_rows_own(store: Store, tmp_path: Path) -> None:
     given = write_pairs(tmp_path / "faq.jsonl", 40, negatives=1)
     mining = FileInput("faq", given.address, Kind.RETRIEVAL, mine_lexical=5)
 
@@ -393,7 +395,10 @@ def test_a_bad_row_is_named_with_its_line(
     [
         ({"sentence1": " "}, r"sts\.jsonl, line 2: the first text is blank"),
         ({"sentence2": "\ud83d"}, r"sts\.jsonl, line 2: the second text is not valid Unicode: lone surrogate U\+D83D"),
-        ({"sentence2": "x" * (MAX_TEXT_BYTES + 1)}, r"sts\.jsonl, line 2: the second text has 4194305 bytes, the limit is"),
+        (
+            {"sentence2": "x" * (MAX_TEXT_BYTES + 1)},
+            r"sts\.jsonl, line 2: the second text has 4194305 bytes, the limit is",
+        ),
     ],
 )
 def test_a_bad_scored_pair_is_named_with_its_line(
@@ -413,7 +418,11 @@ def test_a_bad_scored_pair_is_named_with_its_line(
         ({"name": "no spaces"}, ConfigError, r"input 'no spaces': name is 'no spaces'"),
         ({"negatives": 999}, ConfigError, r"input 'rows': negatives is 999"),
         ({"negatives": 3}, DataError, r"line 1: 1 hard negative, but the source needs 3"),
-        ({"mine_lexical": 3}, DataError, r"line 1: mine_lexical is 3, but this row has only 1 hard negative: .*\n.*: set mine_lexical to 1"),
+        (
+            {"mine_lexical": 3},
+            DataError,
+            r"line 1: mine_lexical is 3, but this row has only 1 hard negative: .*\n.*: set mine_lexical to 1",
+        ),
         ({"mine_lexical": 1, "negatives": 2}, ConfigError, r"negatives=2, but mine_lexical=1 in total"),
         ({"kind": Kind.CLUSTERING, "mine_lexical": 3}, ConfigError, r"the kind is clustering, whose rows share labels"),
         ({"instruction": "Mine."}, ConfigError, r"the instruction is 'Mine\.', but its files have 'Theirs\.'"),
@@ -421,7 +430,7 @@ def test_a_bad_scored_pair_is_named_with_its_line(
         ({"columns": Columns(positive="absent")}, DataError, r"has no column 'absent'; it has query, positive"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_with_both_values(
+def test_contradictory_settings_are_refused_with_both_values(
     store: Store, tmp_path: Path, options: dict[str, Any], error: type[F2LLMError], message: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
@@ -434,7 +443,7 @@ def test_settings_that_cannot_be_are_refused_with_both_values(
 
 
 @pytest.mark.parametrize("source", ["io", "io/", "io/../io", ".", "file://{}/io", "linked"])
-def test_a_folder_that_holds_the_data_set_is_no_source(
+def test_a_directory_that_contains_the_data_set_is_not_a_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -447,7 +456,7 @@ def test_a_folder_that_holds_the_data_set_is_no_source(
         prepare_files(open_store("io"), [given])
 
 
-def test_files_beside_the_data_set_are_a_source(tmp_path: Path) -> None:
+def test_files_next_to_the_data_set_can_be_a_source(tmp_path: Path) -> None:
     given = replace(write_pairs(tmp_path / "faq.jsonl", 40), address=str(tmp_path / "*.jsonl"))
     store = open_store(str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""Data sets of public sources: from local copies, from the released files, and what is said without a network."""
+"""Data sets of public sources: from local copies, from the released files, and the errors without a network."""
 
 import gzip
 import json
@@ -71,7 +71,7 @@ def rows_of(store: Store, manifest: Manifest, source: str) -> list[dict[str, str
 NAMES = ["imdb", "natural_questions", "banking77"]
 
 
-def test_local_copies_become_a_whole_data_set_that_says_what_it_is(store: Store, copies: str) -> None:
+def test_local_copies_become_a_complete_described_data_set(store: Store, copies: str) -> None:
     said: list[str] = []
 
     manifest = prepare_recipe(store, NAMES, folder=copies, resources=Resources(say=said.append))
@@ -100,7 +100,7 @@ def test_the_same_copies_are_left_as_they_are_and_a_changed_one_is_made_again(st
     assert second.version == first.version != third.version
 
 
-def test_what_was_read_before_a_kill_is_not_read_again_and_the_end_is_the_same(
+def test_a_restart_does_not_read_finished_sources_again_and_gives_the_same_result(
     store: Store, copies: str, tmp_path: Path
 ) -> None:
     undisturbed = prepare_recipe(open_store(str(tmp_path / "undisturbed")), NAMES, folder=copies)
@@ -167,7 +167,7 @@ def test_files_of_other_splits_configurations_and_tables_are_not_read(tmp_path: 
     assert not {"test-0.jsonl", "dev/rows.jsonl"} & set(names("anli"))
 
 
-def test_only_words_below_a_sources_own_folder_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_words_below_a_sources_own_directory_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jsonl(tmp_path / "test" / "dev" / "imdb" / "train.jsonl", {"text": "a", "label": 1})
     monkeypatch.chdir(tmp_path / "test")
 
@@ -229,7 +229,7 @@ def test_a_source_of_files_on_the_hub_has_the_same_error() -> None:
         ("reddit_clustering_s2s", "github.com/UKPLab/TWEAC-qa-agent-selection"),
     ],
 )
-def test_what_is_not_on_the_hub_says_where_it_lies_and_asks_for_a_copy(store: Store, name: str, place: str) -> None:
+def test_a_source_not_on_the_hub_names_its_url_and_asks_for_a_copy(store: Store, name: str, place: str) -> None:
     with pytest.raises(StorageError) as caught:
         prepare_recipe(store, [name])
 
@@ -237,7 +237,7 @@ def test_what_is_not_on_the_hub_says_where_it_lies_and_asks_for_a_copy(store: St
     assert f"DIR/{name}/" in str(caught.value.remedy)
 
 
-def test_what_the_hub_answers_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_of_the_hub_have_different_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
@@ -325,7 +325,7 @@ def test_a_license_that_is_refused_writes_nothing(store: Store, copies: str) -> 
 def test_rows_with_a_benchmarks_texts_are_dropped_and_counted_for_each_source(
     store: Store, copies: str, tmp_path: Path
 ) -> None:
-    # Other case and white space, in a list, and the words of a label, which are no test text.
+    # Other case and white space, in a list, and the words of a label, which are not test texts.
     texts = {"query": "WHO is  3?", "documents": ["5 is a number.", "7 of a"], "label_text": "positive"}
     write_jsonl(tmp_path / "texts.jsonl", texts)
     said: list[str] = []
@@ -366,7 +366,7 @@ def test_texts_to_exclude_may_be_lines_tables_and_a_data_sets_evaluation_sets(tm
     ]
 
 
-def test_texts_that_are_not_there_are_an_error(tmp_path: Path) -> None:
+def test_missing_texts_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
 
     with pytest.raises(DataError, match="has no text to exclude"):

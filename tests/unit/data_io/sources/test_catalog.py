@@ -1,4 +1,4 @@
-"""The list of public sources is the recipe's, and it loads without anything heavy."""
+"""The list of public sources is the recipe's, and it loads without heavy modules."""
 
 import csv
 import pickle
@@ -27,7 +27,7 @@ def test_every_source_of_the_recipe_is_there_with_its_kind_its_size_and_where_it
     assert len(known) == 60
 
 
-def test_what_is_listed_on_the_hub_is_loaded_by_that_id() -> None:
+def test_a_source_listed_on_the_hub_is_loaded_by_that_id() -> None:
     elsewhere = {"gluebenchmark.com": "nyu-mll/glue"}
 
     for source in SOURCES:
@@ -37,7 +37,7 @@ def test_what_is_listed_on_the_hub_is_loaded_by_that_id() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
-def test_a_record_says_all_that_a_manifest_needs(source: object) -> None:
+def test_a_record_has_everything_that_a_manifest_needs(source: object) -> None:
     rows = PublicRows(source)  # type: ignore[arg-type]
 
     info = rows.info()
@@ -81,7 +81,7 @@ def test_the_commercial_rule_names_every_source_that_it_refuses_with_its_license
     assert "commercial-or-unclear" in str(caught.value.remedy)
 
 
-def test_unclear_licenses_pass_only_where_they_are_asked_for() -> None:
+def test_unclear_licenses_pass_only_on_request() -> None:
     check_licenses(choose(["squad", "imdb"]), "commercial-or-unclear")
     with pytest.raises(ConfigError, match="anli"):
         check_licenses(choose(["anli", "imdb"]), "commercial-or-unclear")
@@ -89,7 +89,7 @@ def test_unclear_licenses_pass_only_where_they_are_asked_for() -> None:
     assert not any(allowed(source, "commercial") for source in SOURCES if source.license.commercial is not True)
 
 
-def test_the_catalog_loads_nothing_heavy() -> None:
+def test_the_catalog_loads_no_heavy_module() -> None:
     code = (
         "import sys; from data_io.sources.catalog import SOURCES;"
         f"print([name for name in {HEAVY!r} if name in sys.modules], len(SOURCES))"

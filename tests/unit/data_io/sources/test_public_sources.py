@@ -1,4 +1,4 @@
-"""Records in the schema of each real data set, and the rows that its family makes of them."""
+"""Records in the schema of each real data set, and the rows that its family makes from them."""
 
 import json
 from collections.abc import Sequence
@@ -209,7 +209,7 @@ def test_each_duplicate_of_a_question_is_a_row_and_the_others_are_its_negatives(
 
     rows = triples(tmp_path, "stackoverflowdupquestions")
 
-    # A text that is given as right and as wrong is no negative of itself.
+    # A text that is both a correct and a wrong answer is not a negative of itself.
     assert rows == [("q", "p1", ("n1", "n2")), ("q", "p2", ("n1", "p1", "n2"))]
 
 

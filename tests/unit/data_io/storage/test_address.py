@@ -1,4 +1,4 @@
-"""Which addresses can be opened, and what is said of the others."""
+"""URIs that can be opened, and the errors for all others."""
 
 import pytest
 
@@ -75,7 +75,7 @@ def test_an_endpoint_of_the_environment_is_checked_too(monkeypatch: pytest.Monke
         ("file://localhost/data/x", "/data/x"),
     ],
 )
-def test_one_place_has_one_spelling(uri: str, printed: str) -> None:
+def test_one_path_has_one_spelling(uri: str, printed: str) -> None:
     assert open_store(uri).uri == printed
 
 
@@ -92,7 +92,7 @@ def test_credentials_of_a_url_are_not_printed(url: str, printed: str) -> None:
     assert without_credentials(url) == printed
 
 
-def test_keys_are_taken_as_a_pair_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_used_as_a_pair_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     check_credentials()  # a machine with an identity has none
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -103,6 +103,6 @@ def test_keys_are_taken_as_a_pair_or_not_at_all(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("name", ["my bucket", "<bucket>", "my?bucket", "my#bucket", "my%20bucket"])
-def test_what_no_bucket_is_called_is_refused(name: str) -> None:
+def test_an_invalid_bucket_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="is not a valid bucket name"):
         open_store(f"s3://{name}/x")

@@ -1,4 +1,4 @@
-"""Work files of mining: what is read is what was written, or the object is named."""
+"""Work files of mining: a read returns the written data, or an error names the object."""
 
 from itertools import pairwise
 

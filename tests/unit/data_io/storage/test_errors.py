@@ -1,4 +1,4 @@
-"""What a user is told when S3-compatible storage refuses, breaks or stays away: real answers over a real socket."""
+"""The user's errors if S3-compatible storage refuses, fails or is unreachable: real answers over a real socket."""
 
 import sys
 import threading
@@ -21,7 +21,7 @@ Answer = tuple[int, bytes]
 
 
 class _Server(ThreadingHTTPServer):
-    """Expects clients that go away before they have read their answer: some tests give them little time."""
+    """Expects clients that disconnect before they have read the answer, because some tests give them little time."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         if not isinstance(sys.exception(), ConnectionError):
@@ -29,7 +29,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class Service:
-    """An HTTP server that gives every request the answer that `answer` has for its credentials and path."""
+    """An HTTP server that answers every request with `answer` of its credentials and path."""
 
     def __init__(self) -> None:
         self.answer: Callable[[str, str], Answer] = lambda key_id, path: (200, b"hello")
@@ -99,7 +99,7 @@ def s3_error(code: str) -> bytes:
         (409, s3_error("OperationAborted"), StorageError, "HTTP 409, OperationAborted"),
     ],
 )
-def test_each_refusal_is_told_apart(
+def test_each_refusal_has_its_own_error(
     service: Service, status: int, body: bytes, kind: type[F2LLMError], message: str
 ) -> None:
     service.answer = lambda key_id, path: (status, body)
@@ -133,7 +133,7 @@ def test_a_listing_asks_for_a_folder_with_its_slash_as_the_platforms_bucket_poli
     assert prefixes == ["team/", "team/runs/", "team/runs/"]
 
 
-def test_a_store_that_is_not_there_is_told_soon(service: Service) -> None:
+def test_an_unreachable_store_is_reported_quickly(service: Service) -> None:
     options = S3Options(endpoint_url=f"http://127.0.0.1:{free_port()}", allow_http=True)
 
     with pytest.raises(StorageError, match="cannot connect") as caught:
@@ -145,10 +145,10 @@ def test_a_store_that_is_not_there_is_told_soon(service: Service) -> None:
     assert "endpoint_url" in str(caught.value.remedy)
 
 
-def test_a_store_that_has_answered_is_given_more_time_than_one_that_never_did(
+def test_a_store_that_has_answered_gets_more_time_than_one_that_never_has(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "OUTAGE_SECONDS", 60.0)  # an end that is not reached
+    monkeypatch.setattr(storage, "OUTAGE_SECONDS", 60.0)  # a limit that is not reached
     store = open_store("s3://photos", service.options)
     service.answer = lambda key_id, path: (503, b"")
     with pytest.raises(StorageError):
@@ -189,7 +189,7 @@ def test_an_identity_that_cannot_be_renewed_is_waited_for_and_one_that_never_was
     assert "identity service does not answer" in renewed.message
 
 
-def test_a_refusal_is_asked_about_once_more_and_not_for_ever(service: Service) -> None:
+def test_a_refused_request_is_repeated_only_once(service: Service) -> None:
     service.answer = lambda key_id, path: (403, s3_error("AccessDenied"))
 
     with pytest.raises(StoreAccessError):
@@ -198,17 +198,17 @@ def test_a_refusal_is_asked_about_once_more_and_not_for_ever(service: Service) -
     assert service.requests == 2
 
 
-def test_a_body_that_is_cut_is_an_error_and_never_short_data(service: Service) -> None:
+def test_a_truncated_body_is_an_error_and_never_short_data(service: Service) -> None:
     service.answer = lambda key_id, path: (200, b"hello")
     store = open_store("s3://photos", service.options)
 
-    with pytest.raises(StorageError):  # the service knows no ranges and sends the whole object instead
+    with pytest.raises(StorageError):  # the service ignores ranges and sends the whole object
         store.get_range("a", 1, 3)
 
 
-def test_a_bulk_delete_whose_answer_is_lost_is_asked_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bulk_delete_whose_answer_is_lost_is_repeated(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "READ_SECONDS", 0.2)
-    monkeypatch.setattr(storage, "FIRST_ANSWER_SECONDS", 60.0)  # an end that is not reached
+    monkeypatch.setattr(storage, "FIRST_ANSWER_SECONDS", 60.0)  # a limit that is not reached
     woken = threading.Event()
 
     def answer(key_id: str, path: str) -> Answer:
@@ -224,7 +224,7 @@ def test_a_bulk_delete_whose_answer_is_lost_is_asked_again(service: Service, mon
     assert service.requests == 2
 
 
-def test_a_machine_without_credentials_is_told_so() -> None:
+def test_a_machine_without_credentials_gets_an_error_that_says_so() -> None:
     error = OSError(
         "Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token in 3s, after 2 retries, "
         "max_retries: 100, retry_timeout: 15s - HTTP error: error sending request"

@@ -1,4 +1,4 @@
-"""Local directories as stores: paths, permissions, and what appears when. What all stores share: tests/contract."""
+"""Local directories as stores: paths, permissions, and when files appear. Laws of all stores: tests/contract."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from data_io.errors import NotFoundInStore, StorageError, StoreAccessError
 from data_io.storage.store import open_store
 
 
-def test_a_local_folder_appears_with_the_first_write_and_not_before(tmp_path: Path) -> None:
+def test_a_local_directory_appears_with_the_first_write(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     store = open_store(str(folder))
     assert store.list() == []
@@ -25,7 +25,7 @@ def test_a_local_folder_appears_with_the_first_write_and_not_before(tmp_path: Pa
     assert (folder / "b" / "a").read_bytes() == b"1"
 
 
-def test_deleting_the_last_local_object_of_a_folder_removes_the_folder(tmp_path: Path) -> None:
+def test_deleting_the_last_local_object_of_a_directory_removes_the_directory(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.put("step-1/manifest.json", b"1")
 
@@ -44,7 +44,7 @@ def test_local_addresses_may_be_relative_or_file_uris(tmp_path: Path, monkeypatc
         assert open_store(uri).get("a") == b"1"
 
 
-def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
 
     for uri, key in ((tmp_path / "file", "a"), (tmp_path / "file" / "deeper", "a"), (tmp_path, "file/a")):
@@ -99,7 +99,7 @@ def test_a_local_refusal_names_the_path(tmp_path: Path) -> None:
     assert result.stdout == "refused\n", result.stderr
 
 
-def test_the_door_loads_no_pyarrow() -> None:
+def test_the_store_module_loads_no_pyarrow() -> None:
     code = "import sys, data_io.storage.store; print({'pyarrow', 'numpy', 'torch'} & set(sys.modules))"
 
     assert run_python(code).stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""The cache keeps to its limit, tells whole entries from damaged ones, and never raises."""
+"""The cache keeps to its limit, distinguishes intact from damaged entries, and never raises."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -24,16 +24,14 @@ def entries(folder: Path) -> list[Path]:
 
 @given(parts=st.lists(st.binary(max_size=50), min_size=1, max_size=5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_what_was_put_is_found_whole_by_another_process_too(
-    cache: NodeCache, tmp_path: Path, parts: list[bytes]
-) -> None:
+def test_an_entry_is_found_intact_by_another_process_too(cache: NodeCache, tmp_path: Path, parts: list[bytes]) -> None:
     cache.put("key", parts)
 
     assert bytes(NodeCache(tmp_path / "cache", LIMIT).get("key") or b"") == b"".join(parts)
     assert cache.get("another key") is None
 
 
-def test_the_folder_keeps_to_its_limit_and_the_least_recently_used_goes_first(cache: NodeCache, tmp_path: Path) -> None:
+def test_the_directory_keeps_to_its_limit_and_evicts_the_least_recently_used(cache: NodeCache, tmp_path: Path) -> None:
     for number in range(8):
         cache.put(f"key {number}", [b"x" * 10_000])
     for age, number in enumerate((7, 6, 5, 4, 3, 2, 1, 0)):  # 0 was used last
@@ -49,7 +47,7 @@ def test_the_folder_keeps_to_its_limit_and_the_least_recently_used_goes_first(ca
     assert cache.stats.failures == 0
 
 
-def test_what_is_larger_than_the_cache_is_not_kept(cache: NodeCache, tmp_path: Path) -> None:
+def test_an_entry_larger_than_the_cache_is_not_kept(cache: NodeCache, tmp_path: Path) -> None:
     cache.put("key", [b"x" * LIMIT])
 
     assert cache.get("key") is None
@@ -57,7 +55,7 @@ def test_what_is_larger_than_the_cache_is_not_kept(cache: NodeCache, tmp_path: P
 
 
 @pytest.mark.parametrize("at", range(0, 40, 3))
-def test_every_flipped_or_missing_byte_makes_an_entry_not_there(cache: NodeCache, at: int) -> None:
+def test_every_flipped_or_missing_byte_makes_an_entry_missing(cache: NodeCache, at: int) -> None:
     for keep in (False, True):
         cache.put("key", [b"twenty-four bytes of it."])
         path = cache._path("key")
@@ -71,7 +69,7 @@ def test_every_flipped_or_missing_byte_makes_an_entry_not_there(cache: NodeCache
 
 
 @pytest.mark.parametrize("obstacle", ["file", "missing parent is a file", "read-only", "no space"])
-def test_a_folder_that_cannot_be_used_is_counted_and_never_raised(
+def test_an_unusable_directory_is_counted_and_never_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
 ) -> None:
     folder = tmp_path / "cache"
@@ -95,7 +93,7 @@ def test_a_folder_that_cannot_be_used_is_counted_and_never_raised(
     assert cache.stats.written == 0
 
 
-def test_processes_that_share_it_leave_nothing_half_written(tmp_path: Path) -> None:
+def test_processes_that_share_it_leave_no_incomplete_entry(tmp_path: Path) -> None:
     caches = [NodeCache(tmp_path, LIMIT) for _ in range(4)]
 
     def use(number: int) -> None:

@@ -9,7 +9,7 @@ from data_io.storage.store import Blob, Store
 
 
 class Cached(Store):
-    """Answers with what was there at first."""
+    """Always returns the first content of each object."""
 
     def get(self, key: str) -> bytes:
         return b"what was there before"
@@ -21,7 +21,7 @@ class Blind(Store):
 
 
 class Careless(Store):
-    """Takes no notice of If-Match."""
+    """Ignores If-Match."""
 
     def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None, once: bool = False) -> Blob:
         return super().get_range(key, start, length, once=once)
@@ -30,9 +30,7 @@ class Careless(Store):
 @pytest.mark.parametrize(
     ("kind", "lacks"), [(Cached, "read after overwrite"), (Blind, "list after write"), (Careless, "If-Match")]
 )
-def test_what_a_run_needs_and_a_store_does_not_do_is_named_and_nothing_is_left(
-    tmp_path: Path, kind: type[Store], lacks: str
-) -> None:
+def test_a_missing_store_feature_is_named_and_no_object_is_left(tmp_path: Path, kind: type[Store], lacks: str) -> None:
     with pytest.raises(StorageError, match=f"lacks an ability that a run needs: {lacks}"):
         probe_store(kind(str(tmp_path)))
 

@@ -1,4 +1,4 @@
-"""A late request is asked for twice within a budget, a failed one again, and neither holds its place for long."""
+"""A late request is hedged within a budget, a failed one is repeated, and neither holds its slot for long."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,14 +26,14 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
 
 @pytest.fixture
 def release() -> Iterator[Event]:
-    """Lets every answer that is held back go at the end of the test."""
+    """Releases all delayed answers at the end of the test."""
     event = Event()
     yield event
     event.set()
 
 
 class Script:
-    """Stands before Store.get_range: `what(n)` happens before the n-th call, from 0."""
+    """Wraps Store.get_range: `what(n)` runs before the n-th call, counted from 0."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, what: Callable[[int], None]) -> None:
         self.calls = 0
@@ -56,7 +56,7 @@ class Script:
         monkeypatch.setattr(Store, "get_range", get_range)
 
 
-def test_a_late_answer_is_overtaken_by_a_second_request(
+def test_a_hedged_request_wins_against_a_late_answer(
     store: Store, monkeypatch: pytest.MonkeyPatch, release: Event
 ) -> None:
     Script(monkeypatch, lambda number: None if number else (release.wait(WAIT), None)[1])
@@ -70,17 +70,17 @@ def test_a_late_answer_is_overtaken_by_a_second_request(
     assert (stats.requests, stats.hedges, stats.hedges_won, stats.retries) == (2, 1, 1, 0)
 
 
-def test_a_loser_holds_no_place(store: Store, monkeypatch: pytest.MonkeyPatch, release: Event) -> None:
+def test_a_losing_request_holds_no_slot(store: Store, monkeypatch: pytest.MonkeyPatch, release: Event) -> None:
     script = Script(monkeypatch, lambda number: None if number else (release.wait(WAIT), None)[1])
     fetcher = Fetcher(store, max_requests=1)
 
     for _ in range(5):
         fetcher.get("key", 0, 5)
 
-    assert script.under_way >= 1, "what came after the loser waited for its end"
+    assert script.under_way >= 1, "requests after the loser waited for its end"
 
 
-def test_a_store_that_is_slow_altogether_is_asked_little_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_slow_overall_gets_few_hedged_requests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     never = Event()
     Script(monkeypatch, lambda number: (never.wait(0.06), None)[1])
     fetcher = Fetcher(store)
@@ -90,7 +90,7 @@ def test_a_store_that_is_slow_altogether_is_asked_little_more(store: Store, monk
 
     hedges = fetcher.stats()["a"].hedges
     assert 0 < hedges <= min(HEDGE_CAP + HEDGE_EARN * 100, HEDGE_CAP + EXTRA)
-    # A second request is among the requests once its thread begins, which may be after the answer to the first.
+    # A hedged request counts once its thread starts, which may be after the answer to the first request.
     wait_for(lambda: fetcher.stats()["a"].requests == 100 + hedges, "every second request has begun")
 
 
@@ -125,7 +125,7 @@ def test_a_refusal_is_not_repeated(store: Store, monkeypatch: pytest.MonkeyPatch
     assert script.calls == 1
 
 
-def test_a_store_that_stays_away_is_given_up_when_its_time_is_over_or_the_reader_is_closed(
+def test_an_unreachable_store_fails_after_its_time_or_when_the_reader_closes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("data_io.storage.ranged_reads._UNKNOWN_SECONDS", WAIT)
@@ -142,7 +142,7 @@ def test_a_store_that_stays_away_is_given_up_when_its_time_is_over_or_the_reader
     fetcher = Fetcher(store)
 
     def closed_while_away(number: int) -> None:
-        if number == 1:  # while it tries again: nothing can be asked of a closed one
+        if number == 1:  # during the retry, because a closed one accepts no requests
             fetcher.close()
         away(number)
 

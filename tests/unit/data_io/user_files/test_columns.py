@@ -45,15 +45,13 @@ ROW: Texts = ("a question", "its answer", ("wrong", "very wrong"))
         ({"id": 7, "query": "q", "meta": None, "positive": "p"}, ("q", "p", ())),
     ],
 )
-def test_columns_are_recognized_by_what_they_are_usually_called(
-    tmp_path: Path, record: dict[str, Any], expected: Texts
-) -> None:
+def test_columns_are_recognized_by_their_usual_names(tmp_path: Path, record: dict[str, Any], expected: Texts) -> None:
     address = jsonl(tmp_path / "rows.jsonl", record)
 
     assert read(address) == [expected]
 
 
-def test_a_column_that_the_user_names_wins_over_a_habit(tmp_path: Path) -> None:
+def test_a_column_that_the_user_names_has_precedence(tmp_path: Path) -> None:
     address = jsonl(tmp_path / "rows.jsonl", {"query": "no", "title": "q", "positive": "no", "body": "p", "bad": "n"})
 
     rows = read(address, Columns(query="title", positive="body", negatives=("bad",)))
@@ -135,7 +133,7 @@ def test_a_quoted_csv_field_keeps_its_lines_and_quotes(tmp_path: Path) -> None:
     assert [row.place for row in rows] == [f"{path}, line 2", f"{path}, line 4"]
 
 
-def test_a_folder_and_a_pattern_are_their_files_in_the_order_of_names(tmp_path: Path) -> None:
+def test_a_directory_and_a_glob_are_their_files_in_the_order_of_names(tmp_path: Path) -> None:
     for name in ("b", "a"):
         jsonl(tmp_path / f"{name}.jsonl", {"query": name, "positive": "p"})
     tmp_path.joinpath("README.txt").write_text("not data")
@@ -293,12 +291,12 @@ def test_a_bad_file_is_named_with_the_place(tmp_path: Path, name: str, content: 
     assert caught.value.remedy
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no data file at .*/absent\.jsonl"):
         read(str(tmp_path / "absent.jsonl"))
 
 
-def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
+def test_a_directory_without_data_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data file at"):
         read(str(tmp_path))
 
@@ -317,7 +315,7 @@ def test_one_column_is_not_used_twice(tmp_path: Path) -> None:
         read(address, Columns(query="positive"))
 
 
-def test_a_null_and_bytes_that_are_no_text_in_parquet_are_named_by_row(tmp_path: Path) -> None:
+def test_a_null_and_bytes_that_are_not_text_in_parquet_are_named_by_row(tmp_path: Path) -> None:
     null, broken = tmp_path / "null.parquet", tmp_path / "broken.parquet"
     pq.write_table(pa.table({"query": ["a", "b"], "positive": ["p", None]}), null)
     binary = pa.array([b"fine"] * 1500 + [b"caf\xe9"], pa.binary())
@@ -342,7 +340,7 @@ def test_columns_of_one_name_are_refused_and_can_be_numbered(tmp_path: Path) -> 
     assert read(str(numbered)) == [("q", "p", ("n", "m"))]
 
 
-def test_columns_without_a_name_are_no_ones(tmp_path: Path) -> None:
+def test_columns_without_a_name_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("query,positive,,\nq,p,,\n")
 
@@ -382,7 +380,7 @@ def test_scored_pairs_of_the_least_score_and_above_are_rows_in_both_directions(t
     ]
 
 
-def test_scored_pairs_of_which_none_is_near_enough_are_an_error_with_the_highest_score(tmp_path: Path) -> None:
+def test_scored_pairs_all_below_the_least_score_are_an_error_with_the_highest_score(tmp_path: Path) -> None:
     address = jsonl(tmp_path / "p.jsonl", {"sentence1": "a", "sentence2": "b", "score": 0.9})
 
     with pytest.raises(DataError, match=r"no pair has a score of 4 or more; the highest is 0\.9"):

@@ -1,4 +1,4 @@
-"""What an address stands for, whether a file has changed, and what is taken for its lines and columns."""
+"""The files of a path or URI, whether a file has changed, and the lines and columns of a file."""
 
 import gzip
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.support.http_server import serving_in_a_thread
 
 
 class Website:
-    """One file at /rows.jsonl: `headers` are sent beside its length."""
+    """One file at /rows.jsonl. `headers` are sent with its length."""
 
     def __init__(self) -> None:
         self.content = b'{"query": "q", "positive": "p"}\n'
@@ -51,9 +51,7 @@ def website() -> Iterator[Website]:
 @pytest.mark.parametrize(
     "headers", [{"ETag": '"1"'}, {"Last-Modified": "Sat, 03 Jan 2026 10:00:00 GMT"}, {"Content-MD5": "abc"}]
 )
-def test_a_file_behind_https_is_the_same_as_long_as_the_server_says_so(
-    website: Website, headers: dict[str, str]
-) -> None:
+def test_a_file_on_https_is_unchanged_while_the_server_says_so(website: Website, headers: dict[str, str]) -> None:
     website.headers = {**headers, "Date": "now", "Content-Type": "text/plain"}
     before = fingerprint(website.address)
 
@@ -65,7 +63,7 @@ def test_a_file_behind_https_is_the_same_as_long_as_the_server_says_so(
     assert changed != before
 
 
-def test_a_file_behind_https_of_another_size_is_another(website: Website) -> None:
+def test_a_file_on_https_with_another_size_has_changed(website: Website) -> None:
     website.headers = {"Last-Modified": "Sat, 03 Jan 2026 10:00:00 GMT"}
     before = fingerprint(website.address)
 
@@ -74,7 +72,7 @@ def test_a_file_behind_https_of_another_size_is_another(website: Website) -> Non
     assert fingerprint(website.address) != before
 
 
-def test_a_file_of_which_the_server_tells_no_version_is_never_taken_as_unchanged(website: Website) -> None:
+def test_a_file_without_a_version_from_the_server_never_counts_as_unchanged(website: Website) -> None:
     assert [file.address for file in find_files(website.address)] == [website.address]
     assert fingerprint(website.address) != fingerprint(website.address)
 
@@ -103,7 +101,7 @@ def names(address: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["data[1].jsonl", "what?.jsonl", "all*.jsonl"])
-def test_a_file_that_exists_is_itself_and_no_pattern(tmp_path: Path, name: str) -> None:
+def test_an_existing_file_is_not_a_glob(tmp_path: Path, name: str) -> None:
     address = write(tmp_path / name)
     write(tmp_path / "data1.jsonl")
     write(tmp_path / "allow.jsonl")
@@ -114,13 +112,13 @@ def test_a_file_that_exists_is_itself_and_no_pattern(tmp_path: Path, name: str) 
     assert len(find_text_files(str(tmp_path / "texts[1].txt"), remedy="")) == 1
 
 
-def test_a_folder_that_exists_is_itself_and_no_pattern(tmp_path: Path) -> None:
+def test_an_existing_directory_is_not_a_glob(tmp_path: Path) -> None:
     address = write(tmp_path / "data[1]" / "rows.jsonl")
 
     assert names(str(tmp_path / "data[1]")) == [address]
 
 
-def test_an_address_that_does_not_exist_is_a_pattern(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_a_glob(tmp_path: Path) -> None:
     first, second = write(tmp_path / "data1.jsonl"), write(tmp_path / "data2.jsonl")
     write(tmp_path / "data3.jsonl")
 
@@ -142,11 +140,11 @@ def test_an_address_that_does_not_exist_is_a_pattern(tmp_path: Path) -> None:
         ("/", "s3://bucket/raw", False),
     ],
 )
-def test_a_folder_holds_what_is_at_its_address_or_below(address: str, data: str, holds: bool) -> None:
+def test_a_directory_contains_its_own_path_and_those_below(address: str, data: str, holds: bool) -> None:
     assert holds_address(address, data) == holds
 
 
-def test_what_is_hidden_below_a_folder_is_no_data(tmp_path: Path) -> None:
+def test_hidden_files_below_a_directory_are_not_data(tmp_path: Path) -> None:
     folder = tmp_path / ".given" / "fold"
     address = write(folder / "x.jsonl")
     write(folder / ".ipynb_checkpoints" / "x.jsonl")

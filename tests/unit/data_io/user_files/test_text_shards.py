@@ -1,4 +1,4 @@
-"""Shards of a user's texts: together they are the file's rows, once each and in order, however it is cut."""
+"""Shards of a user's texts: together they are the file's rows, once each and in order, for any division."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ def rows_of(path: Path, shard_rows: int, wanted: TextInput = ALL) -> list[dict[s
 
 
 @given(count=st.integers(1, 40), group=st.integers(1, 12), shard_rows=st.integers(1, 15))
-def test_parquet_is_cut_by_rows_whatever_its_row_groups(
+def test_parquet_is_divided_by_rows_independent_of_its_row_groups(
     tmp_path_factory: pytest.TempPathFactory, count: int, group: int, shard_rows: int
 ) -> None:
     path = tmp_path_factory.mktemp("parquet") / "texts.parquet"
@@ -47,7 +47,7 @@ def test_parquet_is_cut_by_rows_whatever_its_row_groups(
     compressed=st.booleans(),
     ends=st.booleans(),
 )
-def test_json_lines_are_cut_by_lines_that_are_not_blank(
+def test_json_lines_are_divided_by_lines_that_are_not_blank(
     tmp_path_factory: pytest.TempPathFactory,
     texts: list[str | None],
     blanks: int,
@@ -87,7 +87,7 @@ def test_compressed_files_whose_names_differ_in_case_only_are_two(tmp_path: Path
     assert [table.column("text").to_pylist() for table in tables] == [["Part-A"], ["part-a"]]
 
 
-def test_fields_that_are_no_text_are_kept_as_json_and_one_that_is_missing_as_null(tmp_path: Path) -> None:
+def test_fields_that_are_not_text_are_kept_as_json_and_missing_ones_as_null(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x", "tags": ["é", 1]}\n{"text": "y", "more": 1}\n')
     files = find_files(str(tmp_path / "a.jsonl"))
 
@@ -144,14 +144,14 @@ def test_an_input_that_cannot_be_embedded_is_refused(
         describe_input(find_files(str(tmp_path / name)), text=text, keep=keep)
 
 
-def test_a_text_that_is_none_is_named_with_its_line_in_the_file(tmp_path: Path) -> None:
+def test_a_field_that_is_not_text_is_named_with_its_line_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n\n{"text": "y"}\n{"text": 3}\n')
 
     with pytest.raises(DataError, match=r"a\.jsonl, line 4: 'text' is int, expected a string"):
         rows_of(tmp_path / "a.jsonl", 2, TextInput("text", ("text",)))
 
 
-def test_a_column_of_numbers_is_no_text(tmp_path: Path) -> None:
+def test_a_column_of_numbers_is_not_a_text_column(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "text": [2]}), tmp_path / "a.parquet")
 
     with pytest.raises(DataError, match="column 'text' is int64, expected strings"):
@@ -177,7 +177,7 @@ def test_a_file_that_became_shorter_is_an_error_and_not_fewer_rows(tmp_path: Pat
         read_shard(shards[1], ALL, copies=copies)
 
 
-def test_what_to_do_about_a_column_to_keep_is_said_in_the_words_of_the_command(tmp_path: Path) -> None:
+def test_the_remedy_for_a_column_to_keep_uses_the_words_of_the_command(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "1"}\n')
     files = find_files(str(tmp_path / "a.jsonl"))
 
