@@ -1,11 +1,11 @@
-# Every target makes the virtual environment (.venv) first where that is needed; nothing has to be installed or activated.
+# Every target first makes the virtual environment (.venv) if it is missing. Nothing has to be installed or activated.
 # Another interpreter: make demo PYTHON=python3.12
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 export PYTHON
-# Without compiled bytecode each of a run's processes takes 25 s to import what with it takes 10.
+# Without compiled bytecode, the imports of each process of a run take 25 s. With it they take 10 s.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 ARGS ?=
@@ -28,11 +28,11 @@ test: setup ## Run all tests: unit and contract tests, then the integration test
 	@$(IN_VENV) tools/test.sh $(ARGS)
 
 .PHONY: test-cluster
-test-cluster: setup ## Run the tests beside a real Kubernetes; the first time some 15 minutes go into building it (ARGS="-m pods")
+test-cluster: setup ## Run the tests on a real Kubernetes, which takes some 15 minutes to build the first time (ARGS="-m pods")
 	@tests/cluster/build.sh etcd kube-apiserver kube-controller-manager kuberay-manifests helm helm-unittest
 	@tests/cluster/build.sh kube-scheduler kubelet kube-proxy coredns kuberay-operator pause promtool platform-crds gke-models kubeconform \
 		kubernetes-schemas || \
-		echo "not all built: tests that need the rest are skipped" >&2
+		echo "some parts were not built: tests that need them are skipped" >&2
 	@$(IN_VENV) python -m pytest -q tests/cluster $(ARGS)
 
 .PHONY: lint
@@ -43,12 +43,12 @@ lint: setup ## Check style (ruff), types (mypy --strict) and the direction of im
 	@$(IN_VENV) lint-imports
 
 .PHONY: format
-format: setup ## Mend what ruff can mend by itself
+format: setup ## Fix style problems that ruff can fix
 	@$(IN_VENV) ruff check --fix .
 	@$(IN_VENV) ruff format .
 
 .PHONY: generate
-generate: setup ## Write the generated files again (docs/reference, the custom resource, the table in docs/tasks/public-sources.md, dashboards, README of a chart)
+generate: setup ## Write the generated files (docs/reference, the CRD, the table in docs/tasks/public-sources.md, dashboards, chart READMEs)
 	@$(IN_VENV) python -m tools.generate.reference
 	@$(IN_VENV) python -m jobs.kube.crd
 	@$(IN_VENV) python -m tools.generate.sources_table

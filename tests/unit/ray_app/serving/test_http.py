@@ -202,7 +202,7 @@ def test_an_unknown_route_is_refused_with_the_known_routes(method: str, path: st
     (found,) = Site().ask((method, path, b"", {}))
 
     assert (found.status, found.code) == (status, "no_such_route")
-    assert f"There is no route {method} {path}. Routes: POST /v1/embeddings" in found.text
+    assert f"The route {method} {path} does not exist. Routes: POST /v1/embeddings" in found.text
 
 
 def test_metrics_are_of_all_replicas_and_count_refusals_by_status() -> None:
