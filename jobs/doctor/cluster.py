@@ -21,14 +21,17 @@ _KUBERAY_FIELD = ("authOptions", "secretName")
 (https://github.com/ray-project/kuberay/releases/tag/v1.6.0).
 """
 _GET_KUBERAY = (
-    "helm upgrade --install kuberay-operator kuberay/kuberay-operator "
-    f"--version {KUBERAY_TESTED} -n kuberay-system --create-namespace"
+    "helm repo add kuberay https://ray-project.github.io/kuberay-helm/ && helm upgrade --install kuberay-operator "
+    f"kuberay/kuberay-operator --version {KUBERAY_TESTED} -n kuberay-system --create-namespace"
 )
 _GET_KUBERAY_CRDS = (
     "Helm does not upgrade CRDs: kubectl apply --server-side --force-conflicts "
     f"-k 'https://github.com/ray-project/kuberay/ray-operator/config/crd?ref=v{KUBERAY_TESTED}', then {_GET_KUBERAY}"
 )
-_GET_OPERATOR = "helm upgrade --install f2llm-operator helm/f2llm-operator -n f2llm-system --create-namespace"
+_GET_OPERATOR = (
+    "helm upgrade --install f2llm-operator helm/f2llm-operator -n f2llm-system --create-namespace "
+    "--set image=... --set jobs.image=... with the images that `make images` prints, in a clone"
+)
 _GET_OUR_CRD = "kubectl apply --server-side -f k8s/base/crd.yaml of this version's repository"
 _OPTIONAL = {
     "Kueue": ("kueue.x-k8s.io", "queues and quotas"),

@@ -48,7 +48,7 @@ class JobsClient:
         except NotFoundInKubernetes as error:
             raise ConfigError(
                 f"the cluster does not serve {KIND}s: {error.message}",
-                remedy="install the operator: `helm install f2llm-operator helm/f2llm-operator`",
+                remedy="install the operator; `f2llm doctor --cluster` prints how",
             ) from error
 
     def list_jobs(self, *, everywhere: bool = False) -> list[Resource]:

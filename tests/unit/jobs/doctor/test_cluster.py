@@ -76,6 +76,16 @@ def test_an_empty_cluster_lacks_every_requirement_and_each_has_a_remedy() -> Non
     assert all(check.remedy for check in missing)
 
 
+def test_hints_to_install_have_the_chart_repository_and_both_images() -> None:
+    found = by_name(judge_cluster(ClusterInventory("https://cluster", "v1", "team"), OURS))
+
+    repository = "helm repo add kuberay https://ray-project.github.io/kuberay-helm/ && helm upgrade --install "
+    assert str(found["KubeRay"].remedy).startswith(repository)
+    for name in ("EmbeddingJobs", "operator"):
+        assert "--set image=... --set jobs.image=..." in str(found[name].remedy)
+        assert "make images" in str(found[name].remedy)
+
+
 @pytest.mark.parametrize(
     ("image", "status"),
     [
