@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import yaml
 
+from data_io.bounded_yaml import MAX_CHARACTERS, MAX_DEPTH, MAX_DIGITS, BoundedLoader, bounded_int
 from jobs.errors import ConfigError
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -58,7 +59,7 @@ class RawSpec:
         return replace(self, value=value, places=kept | {changed: place})
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
     yaml_constructors: ClassVar[dict[str | None, Any]] = {
         f"tag:yaml.org,2002:{tag}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{tag}"]
@@ -86,13 +87,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _construct_int(_: _Loader, node: yaml.ScalarNode) -> int:
-    text: str = node.value
-    base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-    return int(text[2:] if base != 10 else text, base)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:int", bounded_int)
 
 
 class Block(str):
@@ -155,15 +150,34 @@ def read_json(text: str, name: str, *, holds: str = HOLDS) -> RawSpec:
             found[key] = value
         return found
 
+    def bounded(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            raise ConfigError(
+                f"{name}: found an integer of {len(digits):,} digits, expected at most {MAX_DIGITS}",
+                remedy="shorten the number",
+            )
+        return int(digits)
+
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(
+            f"{name}: found {len(text):,} characters, expected at most {MAX_CHARACTERS:,}", remedy="pass a job spec"
+        )
     try:
-        value = json.loads(text, object_pairs_hook=unique)
+        value = json.loads(text, object_pairs_hook=unique, parse_int=bounded)
+        if _depth(value) > MAX_DEPTH:
+            raise RecursionError
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{name}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}", remedy="fix the syntax there"
         ) from None
     except RecursionError:
-        raise ConfigError(f"{name}: nested too deeply", remedy="reduce the nesting") from None
+        raise ConfigError(f"{name}: nested in more than {MAX_DEPTH} levels", remedy="reduce the nesting") from None
     return RawSpec(name, _mapping(value, name, holds))
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def write_yaml(value: Any) -> str:
@@ -189,12 +203,7 @@ def _mapping(value: Any, name: str, holds: str) -> dict[str, Any]:
 
 
 def _places(node: yaml.Node, name: str) -> Iterator[tuple[Path, str]]:
-    open_nodes: set[int] = set()
-
     def walk(node: yaml.Node, path: Path) -> Iterator[tuple[Path, str]]:
-        if id(node) in open_nodes:
-            raise yaml.MarkedYAMLError(problem="an alias that contains itself", problem_mark=node.start_mark)
-        open_nodes.add(id(node))
         if isinstance(node, yaml.MappingNode):
             for key, child in node.value:
                 yield (*path, key.value), f"{name}:{key.start_mark.line + 1}:{key.start_mark.column + 1}"
@@ -203,14 +212,13 @@ def _places(node: yaml.Node, name: str) -> Iterator[tuple[Path, str]]:
             for index, child in enumerate(node.value):
                 yield (*path, index), f"{name}:{child.start_mark.line + 1}:{child.start_mark.column + 1}"
                 yield from walk(child, (*path, index))
-        open_nodes.discard(id(node))
 
     yield from walk(node, ())
 
 
 def _syntax_error(error: yaml.YAMLError, name: str) -> ConfigError:
     if not isinstance(error, yaml.MarkedYAMLError):
-        return ConfigError(f"{name}: not valid YAML: {error}", remedy="save the file as UTF-8 text")
+        return ConfigError(f"{name}: not valid YAML: {error}", remedy="pass a job spec, as UTF-8 text")
     mark = error.problem_mark or error.context_mark
     place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
     problem = error.problem or error.context or "not valid YAML"

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_io.bounded_yaml import BoundedLoader
 from data_io.dataset.manifest import Manifest
 from data_io.execution import counted
 from data_io.storage.store import Store
@@ -109,7 +110,7 @@ def read_run(run: Store) -> RunRecord:
             notes.append(f"{key} is damaged and was left out.")
             return None
 
-    job = parsed(JOB_SPEC, yaml.safe_load)
+    job = parsed(JOB_SPEC, lambda text: yaml.load(text, BoundedLoader))
     steps = _steps(run, notes)
     return RunRecord(
         uri=run.uri,

@@ -292,7 +292,7 @@ def test_a_bad_job_spec_is_reported_with_position_fix_and_exit_code(
         ("latin.yaml", lambda path: path.write_bytes(b"a: \xe9\n"), "not UTF-8"),
         ("job.json", lambda path: path.write_text("{'a': 1}"), "job.json:1:2: not valid JSON"),
         ("twice.json", lambda path: path.write_text('{"a": 1, "a": 2}'), "`a` is given twice"),
-        ("deep.json", lambda path: path.write_text("[" * 100_000), "nested too deeply"),
+        ("deep.json", lambda path: path.write_text("[" * 100_000), "nested in more than 50 levels"),
     ],
 )
 def test_a_file_that_is_not_a_job_spec_is_named(name, make, says, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
