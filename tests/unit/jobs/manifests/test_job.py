@@ -48,12 +48,16 @@ def worker(rendered: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def rendered_sample(path: Path) -> str:
+    return "---\n".join(write_yaml(each) for each in render(load_job_spec(str(path)), OperatorConfig(), uid=UID))
+
+
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_samples_render_as_they_did(path: Path, request: pytest.FixtureRequest) -> None:
-    made = "---\n".join(write_yaml(each) for each in render(load_job_spec(str(path)), OperatorConfig(), uid=UID))
+    made = rendered_sample(path)
 
     golden = GOLDEN / path.name
-    assert made == golden.read_text(), f"if this is meant: f2llm render {path} and look at what changed"
+    assert made == golden.read_text(), "if this is meant: python -m tests.unit.jobs.manifests.test_job"
 
 
 def test_checkpoints_are_evaluated_in_a_pod_without_training() -> None:
@@ -314,3 +318,8 @@ def test_a_service_account_in_the_job_spec_is_used_and_none_is_created() -> None
     assert "ServiceAccount" not in rendered
     assert rendered["RoleBinding"]["subjects"][0]["name"] == "trainer"
     assert worker(rendered)["serviceAccountName"] == "trainer"
+
+
+if __name__ == "__main__":
+    for sample in SAMPLES:
+        (GOLDEN / sample.name).write_text(rendered_sample(sample), encoding="utf-8")
