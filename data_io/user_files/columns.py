@@ -161,8 +161,11 @@ def recognize(found: Sequence[str], columns: Columns, address: str, *, scored: b
     return layout
 
 
-def text_column(file: RawFile) -> str:
-    """The text column of a corpus file. Raises DataError if none is recognized."""
+def text_column(file: RawFile, remedy: str = "rename the column, or leave only that column in the file") -> str:
+    """The text column of a corpus file. Raises DataError if none is recognized.
+
+    `remedy` says how the caller's user selects the column.
+    """
     names = column_names(file)
     by_lower = {name.lower(): name for name in reversed(names)}
     for habit in CORPUS_COLUMNS:
@@ -172,7 +175,7 @@ def text_column(file: RawFile) -> str:
         return names[0]
     raise DataError(
         f"{file.address} has no text column: found {', '.join(names)}; expected one of {', '.join(CORPUS_COLUMNS)}",
-        remedy="rename the column, or leave only that column in the file",
+        remedy=remedy,
     )
 
 

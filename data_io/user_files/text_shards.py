@@ -63,7 +63,7 @@ def describe_input(
                 f"{file.address} is {file.format}; expected Parquet or JSON lines", remedy="convert the file"
             )
     names = column_names(files[0])
-    chosen = text_column(files[0]) if text is None else text
+    chosen = text_column(files[0], remedy="name the column with --column") if text is None else text
     for name in (chosen, *(keep or ())):
         if name not in names:
             raise DataError(

@@ -144,6 +144,15 @@ def test_an_input_that_cannot_be_embedded_is_refused(
         describe_input(find_files(str(tmp_path / name)), text=text, keep=keep)
 
 
+def test_if_no_text_column_is_recognized_the_hint_names_the_option(tmp_path: Path) -> None:
+    (tmp_path / "qa.jsonl").write_text('{"question": "x", "answer": "y"}\n')
+
+    with pytest.raises(DataError) as raised:
+        describe_input(find_files(str(tmp_path)), text=None, keep=None)
+
+    assert raised.value.remedy == "name the column with --column"
+
+
 def test_a_field_that_is_not_text_is_named_with_its_line_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n\n{"text": "y"}\n{"text": 3}\n')
 
