@@ -71,7 +71,7 @@ def _job_spec(
         config.profiles_of(job.spec.cluster)
     except ConfigError as error:
         return job or _started_with(resource, observed), sentence(error.message, error.remedy)
-    return job, ""
+    return job, observed.name_conflict
 
 
 def _started_with(resource: Mapping[str, Any], observed: Observed) -> EmbeddingJob | None:

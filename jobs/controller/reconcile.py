@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +35,10 @@ def reconcile(
     Raises StaleObject if `resource` is outdated; then nothing was written.
     """
     before = status_of(resource)
-    decision = decide(resource, before, config, observe(resource, before), now=now)
+    observed = observe(resource, before)
+    decision = decide(resource, before, config, observed, now=now)
+    if conflict := _name_conflict(api, decision.actions):
+        decision = decide(resource, before, config, replace(observed, name_conflict=conflict), now=now)
     if decision.status != before:
         # Optimistic locking: this write fails for a decision from an outdated job, before any action.
         api.replace_status({**resource, "status": decision.status.to_dict()})
@@ -45,6 +49,25 @@ def reconcile(
     for event in events(before, decision.status, decision.actions):
         _emit(api, resource, event, decision)
     return decision.seconds
+
+
+def _name_conflict(api: KubeApi, actions: Iterable[Action]) -> str:
+    """The first object of the actions that exists already and belongs to no EmbeddingJob; empty if there is none.
+
+    Applying it would take it over, and it would be deleted together with the job: a network policy or the account of a
+    team. An object of an earlier job with this name is being deleted, and `_create` waits for that.
+    """
+    for action in actions:
+        if isinstance(action, Apply | Create):
+            kind, metadata = action.value["kind"], action.value["metadata"]
+            there = api.get(kind, metadata["name"], namespace=metadata["namespace"])
+            owners = (there or {}).get("metadata", {}).get("ownerReferences", [])
+            if there is not None and not any(owner["kind"] == "EmbeddingJob" for owner in owners):
+                return (
+                    f"the job needs the {kind} {metadata['name']}, but an object of that name exists and does not "
+                    "belong to a job; give the job another metadata.name, or remove the object"
+                )
+    return ""
 
 
 def _do(api: KubeApi, resource: Mapping[str, Any], action: Action) -> None:

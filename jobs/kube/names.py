@@ -19,9 +19,9 @@ def progress_name(job: str) -> str:
 
 def guard_name(job: str) -> str:
     """The job's ServiceAccount and NetworkPolicy. With the job's own name, a job `default` would adopt the namespace's
-    default ServiceAccount, and deleting the job would delete the account.
+    default ServiceAccount, and deleting the job would delete the account. No object of a chart has this prefix.
     """
-    return f"f2llm-{job}"
+    return f"f2llm-job-{job}"
 
 
 def attempt_name(job: str, attempt: int) -> str:

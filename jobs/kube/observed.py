@@ -34,7 +34,8 @@ class Observed:
     """RayJob, RayCluster and driver report of the attempt in the status, and the pods of all attempts.
 
     `stop_request` is the id of the attempt that was last asked to stop. `job_spec` is the text with which the attempt
-    started; empty if no attempt has started.
+    started; empty if no attempt has started. `name_conflict` names an object that the job needs and that belongs to
+    somebody else; empty without one.
     """
 
     ray_job: Mapping[str, Any] | None = None
@@ -43,6 +44,7 @@ class Observed:
     driver_report: DriverReport | None = None
     stop_request: str = ""
     job_spec: str = ""
+    name_conflict: str = ""
 
     def workers(self, attempt: int) -> list[Pod]:
         """Worker pods of an attempt that are not being deleted."""

@@ -178,6 +178,34 @@ def test_uids_are_those_of_the_existing_objects(api: KubeApi, submit: Callable[.
     assert job["metadata"]["uid"] in api.uids("EmbeddingJob", namespace=None)
 
 
+@pytest.mark.parametrize("kind", ["NetworkPolicy", "ServiceAccount", "Role"])
+def test_a_job_whose_objects_would_replace_those_of_a_chart_is_refused_and_changes_nothing(
+    kind: str, api: KubeApi, submit: Callable[..., str], request: pytest.FixtureRequest
+) -> None:
+    name = f"theirs-{kind.lower()}"
+    content = {
+        "NetworkPolicy": ("networking.k8s.io/v1", f"f2llm-job-{name}", {"spec": {"podSelector": {}}}),
+        "ServiceAccount": ("v1", f"f2llm-job-{name}", {}),
+        "Role": ("rbac.authorization.k8s.io/v1", f"{name}-progress", {"rules": []}),
+    }
+    version, taken, rest = content[kind]
+    theirs = api.create(
+        {"apiVersion": version, "kind": kind, "metadata": {"name": taken, "namespace": "default"}, **rest}
+    )
+    api.create(job_spec(ON_A_CLUSTER, metadata={"name": name}))
+    request.addfinalizer(lambda: api.delete("EmbeddingJob", name))
+
+    status = reaches(api, name, JobPhase.FAILED)
+
+    assert f"the job needs the {kind} {taken}, but an object of that name exists" in status.message
+    found = api.get(kind, taken)
+    assert found is not None
+    assert found["metadata"]["resourceVersion"] == theirs["metadata"]["resourceVersion"]
+    api.delete(kind, taken)
+    api.patch("EmbeddingJob", name, {"metadata": {"annotations": {"touched": "yes"}}})
+    reaches(api, name, JobPhase.STARTING)
+
+
 def test_all_objects_of_a_deleted_job_are_deleted(api: KubeApi, submit: Callable[..., str]) -> None:
     kuberay = trains(api, name := submit())
 

@@ -164,7 +164,7 @@ def test_the_logs_of_a_job_without_pods_come_from_its_run_directory(
     missing, _, err = f2llm("logs", "verbs", "--worker", "0")
 
     assert (not_yet, code, missing) == (11, 0, 5)
-    assert "has not run yet" in never
+    assert "has not started yet" in never
     assert (out, last) == ("one\ntwo\n", "two\n")
     assert "logs exist for driver" in err
 

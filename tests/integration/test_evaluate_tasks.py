@@ -114,7 +114,7 @@ def test_tasks_in_the_job_spec_are_evaluated_before_and_after_training(
     done = f2llm("run", write_job_spec(tmp_path / "job.yaml", job_spec), "--quiet")
 
     assert done.returncode == 0, done.stderr
-    assert "tasks: 3 of 4 measured, mean " in done.stdout
+    assert "tasks: 3 of 4 evaluated, mean " in done.stdout
     run = runs / "small"
     found = TaskReport.model_validate_json((run / "evaluation" / "mteb" / "summary.json").read_text())
     assert [task.name for task in found.failed] == ["STS12"]
@@ -237,7 +237,7 @@ def test_the_benchmark_has_41_tasks_with_the_recipes_instructions_and_reports_da
     assert len(said) == 41
     assert all("it needs " in line and "at revision" in line and "cannot be reached" in line for line in said)
     assert sum(line.startswith("  hint: ") for line in done.stderr.splitlines()) == 1
-    assert "0 of 41 tasks measured" in done.stdout
+    assert "0 of 41 tasks evaluated" in done.stdout
 
 
 def test_an_unknown_task_is_refused_with_a_close_name_before_any_evaluation(folder: Path, tmp_path: Path) -> None:

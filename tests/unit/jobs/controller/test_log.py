@@ -82,11 +82,14 @@ SETTLED: dict[str, tuple[JobStatus, Observed, dict[str, Any]]] = {
 
 
 class FakeApi:
-    """Accepts every write; with `error`, every write raises it."""
+    """Has no objects and accepts every write; with `error`, every write raises it."""
 
     def __init__(self, error: KubernetesError | None = None) -> None:
         self.error = error
         self.stored: JobStatus | None = None
+
+    def get(self, *_: Any, **__: Any) -> None:
+        return None
 
     def replace_status(self, value: Mapping[str, Any]) -> None:
         self._write()

@@ -1,0 +1,71 @@
+"""A job does not take over an object that belongs to somebody else."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jobs.controller.reconcile import reconcile
+from jobs.kube.observed import Observed
+from jobs.kube.status import JobPhase, JobStatus
+from tests.support.kubernetes_objects import resource
+from tests.unit.jobs.controller.test_log import CONFIG, NOW, SPEC
+
+
+class Cluster:
+    """Objects by kind and name. Keeps the writes."""
+
+    def __init__(self, there: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
+        self.there = dict(there)
+        self.written: list[tuple[str, str]] = []
+        self.status = JobStatus()
+
+    def get(self, kind: str, name: str, *, namespace: str) -> Mapping[str, Any] | None:
+        return self.there.get((kind, name))
+
+    def apply(self, value: Mapping[str, Any]) -> None:
+        self.written.append((value["kind"], value["metadata"]["name"]))
+
+    create = apply
+
+    def replace_status(self, value: Mapping[str, Any]) -> None:
+        self.status = JobStatus.model_validate(value["status"])
+
+
+def reconciled(cluster: Cluster) -> JobStatus:
+    stored = {**resource(SPEC), "status": JobStatus().to_dict()}
+    reconcile(cluster, CONFIG, stored, lambda *_: Observed(), now=NOW + timedelta(seconds=1))  # type: ignore[arg-type]
+    return cluster.status
+
+
+FREE = Cluster({})
+reconciled(FREE)
+NEEDED = [each for each in FREE.written if each[0] != "Event"]
+
+
+@pytest.mark.parametrize("taken", NEEDED, ids=str)
+@pytest.mark.parametrize("owners", [[], [{"kind": "Deployment", "uid": "1"}]], ids=["no owner", "another owner"])
+def test_a_job_that_needs_the_name_of_a_foreign_object_is_refused_and_writes_nothing(
+    taken: tuple[str, str], owners: list[Mapping[str, Any]]
+) -> None:
+    cluster = Cluster({taken: {"metadata": {"name": taken[1], "ownerReferences": owners}}})
+
+    status = reconciled(cluster)
+
+    assert status.phase is JobPhase.FAILED
+    assert f"the job needs the {taken[0]} {taken[1]}, but an object of that name exists" in status.message
+    assert [kind for kind, _ in cluster.written if kind != "Event"] == []
+
+
+def test_objects_of_a_job_are_its_own() -> None:
+    owned = {each: {"metadata": {"ownerReferences": [{"kind": "EmbeddingJob", "uid": "1"}]}} for each in NEEDED}
+    cluster = Cluster(owned)
+
+    assert reconciled(cluster).phase is not JobPhase.FAILED
+    assert [each for each in cluster.written if each[0] != "Event"] == NEEDED
+
+
+def test_every_object_that_is_not_named_for_an_attempt_has_a_prefix_or_suffix_of_its_own() -> None:
+    assert ("ServiceAccount", "f2llm-job-job") in NEEDED
+    assert ("NetworkPolicy", "f2llm-job-job") in NEEDED
