@@ -330,7 +330,7 @@ BAD: dict[str, Bad] = {
     "fewer micro-batches than workers": Bad(
         validate(VALID + "  workers: {replicas: 5, gpus: 1}\n"),
         3,
-        ("train.global_batch_size=32 is 4 micro-batches", "workers.replicas=5", "train.global_batch_size: 40"),
+        ("train.global_batch_size=32 gives 4 micro-batches", "workers.replicas=5", "train.global_batch_size: 40"),
     ),
     "unknown preset": Bad(
         validate(VALID + "  preset: f2llm-06b\n"), 3, ("spec.preset: found `f2llm-06b`", "did you mean `f2llm-0.6b`?")
@@ -554,7 +554,7 @@ BAD: dict[str, Bad] = {
     "a lone surrogate": Bad(
         prepared("faq.jsonl", lines(PAIR, PAIR | {"query": "a \ud800"})),
         4,
-        ("faq.jsonl, line 2: query is not valid Unicode: lone surrogate U+D800", "repair the text"),
+        ("faq.jsonl, line 2: query is not valid Unicode: lone surrogate U+D800", "fix the encoding of the text"),
     ),
     "half a line": Bad(
         prepared("faq.jsonl", lines(PAIR) + '{"query": "a", "pos'),
@@ -592,7 +592,7 @@ BAD: dict[str, Bad] = {
     ),
     "an unknown file extension": Bad(prepared("faq.txt", "a\n"), 4, ("faq.txt: unknown suffix", ".jsonl")),
     "an unknown kind": Bad(
-        prepared("faq.jsonl", lines(PAIR), kind="ranking"), 2, ("--source faq:ranking=", "a kind of retrieval")
+        prepared("faq.jsonl", lines(PAIR), kind="ranking"), 2, ("--source faq:ranking=", "KIND one of retrieval")
     ),
     "unknown field of a sources file": Bad(
         sources_file("sources:\n  - {name: faq, adress: faq.jsonl, kind: retrieval}\n"),
