@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.kube.api import KubeApi
-from jobs.kube.status import JobPhase, status_of
+from jobs.kube.status import JobPhase, JobStatus, status_of
 from ray_app.run_directory.status import Phase
 from tests.support.control_plane import ControlPlane
 from tests.support.job_specs import ON_A_CLUSTER, job_spec
@@ -48,19 +48,14 @@ def refused(plane: ControlPlane, since: int) -> list[str]:
     return [f"{each['verb']} {each['requestURI']}" for each in forbidden]
 
 
-def found_taken(plane: ControlPlane, resource: str, name: str) -> bool:
-    """Whether the operator tried to create the object although it existed; after that it reads the existing object."""
-    return any(
-        each["verb"] == "create" and each["responseStatus"]["code"] == 409
-        for each in plane.answers()
-        if (each.get("objectRef", {}).get("resource"), each.get("objectRef", {}).get("name")) == (resource, name)
-    )
-
-
-def live(plane: ControlPlane, api: KubeApi, kubectl: Kubectl, name: str) -> None:
-    """Everything that the operator does for a job: start, scale, stop, and start again although objects with its names
-    exist.
+def live(api: KubeApi, kubectl: Kubectl, name: str) -> None:
+    """Everything that the operator does for a job: start, scale, stop, and start again after objects with its names
+    are gone.
     """
+
+    def state() -> JobStatus:
+        return status_of(api.get("EmbeddingJob", name) or {})
+
     api.create(job_spec(ON_A_CLUSTER, metadata={"name": name}))
     kuberay = KubeRay(api, name, 1)
     kuberay.starts()
@@ -73,25 +68,18 @@ def live(plane: ControlPlane, api: KubeApi, kubectl: Kubectl, name: str) -> None
     kuberay.status(jobDeploymentStatus="Failed", jobStatus="FAILED", reason="AppFailed")
     wait_for(lambda: api.get("RayJob", f"{name}-1") is None, "the RayJob is deleted", seconds=SECONDS)
     kuberay.pods_go()
-    wait_for(
-        lambda: status_of(api.get("EmbeddingJob", name) or {}).phase is JobPhase.SUSPENDED, "suspended", seconds=SECONDS
-    )
-    # A foreign RayJob and ConfigMap with the names of the next attempt: the operator reads them and does not change
-    # them.
+    wait_for(lambda: state().phase is JobPhase.SUSPENDED, "suspended", seconds=SECONDS)
+    # A foreign RayJob and ConfigMap with the names of the next attempt: the job is refused until they are gone.
     strange = {"metadata": {"name": f"{name}-2", "namespace": "default"}}
     api.create({"apiVersion": "ray.io/v1", "kind": "RayJob", **strange, "spec": {"entrypoint": "none"}})
     api.create({"apiVersion": "v1", "kind": "ConfigMap", **strange})
     api.patch("EmbeddingJob", name, {"spec": {"suspend": False}})
-    wait_for(
-        lambda: status_of(api.get("EmbeddingJob", name) or {}).attempt == 2,
-        "the next attempt is counted",
-        seconds=SECONDS,
-    )
-    wait_for(lambda: found_taken(plane, "configmaps", f"{name}-2"), "the strange ConfigMap is met", seconds=SECONDS)
+    wait_for(lambda: f"the ConfigMap {name}-2" in state().message, "the foreign ConfigMap is named", seconds=SECONDS)
     api.delete("ConfigMap", f"{name}-2")
-    wait_for(lambda: api.get("ConfigMap", f"{name}-2"), "the next attempt's ConfigMap", seconds=SECONDS)
-    wait_for(lambda: found_taken(plane, "rayjobs", f"{name}-2"), "the strange RayJob is met", seconds=SECONDS)
     api.delete("RayJob", f"{name}-2")
+    api.patch("EmbeddingJob", name, {"metadata": {"annotations": {"touched": "yes"}}})
+    wait_for(lambda: state().attempt == 2, "the next attempt is counted", seconds=SECONDS)
+    wait_for(lambda: api.get("ConfigMap", f"{name}-2"), "the next attempt's ConfigMap", seconds=SECONDS)
     wait_for(lambda: api.get("RayJob", f"{name}-2"), "the next attempt's RayJob", seconds=SECONDS)
     about_it = f"--field-selector=involvedObject.name={name}"
     wait_for(lambda: kubectl("get", "events", about_it, "-o", "name"), "events", seconds=SECONDS)
@@ -103,7 +91,7 @@ def test_the_permissions_of_the_chart_are_sufficient_for_a_whole_job(
     since = len(kuberay_types.answers())
 
     with limited_operator(kuberay_types, kubectl, RULES):
-        live(kuberay_types, api, kubectl, "limited")
+        live(api, kubectl, "limited")
 
     assert refused(kuberay_types, since) == []
 
@@ -121,7 +109,7 @@ def test_each_permission_of_the_chart_is_needed(
 
     def try_to_live() -> None:
         with suppress(Exception):  # it ends at some step, because a permission is missing or because the job is deleted
-            live(kuberay_types, api, kubectl, name)
+            live(api, kubectl, name)
 
     with limited_operator(kuberay_types, kubectl, [rule for rule in rules if rule["verbs"]]):
         threading.Thread(target=try_to_live, daemon=True).start()

@@ -235,7 +235,7 @@ def test_the_benchmark_has_41_tasks_with_the_recipes_instructions_and_reports_da
     assert done.returncode == 5
     said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(said) == 41
-    assert all("it needs " in line and "at revision" in line and "cannot be reached" in line for line in said)
+    assert all("it needs " in line and "at revision" in line and "is unreachable" in line for line in said)
     assert sum(line.startswith("  hint: ") for line in done.stderr.splitlines()) == 1
     assert "0 of 41 tasks evaluated" in done.stdout
 
