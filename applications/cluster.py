@@ -16,9 +16,10 @@ from applications.embedded_texts import embed_for
 from applications.grouping import NOISE, Floats, GroupMethod, Ids, flat_map, group, middles, name_clusters
 from applications.map_page import MOST_POINTS, render_map
 from data_io.errors import DataError
-from data_io.execution import Executor, Say, counted, in_process, silent
+from data_io.execution import Executor, Say, in_process, silent
 from data_io.storage.resumable import end_work
 from data_io.storage.store import Store
+from data_io.wording import counted
 from ray_app.inference.embed_files import OnEmbedding
 from ray_app.inference.model_source import ExportedModel
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from data_io.execution import counted
+from data_io.wording import counted
 from ray_app.reporting.charts import PALETTE, figure_json
 from ray_app.reporting.page import Chart, render_page
 

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test_split
 
 from data_io.errors import DataError
-from data_io.execution import counted
+from data_io.wording import counted
 
 Floats = npt.NDArray[np.float32]
 STRENGTHS = (1.0, 10.0, 100.0)

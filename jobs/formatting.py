@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from data_io.execution import counted as counted
-
 if TYPE_CHECKING:
     from ray_app.run_directory.status import RunStatus
 

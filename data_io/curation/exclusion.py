@@ -16,7 +16,7 @@ from data_io.dataset.rows import Row
 from data_io.dataset.schema import text_key
 from data_io.errors import DataError
 from data_io.evaluation.mteb import MTEB, mteb_texts
-from data_io.execution import Say, counted
+from data_io.execution import Say
 from data_io.storage.store import open_store
 from data_io.task import Kind
 from data_io.user_files.records import (
@@ -28,6 +28,7 @@ from data_io.user_files.records import (
     read_records,
     read_text_lines,
 )
+from data_io.wording import counted
 
 
 @dataclass(frozen=True)

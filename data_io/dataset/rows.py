@@ -14,8 +14,8 @@ import pyarrow as pa
 from data_io.dataset.manifest import SourceInfo
 from data_io.dataset.schema import HASH_COLUMNS, columns, text_columns, text_hash
 from data_io.errors import DataError
-from data_io.execution import counted
 from data_io.keyed_hash import mix, permutation
+from data_io.wording import counted
 
 MAX_TEXT_BYTES = 4 * 2**20
 """Longer texts are rejected: 256 of them would not fit into a string column, and no model reads that many tokens."""

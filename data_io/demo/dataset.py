@@ -14,9 +14,10 @@ from data_io.demo.docstrings import Deduplicator, Docstring, Limits, read_packag
 from data_io.demo.examples import classification_rows, clustering_rows, relatedness_set, retrieval_rows
 from data_io.demo.packages import STANDARD_LIBRARY, Package
 from data_io.errors import DataError
-from data_io.execution import Say, counted
+from data_io.execution import Say
 from data_io.keyed_hash import mix, permutation
 from data_io.task import Kind
+from data_io.wording import counted
 
 PACKAGES = (
     STANDARD_LIBRARY, "numpy", "scipy", "sklearn", "torch", "transformers", "pandas", "networkx", "sympy", "ray",

@@ -47,8 +47,8 @@ def load_task(task: Any) -> None:
             needed = f"{part.metadata.dataset['path']} at revision {part.metadata.dataset['revision'][:12]}"
             raise StorageError(
                 f"the benchmark's task {part.metadata.name} cannot be loaded: it needs {needed}, and "
-                f"{'the Hugging Face hub is unreachable' if offline else said}",
-                remedy="check that this machine can reach the Hugging Face hub, or set HF_ENDPOINT to a mirror; data "
+                f"{'the Hugging Face Hub is unreachable' if offline else said}",
+                remedy="check that this machine can reach the Hugging Face Hub, or set HF_ENDPOINT to a mirror; data "
                 "that was downloaded once needs no hub",
             ) from error
 

@@ -15,7 +15,7 @@ from data_io.dataset.manifest import Manifest, SourceEntry, load_manifest
 from data_io.dataset.reader import Reader
 from data_io.dataset.schema import text_key
 from data_io.errors import ConfigError
-from data_io.execution import ProgressLine, Say, counted, silent
+from data_io.execution import ProgressLine, Say, silent
 from data_io.inspection.contamination_report import (
     ContaminationReport,
     Counts,
@@ -29,6 +29,7 @@ from data_io.inspection.contamination_report import (
 from data_io.inspection.evaluation_texts import EvaluationTexts
 from data_io.storage.store import Store
 from data_io.task import Kind
+from data_io.wording import counted
 
 SAMPLES = 5
 _SHOWN_CHARACTERS = 400

@@ -17,10 +17,10 @@ from data_io.dataset.provenance import damaged_files
 from data_io.dataset.rows import NO_NEGATIVE
 from data_io.dataset.schema import HASH_COLUMNS, column_names, columns, text_hash
 from data_io.errors import DataError, NotFoundInStore, ObjectChanged
-from data_io.execution import counted
 from data_io.storage.errors import ObjectTooShort
 from data_io.storage.store import Blob, Store
 from data_io.task import Kind
+from data_io.wording import counted
 
 Hashes = npt.NDArray[np.uint64]
 

@@ -22,7 +22,6 @@ from data_io.dataset.schema import text_key
 from data_io.dataset.tokenizer import TOKENIZER_KEYS
 from data_io.dataset.writer import publish, write_dataset
 from data_io.errors import ConfigError, DataError
-from data_io.execution import counted
 from data_io.preparation.attempt import Attempt, Resources
 from data_io.preparation.external_sort import SourceParts, write_sources
 from data_io.preparation.inputs import FileInput, OpenedSource, check_inputs, is_large, open_source, read_scored_set
@@ -32,6 +31,7 @@ from data_io.storage.store import Store
 from data_io.task import Kind
 from data_io.user_files.columns import InputRows
 from data_io.user_files.records import find_files, fingerprint
+from data_io.wording import counted
 
 _TOKENIZER_TEXTS = 200_000
 

@@ -11,12 +11,13 @@ from data_io.dataset.manifest import SourceInfo
 from data_io.dataset.rows import check_text
 from data_io.dataset.spill import MEMORY_BYTES
 from data_io.errors import ConfigError
-from data_io.execution import Say, counted
+from data_io.execution import Say
 from data_io.storage.store import Store
 from data_io.task import Kind
 from data_io.user_files.addresses import holds_address
 from data_io.user_files.columns import Columns, InputRows, open_rows, read_scored_pairs
 from data_io.user_files.records import find_files, size_of, split_file
+from data_io.wording import counted
 
 _SMALL_BYTES = 64 * 2**20
 

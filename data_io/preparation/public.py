@@ -13,7 +13,7 @@ from data_io.dataset.provenance import remove_recorded_files
 from data_io.dataset.rows import Row
 from data_io.dataset.writer import publish
 from data_io.errors import ConfigError, DataError
-from data_io.execution import Say, counted
+from data_io.execution import Say
 from data_io.preparation.attempt import Attempt, Resources
 from data_io.preparation.external_sort import SourceParts, WrittenSource, write_sources
 from data_io.sources.catalog import LicenseRule, check_licenses, choose, public_source
@@ -21,6 +21,7 @@ from data_io.sources.released import ReleasedSource, released_sources
 from data_io.sources.rows import PublicRows
 from data_io.sources.source import Counts, PublicSource
 from data_io.storage.store import Store
+from data_io.wording import counted
 
 _TEXT_BYTES = 1000
 """About the bytes of a text in the recipe. Determines only the number of sorting buckets."""

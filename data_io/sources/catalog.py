@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from typing import Literal
 
 from data_io.errors import ConfigError
-from data_io.execution import counted
 from data_io.sources import beir, classification, clustering, nli, pair_tables, sts
 from data_io.sources.source import PublicSource
+from data_io.wording import counted
 
 LicenseRule = Literal["any", "commercial", "commercial-or-unclear"]
 

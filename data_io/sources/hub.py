@@ -1,4 +1,4 @@
-"""The only module that imports `datasets`: streams the records of a data set on the Hugging Face hub."""
+"""The only module that imports `datasets`: streams the records of a data set on the Hugging Face Hub."""
 
 import os
 import sys
@@ -120,7 +120,7 @@ def _translate(error: Exception, source: PublicSource, table: Table) -> F2LLMErr
     if isinstance(error, OSError) or library in _NETWORK_LIBRARIES or "Hub" in type(error).__name__:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
         return StorageError(
-            f"source {source.name!r}: {source.id} cannot be loaded from the Hugging Face hub{offline}: {said}",
+            f"source {source.name!r}: {source.id} cannot be loaded from the Hugging Face Hub{offline}: {said}",
             remedy=f"check that this machine can reach the hub, or set HF_ENDPOINT to a mirror; set HF_TOKEN if the "
             f"hub asks for a login; or {copy}",
         )

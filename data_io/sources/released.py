@@ -5,11 +5,11 @@ from pathlib import PurePosixPath
 
 from data_io.dataset.manifest import SourceInfo
 from data_io.errors import ConfigError
-from data_io.execution import counted
 from data_io.sources.catalog import public_source
 from data_io.sources.source import PublicSource
 from data_io.user_files.columns import InputRows, open_rows
 from data_io.user_files.records import find_files, fingerprint
+from data_io.wording import counted
 
 
 @dataclass(frozen=True)

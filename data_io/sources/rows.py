@@ -55,7 +55,7 @@ class PublicRows:
         """The rows. While they are drawn, `counts` counts the rows that are left out."""
         if self.folder is None and self.source.host != "hub":
             raise StorageError(
-                f"source {self.source.name!r} is not on the Hugging Face hub but at {self.source.address}",
+                f"source {self.source.name!r} is not on the Hugging Face Hub but at {self.source.address}",
                 remedy=f"download it, put its files into DIR/{self.source.name}/ and give --from DIR",
             )
         convert = CONVERTERS[type(self.source.shape)]

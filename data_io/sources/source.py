@@ -86,7 +86,7 @@ class PublicSource:
     listed_as: str
     """Its name in the recipe's list of sources."""
     id: str
-    """What to load: an id on the Hugging Face hub, or a repository on `host`."""
+    """What to load: an id on the Hugging Face Hub, or a repository on `host`."""
     shape: object
     """How a record becomes an example: a small dataclass of the family, whose function is in `rows.CONVERTERS`."""
     instruction: Instruction

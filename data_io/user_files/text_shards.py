@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from data_io.dataset.schema import text_hash
 from data_io.errors import DataError
-from data_io.execution import counted
 from data_io.storage.store import Store
 from data_io.user_files.columns import text_column
 from data_io.user_files.errors import readable_errors
 from data_io.user_files.records import RawFile, column_names, is_compressed, open_parquet, open_raw, read_json_lines
+from data_io.wording import counted
 
 
 @dataclass(frozen=True)

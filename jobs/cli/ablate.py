@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.options import Debug, Json, Quiet, Set, print_json
 from jobs.cli.output.text import aligned, say, say_nothing
 from jobs.cli.plan import costs_of, plan_of
 from jobs.extras import needs
-from jobs.formatting import counted, short_number
+from jobs.formatting import short_number
 
 if TYPE_CHECKING:
     from jobs.planning.estimate import Plan

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.embed import progress_lines
 from jobs.cli.options import (
     BatchTokens,
@@ -26,7 +27,6 @@ from jobs.cli.options import (
 )
 from jobs.cli.output.text import aligned, say, say_nothing
 from jobs.extras import needs
-from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from applications.cluster import Clusters

@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.options import (
     TEXTS_HELP,
     BatchTokens,
     Column,
     Debug,
+    Dimensions,
     Gpus,
     Instruction,
     Json,
@@ -22,7 +24,7 @@ from jobs.cli.options import (
 )
 from jobs.cli.output.text import EveryFewSeconds, say, say_nothing
 from jobs.extras import needs
-from jobs.formatting import counted, duration
+from jobs.formatting import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,16 +70,7 @@ def embed(
         ),
     ] = None,
     instruction: Instruction = None,
-    dimensions: Annotated[
-        int | None,
-        typer.Option(
-            "--dimensions",
-            min=1,
-            metavar="N",
-            help="Keep the first N values of each embedding. Default: all.",
-            show_default=False,
-        ),
-    ] = None,
+    dimensions: Dimensions = None,
     normalize: Annotated[
         bool, typer.Option("--normalize/--no-normalize", help="Scale shortened embeddings to unit length.")
     ] = True,

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.options import Data, Debug, Json, Model, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
-from jobs.formatting import counted, duration
+from jobs.formatting import duration
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.options import ClusterOptions, Debug, JobPath, Json, Set, Workers, print_json, takes, workers_override
 from jobs.cli.output.text import aligned, say
 from jobs.extras import needs
-from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from jobs.kube.client import JobsClient

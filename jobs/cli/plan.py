@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.options import Debug, JobPath, Json, Set, print_json
 from jobs.cli.output.text import size_text
 from jobs.extras import needs
-from jobs.formatting import counted, duration, short_number
+from jobs.formatting import duration, short_number
 
 if TYPE_CHECKING:
     from jobs.planning.cost import Cost

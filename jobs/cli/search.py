@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.embed import progress_lines
 from jobs.cli.options import (
     BatchTokens,
@@ -27,7 +28,6 @@ from jobs.cli.options import (
 from jobs.cli.output.text import one_line, say, say_nothing
 from jobs.errors import ConfigError, UsageError
 from jobs.extras import needs
-from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from applications.index import Built

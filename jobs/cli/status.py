@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.options import ClusterOptions, Debug, Json, print_json, s3_options, takes
 from jobs.cli.output import summary as failure_text
 from jobs.extras import needs
-from jobs.formatting import counted, duration, numbers
+from jobs.formatting import duration, numbers
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options

@@ -11,7 +11,7 @@ from jobs.errors import ConfigError
 from jobs.manifests.operator_config import OperatorConfig, parse_operator_config
 from jobs.manifests.pods import Attempt, head_template, worker_template
 from jobs.spec.job import EmbeddingJob
-from jobs.spec.volumes import is_remote, not_mounted, volume_of
+from jobs.spec.volumes import MOUNT_REMEDY, is_remote, not_mounted, volume_of
 
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _LITERALS = " ".join(f"--from-literal={key}=..." for key in _KEYS)
@@ -80,8 +80,7 @@ def check_credentials(job: EmbeddingJob, inventory: ClusterInventory) -> Check:
     if not is_remote(uri):
         volume = volume_of(job, uri)
         if volume is None:
-            message, _, remedy = not_mounted("storage.uri").rpartition("; ")
-            return Check("storage", "missing", f"{uri}: {message}", remedy)
+            return Check("storage", "missing", f"{uri}: {not_mounted('storage.uri')}", MOUNT_REMEDY)
         return Check("storage", "ok", f"{uri}, in the volume {volume.name} of the job spec")
     secrets = {name: inventory.named.get(("Secret", name)) for name in cluster.secrets}
     keys = {key: name for name, found in secrets.items() if isinstance(found, dict) for key in found["keys"]}

@@ -11,7 +11,7 @@ from jobs.spec.cluster import OUR_DIRECTORIES, OUR_VOLUMES
 from jobs.spec.diff import may_change
 from jobs.spec.fields import JOB_NAME_PATTERN
 from jobs.spec.job import MAX_NAME_LENGTH, SPEC_FIELDS
-from jobs.spec.volumes import REMOTE_PATTERN, URI_FIELDS, not_mounted
+from jobs.spec.volumes import MOUNT_REMEDY, REMOTE_PATTERN, URI_FIELDS, not_mounted
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ _SPEC = (
             ("spec",),
             f"!has(self.{field}) || self.{field}.matches('{REMOTE_PATTERN}') || "
             f"has(self.cluster.volumes) && self.cluster.volumes.exists(v, self.{field}.startsWith(v.mount_path))",
-            not_mounted(field),
+            f"{not_mounted(field)}; {MOUNT_REMEDY}",
         )
         for field in URI_FIELDS
     ),

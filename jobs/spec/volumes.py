@@ -12,14 +12,14 @@ from jobs.spec.job import EmbeddingJob
 
 REMOTE_PATTERN = "^[a-z0-9]+://[^/]"
 URI_FIELDS = ("data.uri", "storage.uri")
+MOUNT_REMEDY = "write s3://bucket/prefix, or mount a PersistentVolumeClaim there"
 
 
 def refuse_unmounted_directories(job: EmbeddingJob) -> None:
     """Raises ConfigError if a URI of the job spec is a directory that no pod would have."""
     for field, uri in zip(URI_FIELDS, (job.spec.data.uri, job.spec.storage.uri), strict=True):
         if not is_remote(uri) and volume_of(job, uri) is None:
-            message, _, remedy = not_mounted(field).rpartition("; ")
-            raise ConfigError(message, remedy=remedy)
+            raise ConfigError(not_mounted(field), remedy=MOUNT_REMEDY)
 
 
 def is_remote(uri: str) -> bool:
@@ -33,8 +33,5 @@ def volume_of(job: EmbeddingJob, path: str) -> VolumeMount | None:
 
 
 def not_mounted(field: str) -> str:
-    """The message about a directory that no volume provides. The fix follows the semicolon."""
-    return (
-        f"spec.{field} is a directory that no volume of spec.cluster.volumes provides; "
-        "write s3://bucket/prefix, or mount a PersistentVolumeClaim there"
-    )
+    """The message about a directory that no volume provides; the remedy is MOUNT_REMEDY."""
+    return f"spec.{field} is a directory that no volume of spec.cluster.volumes provides"

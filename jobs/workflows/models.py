@@ -14,8 +14,8 @@ from data_io.storage.folder_copy import upload_folder
 from data_io.storage.store import Store, open_store
 from data_io.task import format_query
 from data_io.task import instruction_of as instruction_in
+from data_io.wording import counted
 from jobs.errors import ConfigError, UsageError
-from jobs.formatting import counted
 from jobs.spec.job import EmbeddingJob
 from jobs.workflows.processes import task_executor
 from jobs.workflows.runs import find_job_spec

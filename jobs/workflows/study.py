@@ -15,8 +15,9 @@ from time import monotonic
 
 from data_io.errors import StorageError
 from data_io.storage.store import Store, open_store
+from data_io.wording import counted
 from jobs.errors import ConfigError
-from jobs.formatting import PHASE_WORDS, counted, duration
+from jobs.formatting import PHASE_WORDS, duration
 from jobs.planning.estimate import DataSize
 from jobs.spec.diff import all_differences_from, may_change
 from jobs.spec.study import RUNS, Study, StudyRun

@@ -1,9 +1,9 @@
 """Checkpoints that any number of workers can read (docs/developers/design.md#checkpoints).
 
 `checkpoints/step-00001234.attempt-2/` holds one file of values per rank, then `manifest.json`. A checkpoint exists only
-if its manifest exists, so nothing depends on renames or conditional writes.
-Each rank presents its ZeRO-2 fragments as one-dimensional chunks of the flattened parameters, which are stored in
-pieces. On a resume, DCP reads only the stored pieces that overlap a rank's own chunks.
+if its manifest exists, so nothing depends on renames or conditional writes. Each rank presents its ZeRO-2 fragments as
+one-dimensional chunks of the flattened parameters, which are stored in pieces. On a resume, DCP reads only the stored
+pieces that overlap a rank's own chunks.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -242,7 +242,7 @@ def restore(run: Store, training: TrainingState, fingerprint: Fingerprint) -> Re
             manifest = _from_rank_zero(partial(read_manifest, run, name))
             _refuse_other_order(run, name, fingerprint, manifest.progress.fingerprint)
             reader = StoreReader(run.child(name.folder), manifest.files)
-            _refuse_other_model(run, name, training.model, _from_rank_zero(reader.read_metadata))
+            _refuse_other_model(run, name, training.model, reader.read_metadata())
             chunks = {_key(fragment): _Chunk.of(fragment) for fragment in training.fragments()}
             with _raising_the_cause():
                 dcp_load(chunks, storage_reader=reader)

@@ -109,29 +109,19 @@ class StoreReader(StorageReader):
 
     def __init__(self, store: Store, files: Mapping[str, CheckpointFile]) -> None:
         self._store = store
-        self._pieces = {
-            _Place(name, item.offset, item.length): item for name, file in files.items() for item in file.items
-        }
         self._place_of = {
-            MetadataIndex(item.tensor, torch.Size([item.start])): place for place, item in self._pieces.items()
+            MetadataIndex(item.tensor, torch.Size([item.start])): _Place(name, item.offset, item.length, item.crc32)
+            for name, file in files.items()
+            for item in file.items
         }
+        self._metadata = _metadata(item for file in files.values() for item in file.items)
 
     def reset(self, checkpoint_id: Any = None) -> None:
         pass
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """The manifest in DCP's terms."""
-        chunks: dict[str, list[ChunkStorageMetadata]] = {}
-        for item in self._pieces.values():
-            place = torch.Size([item.start]), torch.Size([item.count])
-            chunks.setdefault(item.tensor, []).append(ChunkStorageMetadata(offsets=place[0], sizes=place[1]))
-        properties = TensorProperties(dtype=torch.float32)
-        return Metadata(
-            {
-                name: TensorStorageMetadata(properties, torch.Size([sum(c.sizes.numel() for c in found)]), found)
-                for name, found in chunks.items()
-            }
-        )
+        return self._metadata
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         pass
@@ -169,7 +159,7 @@ class StoreReader(StorageReader):
             yield self._checked(place, content[place.offset - start : place.end - start])
 
     def _checked(self, place: "_Place", content: memoryview) -> memoryview:
-        if crc32(content) != self._pieces[place].crc32:
+        if crc32(content) != place.crc32:
             raise CheckpointDamaged(
                 f"{place.name} of checkpoint {self._store.uri} is damaged: bytes {place.offset} to {place.end} "
                 "do not match their checksum"
@@ -190,15 +180,30 @@ class StoreReader(StorageReader):
 
 @dataclass(frozen=True, order=True)
 class _Place:
-    """The file and byte range of an item."""
+    """The file and byte range of a piece, and the CRC-32 of its bytes."""
 
     name: str
     offset: int
     length: int
+    crc32: int
 
     @property
     def end(self) -> int:
         return self.offset + self.length
+
+
+def _metadata(items: Iterable[CheckpointItem]) -> Metadata:
+    chunks: dict[str, list[ChunkStorageMetadata]] = {}
+    for item in items:
+        place = torch.Size([item.start]), torch.Size([item.count])
+        chunks.setdefault(item.tensor, []).append(ChunkStorageMetadata(offsets=place[0], sizes=place[1]))
+    properties = TensorProperties(dtype=torch.float32)
+    return Metadata(
+        {
+            name: TensorStorageMetadata(properties, torch.Size([sum(c.sizes.numel() for c in found)]), found)
+            for name, found in chunks.items()
+        }
+    )
 
 
 def _neighbors(places: Iterable[_Place]) -> list[list[_Place]]:

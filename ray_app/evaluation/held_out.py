@@ -15,8 +15,8 @@ import numpy.typing as npt
 from data_io.dataset.evaluation_sets import RetrievalSet, StsSet, load_evaluation
 from data_io.dataset.manifest import Manifest
 from data_io.errors import DataError
-from data_io.execution import counted
 from data_io.storage.store import Store
+from data_io.wording import counted
 from ray_app.errors import ModelError
 from ray_app.evaluation.bm25 import bm25_rankings
 from ray_app.evaluation.ranking_metrics import ndcg_at_k, recall_at_k, spearman, top_k, trec_order

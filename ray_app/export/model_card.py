@@ -10,9 +10,9 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_io.execution import counted
 from data_io.storage.folder_copy import read_json
 from data_io.task import Kind
+from data_io.wording import counted
 from ray_app.inference.hub import HUB_ID
 from ray_app.job_spec import JobSpec, TrainSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport, RetrievalResult, StsResult

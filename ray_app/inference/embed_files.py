@@ -17,12 +17,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_io.errors import DataError, NotFoundInStore
-from data_io.execution import Executor, Say, counted, in_process
+from data_io.execution import Executor, Say, in_process
 from data_io.storage.chunk_files import Mark, finished
 from data_io.storage.resumable import WORK_PREFIX, end_work
 from data_io.storage.store import Store
 from data_io.user_files.records import find_files, fingerprint
 from data_io.user_files.text_shards import TextShard, describe_input, plan_shards, refuse_without_texts
+from data_io.wording import counted
 from ray_app.inference.embed_shard import (
     EmbedJob,
     Precision,

@@ -20,9 +20,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from data_io.dataset.manifest import load_manifest
 from data_io.dataset.tokenizer import own_tokenizer
 from data_io.errors import ConfigError
-from data_io.execution import counted
 from data_io.storage.probe import probe_store
 from data_io.storage.store import Store, open_store
+from data_io.wording import counted
 from ray_app.data_order import make_order, select_sources
 from ray_app.job_spec import JobSpec
 from ray_app.orchestration.active_run import ActiveRun

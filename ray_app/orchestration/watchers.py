@@ -13,7 +13,7 @@ from ray_app.ray_runtime.environment import EMBEDDED  # isort: skip - must be im
 
 import ray
 
-from data_io.execution import counted
+from data_io.wording import counted
 from ray_app.orchestration.active_run import ActiveRun
 from ray_app.orchestration.checkpoint_evaluator import CheckpointEvaluator
 from ray_app.orchestration.hang_recovery import recover_from_hang

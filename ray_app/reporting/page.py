@@ -8,7 +8,7 @@ import plotly.offline
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from data_io.execution import counted
+from data_io.wording import counted
 
 _OWN_PACKAGE = "ray_app.reporting"
 

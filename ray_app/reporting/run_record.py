@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_io.bounded_yaml import BoundedLoader
 from data_io.dataset.manifest import Manifest
-from data_io.execution import counted
 from data_io.storage.store import Store
+from data_io.wording import counted
 from ray_app.export.model_card import CardSource
 from ray_app.run_directory.directory import BEFORE, EVENTS, JOB_SPEC, METRICS, STATUS, read_text
 from ray_app.run_directory.driver_lease import last_heartbeat

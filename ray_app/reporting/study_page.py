@@ -6,7 +6,7 @@ from itertools import zip_longest
 
 import plotly.graph_objects as go
 
-from data_io.execution import counted
+from data_io.wording import counted
 from ray_app.reporting import charts
 from ray_app.reporting import tables as view
 from ray_app.reporting.charts import MOST_SOURCES, PALETTE

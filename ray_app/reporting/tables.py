@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_io.execution import counted
+from data_io.wording import counted
 from ray_app.reporting.charts import largest_sources
 from ray_app.reporting.run_record import RunRecord
 from ray_app.run_directory.evaluation_report import EvaluationReport, QueryExample

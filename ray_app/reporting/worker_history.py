@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_io.execution import counted
+from data_io.wording import counted
 from ray_app.reporting.charts import PALETTE, figure_json
 from ray_app.reporting.run_record import RunRecord
 from ray_app.reporting.tables import duration

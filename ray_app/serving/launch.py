@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 
 from data_io.errors import ConfigError
-from data_io.execution import counted
+from data_io.wording import counted
 from ray_app.ray_runtime.environment import EMBEDDED, check_gpus
 from ray_app.serving.model import find_served
 from ray_app.serving.settings import ServeSettings

@@ -9,13 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
 from data_io.storage.store import open_store
-from ray_app.job_spec import JobSpec
-from ray_app.training.loop import Worker, train
-from tests.support.plain_workers import NoControl
+from tests.support.plain_workers import train_this_rank
 from tests.support.small_training import small_job_spec, write_small_dataset
 
 
@@ -30,15 +27,7 @@ def main(steps: int) -> None:
         if dist.get_rank() == 0:
             write_small_dataset(data)
         dist.barrier()
-        outcome = train(
-            "small",
-            JobSpec.model_validate(small_job_spec(data.uri, "unused")["spec"]),
-            data=data,
-            run=run,
-            worker=Worker(rank=dist.get_rank(), world_size=dist.get_world_size(), device=torch.device("cpu")),
-            control=NoControl(),
-            stop_after_steps=steps,
-        )
+        outcome = train_this_rank(small_job_spec(data.uri, "unused")["spec"], data, run, steps=steps)
         dist.barrier()
     sys.stdout.write(f"rank {dist.get_rank()}: step {outcome.step}\n")
     dist.destroy_process_group()

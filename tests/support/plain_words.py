@@ -95,6 +95,7 @@ RULES = (
         "directory, license, integer, and American spelling as in the libraries' APIs",
     ),
 )
+_SUFFIXES = {".py", ".md", ".yaml", ".txt", ".tpl", ".sh"}
 _WORDS_IN_CODE = re.compile(r"`[^`]*`|\{[^{}]*\}|<[^<>\s]*>")
 
 
@@ -199,34 +200,24 @@ def _of_markdown(path: Path, content: str) -> Iterator[Text]:
 
 def _of_python(path: Path, content: str) -> Iterator[Text]:
     tree = ast.parse(content)
-    quiet = {id(node) for node in _docstrings(tree)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):
-            quiet.update(id(part) for part in node.values)
-            words = "".join(
-                part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "`x`"
-                for part in node.values
-            )
-            if " " in words.strip():
-                yield Text(path, node.lineno, " ".join(words.split()), counted=_is_prose(words))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
-            if id(node) in quiet and node not in _docstrings(tree):
-                continue
-            counted = id(node) not in quiet and _is_prose(node.value)
-            yield Text(path, node.lineno, " ".join(node.value.split()), counted=counted)
+    nodes = list(ast.walk(tree))
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
+        words = _words_of(node)
+        if " " in words.strip() and id(node) not in parts:
+            counted = id(node) not in docstrings and _is_prose(words)
+            yield Text(path, node.lineno, " ".join(words.split()), counted=counted)  # type: ignore[attr-defined]
     for token in tokenize.generate_tokens(io.StringIO(content).readline):
         if token.type == tokenize.COMMENT:
             yield Text(path, token.start[0], token.string, counted=False)
 
 
-def _docstrings(tree: ast.Module) -> list[ast.Constant]:
-    """Docstrings and the strings that describe a field after it."""
-    return [
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-    ]
+def _words_of(node: ast.AST) -> str:
+    """The text of a string, in which `x` stands for the values of an f-string. Empty for other nodes."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_words_of(part) or "`x`" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
 def _is_prose(text: str) -> bool:
@@ -258,16 +249,17 @@ def repository_files(root: Path = ROOT) -> list[Path]:
     return sorted(path for path in set(found) if path.is_file())
 
 
+def main(arguments: list[str]) -> int:
+    asked = [Path(argument).resolve() for argument in arguments]
+    found = [path for each in asked for path in (sorted(each.rglob("*")) if each.is_dir() else [each])]
+    files = (
+        [path for path in found if path.suffix in _SUFFIXES or path.name == "Makefile"] if asked else repository_files()
+    )
+    all_hits = [hit for path in files for hit in hits(prose(path))]
+    sys.stdout.writelines(f"{hit}\n" for hit in all_hits)
+    sys.stderr.write(f"{len(all_hits)} hits\n")
+    return 1 if all_hits else 0
+
+
 if __name__ == "__main__":
-    asked = [Path(argument).resolve() for argument in sys.argv[1:]]
-    files = [
-        p for a in asked for p in (repository_files() if not asked else sorted(a.rglob("*")) if a.is_dir() else [a])
-    ]
-    total = 0
-    for path in files or repository_files():
-        if path.suffix in {".py", ".md", ".yaml", ".txt", ".tpl", ".sh"} or path.name == "Makefile":
-            for hit in hits(prose(path)):
-                total += 1
-                sys.stdout.write(f"{hit}\n")
-    sys.stderr.write(f"{total} hits\n")
-    sys.exit(bool(total))
+    sys.exit(main(sys.argv[1:]))

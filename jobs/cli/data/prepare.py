@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.data.sources import LicenseRule
 from jobs.cli.options import Debug, Json, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import say, say_nothing
 from jobs.errors import UsageError
 from jobs.extras import needs
-from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from data_io.wording import counted
 from jobs.cli.options import DataUri, Debug, Json, Quiet, print_json, s3_options, takes
 from jobs.cli.output.text import Percent, say, size_text
 from jobs.extras import needs
-from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from data_io.data_spec import S3Options

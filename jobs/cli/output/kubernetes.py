@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jobs.formatting import counted, short_number
+from data_io.wording import counted
+from jobs.formatting import short_number
 from jobs.kube.observed import Pod
 from jobs.kube.status import ConditionType, JobStatus, status_of
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from data_io.wording import counted
 from jobs.cli.output.text import aligned, size_text
-from jobs.formatting import counted
 
 if TYPE_CHECKING:
     from data_io.inspection.statistics import DatasetStatistics, LengthStatistics, SourceStatistics

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from jobs.formatting import counted, duration
+from data_io.wording import counted
+from jobs.formatting import duration
 
 if TYPE_CHECKING:
     from ray_app.run_directory.exit_record import ExitRecord

@@ -208,7 +208,7 @@ def test_without_a_network_the_error_names_source_and_id_and_what_to_do(store: S
     with pytest.raises(StorageError) as caught:
         prepare_recipe(store, ["hotpotqa"])
 
-    assert "source 'hotpotqa': mteb/hotpotqa cannot be loaded from the Hugging Face hub" in caught.value.message
+    assert "source 'hotpotqa': mteb/hotpotqa cannot be loaded from the Hugging Face Hub" in caught.value.message
     assert "HF_HUB_OFFLINE is set" in caught.value.message
     for word in ("HF_ENDPOINT", "HF_TOKEN", "--from DIR", "DIR/hotpotqa/"):
         assert word in str(caught.value.remedy)
@@ -233,7 +233,7 @@ def test_a_source_not_on_the_hub_names_its_url_and_asks_for_a_copy(store: Store,
     with pytest.raises(StorageError) as caught:
         prepare_recipe(store, [name])
 
-    assert f"is not on the Hugging Face hub but at {place}" in caught.value.message
+    assert f"is not on the Hugging Face Hub but at {place}" in caught.value.message
     assert f"DIR/{name}/" in str(caught.value.remedy)
 
 
@@ -416,7 +416,7 @@ def test_a_task_that_cannot_be_loaded_is_an_error_that_names_it(monkeypatch: pyt
     with pytest.raises(StorageError, match="ArguAna cannot be loaded: it needs mteb/arguana at revision") as caught:
         excluded_texts("mteb")
 
-    assert caught.value.message.endswith("and the Hugging Face hub is unreachable")
+    assert caught.value.message.endswith("and the Hugging Face Hub is unreachable")
     assert "--exclude-benchmark FILE" in str(caught.value.remedy)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from jobs.controller.reconcile import reconcile
 from jobs.kube.observed import Observed
 from jobs.kube.status import JobPhase, JobStatus
-from tests.support.kubernetes_objects import resource
-from tests.unit.jobs.controller.test_log import CONFIG, NOW, SPEC
+from jobs.manifests.operator_config import OperatorConfig
+from tests.support.kubernetes_objects import NOW, resource
 
 
 class Cluster:
@@ -34,8 +35,8 @@ class Cluster:
 
 
 def reconciled(cluster: Cluster) -> JobStatus:
-    stored = {**resource(SPEC), "status": JobStatus().to_dict()}
-    reconcile(cluster, CONFIG, stored, lambda *_: Observed(), now=NOW + timedelta(seconds=1))  # type: ignore[arg-type]
+    stored = {**resource(), "status": JobStatus().to_dict()}
+    reconcile(cluster, OperatorConfig(), stored, lambda *_: Observed(), now=NOW + timedelta(seconds=1))  # type: ignore[arg-type]
     return cluster.status
 
 
@@ -66,6 +67,10 @@ def test_objects_of_a_job_are_its_own() -> None:
     assert [each for each in cluster.written if each[0] != "Event"] == NEEDED
 
 
-def test_every_object_that_is_not_named_for_an_attempt_has_a_prefix_or_suffix_of_its_own() -> None:
+def test_account_and_policy_have_a_prefix_that_no_chart_uses(project_root: Path) -> None:
+    templates = "".join(path.read_text(encoding="utf-8") for path in (project_root / "helm").rglob("templates/*"))
+
     assert ("ServiceAccount", "f2llm-job-job") in NEEDED
     assert ("NetworkPolicy", "f2llm-job-job") in NEEDED
+    assert "name: f2llm-" in templates
+    assert "f2llm-job-" not in templates

@@ -5,7 +5,7 @@ import pytest
 from jobs.errors import ConfigError
 from jobs.kube.crd_rules import rules
 from jobs.spec.job import EmbeddingJob, apply_overrides, parse_job_spec
-from jobs.spec.volumes import not_mounted, refuse_unmounted_directories
+from jobs.spec.volumes import MOUNT_REMEDY, not_mounted, refuse_unmounted_directories
 from jobs.spec.yaml12 import RawSpec
 from tests.support.job_specs import job_spec
 
@@ -39,5 +39,5 @@ def test_a_directory_without_a_volume_is_refused_with_the_message_of_the_crd(
     with pytest.raises(ConfigError) as caught:
         refuse_unmounted_directories(job(data, storage, DISK))
 
-    assert f"{caught.value.message}; {caught.value.remedy}" == not_mounted(field)
-    assert not_mounted(field) in {rule.message for rule in rules()}
+    assert (caught.value.message, caught.value.remedy) == (not_mounted(field), MOUNT_REMEDY)
+    assert f"{not_mounted(field)}; {MOUNT_REMEDY}" in {rule.message for rule in rules()}

@@ -4,8 +4,9 @@ import io
 
 import pytest
 
+from data_io.wording import counted
 from jobs.cli.output.progress import PlainLines, progress
-from jobs.formatting import counted, duration, numbers, short_number
+from jobs.formatting import duration, numbers, short_number
 from ray_app.run_directory.status import Phase, RunStatus
 
 TRAINING = RunStatus(
