@@ -242,6 +242,11 @@ def _warnings(
             "the run will be refused: model.tokenizer is not set, and the data set has no tokenizer; "
             "prepare the data set with --tokenizer-vocabulary, or set model.tokenizer"
         )
+    if train.precision == "bf16" and not spec.workers.gpus:
+        yield (
+            "train.precision is bf16 and workers.gpus is 0: most CPUs compute with bf16 several times slower than with "
+            "fp32; set train.precision: fp32, or workers.gpus: 1"
+        )
     if train.warmup_steps >= total_steps:
         yield (
             f"train.warmup_steps={train.warmup_steps} is not below the {total_steps} steps of the job, so the learning "

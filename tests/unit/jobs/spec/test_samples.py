@@ -8,6 +8,7 @@ import yaml
 
 from jobs.cli.app import call
 from jobs.manifests.operator_config import OperatorConfig
+from jobs.spec.demo import demo_job
 from jobs.spec.job import load_job_spec
 from jobs.spec.presets import PRESET_NAMES
 
@@ -51,6 +52,14 @@ def test_the_trials_data_is_where_its_sample_reads_it_with_the_same_secret_and_i
     assert shlex.join(container["command"]) == f"f2llm data prepare demo {sample.data.uri}"
     assert [each["secretRef"]["name"] for each in container["envFrom"]] == list(sample.cluster.secrets)
     assert container["image"] == OperatorConfig().image
+
+
+def test_the_sample_for_cpus_trains_as_the_demo_does() -> None:
+    sample = load_job_spec(str(FOLDER / "demo-cpu.yaml")).spec
+    demo = demo_job(Path("demo"), overrides=["train.epochs=1"]).spec
+
+    assert (sample.model, sample.train, sample.workers) == (demo.model, demo.train, demo.workers)
+    assert sample.data == demo.data.model_copy(update={"uri": sample.data.uri})
 
 
 @pytest.mark.parametrize("name", PRESET_NAMES)
