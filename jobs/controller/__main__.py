@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import kopf
-from prometheus_client import start_http_server
 
 from jobs.controller.handlers import registry_of
+from jobs.controller.health import Heartbeat, serve_health
 from jobs.controller.leader_election import LeaderLease
 from jobs.controller.log import configure_log
 from jobs.errors import KubernetesError, NotFoundInKubernetes
@@ -36,12 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m jobs.controller", description=__doc__)
     parser.add_argument("--config", type=Path, help="YAML file with the settings of the operator")
     parser.add_argument("--namespace", action="append", help="watch only this namespace; can be repeated")
-    parser.add_argument("--metrics-port", type=int, default=8080, help="port of the Prometheus metrics; 0: none")
     parser.add_argument(
-        "--liveness",
-        default=None,
-        metavar="URL",
-        help="endpoint of the liveness probe, for example http://0.0.0.0:8081/healthz",
+        "--metrics-port", type=int, default=8080, help="port of /metrics and of /healthz, for probes; 0: none"
     )
     parser.add_argument(
         "--log-format", choices=[*LogFormat], default=LogFormat.TEXT, help="format of log lines: key=value or JSON"
@@ -51,8 +47,9 @@ def main() -> None:
     configure_log(arguments.log_level, LogFormat(arguments.log_format))
     config, api = load_operator_config(arguments.config), connect()
     _log.info("operator started", extra=fields(**_settings(config, arguments.namespace)))
+    heartbeat = Heartbeat()
     if arguments.metrics_port:
-        start_http_server(arguments.metrics_port)
+        serve_health(arguments.metrics_port, heartbeat)
     identity = os.environ.get("POD_NAME", f"{socket.gethostname()}-{os.getpid()}")
     namespace = os.environ.get("POD_NAMESPACE", api.namespace)
     lease = LeaderLease(api, name=LEASE, namespace=namespace, identity=identity)
@@ -60,13 +57,12 @@ def main() -> None:
     lease.keep(lost=lambda: os._exit(1))  # no reconciliation may continue while another leader runs
     _wait_for_resources(api, arguments.namespace)
     kopf.run(
-        registry=registry_of(api, config, arguments.namespace or ()),
+        registry=registry_of(api, config, arguments.namespace or (), heartbeat),
         standalone=True,
         # Otherwise kopf looks up the user name, which a pod's user id may not have.
         identity=identity,  # type: ignore[arg-type]
         clusterwide=not arguments.namespace,
         namespaces=arguments.namespace or (),
-        liveness_endpoint=arguments.liveness,
     )
     lease.release()
     _log.info("operator stopped")
@@ -91,7 +87,7 @@ def _wait_for_resources(api: KubeApi, namespaces: list[str] | None) -> None:
     for kind in ("EmbeddingJob", "RayJob", "RayCluster"):
         while True:
             try:
-                api.list(kind, **where)
+                api.list(kind, **where, limit=1)
                 break
             except NotFoundInKubernetes:
                 _log.warning("waiting for a CRD", extra=fields(kind=kind, comes_with=_COMES_WITH[kind]))

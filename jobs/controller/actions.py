@@ -6,13 +6,6 @@ from typing import Any, Literal, TypeAlias
 
 
 @dataclass(frozen=True)
-class Apply:
-    """Create the object, or change it to this value."""
-
-    value: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Create:
     """Create the object. An existing object is not changed."""
 
@@ -52,4 +45,4 @@ class EmitEvent:
     message: str
 
 
-Action: TypeAlias = Apply | Create | DeleteRayJob | RequestStop | Scale
+Action: TypeAlias = Create | DeleteRayJob | RequestStop | Scale

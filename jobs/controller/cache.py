@@ -6,7 +6,7 @@ from typing import Any
 from jobs.kube.driver_report import STOP_KEY, driver_report_in
 from jobs.kube.names import attempt_id, attempt_name, progress_name
 from jobs.kube.observed import Observed
-from jobs.kube.resource import key_of
+from jobs.kube.resource import is_owned, key_of, uid_of
 from jobs.kube.status import JobStatus, status_of
 from jobs.manifests.pods import JOB_SPEC_FILE
 from ray_app.run_directory.status import RunStatus
@@ -53,13 +53,12 @@ class Cache:
     def of(self, resource: Mapping[str, Any], status: JobStatus) -> Observed:
         """The objects of a job's current attempt, and all of its pods."""
         namespace, name = key_of(resource)
-        uid = resource["metadata"]["uid"]
-        ray_job = self._first(self._ray_jobs, (namespace, attempt_name(name, status.attempt)))
-        if ray_job is not None and not _is_owned(ray_job, uid):
-            ray_job = None  # of an earlier job with the same name
+        uid = uid_of(resource)
+        attempt = (namespace, attempt_name(name, status.attempt))
+        ray_job = self._owned(self._ray_jobs, attempt, uid)
         cluster = (ray_job or {}).get("status", {}).get("rayClusterName") or ""
         config_map = self._progress(resource)
-        job_spec = self._first(self._config_maps, (namespace, attempt_name(name, status.attempt)))
+        job_spec = self._owned(self._config_maps, attempt, uid)
         return Observed(
             ray_job=ray_job,
             ray_cluster=self._first(self._ray_clusters, (namespace, cluster)),
@@ -78,8 +77,12 @@ class Cache:
 
     def _progress(self, resource: Mapping[str, Any]) -> Mapping[str, Any] | None:
         namespace, name = key_of(resource)
-        found: Mapping[str, Any] | None = self._first(self._config_maps, (namespace, progress_name(name)))
-        return found
+        return self._owned(self._config_maps, (namespace, progress_name(name)), uid_of(resource))
+
+    def _owned(self, index: Index, key: Key, uid: str) -> Mapping[str, Any] | None:
+        """The object if the job with this uid owns it. Anybody can create one with its name."""
+        found = self._first(index, key)
+        return found if found is not None and is_owned(found, uid) else None
 
     def _first(self, index: Index, key: Key) -> Any:
         return next(iter(self._at(index, key)), None)
@@ -109,5 +112,13 @@ def slim_ray_cluster(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_owned(value: Mapping[str, Any], uid: str) -> bool:
-    return any(owner["uid"] == uid for owner in value["metadata"].get("ownerReferences") or ())
+def slim_config_map(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Content and owners of a ConfigMap."""
+    owners = body["metadata"].get("ownerReferences")
+    return {"metadata": {"ownerReferences": owners}, "data": dict(body.get("data") or {})}
+
+
+def slim_job(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The job without the fields of its metadata that only the API server uses."""
+    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    return {**body, "metadata": metadata}

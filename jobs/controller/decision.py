@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, RequestStop
+from jobs.controller.actions import Action, Create, DeleteRayJob, RequestStop
 from jobs.controller.driver_heartbeat import check_heartbeat
 from jobs.controller.outcome import Outcome, Result, outcome_of
 from jobs.controller.scaling import scale
-from jobs.controller.status import observe, sentence, time_of, time_text, with_conditions
+from jobs.controller.status import Refusal, observe, sentence, time_of, time_text, with_conditions
 from jobs.errors import ConfigError
 from jobs.kube.names import attempt_id, attempt_name
 from jobs.kube.observed import Observed
 from jobs.kube.resource import job_spec_of
 from jobs.kube.status import JobFailure, JobPhase, JobStatus
-from jobs.manifests.job import attempt_objects, standing_objects
+from jobs.manifests.job import render
 from jobs.manifests.operator_config import OperatorConfig
 from jobs.spec.job import EmbeddingJob
 from jobs.spec.yaml12 import read_yaml
@@ -49,7 +49,7 @@ def decide(
     if job is None:
         status = status.model_copy(update={"observed_generation": generation})
         stays = status.active or status.phase.is_end or status.phase is JobPhase.SUSPENDED
-        decision = Decision(status if stays else _refused(status, refusal))
+        decision = Decision(status if stays or refusal is None else _refused(status, refusal))
     else:
         status = observe(status, job, observed, generation=generation)
         decision = _Job(job, refusal, resource["metadata"]["uid"], config, observed, now).next_step(status)
@@ -60,8 +60,8 @@ def decide(
 
 def _job_spec(
     resource: Mapping[str, Any], config: OperatorConfig, observed: Observed
-) -> tuple[EmbeddingJob | None, str]:
-    """The job spec to use, and why no attempt can start with it (empty if one can).
+) -> tuple[EmbeddingJob | None, Refusal | None]:
+    """The job spec to use, and why no attempt can start with it (None if one can).
 
     If the stored spec is invalid, this is the job spec of the newest attempt, or None before the first attempt.
     """
@@ -70,8 +70,13 @@ def _job_spec(
         job = job_spec_of(resource)
         config.profiles_of(job.spec.cluster)
     except ConfigError as error:
-        return job or _started_with(resource, observed), sentence(error.message, error.remedy)
-    return job, observed.name_conflict
+        refusal = Refusal("InvalidJobSpec", sentence(error.message, error.remedy))
+        return job or _started_with(resource, observed), refusal
+    if denied := config.allowed.denied(job.spec.cluster):
+        return job, Refusal(
+            "NotAllowed", sentence(denied, "ask an administrator: `jobs.allowed` of the operator's chart")
+        )
+    return job, Refusal("NameConflict", observed.name_conflict) if observed.name_conflict else None
 
 
 def _started_with(resource: Mapping[str, Any], observed: Observed) -> EmbeddingJob | None:
@@ -88,7 +93,7 @@ def _started_with(resource: Mapping[str, Any], observed: Observed) -> EmbeddingJ
 @dataclass(frozen=True)
 class _Job:
     job: EmbeddingJob
-    refusal: str
+    refusal: Refusal | None
     uid: str
     config: OperatorConfig
     observed: Observed
@@ -208,9 +213,7 @@ class _Job:
         return status.model_copy(update=update)
 
     def _create_objects(self, attempt: int) -> list[Action]:
-        standing = standing_objects(self.job, self.config, uid=self.uid)
-        of_attempt = attempt_objects(self.job, self.config, attempt=attempt, uid=self.uid)
-        return [*map(Apply, standing), *map(Create, of_attempt)]
+        return list(map(Create, render(self.job, self.config, attempt=attempt, uid=self.uid)))
 
 
 def _no_later_than(decision: Decision, seconds: float | None) -> Decision:
@@ -224,7 +227,7 @@ def backoff_seconds(config: OperatorConfig, fruitless: int) -> float:
     return float(min(config.retry_seconds_most, config.retry_seconds * 2 ** min(fruitless - 1, 30)))
 
 
-def _refused(status: JobStatus, refusal: str) -> JobStatus:
-    """Failed because of the job spec. No attempt failed, so `last_failure` is empty."""
-    update = {**_FROM_THE_START, "phase": JobPhase.FAILED, "message": refusal, "last_failure": None}
+def _refused(status: JobStatus, refusal: Refusal) -> JobStatus:
+    """Failed before an attempt. No attempt failed, so `last_failure` is empty."""
+    update = {**_FROM_THE_START, "phase": JobPhase.FAILED, "message": refusal.message, "last_failure": None}
     return status.model_copy(update=update)

@@ -13,16 +13,17 @@ from typing import Any
 import kopf
 from prometheus_client import REGISTRY
 
-from jobs.controller.cache import Cache, Key, slim_ray_cluster, slim_ray_job
+from jobs.controller.cache import Cache, Key, slim_config_map, slim_job, slim_ray_cluster, slim_ray_job
+from jobs.controller.health import Heartbeat
 from jobs.controller.metrics import RECONCILE_FAILURES, RECONCILE_SECONDS, JobsCollector
 from jobs.controller.reconcile import reconcile
 from jobs.controller.work_queue import WorkQueue
 from jobs.errors import F2LLMError, StaleObject
-from jobs.kube.api import KubeApi
+from jobs.kube.api import PAGE, KubeApi
 from jobs.kube.driver_report import driver_report_in
 from jobs.kube.names import JOB_LABEL, attempt_id, progress_name
 from jobs.kube.observed import Observed, pod_of
-from jobs.kube.resource import key_of, uid_of
+from jobs.kube.resource import is_owned, key_of, uid_of
 from jobs.kube.status import JobStatus
 from jobs.manifests.operator_config import OperatorConfig
 from ray_app.structured_log import error_fields, fields
@@ -31,21 +32,29 @@ _log = logging.getLogger(__name__)
 _WORKERS = 4
 _RESYNC_SECONDS = 300.0
 _OURS = {JOB_LABEL: kopf.PRESENT}
-_SELECTORS = {"EmbeddingJob": "", **dict.fromkeys(("RayJob", "RayCluster", "ConfigMap", "Pod"), JOB_LABEL)}
+_CHILDREN = {
+    "RayJob": ("ray.io", "v1", "rayjobs"),
+    "RayCluster": ("ray.io", "v1", "rayclusters"),
+    "ConfigMap": ("", "v1", "configmaps"),
+    "Pod": ("", "v1", "pods"),
+}
+"""Kinds of objects that belong to jobs. Only those with the label of a job are listed and watched."""
 
 
-def registry_of(api: KubeApi, config: OperatorConfig, namespaces: Sequence[str]) -> kopf.OperatorRegistry:
+def registry_of(
+    api: KubeApi, config: OperatorConfig, namespaces: Sequence[str], heartbeat: Heartbeat
+) -> kopf.OperatorRegistry:
     """All handlers of the operator for these namespaces; an empty list means all namespaces."""
     registry = kopf.OperatorRegistry()
     _index(registry)
-    _Operator(api, config, namespaces).register(registry)
+    _Operator(api, config, namespaces, heartbeat).register(registry)
     return registry
 
 
 def _index(registry: kopf.OperatorRegistry) -> None:
     @kopf.index("f2llm.dev", "v1alpha1", "embeddingjobs", id="jobs", registry=registry)
     def jobs(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
-        return {key_of(body): (uid_of(body), dict(body))}
+        return {key_of(body): (uid_of(body), slim_job(body))}
 
     @kopf.index("ray.io", "v1", "rayjobs", id="ray_jobs", registry=registry, labels=_OURS)
     def ray_jobs(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
@@ -57,7 +66,7 @@ def _index(registry: kopf.OperatorRegistry) -> None:
 
     @kopf.index("", "v1", "configmaps", id="config_maps", registry=registry, labels=_OURS)
     def config_maps(*, body: kopf.Body, **_: Any) -> dict[Key, Any]:
-        return {key_of(body): (uid_of(body), {"data": dict(body.get("data", {}))})}
+        return {key_of(body): (uid_of(body), slim_config_map(body))}
 
     @kopf.index("", "v1", "pods", id="pods", registry=registry, labels=_OURS)
     def pods(*, body: kopf.Body, labels: Mapping[str, str], **_: Any) -> dict[Key, Any]:
@@ -67,8 +76,9 @@ def _index(registry: kopf.OperatorRegistry) -> None:
 class _Operator:
     """The queue and its worker tasks."""
 
-    def __init__(self, api: KubeApi, config: OperatorConfig, namespaces: Sequence[str]) -> None:
+    def __init__(self, api: KubeApi, config: OperatorConfig, namespaces: Sequence[str], heartbeat: Heartbeat) -> None:
         self._api, self._config, self._namespaces = api, config, namespaces
+        self._heartbeat = heartbeat
         self._queue: WorkQueue[Key]
         self._cache: Cache
         self._tasks: list[asyncio.Task[None]] = []
@@ -78,12 +88,7 @@ class _Operator:
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._end)
         kopf.on.event("f2llm.dev", "v1alpha1", "embeddingjobs", registry=registry)(self._on_job)
-        for group, version, plural in (
-            ("ray.io", "v1", "rayjobs"),
-            ("ray.io", "v1", "rayclusters"),
-            ("", "v1", "configmaps"),
-            ("", "v1", "pods"),
-        ):
+        for group, version, plural in _CHILDREN.values():
             kopf.on.event(group, version, plural, registry=registry, labels=_OURS)(self._on_child)
 
     def _log_in(self, **_: Any) -> kopf.ConnectionInfo:
@@ -94,14 +99,20 @@ class _Operator:
         settings.scanning.disabled = True  # it would need permission to list all resources and namespaces
         settings.watching.server_timeout, settings.watching.client_timeout = 300, 360
         settings.networking.request_timeout = 30
+        # Without these, kopf lists all ConfigMaps and pods of the cluster, each list in one answer.
+        settings.watching.chunk_size = PAGE
+        for resource in _CHILDREN.values():
+            settings.watching.label_selectors[resource] = JOB_LABEL
         names = ("jobs", "ray_jobs", "ray_clusters", "config_maps", "pods")
         self._cache = Cache(**{name: indexed[name] for name in names})
         self._queue = WorkQueue()
         REGISTRY.register(JobsCollector(self._cache.jobs, self._cache.run_of, lambda: len(self._queue)))
         self._tasks = [asyncio.create_task(self._work()) for _ in range(_WORKERS)]
         self._tasks.append(asyncio.create_task(self._drop_vanished()))
+        self._tasks.append(asyncio.create_task(self._heartbeat.keep()))
 
     async def _end(self, **_: Any) -> None:
+        self._heartbeat.stop()
         for task in self._tasks:
             task.cancel()
 
@@ -162,7 +173,7 @@ class _Operator:
         places = self._namespaces or (None,)
         return {
             uid
-            for kind, selector in _SELECTORS.items()
+            for kind, selector in (("EmbeddingJob", ""), *((kind, JOB_LABEL) for kind in _CHILDREN))
             for namespace in places
             for uid in self._api.uids(kind, namespace=namespace, selector=selector)
         }
@@ -174,5 +185,7 @@ class _Operator:
         # An attempt is closed only once, and the watch may not have delivered the driver's last report yet.
         namespace, name = key_of(resource)
         config_map = self._api.get("ConfigMap", progress_name(name), namespace=namespace)
-        attempt = attempt_id(resource["metadata"]["uid"], status.attempt)
+        if config_map is None or not is_owned(config_map, uid_of(resource)):
+            return observed
+        attempt = attempt_id(uid_of(resource), status.attempt)
         return replace(observed, driver_report=driver_report_in(config_map, attempt=attempt))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, RequestStop, Scale
+from jobs.controller.actions import Action, Create, DeleteRayJob, RequestStop, Scale
 from jobs.controller.decision import Decision
-from jobs.kube.status import JobPhase, JobStatus
+from jobs.kube.status import ConditionType, JobPhase, JobStatus
 from ray_app.structured_log import LogFormat, StructuredFormatter, fields
 
 _FAILURES = (JobPhase.RETRYING, JobPhase.FAILED)
@@ -88,8 +88,9 @@ def _lost_heartbeat(before: JobStatus, after: JobStatus) -> bool:
 
 def _failure(status: JobStatus) -> dict[str, Any]:
     failure = status.last_failure
-    if failure is None:  # the job spec is invalid, and no attempt was started
-        return {"error_class": "user", "error_type": "InvalidJobSpec", "error": status.message}
+    if failure is None:  # the job was refused, and no attempt was started
+        refusal = status.condition(ConditionType.ACCEPTED)
+        return {"error_class": "user", "error_type": refusal.reason if refusal else "", "error": status.message}
     return {"error_class": failure.error_class, "error_type": failure.reason, "error": failure.message}
 
 
@@ -97,8 +98,6 @@ def _actions(actions: tuple[Action, ...]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for action in actions:
         match action:
-            case Apply(value):
-                values.setdefault("apply", []).append(_object(value))
             case Create(value):
                 values.setdefault("create", []).append(_object(value))
             case DeleteRayJob(name):

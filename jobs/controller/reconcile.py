@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from jobs.controller.actions import Action, Apply, Create, DeleteRayJob, EmitEvent, RequestStop, Scale
+from jobs.controller.actions import Action, Create, DeleteRayJob, EmitEvent, RequestStop, Scale
 from jobs.controller.decision import Decision, decide
 from jobs.controller.events import events
 from jobs.controller.log import decision_line
@@ -16,7 +16,7 @@ from jobs.kube.api import KubeApi, micro_time
 from jobs.kube.driver_report import STOP_KEY
 from jobs.kube.names import progress_name
 from jobs.kube.observed import Observed
-from jobs.kube.resource import key_of
+from jobs.kube.resource import is_owned, key_of
 from jobs.kube.status import JobStatus, status_of
 from jobs.manifests.operator_config import OperatorConfig
 from jobs.spec.job import API_VERSION
@@ -37,7 +37,7 @@ def reconcile(
     before = status_of(resource)
     observed = observe(resource, before)
     decision = decide(resource, before, config, observed, now=now)
-    if conflict := _name_conflict(api, decision.actions):
+    if conflict := _name_conflict(api, resource, decision.actions):
         decision = decide(resource, before, config, replace(observed, name_conflict=conflict), now=now)
     if decision.status != before:
         # Optimistic locking: this write fails for a decision from an outdated job, before any action.
@@ -51,30 +51,32 @@ def reconcile(
     return decision.seconds
 
 
-def _name_conflict(api: KubeApi, actions: Iterable[Action]) -> str:
-    """The first object of the actions that exists already and belongs to no EmbeddingJob; empty if there is none.
+def _name_conflict(api: KubeApi, resource: Mapping[str, Any], actions: Iterable[Action]) -> str:
+    """The first object of the actions that exists already and does not belong to this job; empty if there is none.
 
-    Applying it would take it over, and it would be deleted together with the job: a network policy or the account of a
-    team. An object of an earlier job with this name is being deleted, and `_create` waits for that.
+    An object of an earlier job with this name is being deleted, and `_create` waits for that.
     """
     for action in actions:
-        if isinstance(action, Apply | Create):
+        if isinstance(action, Create):
             kind, metadata = action.value["kind"], action.value["metadata"]
             there = api.get(kind, metadata["name"], namespace=metadata["namespace"])
-            owners = (there or {}).get("metadata", {}).get("ownerReferences", [])
-            if there is not None and not any(owner["kind"] == "EmbeddingJob" for owner in owners):
+            if there is not None and not _belongs_to(there, name=resource["metadata"]["name"]):
                 return (
                     f"the job needs the {kind} {metadata['name']}, but an object of that name exists and does not "
-                    "belong to a job; give the job another metadata.name, or remove the object"
+                    "belong to the job; give the job another metadata.name, or remove the object"
                 )
     return ""
+
+
+def _belongs_to(value: Mapping[str, Any], *, name: str) -> bool:
+    """Whether a job of this name owns the object."""
+    owners = value.get("metadata", {}).get("ownerReferences", [])
+    return any(owner["kind"] == "EmbeddingJob" and owner["name"] == name for owner in owners)
 
 
 def _do(api: KubeApi, resource: Mapping[str, Any], action: Action) -> None:
     namespace, name = key_of(resource)
     match action:
-        case Apply(value):
-            api.apply(value)
         case Create(value):
             _create(api, value)
         case DeleteRayJob(ray_job):
@@ -87,14 +89,17 @@ def _do(api: KubeApi, resource: Mapping[str, Any], action: Action) -> None:
 
 
 def _create(api: KubeApi, value: Mapping[str, Any]) -> None:
-    """Raises StaleObject if the name is in use by an object of another job, which is being deleted."""
+    """Create the object if it is missing. An existing object is never changed, so that a job can take over nothing.
+
+    Raises StaleObject if the existing object belongs to an earlier job of this name; it is being deleted.
+    """
+    metadata = value["metadata"]
+    (owner,) = metadata["ownerReferences"]
     try:
         api.create(value)
     except StaleObject:
-        metadata = value["metadata"]
         there = api.get(value["kind"], metadata["name"], namespace=metadata["namespace"])
-        owners = (there or {}).get("metadata", {}).get("ownerReferences", [])
-        if metadata["ownerReferences"][0]["uid"] not in {owner["uid"] for owner in owners}:
+        if there is None or not is_owned(there, owner["uid"]):
             raise
 
 

@@ -44,10 +44,20 @@ def observe(status: JobStatus, job: EmbeddingJob, observed: Observed, *, generat
     return status
 
 
-def with_conditions(status: JobStatus, observed: Observed, *, wanted: int, refusal: str, now: datetime) -> JobStatus:
+@dataclass(frozen=True)
+class Refusal:
+    """Why no attempt can start: InvalidJobSpec, NotAllowed by the operator's settings, or NameConflict."""
+
+    reason: str
+    message: str
+
+
+def with_conditions(
+    status: JobStatus, observed: Observed, *, wanted: int, refusal: Refusal | None, now: datetime
+) -> JobStatus:
     """The status with its conditions, which follow from its other fields. `lastTransitionTime` changes with `status`.
 
-    `wanted` is the requested number of workers. `refusal` is why the job spec cannot be used; empty if it can.
+    `wanted` is the requested number of workers. `refusal` is None if an attempt can start.
     """
     made = []
     for each in _judgments(status, observed, wanted, refusal):
@@ -83,10 +93,10 @@ class _Judgment:
     message: str = ""
 
 
-def _judgments(status: JobStatus, observed: Observed, wanted: int, refusal: str) -> Iterator[_Judgment]:
+def _judgments(status: JobStatus, observed: Observed, wanted: int, refusal: Refusal | None) -> Iterator[_Judgment]:
     phase = status.phase
     if refusal:
-        yield _Judgment(ConditionType.ACCEPTED, "False", "InvalidJobSpec", refusal)
+        yield _Judgment(ConditionType.ACCEPTED, "False", refusal.reason, refusal.message)
     else:
         yield _Judgment(ConditionType.ACCEPTED, "True", "Valid")
     if status.active and observed.waits_for_quota:
@@ -110,8 +120,8 @@ def _judgments(status: JobStatus, observed: Observed, wanted: int, refusal: str)
     failure = status.last_failure
     if phase is JobPhase.FAILED and failure is not None:
         yield _Judgment(ConditionType.FAILED, "True", failure.reason, sentence(failure.message, failure.remedy))
-    elif phase is JobPhase.FAILED:
-        yield _Judgment(ConditionType.FAILED, "True", "InvalidJobSpec", refusal)
+    elif phase is JobPhase.FAILED and refusal is not None:
+        yield _Judgment(ConditionType.FAILED, "True", refusal.reason, refusal.message)
     else:
         yield _Judgment(ConditionType.FAILED, "False", phase.value)
 

@@ -22,6 +22,8 @@ official_config: Any = _untyped_config
 FIELD_MANAGER = "f2llm"
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
 _BUSY_ANSWERS = 10  # as in client-go
+PAGE = 100
+"""Objects per answer of a list that is read page by page."""
 _ONLY_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 # kind -> (API, plural)
 _KINDS = {
@@ -110,17 +112,32 @@ class KubeApi:
         except NotFoundInKubernetes:
             return None
 
-    def list(self, kind: str, *, namespace: str | None = None, selector: str = "", everywhere: bool = False) -> Object:
-        """The list object. `everywhere`: of all namespaces."""
+    def list(
+        self,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        selector: str = "",
+        field_selector: str = "",
+        everywhere: bool = False,
+        limit: int | None = None,
+    ) -> Object:
+        """The list object. `everywhere`: of all namespaces. `limit`: at most so many items."""
         path = _all_path(kind) if everywhere else self._path(kind, namespace)
-        return self._json("GET", path, {"labelSelector": selector} if selector else {})
+        query = {"labelSelector": selector, "fieldSelector": field_selector, "limit": str(limit or "")}
+        return self._json("GET", path, {key: value for key, value in query.items() if value})
 
     def uids(self, kind: str, *, namespace: str | None, selector: str = "") -> set[str]:
         """The uids of the existing objects. `namespace=None`: of all namespaces."""
         path = _all_path(kind) if namespace is None else self._path(kind, namespace)
-        query = {"labelSelector": selector} if selector else {}
-        found = self._json("GET", path, query, None, "application/json", _ONLY_METADATA)
-        return {each["metadata"]["uid"] for each in found["items"]}
+        query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
+        found: set[str] = set()
+        while True:
+            page = self._json("GET", path, query, None, "application/json", _ONLY_METADATA)
+            found |= {each["metadata"]["uid"] for each in page["items"]}
+            if not (token := page["metadata"].get("continue")):
+                return found
+            query["continue"] = token
 
     def create(self, value: Mapping[str, Any]) -> Object:
         """Create the object. Raises StaleObject if the name is in use."""

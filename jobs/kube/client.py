@@ -118,8 +118,7 @@ class JobsClient:
 
     def events(self, name: str) -> list[Resource]:
         """The Events of a job, oldest first."""
-        found = self._api.list("Event")["items"]
-        about = [each for each in found if each["regarding"].get("name") == name and each["regarding"]["kind"] == KIND]
+        about = self._api.list("Event", field_selector=f"regarding.kind={KIND},regarding.name={name}")["items"]
         return sorted(about, key=lambda each: each.get("eventTime") or each["metadata"]["creationTimestamp"])
 
     def _change(self, name: str, spec: dict[str, Any]) -> Resource:

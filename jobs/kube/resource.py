@@ -28,6 +28,11 @@ def key_of(resource: Mapping[str, Any]) -> tuple[str, str]:
     return resource["metadata"]["namespace"], resource["metadata"]["name"]
 
 
+def is_owned(value: Mapping[str, Any], uid: str) -> bool:
+    """Whether the object with this uid owns `value`."""
+    return any(owner["uid"] == uid for owner in value["metadata"].get("ownerReferences") or ())
+
+
 def uid_of(resource: Mapping[str, Any]) -> str:
     """The uid, which no other object ever has."""
     return str(resource["metadata"]["uid"])

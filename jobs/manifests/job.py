@@ -39,12 +39,12 @@ def render(job: EmbeddingJob, config: OperatorConfig, *, attempt: int = 1, uid: 
 
 
 def standing_objects(job: EmbeddingJob, config: OperatorConfig, *, uid: str) -> list[dict[str, Any]]:
-    """The objects that a job has once, not per attempt. The operator owns them and can apply them again at any time."""
-    name = job.metadata.name
-    account = [] if job.spec.cluster.service_account else [_object(job, uid, "v1", "ServiceAccount", guard_name(name))]
+    """The objects that a job has once, not per attempt. The operator creates them and never changes them."""
+    name, account_name = job.metadata.name, job.spec.cluster.service_account
+    account = [] if account_name else [_object(job, uid, "v1", "ServiceAccount", guard_name(name))]
     return [
         *account,
-        # Without `data`: the driver writes it, and applying it here would overwrite the report.
+        # Without `data`, which the driver writes.
         _object(job, uid, "v1", "ConfigMap", progress_name(name)),
         _object(job, uid, "rbac.authorization.k8s.io/v1", "Role", progress_name(name), rules=[_progress_rule(name)]),
         _object(
@@ -52,7 +52,8 @@ def standing_objects(job: EmbeddingJob, config: OperatorConfig, *, uid: str) -> 
             uid,
             "rbac.authorization.k8s.io/v1",
             "RoleBinding",
-            progress_name(name),
+            # Another ServiceAccount in the job spec needs another object, since existing ones are not changed.
+            f"{progress_name(name)}-{account_name}" if account_name else progress_name(name),
             roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": progress_name(name)},
             subjects=[_account(job.spec.cluster, job)],
         ),

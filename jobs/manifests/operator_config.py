@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from data_io.data_spec import Section
 from jobs.errors import ConfigError
+from jobs.manifests.allowed import Allowed
 from jobs.spec.cluster import ClusterSpec, PodSettings, Toleration
 from jobs.spec.validation import first_problem
 from jobs.spec.yaml12 import read_yaml
@@ -105,6 +106,9 @@ class OperatorConfig(Section):
         600, description="Longest wait after a failed attempt, in seconds."
     )
     log_format: LogFormat = Field(LogFormat.TEXT, description="Log format of a job's driver: key=value or JSON.")
+    allowed: Allowed = Field(
+        default_factory=Allowed, description="What jobs may request. A job that requests more is refused."
+    )
     profiles: dict[str, Profile] = Field(
         default_factory=dict, description="Additional pod profiles; they override built-in profiles of the same name."
     )

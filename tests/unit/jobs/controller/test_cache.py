@@ -1,11 +1,14 @@
 """The objects of one job among all objects that the operator watches."""
 
-from jobs.controller.cache import Cache, Index
+from jobs.controller.cache import Cache, Index, slim_job
 from jobs.kube.driver_report import STOP_KEY
 from jobs.kube.resource import job_spec_of, key_of
 from jobs.manifests.job import attempt_objects
 from jobs.manifests.operator_config import OperatorConfig
+from jobs.manifests.pods import JOB_SPEC_FILE
 from tests.support.kubernetes_objects import UID, pods, ray_cluster, ray_job, resource, under_way
+
+OWNED = {"metadata": {"ownerReferences": [{"kind": "EmbeddingJob", "name": "job", "uid": UID}]}}
 
 
 def sights_of(**indices: Index) -> Cache:
@@ -25,6 +28,25 @@ def test_the_job_spec_of_an_attempt_is_found_after_the_job_has_changed() -> None
     assert not cache.of(resource(), under_way(attempt=2)).job_spec
 
 
+def test_objects_with_the_names_of_a_job_that_it_does_not_own_are_not_read() -> None:
+    foreign = {"metadata": {"ownerReferences": None}, "data": {STOP_KEY: "request", JOB_SPEC_FILE: "spec: {}"}}
+    cache = sights_of(
+        config_maps={("team", "job-progress"): [("a", foreign)], ("team", "job-1"): [("b", foreign)]},
+        ray_jobs={("team", "job-1"): [("c", {**ray_job(), **foreign})]},
+    )
+
+    observed = cache.of(resource(), under_way())
+
+    assert (observed.ray_job, observed.stop_request, observed.job_spec) == (None, "", "")
+
+
+def test_a_job_is_kept_without_the_record_of_its_managers() -> None:
+    stored = resource()
+    stored["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+
+    assert slim_job(stored) == resource()
+
+
 def test_objects_deleted_during_a_gap_of_the_watch_are_forgotten() -> None:
     """A watch that restarts lists the existing objects, and does not report deleted ones."""
     job, old = resource(), resource()
@@ -34,7 +56,7 @@ def test_objects_deleted_during_a_gap_of_the_watch_are_forgotten() -> None:
         jobs={key: [("old-job", old), ("new-job", job)], ("team", "other"): [("other", old)]},
         ray_jobs={("team", "job-1"): [("ray-job-uid", ray_job())]},
         ray_clusters={("team", "job-1-abcde"): [("ray-cluster", ray_cluster())]},
-        config_maps={("team", "job-progress"): [("words", {"data": {STOP_KEY: "request"}})]},
+        config_maps={("team", "job-progress"): [("words", {"data": {STOP_KEY: "request"}, **OWNED})]},
         pods={key: [("head", head), *((each.name, each) for each in workers)]},
     )
     before = cache.of(job, under_way())

@@ -15,6 +15,7 @@ import pytest
 from jobs.controller import __main__ as operator
 from jobs.controller import log
 from jobs.controller.handlers import _Operator
+from jobs.controller.health import Heartbeat
 from jobs.controller.reconcile import reconcile
 from jobs.controller.work_queue import WorkQueue
 from jobs.errors import KubernetesError, StaleObject
@@ -183,7 +184,7 @@ def test_the_start_up_line_has_version_and_settings_and_of_profiles_the_names() 
 )
 def test_an_error_is_one_line_with_its_class_and_a_conflict_none(error: KubernetesError, logged: list[str]) -> None:
     async def fail_once() -> None:
-        worker = _Operator(FakeApi(error), CONFIG, ())  # type: ignore[arg-type]
+        worker = _Operator(FakeApi(error), CONFIG, (), Heartbeat())  # type: ignore[arg-type]
         worker._queue = WorkQueue()
         worker._cache = SimpleNamespace(job=lambda _: resource(SPEC), of=lambda *_: Observed())  # type: ignore[assignment]
         worker._queue.add(("team", "job"))

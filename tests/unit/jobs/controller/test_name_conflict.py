@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from jobs.controller.reconcile import reconcile
+from jobs.errors import StaleObject
 from jobs.kube.observed import Observed
 from jobs.kube.status import JobPhase, JobStatus
 from jobs.manifests.operator_config import OperatorConfig
-from tests.support.kubernetes_objects import NOW, resource
+from tests.support.kubernetes_objects import NOW, UID, resource
 
 
 class Cluster:
@@ -25,10 +26,11 @@ class Cluster:
     def get(self, kind: str, name: str, *, namespace: str) -> Mapping[str, Any] | None:
         return self.there.get((kind, name))
 
-    def apply(self, value: Mapping[str, Any]) -> None:
-        self.written.append((value["kind"], value["metadata"]["name"]))
-
-    create = apply
+    def create(self, value: Mapping[str, Any]) -> None:
+        key = (value["kind"], value["metadata"]["name"])
+        if key in self.there:
+            raise StaleObject(f"{key} exists")
+        self.written.append(key)
 
     def replace_status(self, value: Mapping[str, Any]) -> None:
         self.status = JobStatus.model_validate(value["status"])
@@ -46,7 +48,11 @@ NEEDED = [each for each in FREE.written if each[0] != "Event"]
 
 
 @pytest.mark.parametrize("taken", NEEDED, ids=str)
-@pytest.mark.parametrize("owners", [[], [{"kind": "Deployment", "uid": "1"}]], ids=["no owner", "another owner"])
+@pytest.mark.parametrize(
+    "owners",
+    [[], [{"kind": "Deployment", "name": "job", "uid": "1"}], [{"kind": "EmbeddingJob", "name": "other", "uid": "1"}]],
+    ids=["no owner", "another kind", "another job"],
+)
 def test_a_job_that_needs_the_name_of_a_foreign_object_is_refused_and_writes_nothing(
     taken: tuple[str, str], owners: list[Mapping[str, Any]]
 ) -> None:
@@ -60,11 +66,22 @@ def test_a_job_that_needs_the_name_of_a_foreign_object_is_refused_and_writes_not
 
 
 def test_objects_of_a_job_are_its_own() -> None:
-    owned = {each: {"metadata": {"ownerReferences": [{"kind": "EmbeddingJob", "uid": "1"}]}} for each in NEEDED}
+    owner = {"kind": "EmbeddingJob", "name": "job", "uid": UID}
+    owned = {each: {"metadata": {"ownerReferences": [owner]}} for each in NEEDED}
     cluster = Cluster(owned)
 
-    assert reconciled(cluster).phase is not JobPhase.FAILED
-    assert [each for each in cluster.written if each[0] != "Event"] == NEEDED
+    assert reconciled(cluster).phase is JobPhase.STARTING
+    assert [each for each in cluster.written if each[0] != "Event"] == []
+
+
+@pytest.mark.parametrize("taken", NEEDED, ids=str)
+def test_an_object_of_an_earlier_job_of_this_name_is_not_used_and_not_a_conflict(taken: tuple[str, str]) -> None:
+    owner = {"kind": "EmbeddingJob", "name": "job", "uid": "earlier"}
+    cluster = Cluster({taken: {"metadata": {"ownerReferences": [owner]}}})
+
+    with pytest.raises(StaleObject):
+        reconciled(cluster)  # it is tried again until the garbage collector has deleted the object
+    assert cluster.status.phase is JobPhase.STARTING
 
 
 def test_account_and_policy_have_a_prefix_that_no_chart_uses(project_root: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -14,7 +14,9 @@ from kubernetes import client
 from prometheus_client import CollectorRegistry
 
 from jobs.controller import handlers
-from jobs.kube.api import KubeApi
+from jobs.controller.health import Heartbeat
+from jobs.kube.api import PAGE, KubeApi
+from jobs.kube.names import JOB_LABEL
 from jobs.manifests.operator_config import OperatorConfig
 from tests.support.kubernetes_objects import resource
 
@@ -38,6 +40,8 @@ class Server:
     def __init__(self) -> None:
         self.stored: dict[str, list[dict[str, Any]]] = {plural: [] for plural in _KINDS}
         self._watches: dict[str, list[asyncio.Queue[Any]]] = defaultdict(list)
+        self.queries: list[tuple[str, Mapping[str, str]]] = []
+        """(plural, query) of every list and watch."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         *_, last = parts = request.path.strip("/").split("/")
@@ -50,6 +54,7 @@ class Server:
                 self.tell("embeddingjobs", {"type": "MODIFIED", "object": there})
             return web.json_response(value)
         if last in self.stored:
+            self.queries.append((last, dict(request.query)))
             return await (self._watch(request, last) if "watch" in request.query else self._list(last))
         if parts == ["apis"]:
             versions = [version.split("/") for version, _ in _KINDS.values() if "/" in version]
@@ -94,9 +99,8 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _a_pod_goes_unseen() -> list[str]:
+async def _a_pod_goes_unseen(server: Server) -> list[str]:
     """The job's phases: while its last pod exists, and after the pod was deleted during a gap of the watch."""
-    server = Server()
     job = resource({"suspend": True})
     job["metadata"] |= {"resourceVersion": "1", "creationTimestamp": "2026-05-04T03:00:00Z"}
     job["status"] = {"phase": "Suspending", "attempt": 1, "observedGeneration": 1}
@@ -112,7 +116,7 @@ async def _a_pod_goes_unseen() -> list[str]:
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
     with closing(KubeApi(client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{port}")), "default")) as api:
         stop = asyncio.Event()
-        registry = handlers.registry_of(api, OperatorConfig(), ())
+        registry = handlers.registry_of(api, OperatorConfig(), (), Heartbeat())
         operator = asyncio.create_task(
             kopf.operator(registry=registry, standalone=True, clusterwide=True, identity="one", stop_flag=stop)  # type: ignore[arg-type]
         )
@@ -134,6 +138,13 @@ def test_the_operator_does_not_wait_for_a_pod_deleted_during_a_gap_of_the_watch(
     monkeypatch.setattr(handlers, "_RESYNC_SECONDS", 1.0)
     monkeypatch.setattr(handlers, "REGISTRY", CollectorRegistry())
 
-    phases = asyncio.run(_a_pod_goes_unseen())
+    server = Server()
+
+    phases = asyncio.run(_a_pod_goes_unseen(server))
 
     assert phases == ["Suspending", "Suspended"]
+    for plural, query in server.queries:
+        if plural in ("rayjobs", "rayclusters", "configmaps", "pods"):
+            assert query["labelSelector"] == JOB_LABEL
+        if "watch" not in query:
+            assert int(query["limit"]) <= PAGE
