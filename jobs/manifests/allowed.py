@@ -1,4 +1,4 @@
-"""Limits to what a job may request of its namespace and of the cluster, from the settings of the operator.
+"""Limits on what a job may request from its namespace and from the cluster, set in the settings of the operator.
 
 Whoever may create an EmbeddingJob creates pods by it: with any image, ServiceAccount, Secret, claim and priority that
 these limits allow.

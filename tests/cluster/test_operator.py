@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from jobs.kube.api import KubeApi
-from jobs.kube.status import JobPhase, JobStatus, status_of
+from jobs.kube.status import ConditionType, JobPhase, JobStatus, status_of
 from jobs.spec.presets import merged
 from ray_app.run_directory.status import Phase
+from tests.support.command import f2llm
 from tests.support.control_plane import ControlPlane
 from tests.support.job_specs import ON_A_CLUSTER, job_spec
 from tests.support.kubectl import Kubectl
 from tests.support.kubernetes_objects import failure
 from tests.support.operator import KubeRay, run_operator
+from tests.support.real_jobs import say
 from tests.support.waiting import wait_for
 
 
@@ -30,7 +32,7 @@ def operator(kuberay_types: ControlPlane) -> Iterator[subprocess.Popen[bytes]]:
 
 def _settings(folder: Path) -> str:
     path = folder / "operator.yaml"
-    path.write_text("retry_seconds: 1\n")
+    path.write_text("retry_seconds: 1\nallowed: {service_accounts: [f2llm-*]}\n")
     return str(path)
 
 
@@ -150,6 +152,25 @@ def test_a_job_with_an_unknown_profile_lists_the_known_ones(
     reaches(api, name, JobPhase.FAILED)
 
     assert "expected one of efa" in kubectl("describe", "ej", name)
+
+
+def test_a_job_that_requests_more_than_the_settings_allow_is_refused_until_it_requests_less(
+    api: KubeApi, kubectl: Kubectl, kuberay_types: ControlPlane, submit: Callable[..., str]
+) -> None:
+    name = submit({"cluster": {"service_account": "deployer"}})
+
+    refused = reaches(api, name, JobPhase.FAILED)
+    shown = f2llm("describe", name, "--kubeconfig", kuberay_types.kubeconfig).stdout
+    described = kubectl("describe", "ej", name)
+    say(kubectl("get", "ej", name), shown, described)
+
+    condition = refused.conditions[0]
+    assert (condition.type, condition.status, condition.reason) == (ConditionType.ACCEPTED, "False", "NotAllowed")
+    message = "spec.cluster.service_account: found deployer, expected one of f2llm-*"
+    assert message in shown
+    assert message in described
+    api.patch("EmbeddingJob", name, {"spec": {"cluster": {"service_account": "f2llm-runs"}}})
+    reaches(api, name, JobPhase.STARTING)
 
 
 def test_a_job_that_trains_is_suspended_though_its_profile_is_gone(api: KubeApi, submit: Callable[..., str]) -> None:
