@@ -36,9 +36,10 @@ test-cluster: setup ## Run the tests on a real Kubernetes, which takes some 15 m
 	@$(IN_VENV) python -m pytest -q tests/cluster $(ARGS)
 
 .PHONY: lint
-lint: setup ## Check style (ruff), types (mypy --strict) and the direction of imports (import-linter)
+lint: setup ## Check style (ruff), unsafe calls (bandit), types (mypy --strict) and the direction of imports (import-linter)
 	@$(IN_VENV) ruff check .
 	@$(IN_VENV) ruff format --check .
+	@$(IN_VENV) bandit --quiet --configfile pyproject.toml --recursive data_io ray_app applications jobs tools
 	@$(IN_VENV) mypy
 	@$(IN_VENV) lint-imports
 

@@ -40,6 +40,23 @@ class BoundedLoader(yaml.SafeLoader):
         return node
 
 
+def bounded_yaml(text: str) -> Any:
+    """The value of a YAML text. Raises yaml.YAMLError as the loader does."""
+    return yaml.load(text, BoundedLoader)  # nosec B506
+
+
+def _bounded_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
+    """An integer or a number of YAML 1.1. Raises MarkedYAMLError if it is too long: `1:59:59...` is base 60 there."""
+    if len(node.value) > MAX_DIGITS:
+        raise _too_many_digits(node)
+    made: int | float = yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
+    return made
+
+
+for _tag in ("int", "float"):
+    BoundedLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _bounded_number)
+
+
 def bounded_int(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     """An integer of YAML's core schema. Raises MarkedYAMLError if it has too many digits."""
     text: str = node.value

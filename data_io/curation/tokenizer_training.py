@@ -14,7 +14,7 @@ from data_io.dataset.tokenizer import TOKENIZER_KEYS
 from data_io.errors import DataError
 from data_io.storage.store import Store
 
-EOS_TOKEN = "<|endoftext|>"
+EOS_TOKEN = "<|endoftext|>"  # nosec B105
 VOCABULARY_SIZE = 8192
 # Words with one leading space or sign, single digits, runs of signs, line ends, white space: the pattern of Qwen2.
 _PATTERN = (

@@ -12,7 +12,7 @@ _S3_CODE = re.compile(r"(?:<Code>|\(code: )(\w+)")  # the second form: obstore, 
 _NODE_IDENTITY = ("169.254.169.254", "169.254.170.2", "169.254.170.23")
 _PASSING = {"RequestTimeout", "IncompleteBody", "OperationAborted", "SlowDown", "InternalError"}
 """Codes that a retry can fix, though some have the status of a refusal."""
-_TOKEN_SERVICE = "performing POST REDACTED"
+_TOKEN_SERVICE = "performing POST REDACTED"  # nosec B105
 """obstore hides the URL of a request with a token, such as a pod's request to AWS's token service."""
 _PROFILES = 'eval "$(aws configure export-credentials --format env)"'
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, and the permissions for this bucket"

@@ -9,6 +9,8 @@ from jobs.manifests.pods import ray_cpus
 
 METRICS_PORT = 8080
 _DASHBOARD_PORT = 8265
+EVERY_ADDRESS = "0.0.0.0"  # nosec B104
+"""Where a process of a pod listens. The pod's network policy decides who can connect."""
 
 
 def namespaced(
@@ -59,7 +61,7 @@ def ray_cluster(
         "authOptions": {"mode": "token"},
         "headGroupSpec": {
             # 0 CPUs, so that Ray places no worker on the head.
-            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
+            "rayStartParams": {"num-cpus": "0", "dashboard-host": EVERY_ADDRESS},
             "template": head,
         },
         "workerGroupSpecs": [

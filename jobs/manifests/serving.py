@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jobs.kube.names import NODE_TYPE_LABEL, SERVICE_LABEL
-from jobs.manifests.objects import METRICS_PORT, namespaced, network_policy, ray_cluster
+from jobs.manifests.objects import EVERY_ADDRESS, METRICS_PORT, namespaced, network_policy, ray_cluster
 from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.pods import Pods, cpu_quantity, keep_from_kubernetes, pod_template, ray_cpus, worker_resources
 from jobs.spec.cluster import ClusterSpec
@@ -81,7 +81,7 @@ def render_service(
 def _serve_config(settings: ServeSettings) -> dict[str, Any]:
     return {
         "proxy_location": "EveryNode",
-        "http_options": {"host": "0.0.0.0", "port": PORT},
+        "http_options": {"host": EVERY_ADDRESS, "port": PORT},
         "logging_config": {"enable_access_log": False},
         "applications": [
             {

@@ -110,7 +110,7 @@ def read_run(run: Store) -> RunRecord:
             notes.append(f"{key} is damaged and was left out.")
             return None
 
-    job = parsed(JOB_SPEC, lambda text: yaml.load(text, BoundedLoader))
+    job = parsed(JOB_SPEC, bounded_yaml)
     steps = _steps(run, notes)
     return RunRecord(
         uri=run.uri,
