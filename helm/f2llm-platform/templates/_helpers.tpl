@@ -15,3 +15,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/name: f2llm-store
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
+{{- /* A CEL expression: whether the string v matches one of the patterns. `*` stands for any characters. */ -}}
+{{- define "f2llm.matches" -}}
+{{- $parts := list }}{{ range . }}{{ $parts = append $parts (regexQuoteMeta . | replace "\\*" ".*") }}{{ end -}}
+{{- if $parts }}v.matches(r'^({{ join "|" $parts }})$'){{ else }}false{{ end }}
+{{- end }}
