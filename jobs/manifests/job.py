@@ -12,7 +12,7 @@ from jobs.kube.names import (
     job_labels,
     progress_name,
 )
-from jobs.manifests.objects import METRICS_PORT, namespaced, network_policy, ray_cluster, worker_group
+from jobs.manifests.objects import namespaced, network_policy, ray_cluster, worker_group
 from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.pods import (
     JOB_SPEC_DIR,
@@ -75,7 +75,7 @@ def standing_objects(job: EmbeddingJob, config: OperatorConfig, *, uid: str) -> 
             "networking.k8s.io/v1",
             "NetworkPolicy",
             guard_name(name),
-            spec=network_policy({JOB_LABEL: name}, ports=[METRICS_PORT]),
+            spec=network_policy({JOB_LABEL: name}, config),
         ),
     ]
 

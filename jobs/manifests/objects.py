@@ -22,24 +22,43 @@ def namespaced(
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}
 
 
-def network_policy(own: Mapping[str, str], *, ports: Sequence[int]) -> dict[str, Any]:
+def network_policy(own: Mapping[str, str], config: OperatorConfig, *, ports: Sequence[int] = ()) -> dict[str, Any]:
     """The spec of a NetworkPolicy for the pods with the labels `own`. They accept connections from each other, from
-    KubeRay to the dashboard, and from all namespaces to `ports`. Outgoing connections are not restricted.
+    KubeRay to the dashboard, from the scrapers of the settings to the metrics, and from all namespaces to `ports`.
+    Outgoing connections are not restricted.
     """
     pods = {"matchLabels": dict(own)}
-    kuberay = {"matchLabels": {"app.kubernetes.io/component": "kuberay-operator"}}
+    place = {"kubernetes.io/metadata.name": config.kuberay_namespace} if config.kuberay_namespace else {}
+    kuberay = {
+        "namespaceSelector": _labelled(place) if place else {},
+        "podSelector": _labelled({"app.kubernetes.io/component": "kuberay-operator"}),
+    }
+    scrapers = [
+        {
+            "namespaceSelector": _labelled(each.namespace_labels),
+            **({"podSelector": _labelled(each.pod_labels)} if each.pod_labels else {}),
+        }
+        for each in config.scrapers
+    ]
     return {
         "podSelector": pods,
         "policyTypes": ["Ingress"],
         "ingress": [
             {"from": [{"podSelector": pods}]},
-            {
-                "from": [{"namespaceSelector": {}, "podSelector": kuberay}],
-                "ports": [{"protocol": "TCP", "port": _DASHBOARD_PORT}],
-            },
-            {"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": port} for port in ports]},
+            _admitted([kuberay], [_DASHBOARD_PORT]),
+            # Without peers, a rule would admit everybody.
+            *([_admitted(scrapers, [METRICS_PORT])] if scrapers else []),
+            *([_admitted([{"namespaceSelector": {}}], ports)] if ports else []),
         ],
     }
+
+
+def _admitted(peers: list[dict[str, Any]], ports: Sequence[int]) -> dict[str, Any]:
+    return {"from": peers, "ports": [{"protocol": "TCP", "port": port} for port in ports]}
+
+
+def _labelled(labels: Mapping[str, str]) -> dict[str, Any]:
+    return {"matchLabels": dict(labels)}
 
 
 def ray_cluster(

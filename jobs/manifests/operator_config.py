@@ -77,6 +77,15 @@ PROFILES: Mapping[str, Profile] = {
 }
 
 
+class Scraper(Section):
+    """Pods that may read metrics."""
+
+    namespace_labels: Annotated[dict[str, str], Field(min_length=1)] = Field(description="Labels of their namespace.")
+    pod_labels: dict[str, str] = Field(
+        default_factory=dict, description="Labels of the pods. Empty: all pods of these namespaces."
+    )
+
+
 class OperatorConfig(Section):
     """The settings of the operator."""
 
@@ -106,6 +115,13 @@ class OperatorConfig(Section):
         600, description="Longest wait after a failed attempt, in seconds."
     )
     log_format: LogFormat = Field(LogFormat.TEXT, description="Log format of a job's driver: key=value or JSON.")
+    scrapers: tuple[Scraper, ...] = Field(
+        (Scraper(namespace_labels={"f2llm.dev/scrapes": "true"}),),
+        description="Pods outside a job that may connect to the metrics port of its pods. Empty: none.",
+    )
+    kuberay_namespace: str | None = Field(
+        None, description="Namespace of KubeRay, which may connect to Ray's dashboard. null: any namespace."
+    )
     allowed: Allowed = Field(
         default_factory=Allowed, description="What jobs may request. A job that requests more is refused."
     )

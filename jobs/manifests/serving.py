@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jobs.kube.names import NODE_TYPE_LABEL, SERVICE_LABEL
-from jobs.manifests.objects import EVERY_ADDRESS, METRICS_PORT, namespaced, network_policy, ray_cluster
+from jobs.manifests.objects import EVERY_ADDRESS, namespaced, network_policy, ray_cluster
 from jobs.manifests.operator_config import OperatorConfig
 from jobs.manifests.pods import Pods, cpu_quantity, keep_from_kubernetes, pod_template, ray_cpus, worker_resources
 from jobs.spec.cluster import ClusterSpec
@@ -54,7 +54,7 @@ def render_service(
             "networking.k8s.io/v1",
             "NetworkPolicy",
             name,
-            spec=network_policy(_labels(name), ports=[PORT, METRICS_PORT]),
+            spec=network_policy(_labels(name), config, ports=[PORT]),
         ),
         _object(
             job_spec,

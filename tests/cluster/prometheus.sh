@@ -14,7 +14,7 @@ kubectl wait --for=condition=Established crd/prometheuses.monitoring.coreos.com 
 kubectl apply --server-side -f - <<T
 apiVersion: v1
 kind: Namespace
-metadata: {name: monitoring}
+metadata: {name: monitoring, labels: {f2llm.dev/scrapes: "true"}}
 ---
 apiVersion: v1
 kind: ServiceAccount

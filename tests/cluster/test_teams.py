@@ -10,7 +10,7 @@ import pytest
 from jobs.kube.status import JobPhase, JobStatus, status_of
 from tests.support.control_plane import missing_programs, programs_folder
 from tests.support.kubectl import Kubectl, Refused
-from tests.support.real_cluster import IMAGE, KUBECONFIG, RealCluster
+from tests.support.real_cluster import IMAGE, KUBECONFIG, SYSTEM, RealCluster
 from tests.support.real_jobs import MINUTES, job, say
 from tests.support.real_platform import install_platform, team_store, volume
 from tests.support.small_training import write_small_dataset
@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.pods, pytest.mark.timeout(1500)]
 A, B = "team-a", "team-b"
 NODE, BRIDGE_FILTER = "lab-0", Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 ANNA = ("--as=anna", "--as-group=a")  # who is in team A
-GCS, DASHBOARD = 6379, 8265
+GCS, DASHBOARD, METRICS = 6379, 8265, 8080
+SCRAPES = "f2llm.dev/scrapes=true"
 REFUSED = "000"
 """curl's status code without an answer."""
 
@@ -162,6 +163,33 @@ def test_only_the_own_team_can_reach_the_ports_that_give_work_to_a_job(teams: Ku
 
     assert reaches_port(name, address, port, team=B)
     assert not reaches_port("visitor", address, port)
+
+
+def test_only_scrapers_read_the_metrics_of_a_job(teams: Kubectl) -> None:
+    """A namespace becomes one of scrapers by a label, which members of a team cannot set."""
+    name, address = head(teams)
+    page = f"http://{address}:{METRICS}/metrics"
+    admin = Kubectl(KUBECONFIG)
+
+    own, stranger = answer(name, page, team=B), answer("visitor", page)
+    admin("label", "namespace", A, SCRAPES)
+    try:
+        wait_for(lambda: answer("visitor", page) == "200", "a scraper reads the metrics")
+    finally:
+        admin("label", "namespace", A, SCRAPES.partition("=")[0] + "-")
+
+    say(f"own team {own}, another team {stranger}, with the label 200")
+    assert (own, stranger) == ("200", REFUSED)
+
+
+def test_only_scrapers_reach_the_operator(teams: Kubectl) -> None:
+    selector = ("-l", "app.kubernetes.io/name=f2llm-operator")
+    address = Kubectl(KUBECONFIG, SYSTEM)("get", "pods", *selector, "-o", "jsonpath={.items[0].status.podIP}")
+
+    assert answer("visitor", f"http://{address}:{METRICS}/metrics") == REFUSED
+    # It still reaches the API server: the status of the job moves on.
+    before = state(teams).step
+    wait_for(lambda: state(teams).step > before, "the operator writes the status", seconds=3 * MINUTES)
 
 
 def test_the_store_is_open_to_both_and_each_bucket_to_one(teams: Kubectl) -> None:

@@ -26,6 +26,7 @@ PLACE = (f"--kubeconfig={KUBECONFIG}", f"--namespace={SYSTEM}")
 """Names of the Helm releases."""
 _BRIDGE = "10.244.0.1"  # the address of this machine for pods
 _S3_PORT = 7070
+_API_SERVER_PORT = 16443  # tests/cluster/up.sh
 _LOCK = Path("/run/f2llm-lab.lock")
 _PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns")
 _SYS_ADMIN, _NET_ADMIN = 21, 12  # linux/capability.h
@@ -114,6 +115,7 @@ def _script(name: str, **environment: str) -> str:
 def install_operator(**values: str | int) -> None:
     """`helm upgrade --install` of the chart with the image of this machine and additional `values`."""
     needed = {"image": IMAGE, "imagePullPolicy": "Never", "replicas": 1, "resources.requests.cpu": "10m"}
+    needed["networkPolicy.apiServerPorts[0]"] = _API_SERVER_PORT
     jobs = {"jobs.image": IMAGE, "jobs.imagePullPolicy": "Never", "jobs.retrySeconds": 2}
     sets = [f"--set={name}={value}" for name, value in {**needed, **jobs, **values}.items()]
     chart = ("f2llm", str(OPERATOR_CHART), "--create-namespace")

@@ -117,7 +117,7 @@ def test_the_port_of_requests_is_open_and_that_of_the_control_plane_to_kuberay_o
     policy = objects()["NetworkPolicy"]["spec"]
 
     open_to_all = [rule for rule in policy["ingress"] if rule["from"] == [{"namespaceSelector": {}}]]
-    assert [port["port"] for rule in open_to_all for port in rule["ports"]] == [8000, 8080]
+    assert [port["port"] for rule in open_to_all for port in rule["ports"]] == [8000]
     assert policy["podSelector"] == {"matchLabels": {"f2llm.dev/service": "search"}}
 
 
