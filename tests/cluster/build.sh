@@ -3,11 +3,8 @@
 # takes about 20 minutes on two CPUs and 700 MB. Arguments select programs: tests/cluster/build.sh etcd kube-apiserver
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)/programs
-kubernetes=1.36.3 kuberay=1.6.2 helm=4.3.1 unittest=1.1.2 prometheus=0.316.0
-kueue=0.19.2 karpenter=1.14.0 karpenter_aws=1.14.1 prometheus_operator=0.85.0 gke_models=4.6.2 kubeconform=0.8.0 kube_router=2.1.0
+. "$here/../versions.sh"
 ray_operator=github.com/ray-project/kuberay/ray-operator@v$kuberay
-folder=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-$kubernetes
-bin=$folder/bin
 mkdir -p "$bin"
 command -v go >/dev/null || { echo "no Go compiler on PATH: tests with a real Kubernetes are skipped" >&2; exit 0; }
 
@@ -28,13 +25,25 @@ install_at() { # name, package@version
   GOFLAGS="-p=2 ${GOFLAGS:-}" GOBIN=$stage go install -ldflags "-s -w" "$2"
   finish "$1"
 }
+kube_module() { # a directory with a go.mod for this version of Kubernetes: the one here, or a copy that requires another version
+  local ours
+  ours=$(sed -n 's/^\tk8s.io\/kubernetes v\([0-9.]*\).*/\1/p' "$here/kube/go.mod")
+  [ "$ours" != "$kubernetes" ] || { echo "$here/kube"; return; }
+  if [ ! -d "$stage/kube" ]; then
+    cp -r "$here/kube" "$stage/kube"
+    sed -i "s/v1\.${ours#1.}\>/v$kubernetes/; s/v0\.${ours#1.}\>/v0.${kubernetes#1.}/" "$stage/kube/go.mod"
+    (cd "$stage/kube" && rm -f go.sum && go mod tidy >&2)
+  fi
+  echo "$stage/kube"
+}
 module() { # module@version -> its directory
   (cd "$stage" && go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
 }
 program() { # name
   case $1 in
     kube-router) cd "$(module "github.com/cloudnativelabs/kube-router/v2@v$kube_router")" && build "$1" ./cmd/kube-router ;;
-    kube-*|kubelet) cd "$here/kube" && build "$1" "k8s.io/kubernetes/cmd/$1" ;;
+    kube-score) install_at kube-score "github.com/zegl/kube-score/cmd/kube-score@v$kube_score" ;;
+    kube-*|kubelet) cd "$(kube_module)" && build "$1" "k8s.io/kubernetes/cmd/$1" ;;
     etcd) cd "$here/etcd" && build etcd go.etcd.io/etcd/server/v3 ;;
     coredns) cd "$here/coredns" && build coredns github.com/coredns/coredns ;;
     kuberay-manifests) # a directory next to that of the programs

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install the KubeRay operator from its own kustomize manifests, run from the lab's image.
 set -euo pipefail
-bin=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-1.36.3/bin
+. "$(dirname "$0")/versions.sh"
 export KUBECONFIG=${LAB:-/run/f2llm-lab}/kubeconfig
 cat >"$bin/../kuberay/kustomization.yaml" <<T
 apiVersion: kustomize.config.k8s.io/v1beta1

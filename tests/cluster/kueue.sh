@@ -2,7 +2,7 @@
 # Install Kueue from its own kustomize manifests, run from the lab's image. It manages only RayJobs. Its aggregated API is
 # left out, since this API server is not configured for it.
 set -euo pipefail
-bin=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-1.36.3/bin
+. "$(dirname "$0")/versions.sh"
 export KUBECONFIG=${LAB:-/run/f2llm-lab}/kubeconfig
 cat >"$bin/../kueue/components/manager/controller_manager_config.yaml" <<T
 apiVersion: config.kueue.x-k8s.io/v1beta2

@@ -2,7 +2,7 @@
 # Install the Prometheus operator, and one Prometheus that uses every monitor and every rule of the cluster.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-bin=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-1.36.3/bin
+. "$(dirname "$0")/versions.sh"
 lab=${LAB:-/run/f2llm-lab}
 export KUBECONFIG=$lab/kubeconfig
 for name in prometheus prometheus-config-reloader; do # pods of the operator rely on the entry points of the images

@@ -6,7 +6,7 @@
 set -euo pipefail
 trap 'echo "$0: line $LINENO: failed: $BASH_COMMAND" >&2' ERR
 here=$(cd "$(dirname "$0")" && pwd)
-bin=${XDG_CACHE_HOME:-$HOME/.cache}/f2llm-ray/cluster/k8s-1.36.3/bin
+. "$(dirname "$0")/versions.sh"
 lab=${LAB:-/run/f2llm-lab}
 pods_path=${LAB_POD_PATH:-$PATH} # PATH inside the pods: put the project's virtual environment first
 port=${LAB_PORT:-16443}

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ import yaml
 
 from tests.support.s3_server import free_port
 
-VERSION = "1.36.3"
-"""The same as in tests/cluster/build.sh, which builds it."""
+_VERSIONS = Path(__file__).parents[1] / "cluster" / "versions.sh"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager")
 START_SECONDS = 90.0
 _AUDIT = {
@@ -62,10 +62,11 @@ class ControlPlane:
         _wait_until_ready(self.address, self.server)
 
 
+@cache
 def programs_folder() -> Path:
     """The directory with the programs that tests/cluster/build.sh builds."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "f2llm-ray" / "cluster" / f"k8s-{VERSION}" / "bin"
+    say = ["bash", "-c", f'. "{_VERSIONS}"; echo "$bin"']
+    return Path(subprocess.run(say, capture_output=True, text=True, check=True).stdout.strip())
 
 
 def missing_programs(names: tuple[str, ...] = PROGRAMS) -> list[str]:
