@@ -1,4 +1,4 @@
-"""Log lines with an event and its fields, as text (key=value) or as JSON. Imports only the standard library.
+"""Log lines with an event and its fields, as text (key=value) or as JSON. The standard library and data_io.
 
 `log.info("worker failed", extra=fields(rank=1))` is
 `2026-05-04T03:02:01.000Z WARNING ray_app.orchestration.watchers: worker failed job=team/small attempt=2 rank=1`.
@@ -14,6 +14,7 @@ from enum import Enum, StrEnum
 from typing import Any
 
 from data_io.errors import ConfigError, F2LLMError
+from data_io.wording import shown, shown_json
 
 FORMAT_VARIABLE = "F2LLM_LOG_FORMAT"
 _BARE = re.compile(r"[\w./:@+,%-]+")
@@ -67,10 +68,12 @@ class StructuredFormatter(logging.Formatter):
         trace = self.formatException(record.exc_info) if record.exc_info else ""
         if self._format is LogFormat.JSON:
             head = {"time": time, "level": record.levelname, "logger": record.name, "message": message}
-            return json.dumps({**head, **known, **({"exception": trace} if trace else {})}, ensure_ascii=False)
+            content = {**head, **known, **({"exception": trace} if trace else {})}
+            return shown_json(json.dumps(content, ensure_ascii=False))
         event, *rest = message.splitlines() or [""]  # a library's warning can have several lines
         pairs = "".join(f" {name}={_text(value)}" for name, value in known.items())
-        return "\n".join([f"{time} {record.levelname} {record.name}: {event}{pairs}", *rest, *filter(None, [trace])])
+        lines = [f"{time} {record.levelname} {record.name}: {event}{pairs}", *rest, *filter(None, [trace])]
+        return shown("\n".join(lines))
 
 
 def _plain(value: Any) -> Any:
@@ -91,5 +94,6 @@ def _plain(value: Any) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, list) and not any(isinstance(each, list | dict) for each in value):
         value = ",".join(map(str, value))
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if _BARE.fullmatch(text) or not isinstance(value, str) else json.dumps(text, ensure_ascii=False)
+    if isinstance(value, str) and _BARE.fullmatch(value):
+        return value
+    return shown_json(json.dumps(value, ensure_ascii=False))

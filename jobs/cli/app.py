@@ -34,6 +34,7 @@ from jobs.cli import (
 )
 from jobs.cli.data import app as data
 from jobs.cli.output.error_report import report_error, stopped
+from jobs.cli.output.shown_stream import shown_output
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -133,7 +134,8 @@ def call(arguments: Sequence[str]) -> int:
     means that the reader of the output closed it.
     """
     try:
-        app(list(arguments), prog_name="f2llm")
+        with shown_output():
+            app(list(arguments), prog_name="f2llm")
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # typer exits with 1
             raise end.__context__ from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVa
 
 import typer
 
+from data_io.wording import shown_json
 from jobs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -240,4 +241,4 @@ def print_json(value: Any) -> None:
     import json
 
     finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
-    print(json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False))
+    print(shown_json(json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False)))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from data_io.wording import shortened
 from jobs.kube.observed import Observed
 from ray_app.run_directory.status import Phase
 
@@ -76,7 +77,7 @@ def _from_driver(observed: Observed) -> Outcome | None:
 
 def _from_kuberay(observed: Observed) -> Outcome:
     status = (observed.ray_job or {}).get("status", {})
-    reason, message = status.get("reason") or observed.deployment_status, status.get("message", "")
+    reason, message = status.get("reason") or observed.deployment_status, shortened(status.get("message") or "")
     if any(pod.out_of_memory for pod in observed.pods):
         return Outcome(
             Result.FAILED,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.kube.crd_rules import rules
-from jobs.kube.status import JobStatus
+from jobs.kube.status import MOST_CHARACTERS, JobStatus
 from jobs.spec.job import API_VERSION, EmbeddingJobSpec
 from jobs.spec.presets import PRESETS
 from jobs.spec.yaml12 import write_yaml
@@ -180,9 +180,13 @@ def _without_default(node: dict[str, Any], path: tuple[str, ...]) -> None:
 
 
 def _without_defaults(node: dict[str, Any]) -> dict[str, Any]:
-    """The schema without defaults and bounds: the operator writes the status completely, and no rule reads it."""
+    """The schema without defaults and bounds: the operator writes the status completely, and no rule reads it. Only its
+    texts are bounded, because they come from drivers and pods.
+    """
     dropped = {"default", "required", *(bound for bound, _ in _MOST.values())}
     kept = {key: value for key, value in node.items() if key not in dropped}
+    if kept.get("type") == "string" and "enum" not in kept:
+        kept["maxLength"] = MOST_CHARACTERS
     if "properties" in kept:
         kept["properties"] = {name: _without_defaults(each) for name, each in kept["properties"].items()}
     if "items" in kept:

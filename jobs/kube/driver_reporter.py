@@ -112,7 +112,8 @@ class DriverReporter:
         if status is None:
             return True
         try:
-            stop_request = self._send(DriverReport(attempt=self._attempt, run=status, failure=failure))
+            report = DriverReport(attempt=self._attempt, run=status, failure=failure)
+            stop_request = self._send(report.shortened())
         except F2LLMError as trouble:
             _log.warning("status not reported to the operator", extra=fields(**error_fields(trouble)))
             return False

@@ -5,8 +5,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from data_io.wording import shortened
 from jobs.kube.driver_report import DriverReport
-from jobs.kube.names import ATTEMPT_LABEL, EVALUATION_GROUP, GROUP_LABEL, NODE_TYPE_LABEL
+from jobs.kube.names import (
+    ATTEMPT_LABEL,
+    ELASTIC_GATE,
+    EVALUATION_GROUP,
+    GROUP_LABEL,
+    NODE_TYPE_LABEL,
+    QUEUE_LABEL,
+)
 
 _WAITS_FOR_GOOD = frozenset(
     {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"}
@@ -70,6 +78,20 @@ class Observed:
         return suspended or self.deployment_status in ("Suspending", "Suspended")
 
     @property
+    def admitted_workers(self) -> int | None:
+        """The number of worker pods for which Kueue reserved quota, beyond which the cluster must not grow. None
+        without a queue, and if Kueue holds back new pods of an elastic job until they have quota.
+        """
+        ray_job = self.ray_job or {}
+        if QUEUE_LABEL not in (ray_job.get("metadata", {}).get("labels") or {}):
+            return None
+        groups = (self.ray_cluster or {}).get("spec", {}).get("workerGroupSpecs") or [{}]
+        if ELASTIC_GATE in (groups[0].get("gates") or []):
+            return None
+        admitted = ray_job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+        return int(admitted[0].get("replicas") or 0) if admitted else None
+
+    @property
     def begun(self) -> datetime | None:
         """When KubeRay last started to create pods, which it does after each admission by Kueue; None before."""
         begun = (self.ray_job or {}).get("status", {}).get("startTime")
@@ -92,7 +114,7 @@ class Observed:
     def trouble(self) -> str:
         """Why pods do not become ready: the first pod's reason, or KubeRay's if it cannot create pods."""
         message = next((each["message"] for each in self._cluster_conditions if each["type"] == "ReplicaFailure"), "")
-        refusal = ": ".join(message.splitlines())
+        refusal = shortened(": ".join(message.splitlines()))
         return next((pod.trouble for pod in self.pods if pod.trouble and not pod.terminating), refusal)
 
     @property
@@ -115,7 +137,7 @@ def pod_of(body: Mapping[str, Any]) -> Pod:
         evaluates=labels.get(GROUP_LABEL) == EVALUATION_GROUP,
         ready=conditions.get("Ready", {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
-        trouble=_trouble(metadata["name"], conditions, containers),
+        trouble=shortened(_trouble(metadata["name"], conditions, containers)),
         out_of_memory=_out_of_memory(containers),
     )
 

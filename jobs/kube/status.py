@@ -1,4 +1,4 @@
-"""`status` of an EmbeddingJob on Kubernetes, written by the operator. Standard library and pydantic only.
+"""`status` of an EmbeddingJob on Kubernetes, written by the operator.
 
 Names are in camel case, as everywhere in a Kubernetes status.
 """
@@ -9,6 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+from data_io.wording import shortened
+
+MOST_CHARACTERS = 4096
+"""Of a text in a status: the CRD refuses more."""
 
 
 class JobPhase(StrEnum):
@@ -115,10 +120,19 @@ class JobStatus(_StatusPart):
         return next((each for each in self.conditions if each.type is kind), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The status as Kubernetes stores it, without unknown values."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """The status as Kubernetes stores it, without unknown values. Texts that the CRD would refuse are cut."""
+        found: dict[str, Any] = _cut(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+        return found
 
 
 def status_of(job: Mapping[str, Any]) -> JobStatus:
     """The status of a stored job, or an empty one."""
     return JobStatus.model_validate(job.get("status") or {})
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cut(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_cut(each) for each in value]
+    return shortened(value, MOST_CHARACTERS) if isinstance(value, str) else value

@@ -8,7 +8,7 @@ import plotly.offline
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from data_io.wording import counted
+from data_io.wording import counted, shown
 
 _OWN_PACKAGE = "ray_app.reporting"
 
@@ -31,7 +31,7 @@ def render_page(
 ) -> str:
     """Render a template of `package`, which can extend and import the templates of ray_app.reporting.
 
-    Every text is escaped. The page loads no external resources.
+    Every text is escaped, and its control characters are shown. The page loads no external resources.
     """
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, _OWN_PACKAGE))]),
@@ -39,6 +39,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=True,
+        finalize=lambda value: shown(value) if type(value) is str else value,
     )
     environment.filters.update({"in_script": _in_script, "counted": counted, **(filters or {})})
     script = plotly.offline.get_plotlyjs()

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from data_io.errors import F2LLMError
+from data_io.wording import shown
 
 
 def stopped(arguments: Sequence[str]) -> int:
@@ -25,8 +26,8 @@ def report_error(error: F2LLMError, arguments: Sequence[str]) -> None:
     if "--debug" in arguments:
         import traceback
 
-        traceback.print_exc()
-    print(f"error: {error}", file=sys.stderr)
+        print(shown(traceback.format_exc()), end="", file=sys.stderr)
+    print(shown(f"error: {error}"), file=sys.stderr)
     if "--json" in arguments:
         import json
 

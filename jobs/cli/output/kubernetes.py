@@ -38,7 +38,7 @@ def remark(status: JobStatus) -> str:
     pieces.append(counted(status.ready_replicas, "worker"))
     if status.eta:
         pieces.append(f"ETA {status.eta}")
-    return "  ".join([*pieces, status.message]).rstrip()
+    return "  ".join([*pieces, _in_one_line(status.message)]).rstrip()
 
 
 def summary(job: Mapping[str, Any]) -> Iterator[str]:
@@ -60,7 +60,7 @@ def summary(job: Mapping[str, Any]) -> Iterator[str]:
         yield from _pair("checkpoint", f"step {status.last_checkpoint_step}")
     yield "conditions"
     for each in status.conditions:
-        yield f"  {each.type.value:<13}{each.status:<8}{each.reason:<20}{each.message}".rstrip()
+        yield f"  {each.type.value:<13}{each.status:<8}{each.reason:<20}{_in_one_line(each.message)}".rstrip()
 
 
 def description(job: Mapping[str, Any], pods: Sequence[Pod], events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -70,15 +70,20 @@ def description(job: Mapping[str, Any], pods: Sequence[Pod], events: Sequence[Ma
     for pod in pods:
         state = "ending" if pod.terminating else "ready" if pod.ready else "not ready"
         memory = "ran out of memory" if pod.out_of_memory and not pod.trouble else ""
-        yield f"  {pod.name:<50} {'; '.join(filter(None, (state, memory, pod.trouble)))}"
+        yield f"  {pod.name:<50} {'; '.join(filter(None, (state, memory, _in_one_line(pod.trouble))))}"
     if not pods:
         yield "  none"
     yield "events"
     for event in events[-_SHOWN_EVENTS:]:
         moment = (event.get("eventTime") or event["metadata"]["creationTimestamp"])[:19]
-        yield f"  {moment}  {event['type']:<8}{event['reason']:<16}{event.get('note', '')}"
+        yield f"  {moment}  {event['type']:<8}{event['reason']:<16}{_in_one_line(event.get('note', ''))}"
 
 
 def _pair(label: str, text: str) -> Iterator[str]:
-    if text:
-        yield f"{label:<12}{text}"
+    """Further lines of the text are indented, so that none of them looks like another label."""
+    for number, line in enumerate(text.splitlines()):
+        yield f"{'' if number else label:<12}{line}"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
+from data_io.wording import shown
 from jobs.formatting import PHASE_WORDS, numbers
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class PlainLines:
             self._step, self._due = status.step, now + self._every_seconds
 
     def _write(self, line: str) -> None:
-        self._stream.write(f"{line}\n")
+        self._stream.write(f"{shown(line)}\n")
         self._stream.flush()
 
 
@@ -74,7 +75,9 @@ class PlainLines:
 def _bar(console: "Console") -> Iterator[OnStatus]:
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TextColumn("{task.fields[numbers]}"))
+    # Without markup, which a message could contain.
+    numbers_column = TextColumn("{task.fields[numbers]}", markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), numbers_column)
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         task = bar.add_task("preparing", total=None, numbers="")
 
@@ -86,7 +89,7 @@ def _bar(console: "Console") -> Iterator[OnStatus]:
                 # Without a total the bar pulses. The other phases have no step count.
                 total=status.total_steps if training or status.phase.is_end else None,
                 completed=status.step,
-                numbers="  ".join(numbers(status)) if status.total_steps else status.message,
+                numbers="  ".join(numbers(status)) if status.total_steps else shown(status.message),
             )
 
         yield on_status

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
 
+from data_io.wording import shown
+
 GIB = 2**30
 _EVERY_SECONDS = 5.0
 
@@ -17,7 +19,7 @@ def size_text(size: int) -> str:
 
 def say(text: str) -> None:
     """Print one line of progress on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 def say_nothing(_text: str) -> None:
