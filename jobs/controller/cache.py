@@ -93,23 +93,31 @@ class Cache:
 
 def slim_ray_job(body: Mapping[str, Any]) -> dict[str, Any]:
     """The required fields of a RayJob, without pod templates: a thousand of them would need too much memory."""
-    metadata = {key: body["metadata"].get(key) for key in ("name", "namespace", "uid", "ownerReferences")}
+    metadata = {key: body["metadata"].get(key) for key in ("name", "namespace", "uid", "labels", "ownerReferences")}
+    cluster = {"workerGroupSpecs": _counts(body["spec"].get("rayClusterSpec") or {}, "replicas")}
     return {
         "metadata": metadata,
-        "spec": {"suspend": body["spec"].get("suspend")},
+        "spec": {"suspend": body["spec"].get("suspend"), "rayClusterSpec": cluster},
         "status": dict(body.get("status", {})),
     }
 
 
 def slim_ray_cluster(body: Mapping[str, Any]) -> dict[str, Any]:
     """The required fields of a RayCluster."""
-    groups, status = body["spec"].get("workerGroupSpecs", []), body.get("status", {})
-    counts = [{key: each.get(key) for key in ("groupName", "replicas", "maxReplicas")} for each in groups]
+    status = body.get("status", {})
+    counts = _counts(body["spec"], "groupName", "replicas", "maxReplicas")
+    for group, each in zip(counts, body["spec"].get("workerGroupSpecs") or [], strict=True):
+        gates = each.get("template", {}).get("spec", {}).get("schedulingGates") or []
+        group["gates"] = [gate["name"] for gate in gates]
     return {
         "metadata": {key: body["metadata"].get(key) for key in ("name", "namespace", "uid")},
         "spec": {"workerGroupSpecs": counts},
         "status": {key: status.get(key) for key in ("state", "conditions")},
     }
+
+
+def _counts(cluster: Mapping[str, Any], *fields: str) -> list[dict[str, Any]]:
+    return [{key: each.get(key) for key in fields} for each in cluster.get("workerGroupSpecs") or []]
 
 
 def slim_config_map(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ def scale(job: EmbeddingJob, observed: Observed, *, attempt: int, waited_too_lon
     """The change that a RayCluster needs; None if it needs no change.
 
     While a run trains, pods that do not fit can wait: the run adds them when they become ready. A run that has not
-    started waits for all pods, so after a timeout the cluster is reduced to the pods that are ready.
+    started waits for all pods, so after a timeout the cluster is reduced to the pods that are ready. A run in a queue
+    does not grow beyond the pods that Kueue admitted.
     """
     group = _group(observed.ray_cluster)
     if group is None or observed.ray_cluster is None:
@@ -20,6 +21,8 @@ def scale(job: EmbeddingJob, observed: Observed, *, attempt: int, waited_too_lon
     pods = observed.workers(attempt)
     now = int(group.get("replicas") or 0)
     wanted = min(job.spec.workers.replicas, int(group.get("maxReplicas") or now))
+    if (admitted := observed.admitted_workers) is not None:
+        wanted = min(wanted, admitted)
     if not _is_submitted(observed) and wanted > (ready := sum(pod.ready for pod in pods)):
         # A reduced cluster stays reduced until the run has started: changing numbers of pods would delay the start.
         reduced = now == ready

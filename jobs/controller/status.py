@@ -115,7 +115,7 @@ def _judgments(status: JobStatus, observed: Observed, wanted: int, refusal: Refu
         yield _Judgment(ConditionType.CHECKPOINTED, "False", "NoCheckpoint")
     else:
         yield _Judgment(ConditionType.CHECKPOINTED, "True", "CheckpointWritten", f"step {status.last_checkpoint_step}")
-    yield _degraded(status, wanted)
+    yield _degraded(status, wanted, observed.admitted_workers)
     yield _Judgment(ConditionType.SUCCEEDED, str(phase is JobPhase.SUCCEEDED), phase.value)
     failure = status.last_failure
     if phase is JobPhase.FAILED and failure is not None:
@@ -146,7 +146,7 @@ def _storage(status: JobStatus, observed: Observed) -> _Judgment:
     return _Judgment(kind, "Unknown", "NotProbed")
 
 
-def _degraded(status: JobStatus, wanted: int) -> _Judgment:
+def _degraded(status: JobStatus, wanted: int, admitted: int | None) -> _Judgment:
     failure = status.last_failure
     if status.phase is JobPhase.RETRYING and failure is not None:
         return _Judgment(ConditionType.DEGRADED, "True", "Retrying", failure.message)
@@ -155,6 +155,8 @@ def _degraded(status: JobStatus, wanted: int) -> _Judgment:
         return _Judgment(ConditionType.DEGRADED, "True", "DriverHeartbeatLost", message)
     if status.phase is JobPhase.TRAINING and status.ready_replicas < wanted:
         message = f"{status.ready_replicas} of {wanted} workers are ready; training continues with these"
+        if admitted is not None and admitted < wanted:
+            message += f". Kueue admitted {admitted}: suspend and resume the job to ask for more"
         return _Judgment(ConditionType.DEGRADED, "True", "FewerWorkers", message)
     return _Judgment(ConditionType.DEGRADED, "False", "AsWanted")
 

@@ -6,6 +6,8 @@ ATTEMPT_LABEL = "f2llm.dev/attempt"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "f2llm-operator"}
 KUEUE_PREFIX = "kueue.x-k8s.io/"
 QUEUE_LABEL = f"{KUEUE_PREFIX}queue-name"
+ELASTIC_GATE = f"{KUEUE_PREFIX}elastic-job"
+"""The scheduling gate that Kueue adds to the pods of a RayCluster that may grow."""
 WORKER_GROUP = "workers"
 EVALUATION_GROUP = "evaluation"
 GROUP_LABEL = "ray.io/group"

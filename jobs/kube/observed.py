@@ -88,8 +88,8 @@ class Observed:
         groups = (self.ray_cluster or {}).get("spec", {}).get("workerGroupSpecs") or [{}]
         if ELASTIC_GATE in (groups[0].get("gates") or []):
             return None
-        admitted = ray_job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-        return int(admitted[0].get("replicas") or 0) if admitted else None
+        admitted = (ray_job.get("spec", {}).get("rayClusterSpec") or {}).get("workerGroupSpecs") or [{}]
+        return int(admitted[0].get("replicas") or 0)
 
     @property
     def begun(self) -> datetime | None:

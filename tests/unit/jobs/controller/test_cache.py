@@ -1,7 +1,11 @@
 """The objects of one job among all objects that the operator watches."""
 
-from jobs.controller.cache import Cache, Index, slim_job
+from copy import deepcopy
+
+from jobs.controller.cache import Cache, Index, slim_job, slim_ray_cluster, slim_ray_job
 from jobs.kube.driver_report import STOP_KEY
+from jobs.kube.names import ELASTIC_GATE
+from jobs.kube.observed import Observed
 from jobs.kube.resource import job_spec_of, key_of
 from jobs.manifests.job import attempt_objects
 from jobs.manifests.operator_config import OperatorConfig
@@ -45,6 +49,23 @@ def test_a_job_is_kept_without_the_record_of_its_managers() -> None:
     stored["metadata"]["managedFields"] = [{"manager": "kubectl"}]
 
     assert slim_job(stored) == resource()
+
+
+def test_the_number_of_admitted_workers_is_kept_without_pod_templates() -> None:
+    label = {"kueue.x-k8s.io/queue-name": "default"}
+    queued = job_spec_of(resource({"workers": {"replicas": 3}}))
+    _, stored = attempt_objects(queued, OperatorConfig(), attempt=1, uid=UID)
+    cluster = {"metadata": {"name": "c"}, "spec": stored["spec"]["rayClusterSpec"]}
+    gated = deepcopy(cluster)
+    gated["spec"]["workerGroupSpecs"][0]["template"]["spec"]["schedulingGates"] = [{"name": ELASTIC_GATE}]
+    stored["metadata"]["labels"] |= label
+
+    held = slim_ray_job(stored)
+
+    assert "template" not in str(held)
+    assert Observed(held, slim_ray_cluster(cluster)).admitted_workers == 3
+    assert Observed(held, slim_ray_cluster(gated)).admitted_workers is None
+    assert Observed(ray_job(), slim_ray_cluster(cluster)).admitted_workers is None
 
 
 def test_objects_deleted_during_a_gap_of_the_watch_are_forgotten() -> None:

@@ -267,6 +267,34 @@ def test_scaling_up_has_no_victims() -> None:
     assert decision.actions == (Scale("job-1-abcde", 2, 5, ()),)
 
 
+def in_a_queue(admitted: int, *, gates: list[str] | None = None) -> Observed:
+    """A job that trains with 2 workers and was admitted with `admitted` workers by Kueue."""
+    held = ray_job()
+    held["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "default"}
+    held["spec"] = {"rayClusterSpec": {"workerGroupSpecs": [{"replicas": admitted}]}}
+    cluster = ray_cluster(replicas=2)
+    cluster["spec"]["workerGroupSpecs"][0]["gates"] = gates or []
+    return Observed(held, cluster, pods(), said())
+
+
+def test_a_job_in_a_queue_does_not_grow_beyond_the_pods_that_were_admitted() -> None:
+    more = {"workers": {"replicas": 5}}
+
+    assert decide(under_way(), in_a_queue(2), more).actions == ()
+    assert decide(under_way(), in_a_queue(3), more).actions == (Scale("job-1-abcde", 2, 3, ()),)
+    said_why = decide(under_way(), in_a_queue(2), more).status.condition(ConditionType.DEGRADED)
+    assert said_why is not None
+    assert "Kueue admitted 2: suspend and resume" in said_why.message
+
+
+def test_a_job_grows_whose_new_pods_kueue_holds_back() -> None:
+    observed = in_a_queue(2, gates=["kueue.x-k8s.io/elastic-job"])
+
+    decision = decide(under_way(), observed, {"workers": {"replicas": 5}})
+
+    assert decision.actions == (Scale("job-1-abcde", 2, 5, ()),)
+
+
 def test_a_start_without_room_begins_with_the_ready_pods_and_grows_once_it_trains() -> None:
     spec = {"workers": {"replicas": 4, "min": 2}}
     waits = Observed(ray_job("Initializing"), ray_cluster(4, state=""), pods(3, 1), None)
