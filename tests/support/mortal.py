@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from jobs.controller.cache import Cache, Key, slim_ray_cluster, slim_ray_job
+from jobs.controller.cache import Cache, Key, slim_config_map, slim_ray_cluster, slim_ray_job
 from jobs.controller.reconcile import reconcile
 from jobs.kube.api import KubeApi, Object
 from jobs.kube.names import JOB_LABEL
@@ -54,6 +54,6 @@ def _seen_by(api: KubeApi) -> Callable[[Mapping[str, Any], JobStatus], Observed]
         jobs={},
         ray_jobs=all_of("RayJob", slim_ray_job),
         ray_clusters=all_of("RayCluster", slim_ray_cluster),
-        config_maps=all_of("ConfigMap", lambda body: {"data": dict(body.get("data", {}))}),
+        config_maps=all_of("ConfigMap", slim_config_map),
         pods=pods,
     ).of
