@@ -208,6 +208,16 @@ def render(
         typer.Option("--name", metavar="NAME", help="Name of the RayService and its model.", show_default=False),
     ] = None,
     replicas: Annotated[int, typer.Option("--replicas", min=1, metavar="N", help="Number of serving pods.")] = 1,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace",
+            "-n",
+            metavar="NAME",
+            help="Namespace of the objects. Default: metadata.namespace of the job spec.",
+            show_default=False,
+        ),
+    ] = None,
     set_: Set = None,
     config: Annotated[
         Path | None,
@@ -219,6 +229,8 @@ def render(
 
     These are the objects that the operator would create. No cluster is needed.
 
+    To apply them, give a namespace: without one the RoleBinding names no account, and the API server refuses it.
+
     With --serve: print a RayService that serves embeddings; apply it with kubectl. Its image, Secrets, GPUs, CPUs and
     nodes come from spec.cluster and spec.workers, or from --set.
     """
@@ -229,14 +241,15 @@ def render(
     from jobs.spec.job import load_job_spec
     from jobs.spec.yaml12 import write_yaml
 
-    settings = load_operator_config(config)
+    settings, chosen = load_operator_config(config), [] if namespace is None else [f"metadata.namespace={namespace}"]
+    overrides = [*(set_ or ()), *chosen]
     if serve is not None:
-        job_spec = load_job_spec(job, overrides=set_ or ()) if job else job_spec_for(name, set_ or ())
+        job_spec = load_job_spec(job, overrides=overrides) if job else job_spec_for(name, overrides)
         objects = render_service(serve, job_spec, settings, name=name or job_spec.metadata.name, replicas=replicas)
     elif job is None:
         raise UsageError("the job spec is missing", remedy="pass JOB.yaml, or a model: --serve MODEL")
     else:
-        objects = objects_of(load_job_spec(job, overrides=set_ or ()), settings)
+        objects = objects_of(load_job_spec(job, overrides=overrides), settings)
     print("---\n".join(write_yaml(each) for each in objects), end="")
 
 

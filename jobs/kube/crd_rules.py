@@ -11,7 +11,15 @@ from jobs.spec.cluster import OUR_DIRECTORIES, OUR_VOLUMES
 from jobs.spec.diff import may_change
 from jobs.spec.fields import JOB_NAME_PATTERN
 from jobs.spec.job import MAX_NAME_LENGTH, SPEC_FIELDS
-from jobs.spec.volumes import MOUNT_REMEDY, REMOTE_PATTERN, URI_FIELDS, not_mounted
+from jobs.spec.volumes import (
+    MOUNT_REMEDY,
+    OUTWARD_PATTERN,
+    OUTWARD_REMEDY,
+    REMOTE_PATTERN,
+    URI_FIELDS,
+    not_mounted,
+    outward,
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,17 @@ _SPEC = (
     *(
         Rule(
             ("spec",),
-            f"!has(self.{field}) || self.{field}.matches('{REMOTE_PATTERN}') || "
-            f"has(self.cluster.volumes) && self.cluster.volumes.exists(v, self.{field}.startsWith(v.mount_path))",
+            f"!has(self.{field}) || !self.{field}.matches(r'{OUTWARD_PATTERN}')",
+            f"{outward(field)}; {OUTWARD_REMEDY}",
+        )
+        for field in URI_FIELDS
+    ),
+    *(
+        Rule(
+            ("spec",),
+            f"!has(self.{field}) || self.{field}.matches('{REMOTE_PATTERN}') || has(self.cluster.volumes) && "
+            f"self.cluster.volumes.exists(v, self.{field} == v.mount_path || "
+            f"self.{field}.startsWith(v.mount_path + '/'))",
             f"{not_mounted(field)}; {MOUNT_REMEDY}",
         )
         for field in URI_FIELDS

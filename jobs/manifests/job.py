@@ -164,7 +164,9 @@ def _progress_rule(name: str) -> dict[str, list[str]]:
 
 def _account(cluster: ClusterSpec, job: EmbeddingJob) -> dict[str, Any]:
     name = cluster.service_account or guard_name(job.metadata.name)
-    return {"kind": "ServiceAccount", "name": name, "namespace": job.metadata.namespace or "default"}
+    # Without a namespace the API server refuses the binding. A guess would give rights to an account of another one.
+    where = {"namespace": job.metadata.namespace} if job.metadata.namespace else {}
+    return {"kind": "ServiceAccount", "name": name, **where}
 
 
 def _object(job: EmbeddingJob, uid: str, api_version: str, kind: str, name: str, **content: Any) -> dict[str, Any]:

@@ -14,11 +14,15 @@ from data_io.data_spec import Section
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 """A Kubernetes name; its length has a limit of its own, often 63 characters."""
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
-MOUNT_PATTERN = r"^(/[^/]+)+$"
+OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+"""The name of an existing object. The API server's URL of the object contains it, so it has no slash."""
+MOUNT_PATTERN = r"^(/([^/.:]|\.[^/.:]|\.\.[^/:])[^/:]*)+$"
+"""An absolute path without parts `.` and `..`, which could lead to a directory that every pod already has."""
 OUR_VOLUMES = ("scratch", "shared-memory", "job-spec")
 OUR_DIRECTORIES = r"^(/tmp|/dev/shm|/etc/f2llm(/.*)?)$"
 """Mounts that every pod already has (jobs/manifests/pods.py). Volumes can be mounted below the first two."""
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN)]
+ObjectName = Annotated[str, Field(pattern=OBJECT_NAME_PATTERN, max_length=253)]
 
 
 class Toleration(Section):
@@ -43,9 +47,9 @@ class VolumeMount(Section):
     mount_path: Annotated[str, Field(pattern=MOUNT_PATTERN, max_length=256)] = Field(
         description="Absolute path in the pods at which the volume is mounted."
     )
-    claim: str | None = Field(None, description="Name of a PersistentVolumeClaim in the namespace of the job.")
-    config_map: str | None = Field(None, description="Name of a ConfigMap in the namespace of the job.")
-    secret: str | None = Field(None, description="Name of a Secret in the namespace of the job.")
+    claim: ObjectName | None = Field(None, description="Name of a PersistentVolumeClaim in the namespace of the job.")
+    config_map: ObjectName | None = Field(None, description="Name of a ConfigMap in the namespace of the job.")
+    secret: ObjectName | None = Field(None, description="Name of a Secret in the namespace of the job.")
     read_only: bool = Field(
         True, description="Mount the volume read-only. Set false for a volume that receives run directories."
     )
@@ -108,22 +112,24 @@ class ClusterSpec(Section):
     image: str | None = Field(
         None, description="Container image of all pods. null: the image of the operator's settings."
     )
-    image_pull_secrets: tuple[str, ...] = Field(
+    image_pull_secrets: tuple[ObjectName, ...] = Field(
         (), description="Names of Secrets with credentials for the image registry."
     )
     profiles: tuple[str, ...] = Field(
         (), description="Names of pod profiles that the operator knows, applied in this order."
     )
-    service_account: str | None = Field(
+    service_account: ObjectName | None = Field(
         None,
         description="ServiceAccount of the pods. null: one that the operator creates for the job. Set it to use IRSA "
         "or Workload Identity.",
     )
-    priority_class: str | None = Field(None, description="PriorityClass of the pods. null: the default of the cluster.")
+    priority_class: ObjectName | None = Field(
+        None, description="PriorityClass of the pods. null: the default of the cluster."
+    )
     env: dict[str, str] = Field(
         default_factory=dict, description="Environment variables of all pods. Never put a secret here."
     )
-    secrets: tuple[str, ...] = Field(
+    secrets: tuple[ObjectName, ...] = Field(
         (),
         description="Names of Secrets. Each key of a Secret becomes an environment variable of all pods, for example "
         "AWS_ACCESS_KEY_ID.",

@@ -9,7 +9,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from jobs.spec.cluster import MOUNT_PATTERN, NAME_PATTERN, QUANTITY_PATTERN
+from jobs.spec.cluster import MOUNT_PATTERN, NAME_PATTERN, OBJECT_NAME_PATTERN, QUANTITY_PATTERN
 from ray_app.job_spec import EVERY_PATTERN
 
 JOB_NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -17,7 +17,8 @@ _PATTERN_WORDS = {
     NAME_PATTERN: " of a-z, 0-9 and -, with a letter or digit at both ends",
     JOB_NAME_PATTERN: " of a-z, 0-9 and -, with a letter at the front and a letter or digit at the end",
     QUANTITY_PATTERN: " that is a quantity, such as 500m, 4Gi or 2",
-    MOUNT_PATTERN: " that begins with / and does not end with it",
+    OBJECT_NAME_PATTERN: " of a-z, 0-9, - and ., with a letter or digit at both ends",
+    MOUNT_PATTERN: " that begins with / and does not end with it, without parts such as .. and without colons",
     EVERY_PATTERN: ": `auto`, a number of steps such as `500 steps`, or a time such as `10 min`",
 }
 

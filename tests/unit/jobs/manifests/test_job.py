@@ -18,7 +18,7 @@ from jobs.manifests.operator_config import PROFILES, OperatorConfig, Profile
 from jobs.spec.job import EmbeddingJob, load_job_spec, parse_job_spec
 from jobs.spec.yaml12 import RawSpec, read_yaml, write_yaml
 from ray_app.structured_log import LogFormat
-from tests.support.job_specs import job_spec, specs
+from tests.support.job_specs import ON_A_CLUSTER, job_spec, specs
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[4]
@@ -222,6 +222,16 @@ def test_the_job_specs_settings_reach_the_pods() -> None:
     assert {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}} in pod["volumes"]
     assert {"name": "models", "mountPath": "/models", "readOnly": True} in container["volumeMounts"]
     assert pod["nodeSelector"] == {"pool": "gpu"}
+
+
+def test_a_binding_names_no_account_of_a_namespace_that_was_not_given() -> None:
+    def account(metadata: dict[str, str]) -> dict[str, str]:
+        value = parse_job_spec(RawSpec("job.yaml", job_spec(ON_A_CLUSTER, metadata={"name": "job", **metadata})))
+        (subject,) = next(each for each in render(value, OperatorConfig()) if each["kind"] == "RoleBinding")["subjects"]
+        return dict(subject)
+
+    assert account({}) == {"kind": "ServiceAccount", "name": "f2llm-job-job"}
+    assert account({"namespace": "team"})["namespace"] == "team"
 
 
 def test_no_volume_of_a_job_spec_conflicts_with_the_volumes_of_every_pod() -> None:
