@@ -47,6 +47,7 @@ SIDEBAR: dict[str, tuple[str, ...]] = {
         "cluster/pod-profiles",
         "cluster/operator-settings",
         "cluster/platform",
+        "cluster/security",
         "cluster/alerts",
         "cluster/upgrade-and-remove",
     ),
