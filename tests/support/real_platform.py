@@ -26,7 +26,7 @@ def volume(folder: Path) -> Iterator[Path]:
     """
     place = folder / "volume"
     place.mkdir()
-    os.chown(place, 1000, 1000)
+    os.chown(place, 65532, 65532)  # runAsUser of the chart
     for each in (place, *place.parents[:3]):
         each.chmod(0o755)
     kubectl = Kubectl(KUBECONFIG, SYSTEM)
