@@ -168,6 +168,6 @@ def _how_to_get(kind: str, name: str, inventory: ClusterInventory) -> str:
         "ServiceAccount": f"kubectl {space} create serviceaccount {name}",
         "ConfigMap": f"kubectl {space} create configmap {name} --from-file=...",
         "PriorityClass": f"kubectl create priorityclass {name} --value=1000",
-        "LocalQueue": f"see `kubectl {space} get localqueues`, or remove the label to start without a queue",
+        "LocalQueue": f"see `kubectl {space} get localqueues`, or remove the label to use the queue `default`",
     }
     return commands.get(kind, f"create it, or see `kubectl {space} get {kind.lower()}s`")
