@@ -43,6 +43,11 @@ lint: setup ## Check style (ruff), unsafe calls (bandit), types (mypy --strict) 
 	@$(IN_VENV) mypy
 	@$(IN_VENV) lint-imports
 
+.PHONY: scan
+scan: setup ## Scan code, Dockerfiles and Kubernetes objects with bandit, hadolint, checkov and kube-score
+	@tests/cluster/build.sh helm kube-score
+	@tools/scan.sh
+
 .PHONY: format
 format: setup ## Fix style problems that ruff can fix
 	@$(IN_VENV) ruff check --fix .
@@ -60,6 +65,10 @@ generate: setup ## Write the generated files (docs/reference, the CRD, the table
 docs: setup ## Build the documentation as a site: build/docs/index.html
 	@$(IN_VENV) sphinx-build -q -W --keep-going -d build/docs-cache docs build/docs
 	@echo "build/docs/index.html"
+
+.PHONY: sbom
+sbom: setup ## Write a bill of materials (CycloneDX) and the licenses of all packages for each image: build/release/
+	@tools/sbom.sh
 
 .PHONY: images
 images: ## Build both images with docker, podman or buildah (IMAGE_PREFIX=registry/ TAG=0.1.0 ARGS="--push"; ARGS=--dry-run prints the commands)
@@ -79,6 +88,9 @@ constraints: ## Write constraints.txt, every version with its hashes, from pypro
 	@tools/uv.sh pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-emit-index-url --custom-compile-command "make constraints" \
 		$(if $(UPGRADE),--upgrade,) --output-file constraints.txt
+	@tools/uv.sh pip compile --quiet - <<<uv --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-emit-index-url --custom-compile-command "make constraints" \
+		$(if $(UPGRADE),--upgrade,) --output-file docker/uv.txt
 
 .PHONY: clean
 clean: ## Remove .venv and everything that tools wrote; runs/ stays

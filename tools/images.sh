@@ -5,6 +5,7 @@
 #   TAG=0.1.0                               Default: the version in helm/f2llm-operator/Chart.yaml.
 #   BUILDER=podman                          Default: the first of docker, podman and buildah that is on PATH.
 #   TORCH_INDEX=URL                         index of torch wheels for another CUDA version. Default: PyPI.
+#   BASE=IMAGE                              base image with Python 3.11 in /usr/local. Default: the one in docker/, by its digest.
 # --push pushes the images after the build. --dry-run prints the commands and runs nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,8 +43,9 @@ run() { # prints a command, and runs it unless this is a dry run
   [ -n "$dry_run" ] || "$@"
 }
 operator=${prefix}f2llm-operator:$tag training=${prefix}f2llm-ray:$tag
-run "$builder" build -f docker/operator.Dockerfile -t "$operator" .
-run "$builder" build -f docker/training.Dockerfile ${TORCH_INDEX:+--build-arg "TORCH_INDEX=$TORCH_INDEX"} -t "$training" .
+options=(${BASE:+--build-arg "BASE=$BASE"} --label "org.opencontainers.image.version=$tag")
+run "$builder" build -f docker/operator.Dockerfile "${options[@]}" -t "$operator" .
+run "$builder" build -f docker/training.Dockerfile "${options[@]}" ${TORCH_INDEX:+--build-arg "TORCH_INDEX=$TORCH_INDEX"} -t "$training" .
 if [ -n "$push" ]; then
   run "$builder" push "$operator"
   run "$builder" push "$training"

@@ -78,7 +78,8 @@ def test_the_support_matrix_has_the_ray_and_the_python_of_the_package() -> None:
 
     assert ray == f"ray[train,default]>={matrix()['Ray'][1]},<2.{int(matrix()['Ray'][1].split('.')[1]) + 1}"
     assert project()["requires-python"] == f">={matrix()['Python'][0].split()[0]}"
-    assert f"FROM python:{matrix()['Python'][1]}-" in read("docker/training.Dockerfile").replace("ARG BASE=", "FROM ")
+    for image in ("operator", "training"):
+        assert f"/python:{matrix()['Python'][1]}-slim-bookworm@sha256:" in read(f"docker/{image}.Dockerfile")
 
 
 def test_doctor_recommends_the_kuberay_that_the_tests_build() -> None:

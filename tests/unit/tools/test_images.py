@@ -1,12 +1,14 @@
 """tools/images.sh, without a builder of images."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 BUILDERS = ("docker", "podman", "buildah")
+VERSION = "--label org.opencontainers.image.version=1"
 
 
 @pytest.fixture
@@ -35,13 +37,27 @@ def test_a_dry_run_prints_the_commands_and_the_values_and_runs_nothing(programs:
     shown = images(programs, "--push", "--dry-run", IMAGE_PREFIX="registry/ml/", TAG="1")
 
     assert shown.stdout.splitlines() == [
-        f"{builder} build -f docker/operator.Dockerfile -t registry/ml/f2llm-operator:1 .",
-        f"{builder} build -f docker/training.Dockerfile -t registry/ml/f2llm-ray:1 .",
+        f"{builder} build -f docker/operator.Dockerfile {VERSION} -t registry/ml/f2llm-operator:1 .",
+        f"{builder} build -f docker/training.Dockerfile {VERSION} -t registry/ml/f2llm-ray:1 .",
         f"{builder} push registry/ml/f2llm-operator:1",
         f"{builder} push registry/ml/f2llm-ray:1",
         "",
         "Values of f2llm-operator: --set image=registry/ml/f2llm-operator:1 --set jobs.image=registry/ml/f2llm-ray:1",
     ]
+
+
+@pytest.mark.parametrize("image", ["operator", "training"])
+def test_an_image_has_a_pinned_base_checked_packages_and_no_root(project_root: Path, image: str) -> None:
+    lines = (project_root / "docker" / f"{image}.Dockerfile").read_text(encoding="utf-8").splitlines()
+
+    assert re.fullmatch(
+        r"ARG BASE=docker\.io/library/python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}",
+        lines[lines.index("FROM ${BASE} AS build") - 1],
+    )
+    assert [line for line in lines if line.startswith("FROM")] == ["FROM ${BASE} AS build", "FROM ${BASE}"]
+    assert "RUN pip install --no-cache-dir --require-hashes --requirement uv.txt" in lines
+    assert "--constraints constraints.txt" in "".join(lines)
+    assert int(next(line for line in lines if line.startswith("USER")).split()[1]) > 0
 
 
 def test_the_names_without_a_prefix_are_the_defaults_of_the_chart(programs: Path, project_root: Path) -> None:
