@@ -5,7 +5,7 @@
 # The digest is that of October 2026, for all architectures. A newer one: docker buildx imagetools inspect python:3.11-slim-bookworm
 ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 FROM ${BASE} AS build
-ARG TORCH_INDEX
+ARG TORCH_INDEX=
 WORKDIR /src
 # uv, because pip cannot check hashes of a constraints file together with a local directory.
 COPY docker/uv.txt ./

@@ -6,6 +6,7 @@ Defaults are those of the recipe for the 0.6B model.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -56,16 +57,16 @@ class ModelSpec(Section):
     )
     revision: str | None = Field(
         None,
-        description="Revision on the Hub: commit, tag or branch. null: the default branch. Set a commit to make a run "
-        "repeatable.",
+        description="Revision on the Hub: commit, tag or branch. null: the default branch. A run keeps the commit of "
+        "its first start. Set a commit to repeat it.",
     )
     architecture: Qwen3Architecture | None = Field(
         None, description="Build this Qwen3 with random weights. Set it instead of name_or_path to train from scratch."
     )
     tokenizer: str | None = Field(
         None,
-        description="Hub id or directory of the tokenizer. null: that of name_or_path, or tokenizer/ of the data set "
-        "if name_or_path is null.",
+        description="Hub id (ORG/NAME or ORG/NAME@REVISION) or directory of the tokenizer. null: that of name_or_path, "
+        "or tokenizer/ of the data set if name_or_path is null.",
     )
     max_seq_length: Annotated[int, Field(ge=2, le=131072)] = Field(
         1024,
@@ -93,6 +94,16 @@ class ModelSpec(Section):
         return self
 
     @property
+    def tokenizer_source(self) -> tuple[str | None, str | None]:
+        """Directory or Hub id of the tokenizer, and its revision on the Hub."""
+        if self.tokenizer is None:
+            return self.name_or_path, self.revision
+        if Path(self.tokenizer).exists():
+            return self.tokenizer, None
+        name, _, revision = self.tokenizer.partition("@")
+        return name, revision or None
+
+    @property
     def needs_tokenizer_of_data(self) -> bool:
         """Whether the tokenizer must come from the data set, because the model brings none."""
         return self.tokenizer is None and self.name_or_path is None
@@ -117,8 +128,8 @@ class TeacherSpec(Section):
     )
     revision: str | None = Field(
         None,
-        description="Revision on the Hub: commit, tag or branch. null: the default branch. Set a commit to make a run "
-        "repeatable.",
+        description="Revision on the Hub: commit, tag or branch. null: the default branch. A run keeps the commit of "
+        "its first start. Set a commit to repeat it.",
     )
     max_seq_length: PositiveInt | None = Field(
         None,

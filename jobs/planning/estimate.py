@@ -12,6 +12,7 @@ from data_io.task import Kind
 from jobs.errors import ConfigError
 from jobs.planning.architecture import ASSUMED_VOCABULARY, Architecture
 from ray_app.checkpointing.interval import ASSUMED_SECONDS_BETWEEN_FAILURES, best_interval
+from ray_app.inference.hub import hub_models
 from ray_app.job_spec import JobSpec, too_wide
 
 GIB = 2**30
@@ -208,6 +209,9 @@ def _assumptions(spec: JobSpec, data: DataSize, architecture: Architecture | Non
     longest, size = spec.model.max_seq_length, _weight_bytes(spec)
     if not counted:
         yield f"tokens: without token counts, every text counts as max_seq_length={longest}"
+    for role, place in hub_models(spec):
+        if "@" not in place:
+            yield f"{role}: the commit of {place} at the first start of the run, since no revision is set"
     if architecture is None:
         return
     if spec.model.architecture is not None and data.vocabulary_size is None:

@@ -30,6 +30,7 @@ from ray_app.inference.model_source import EmbeddingModel, find_model, model_sto
 from ray_app.job_spec import EvaluationSpec, JobSpec
 from ray_app.orchestration import stages
 from ray_app.run_directory.evaluation_report import EvaluationReport
+from ray_app.run_directory.hub_commits import spec_of_run
 
 
 def evaluate_run(job: EmbeddingJob, run_uri: str, *, dims: Sequence[int], say: Say) -> EvaluationReport:
@@ -49,8 +50,8 @@ def export_run(job: EmbeddingJob, run_uri: str, *, out: str | None) -> str:
 
     Raises ConfigError if `out` contains something other than a model.
     """
-    spec, name = job.worker_spec, job.metadata.name
-    run = open_store(run_uri, spec.storage.s3)
+    run, name = open_store(run_uri, job.worker_spec.storage.s3), job.metadata.name
+    spec = spec_of_run(job.worker_spec, run)
     target = run.child("model") if out is None else open_store(out, spec.storage.s3)
     if out is not None:
         _refuse_other_content(target)
@@ -123,8 +124,9 @@ def merge(
             )
         else:
             run = open_store(places[0], s3)
+            spec = spec_of_run(job_spec.worker_spec, run)
             source = RunCheckpoints(
-                job_spec.metadata.name, job_spec.worker_spec, open_store(job_spec.spec.data.uri, s3), run,
+                job_spec.metadata.name, spec, open_store(job_spec.spec.data.uri, s3), run,
                 find_checkpoints(run, steps),
             )  # fmt: skip
         if weights is not None and len(weights) != len(source.names):

@@ -9,6 +9,7 @@ from jobs.workflows.runs import find_job_spec
 from ray_app.evaluation import tasks as task_evaluation
 from ray_app.inference.encoder import Cut
 from ray_app.inference.model_source import find_model, initial_model
+from ray_app.run_directory.hub_commits import spec_of_run
 from ray_app.run_directory.task_report import RESULTS, TaskReport
 
 
@@ -34,7 +35,8 @@ def evaluate_tasks(
     store = None if data_uri is None else open_store(data_uri, s3)
     earlier = None
     if job_spec is not None and store is not None:
-        earlier = initial_model(f"{name or job_spec.metadata.name}-before", job_spec.worker_spec, store)
+        spec = spec_of_run(job_spec.worker_spec, open_store(place, s3))
+        earlier = initial_model(f"{name or job_spec.metadata.name}-before", spec, store)
     model = earlier if before and earlier else find_model(place, s3, name=name)
     results = open_store(out, s3) if out is not None else open_store(place, s3).child(RESULTS)
     with task_executor(workers, gpus=gpus) as executor:

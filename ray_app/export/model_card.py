@@ -79,6 +79,11 @@ class CardFacts(BaseModel):
         is_hub_id = name is not None and HUB_ID.fullmatch(name) and not Path(name).exists()
         return name if is_hub_id else None
 
+    @property
+    def base_commit(self) -> str | None:
+        """The commit of the base model on the Hub. None if the run did not record it."""
+        return self.job.model.revision if self.base_model else None
+
 
 def render_card(
     facts: CardFacts, *, prompts: Mapping[str, str], max_seq_length: int, embedding_dimension: int, eos_token: str

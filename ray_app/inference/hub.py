@@ -4,10 +4,13 @@ An id is ORG/NAME, or ORG/NAME@REVISION with a branch, tag or commit.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from data_io.errors import F2LLMError, StorageError
 from ray_app.errors import ModelError
+from ray_app.job_spec import JobSpec
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WITH_REVISION = re.compile(rf"({HUB_ID.pattern})(?:@([\w./-]+))?")
@@ -26,17 +29,41 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return repository, revision or None
 
 
+def hub_models(spec: JobSpec) -> Iterator[tuple[Literal["model", "tokenizer", "teacher"], str]]:
+    """(role, ORG/NAME[@REVISION]) of each model of a job spec that is on the Hub. A tokenizer that the model brings is
+    not listed.
+    """
+    teacher = spec.train.teacher
+    sources: dict[Literal["model", "tokenizer", "teacher"], tuple[str | None, str | None]] = {
+        "model": (spec.model.name_or_path, spec.model.revision),
+        "tokenizer": spec.model.tokenizer_source if spec.model.tokenizer is not None else (None, None),
+        "teacher": (teacher.name_or_path, teacher.revision) if teacher is not None else (None, None),
+    }
+    for role, (name, revision) in sources.items():
+        if name is not None and is_hub_id(name):
+            yield role, f"{name}@{revision}" if revision else name
+
+
 def download(name: str) -> Path:
     """The local directory of a model on the Hub, downloaded unless it is in the cache. Its name is the commit.
 
     Raises StorageError if the Hub cannot be reached: a retry can help. Raises ModelError if the Hub does not have the
     model or denies access to it, and if HF_HUB_OFFLINE is set and the model is not in the cache.
     """
+    return _snapshot(name, ignore_patterns=_OTHER_FORMATS)
+
+
+def commit_of(name: str) -> str:
+    """The commit that ORG/NAME[@REVISION] stands for on the Hub, or offline in the cache. Raises as `download` does."""
+    return _snapshot(name, allow_patterns=["config.json"]).name
+
+
+def _snapshot(name: str, **patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, revision = split_revision(name)
     try:
-        return Path(snapshot_download(repository, revision=revision, ignore_patterns=_OTHER_FORMATS))
+        return Path(snapshot_download(repository, revision=revision, **patterns))
     except Exception as error:  # the Hub's client also raises the errors of its HTTP library
         raise _translate(error, name) from error
 

@@ -254,7 +254,7 @@ class _Mining:
         return MiningReport(
             version=written.version,
             input_version=self.manifest.version,
-            model=self.options.model,
+            model=self.options.model if self.model.revision is None else f"{self.model.name}@{self.model.revision}",
             model_fingerprint=self.model.fingerprint,
             rule=self.options.rule,
             histogram_edges=tuple(round(float(edge), 2) for edge in HISTOGRAM_EDGES),

@@ -73,11 +73,12 @@ def load_tokenizer(spec: ModelSpec, data: Store) -> LoadedTokenizer:
     """
     if spec.needs_tokenizer_of_data:
         return own_tokenizer(data)
-    tokenizer = load_pretrained(AutoTokenizer, spec.tokenizer or spec.name_or_path, revision=spec.revision)
+    name, revision = spec.tokenizer_source
+    tokenizer = load_pretrained(AutoTokenizer, name, revision=revision)
     # Without a tokenizer file, transformers creates a tokenizer that has only special tokens.
     if not tokenizer.is_fast or tokenizer.eos_token is None or len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ModelError(
-            f"the tokenizer of {spec.tokenizer or spec.name_or_path} has no tokenizer.json or no EOS token",
+            f"the tokenizer of {name} has no tokenizer.json or no EOS token",
             remedy="use a fast tokenizer (with a tokenizer.json) that has an eos_token",
         )
     return LoadedTokenizer(
@@ -90,9 +91,10 @@ def load_tokenizer(spec: ModelSpec, data: Store) -> LoadedTokenizer:
 def load_pretrained(loader: Any, name: str | None, **options: Any) -> Any:
     """`loader.from_pretrained(name)`. Raises ModelError with the name, the cause and a remedy."""
     try:
-        return loader.from_pretrained(name, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first_line = str(error).strip().splitlines()[0].rstrip(": ")
+        # False, and not the default: on a terminal, the default asks whether to run code of the model.
+        return loader.from_pretrained(name, trust_remote_code=False, **options)
+    except Exception as error:  # transformers and tokenizers raise many classes for damaged files
+        first_line = next((line.rstrip(": ") for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if Path(str(name)).is_dir():
             needed = (
                 "tokenizer.json and tokenizer_config.json" if loader is AutoTokenizer else "config.json and weights"

@@ -24,6 +24,7 @@ from data_io.storage.probe import probe_store
 from data_io.storage.store import Store, open_store
 from data_io.wording import counted
 from ray_app.data_order import make_order, select_sources
+from ray_app.inference.hub import commit_of, hub_models
 from ray_app.job_spec import JobSpec
 from ray_app.orchestration.active_run import ActiveRun
 from ray_app.orchestration.checkpoint_evaluator import CheckpointEvaluator
@@ -55,6 +56,7 @@ from ray_app.run_directory.checkpoint_manifest import trained_steps
 from ray_app.run_directory.directory import BEFORE, claim, read_status
 from ray_app.run_directory.driver_lease import DriverLease
 from ray_app.run_directory.exit_record import EXIT
+from ray_app.run_directory.hub_commits import HubCommits, at_commits, read_hub_commits, save_hub_commits
 from ray_app.run_directory.process_log import process_log
 from ray_app.run_directory.status import Phase, Reason, RunStatus
 from ray_app.signals import Interruption, listening
@@ -97,6 +99,8 @@ def run(
     console = log_format_of_environment()
     data = open_store(spec.data.uri, spec.storage.s3)
     run_store = open_store(spec.storage.uri, spec.storage.s3).child(name)
+    commits = _hub_commits(spec, run_store)
+    spec = at_commits(spec, commits)
     manifest = load_manifest(data)
     plan = make_order(manifest, select_sources(manifest, spec), spec)
     _refuse_unknown_tasks(spec, data)
@@ -105,6 +109,7 @@ def run(
     with DriverLease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
         claim(run_store, job_spec_yaml, differences, changes)
         save_data_facts(run_store, manifest)
+        save_hub_commits(run_store, commits)
         status = read_status(run_store) or RunStatus(name=name)
         if status.phase == Phase.SUCCEEDED:
             return RunResult(run_store.uri, status)
@@ -119,6 +124,16 @@ def run(
         active = ActiveRun(name, spec, data, run_store, status, on_status, lease, label=label)
         evaluates = spec.evaluation.checkpoints and bool(manifest.evaluations)
         return _run(active, why, total_steps, stop_after_steps, evaluates_checkpoints=evaluates, console=console)
+
+
+def _hub_commits(spec: JobSpec, run: Store) -> HubCommits:
+    """The commit of each model on the Hub: the one that the run started with, or at its first start the newest one.
+
+    Raises ModelError or StorageError as a download does.
+    """
+    known = read_hub_commits(run)
+    found = {role: commit_of(place) for role, place in hub_models(spec) if getattr(known, role) is None}
+    return known.model_copy(update=found)
 
 
 def _refuse_unknown_tasks(spec: JobSpec, data: Store) -> None:
@@ -164,6 +179,8 @@ def _run(
             run=store.uri,
         )
         log.info("driver started", extra=start)
+        for role, place in hub_models(spec):
+            log.info("model of the Hub", extra=fields(role=role, model=place))
         # Install signal handlers after Ray has started: Ray would replace them with its own.
         cpus = spec.workers.highest * spec.workers.cpus
         environment = environment_of_workers(spec.workers)

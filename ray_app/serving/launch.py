@@ -25,7 +25,10 @@ def serve_here(settings: ServeSettings, *, host: str, port: int, say: Callable[[
     model = find_served(settings)
     shown = f"[{host}]" if ":" in host else host
     each = counted(settings.gpus, "GPU") if settings.gpus else counted(settings.cpus, "CPU")
-    ready = f"serving {model.name} at http://{shown}:{port}/v1, {settings.replicas} x {each}"
+    commit = ""
+    if model.hub_id is not None:  # all replicas load the same commit, also if the branch moves
+        settings, commit = settings.model_copy(update={"model": model.hub_id}), f" ({model.hub_id})"
+    ready = f"serving {model.name}{commit} at http://{shown}:{port}/v1, {settings.replicas} x {each}"
     if EMBEDDED and settings.replicas == 1:
         return serve_alone(model, settings, host=host, port=port, say=say, ready=ready)
     from ray_app.serving.ray_serve import serve_on_ray  # Ray takes seconds to import

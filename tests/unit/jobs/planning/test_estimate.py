@@ -154,6 +154,13 @@ def test_without_token_counts_every_text_is_the_longest_and_the_plan_says_so() -
     assert any("max_seq_length=1024" in assumption for assumption in plan.assumptions)
 
 
+@pytest.mark.parametrize(("revision", "said"), [(None, True), ("c" * 40, False)])
+def test_a_plan_names_the_models_of_the_hub_without_a_revision(revision: str | None, said: bool) -> None:
+    plan = estimate_job(spec(model={"name_or_path": "org/base", "revision": revision}), DATA, None)
+
+    assert any("model: the commit of org/base at the first start" in each for each in plan.assumptions) is said
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

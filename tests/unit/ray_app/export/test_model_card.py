@@ -85,6 +85,13 @@ def test_a_source_from_the_hub_is_named_as_data_set(origin: str) -> None:
     assert front_matter(card(facts(sources=(source(origin=origin),))))["datasets"] == ["mteb/msmarco"]
 
 
+def test_the_card_has_the_commit_of_the_base_model() -> None:
+    text = card(facts(job=spec(name_or_path="Qwen/Qwen3-0.6B", revision="c" * 40)))
+
+    assert f"[Qwen/Qwen3-0.6B](https://huggingface.co/Qwen/Qwen3-0.6B) at commit `{'c' * 40}`, trained" in text
+    assert "at commit" not in card(facts(job=spec(name_or_path="Qwen/Qwen3-0.6B")))
+
+
 @pytest.mark.parametrize("folder", ["/home/someone/models/qwen", "./qwen", "models/a/b"])
 def test_a_local_base_model_is_not_named_by_its_path(folder: str) -> None:
     text = card(facts(job=spec(name_or_path=folder)))
