@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from applications.embedded_texts import EmbeddedRows, embed_for
 from applications.probe import Floats, Measure, Probe, train_probe
+from data_io.bounded_json import read_model
 from data_io.errors import ConfigError, DataError, NotFoundInStore
 from data_io.execution import Executor, Say, in_process, silent
 from data_io.storage.resumable import end_work
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, Store
 from ray_app.inference.embed_files import OnEmbedding
 from ray_app.inference.model_source import ExportedModel
 
@@ -129,8 +131,8 @@ def train(
 def read_probe(place: Store) -> tuple[ProbeManifest, Probe]:
     """Raises ConfigError if `place` has no complete probe, DataError if the probe is damaged."""
     try:
-        manifest = ProbeManifest.model_validate_json(place.get(MANIFEST))
-        weights = place.get(WEIGHTS)
+        manifest = read_model(ProbeManifest, place.get(MANIFEST))
+        weights = place.get(WEIGHTS, most=BULK_BYTES)
     except NotFoundInStore as error:
         raise ConfigError(
             f"{place.uri} has no complete probe: {MANIFEST} or {WEIGHTS} is missing",
@@ -142,8 +144,16 @@ def read_probe(place: Store) -> tuple[ProbeManifest, Probe]:
         raise DataError(
             f"{place.uri}/{WEIGHTS} is damaged: its SHA-256 differs from {MANIFEST}", remedy="train the probe again"
         )
-    found = load(weights)
-    return manifest, Probe(manifest.labels, found["weight"], found["bias"])
+    try:
+        found = load(weights)
+        probe = Probe(manifest.labels, found["weight"], found["bias"])
+    except (SafetensorError, KeyError) as error:
+        raise DataError(f"{place.uri}/{WEIGHTS} is damaged", remedy="train the probe again") from error
+    if probe.weights_LD.shape[:-1] != (len(probe.labels),) or probe.bias_L.shape != (len(probe.labels),):
+        raise DataError(
+            f"{place.uri}/{WEIGHTS} has weights for other labels than {MANIFEST}", remedy="train the probe again"
+        )
+    return manifest, probe
 
 
 def predict(

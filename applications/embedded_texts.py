@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from data_io.errors import DataError
 from data_io.execution import Executor, Say
 from data_io.storage.resumable import WORK_PREFIX
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, Store
 from data_io.task import instruction_of
 from data_io.user_files.records import find_files
 from data_io.user_files.text_shards import common_schema, describe_input
@@ -83,7 +83,7 @@ def embed_for(
 def _read(place: Store, made: Embeddings, schema: pa.Schema) -> Iterator[EmbeddedRows]:
     before = 0
     for part in made.parts:
-        table = pq.read_table(io.BytesIO(place.get(part.key)))
+        table = pq.read_table(io.BytesIO(place.get(part.key, most=BULK_BYTES)))
         there = pc.is_valid(table.column(made.into))
         numbers = before + 1 + np.flatnonzero(there.to_numpy())
         table = table.filter(there)

@@ -9,13 +9,13 @@
 A directory without index.json is not an index.
 """
 
-import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_io.bounded_json import read_model
 from data_io.errors import DataError, NotFoundInStore
-from data_io.storage.folder_copy import FILES_KEY
+from data_io.storage.folder_copy import FILES_KEY, uploaded_files
 from data_io.storage.store import Store
 
 MANIFEST, LISTING = "index.json", FILES_KEY
@@ -50,20 +50,18 @@ class IndexManifest(BaseModel):
 def read_manifest(place: Store) -> IndexManifest | None:
     """The manifest of a complete index. None if no complete index exists. Raises DataError if the index is damaged."""
     try:
-        found = IndexManifest.model_validate_json(place.get(MANIFEST))
-        listed = json.loads(place.get(LISTING))["files"]
-        expected = {name: entry["size"] for name, entry in listed.items()}
+        found = read_model(IndexManifest, place.get(MANIFEST))
     except NotFoundInStore:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise DataError(
-            f"{place.uri} is damaged: {MANIFEST} or {LISTING} cannot be read", remedy="remove it and index again"
+            f"{place.uri} is damaged: {MANIFEST} cannot be read", remedy="remove it and index again"
         ) from error
     sizes = {info.key: info.size for info in place.list()}
-    for name, size in expected.items():
-        if sizes.get(name) != size:
+    for name, entry in (uploaded_files(place) or {}).items():
+        if sizes.get(name) != entry.size:
             raise DataError(
-                f"{place.uri} is damaged: {name} has {sizes.get(name, 'no')} bytes; expected {size}",
+                f"{place.uri} is damaged: {name} has {sizes.get(name, 'no')} bytes; expected {entry.size}",
                 remedy="remove it and index again",
             )
     return found

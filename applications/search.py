@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from applications.index_files import BM25, MANIFEST, ROWS, VECTORS, IndexManifest, read_manifest
@@ -130,8 +132,21 @@ def open_index(place: Store) -> Iterator[SearchIndex]:
         raise ConfigError(
             f"{place.uri} has no complete index: {MANIFEST} is missing", remedy="make or resume it: `f2llm index`"
         )
-    with local_copy(place) as folder, pq.ParquetFile(folder / ROWS, page_checksum_verification=True) as rows:
-        yield SearchIndex(manifest, Vectors.load(folder / VECTORS), Bm25.load(folder / BM25), rows)
+    with local_copy(place) as folder, _open_rows(folder / ROWS, manifest.texts) as rows:
+        vectors = Vectors.load(folder / VECTORS, manifest.vectors, count=manifest.texts, dimensions=manifest.dimensions)
+        yield SearchIndex(manifest, vectors, Bm25.load(folder / BM25, documents=manifest.texts), rows)
+
+
+def _open_rows(path: Path, count: int) -> pq.ParquetFile:
+    try:
+        rows = pq.ParquetFile(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file", remedy="index the texts again") from error
+    if rows.metadata.num_rows != count:
+        raise DataError(
+            f"{path} has {rows.metadata.num_rows:,} rows, expected {count:,}", remedy="index the texts again"
+        )
+    return rows
 
 
 def fuse(rankings: Sequence[Sequence[int]], *, k: int = RRF_K) -> list[tuple[int, float]]:

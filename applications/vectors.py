@@ -11,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from applications.index_files import VectorKind
+from data_io.errors import DataError
+from data_io.wording import shown
 
 _FACTORY: dict[VectorKind, str] = {"flat": "Flat", "hnsw": "HNSW32,Flat"}
+_MARK: dict[VectorKind, bytes] = {"flat": b"IxFI", "hnsw": b"IHNf"}
+"""The first bytes of a file of this kind."""
 _LEAST_WALKED = 128
 """Candidates that a graph search keeps. With more candidates it finds more of the nearest vectors."""
 
@@ -28,9 +32,25 @@ class Vectors:
         return cls(faiss.index_factory(dimensions, _FACTORY[kind], faiss.METRIC_INNER_PRODUCT))
 
     @classmethod
-    def load(cls, path: Path) -> "Vectors":
-        """Open the file that `save` wrote. The file stays on disk and is read on demand."""
-        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+    def load(cls, path: Path, kind: VectorKind, *, count: int, dimensions: int) -> "Vectors":
+        """Open the file that `save` wrote. The file stays on disk and is read on demand.
+
+        Raises DataError unless it is an index of this kind and size. faiss has readers for many other kinds, which are
+        never called. From version 1.15 on, it checks all numbers of these two kinds before it uses them as positions.
+        """
+        try:
+            with path.open("rb") as file:
+                mark = file.read(len(_MARK[kind]))
+            if mark != _MARK[kind]:
+                raise RuntimeError(f"it is not an index of kind {kind}")
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+            if (index.ntotal, index.d) != (count, dimensions):
+                raise RuntimeError(f"{index.ntotal} vectors of {index.d} dimensions, expected {count} of {dimensions}")
+        except (OSError, RuntimeError) as error:  # faiss raises RuntimeError; its message ends with the cause
+            raise DataError(
+                f"{path} cannot be read: {shown(str(error).rpartition('Error: ')[2])}", remedy="index the texts again"
+            ) from error
+        return cls(index)
 
     def save(self, path: Path) -> None:
         faiss.write_index(self._index, str(path))

@@ -61,10 +61,7 @@ def bounded_int(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     """An integer of YAML's core schema. Raises MarkedYAMLError if it has too many digits."""
     text: str = node.value
     if len(text) > MAX_DIGITS:
-        raise yaml.MarkedYAMLError(
-            problem=f"found an integer of {len(text):,} digits, expected at most {MAX_DIGITS}",
-            problem_mark=node.start_mark,
-        )
+        raise _too_many_digits(node)
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
     return int(text[2:] if base != 10 else text, base)
 
@@ -103,6 +100,14 @@ class _Size:
         if depth > MAX_DEPTH:
             raise _too_deep(node.start_mark)
         return values, depth
+
+
+def _too_many_digits(node: yaml.ScalarNode) -> yaml.MarkedYAMLError:
+    kind = "an integer" if node.tag.endswith(":int") else "a number"
+    return yaml.MarkedYAMLError(
+        problem=f"found {kind} of {len(node.value):,} digits, expected at most {MAX_DIGITS}",
+        problem_mark=node.start_mark,
+    )
 
 
 def _too_deep(mark: Any) -> yaml.MarkedYAMLError:

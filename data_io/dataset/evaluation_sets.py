@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from data_io.dataset.manifest import EvaluationEntry, StoredFile
 from data_io.errors import DataError, NotFoundInStore
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, Store
 
 _VALIDATE = "run `f2llm data validate` to list all problems, then prepare the data set again"
 _TEXTS = pa.schema({"id": pa.string(), "text": pa.string()})
@@ -164,12 +164,15 @@ def _get_table(store: Store, entry: EvaluationEntry, part: str, schema: pa.Schem
         raise DataError(f"{place}: the manifest lists no {part} file", remedy=_VALIDATE)
     stored = entry.files[part]
     try:
-        data = store.get(stored.key)
+        data = store.get(stored.key, most=BULK_BYTES)
     except NotFoundInStore as error:
         raise DataError(f"{place}: {stored.key} is missing at {store.uri}", remedy=_VALIDATE) from error
     if len(data) != stored.size:
         raise DataError(f"{place}: {stored.key} has {len(data)} bytes, expected {stored.size}", remedy=_VALIDATE)
     if hashlib.sha256(data).hexdigest() != stored.sha256:
         raise DataError(f"{place}: {stored.key} is damaged: its checksum differs from the manifest's", remedy=_VALIDATE)
-    table = pq.read_table(pa.BufferReader(data), schema=schema)
+    try:
+        table = pq.read_table(pa.BufferReader(data), schema=schema)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{place}: {stored.key} is not a Parquet file of {part}", remedy=_VALIDATE) from error
     return {name: table.column(name).to_pylist() for name in schema.names}

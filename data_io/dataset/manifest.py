@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_io.errors import DataError, NotFoundInStore
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, MOST_BYTES, Store, stays_inside
 from data_io.task import Kind
+from data_io.wording import shown
 
 MANIFEST_KEY = "manifest.json"
 TABLE_KEY = "manifest.arrow"
@@ -197,15 +198,14 @@ def load_manifest(store: Store) -> Manifest:
     """Read a data set's manifest with two GETs. Raises DataError if it is missing, damaged or too new."""
     place = f"{store.uri.rstrip('/')}/{MANIFEST_KEY}"
     document = _parse_document(_fetch(store, MANIFEST_KEY), place)
-    data = _fetch(store, document.table.key)
+    data = _fetch(store, TABLE_KEY, most=BULK_BYTES)
     if len(data) != document.table.size or hashlib.sha256(data).hexdigest() != document.table.sha256:
         raise DataError(
             f"{store.uri.rstrip('/')}/{TABLE_KEY} does not belong to this {MANIFEST_KEY}: "
             f"it has {len(data)} bytes, expected {document.table.size} with sha256 {document.table.sha256[:12]}...",
             remedy=f"if the data set is being prepared right now, wait; if not, {_PREPARE}",
         )
-    table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
-    manifest = Manifest(_from_table(table, document.sources), document.evaluations)
+    manifest = _manifest_of(data, document, f"{store.uri.rstrip('/')}/{TABLE_KEY}")
     _check_keys(manifest, place)
     if manifest.version != document.version:
         raise DataError(
@@ -215,18 +215,31 @@ def load_manifest(store: Store) -> Manifest:
     return manifest
 
 
+def _manifest_of(table: bytes, document: "_Document", place: str) -> Manifest:
+    """Raises DataError if the table has another form than `_to_table` gives it."""
+    try:
+        found = pa.ipc.open_file(pa.py_buffer(table)).read_all()
+        found.validate(full=True)
+        if found.schema != _TABLE:
+            raise ValueError("it has other columns")
+        return Manifest(_from_table(found, document.sources), document.evaluations)
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+        cause = shown(str(error).partition("\n")[0])
+        raise DataError(f"{place} cannot be read: {cause}", remedy=_PREPARE) from error
+
+
 def _check_keys(manifest: Manifest, place: str) -> None:
     """Check that the keys of a data set from someone else stay inside its directory."""
     shards = (shard.key for source in manifest.sources for shard in manifest.shards(source.name))
     files = (file.key for evaluation in manifest.evaluations for file in evaluation.files.values())
     for key in chain(shards, files):
-        if any(part in ("", ".", "..") for part in key.split("/")):
+        if "" in key.split("/") or not stays_inside(key):
             raise DataError(f"{place} lists the object {key!r}, which is outside the data set", remedy=_PREPARE)
 
 
-def _fetch(store: Store, key: str) -> bytes:
+def _fetch(store: Store, key: str, *, most: int = MOST_BYTES) -> bytes:
     try:
-        return store.get(key)
+        return store.get(key, most=most)
     except NotFoundInStore as error:
         raise DataError(
             f"no data set at {store.uri}: {key} is missing",

@@ -1,13 +1,14 @@
 """Whether an existing data set was made from the same recipe and is complete, so that it need not be made again."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_io.bounded_json import read_json
 from data_io.dataset.manifest import Manifest, load_manifest
 from data_io.errors import DataError, NotFoundInStore
 from data_io.execution import Say, silent
+from data_io.storage.folder_copy import sha256_of
 from data_io.storage.store import Store
 
 RECIPE_KEY = "recipe.json"
@@ -95,7 +96,7 @@ def _recorded_files(store: Store) -> dict[str, str]:
 def _recorded(store: Store) -> dict[str, Any]:
     """The content that `record` wrote. Empty if there is none, or if it is damaged."""
     try:
-        recorded = json.loads(store.get(RECIPE_KEY))
+        recorded = read_json(store.get(RECIPE_KEY))
     except (NotFoundInStore, ValueError):
         return {}
     return recorded if isinstance(recorded, dict) else {}
@@ -117,6 +118,6 @@ def _document(
 
 def _sha256(store: Store, key: str) -> str | None:
     try:
-        return hashlib.sha256(store.get(key)).hexdigest()
+        return sha256_of(store, key)
     except NotFoundInStore:
         return None

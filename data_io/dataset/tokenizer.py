@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from data_io.bounded_json import read_json
 from data_io.errors import DataError, NotFoundInStore
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, Store
+from data_io.wording import shown
 
 TOKENIZER_KEYS = ("tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json")
 """The two files of a tokenizer that belongs to a data set."""
@@ -34,8 +36,15 @@ class TextTokenizer:
     """Turns texts into ids of at most `max_tokens` tokens, including the EOS. Threads may share one."""
 
     def __init__(self, tokenizer_json: str, *, eos_token: str, max_tokens: int) -> None:
-        """`tokenizer_json` is the content of a tokenizer.json. Raises DataError if `eos_token` is not in it."""
-        self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        """`tokenizer_json` is the content of a tokenizer.json. Raises DataError if it cannot be read, or if `eos_token`
+        is not in it.
+        """
+        try:
+            self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        except Exception as error:  # tokenizers raises no narrower class
+            raise DataError(
+                f"tokenizer.json cannot be read: {shown(str(error))[:200]}", remedy="restore it, or use another one"
+            ) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         eos_id = self._tokenizer.token_to_id(eos_token)
@@ -76,7 +85,7 @@ class TextTokenizer:
 
 def tokenizer_fingerprint(tokenizer_json: str, *, eos_token: str, max_tokens: int) -> str:
     """Sixteen hex digits that change if the ids of any text could change. Independent of the JSON file's formatting."""
-    content = json.loads(tokenizer_json)
+    content = read_json(tokenizer_json)
     for setting in ("truncation", "padding", "post_processor"):  # replaced by our own truncation and EOS
         content.pop(setting, None)
     canonical = json.dumps([content, eos_token, max_tokens], sort_keys=True, ensure_ascii=False)
@@ -111,14 +120,16 @@ def read_tokenizer(data: Store) -> LoadedTokenizer | None:
     found = []
     for key in TOKENIZER_KEYS:
         try:
-            found.append(data.get(key))
+            found.append(data.get(key, most=BULK_BYTES))
         except NotFoundInStore:
             return None
     try:
-        content, settings = found[0].decode(), json.loads(found[1])
+        content, settings = found[0].decode(), read_json(found[1])
         Tokenizer.from_str(content)
         eos_token = _token(settings, "eos_token")
         pad_token = _token(settings, "pad_token")
+        if not all(isinstance(token, str | None) for token in (eos_token, pad_token)):
+            raise ValueError("eos_token and pad_token must be strings")
     except Exception as error:  # tokenizers raises no narrower class for unreadable files
         raise _no_tokenizer(data, str(error).splitlines()[0]) from error
     if eos_token is None:

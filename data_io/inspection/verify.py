@@ -158,7 +158,10 @@ def _verify_shard(
     names = column_names(source.negatives)
     wrong: dict[int, list[str]] = {}
     # The magic bytes before the first row group and the footer after the last are covered by the shard's checksum.
-    ends = [*(int(groups.offset[g] + groups.chunk_bytes[g].sum(dtype=np.int64)) for g in mine), found.size]
+    ends = [
+        *(int(groups.offset[g] + groups.chunk_bytes[g].sum(dtype=np.int64)) for g in mine),
+        min(found.size, shard.size),
+    ]
     for g, end in zip([*mine.tolist(), None], ends, strict=True):
         data = None if end > found.size else _read(work, shard, place, at, end - at, found.etag)
         if data is None:

@@ -18,7 +18,7 @@ from zlib_ng.zlib_ng import crc32
 from data_io.errors import DataError, NotFoundInStore
 from data_io.storage.errors import ObjectTooShort
 from data_io.storage.ranged_reads import split_runs
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, Store
 
 KEYS = 2**64
 """Keys are 64-bit hashes of texts, evenly distributed: a range of keys is a share of the texts."""
@@ -111,7 +111,7 @@ def write_mark(store: Store, task: str, mark: Mark) -> Mark:
 def read_mark(store: Store, task: str) -> Mark | None:
     """The mark of a finished task. None if there is none or it cannot be read."""
     try:
-        return Mark.model_validate_json(store.get(mark_key(task)))
+        return Mark.model_validate_json(store.get(mark_key(task), most=BULK_BYTES))
     except (NotFoundInStore, ValidationError):
         return None
 

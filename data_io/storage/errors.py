@@ -35,6 +35,12 @@ class ObjectTooShort(StorageError):
     retryable = False
 
 
+class ObjectTooLarge(StorageError):
+    """The object has more bytes than its reader keeps in memory."""
+
+    retryable = False
+
+
 def translate(error: Exception, *, place: str, bucket: str | None, has_answered: bool = False) -> F2LLMError:
     """The project's error for one of obstore's or the operating system's. `place` is the object, safe to print.
 

@@ -15,9 +15,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from data_io.bounded_json import read_json
 from data_io.errors import NotFoundInStore
 from data_io.execution import Say
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, Store
 
 WORK_PREFIX = ".f2llm-work"
 """The only prefix that this module writes to or removes. All other files, such as the user's, are left alone."""
@@ -45,7 +46,7 @@ class Work:
     def load(self, key: str) -> dict[str, Any] | None:
         """The content that `save` wrote. None if there is no record, or it is damaged."""
         try:
-            found = json.loads(self.state.get(key))
+            found = read_json(self.state.get(key, most=BULK_BYTES))
             content = found["content"]
             whole = isinstance(content, dict) and found["sha256"] == _sha256(_canonical(content))
         except (NotFoundInStore, ValueError, KeyError, TypeError):

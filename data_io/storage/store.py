@@ -22,7 +22,7 @@ from obstore.store import LocalStore, MemoryStore, ObjectStore, S3Store
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from data_io.data_spec import S3Options
-from data_io.errors import F2LLMError, NotFoundInStore, StorageError
+from data_io.errors import F2LLMError, NotFoundInStore, StorageError, StoreAccessError
 from data_io.storage.address import (
     allow_http,
     check_credentials,
@@ -35,6 +35,7 @@ from data_io.storage.address import (
     without_credentials,
 )
 from data_io.storage.errors import (
+    ObjectTooLarge,
     ObjectTooShort,
     credentials_may_have_expired,
     is_of_the_node,
@@ -42,6 +43,7 @@ from data_io.storage.errors import (
     translate,
     unusable_settings,
 )
+from data_io.wording import shown
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -56,6 +58,12 @@ READ_SECONDS = 5.0
 """Maximum wait for the start of an answer, and for more data during an answer."""
 REQUEST_SECONDS = 30.0
 """Maximum time from a request to the last byte of its answer, for callers that retry by themselves."""
+MOST_BYTES = 2**24
+"""Size limit of an object that is read as a whole: a file of settings, states or results. Whoever can write to a store
+could otherwise fill the memory of every reader.
+"""
+BULK_BYTES = 2**30
+"""The same for objects that hold data: lines of every step, tables, tokenizers."""
 _KEYS_A_DELETE = 100
 """Objects per bulk delete. A store deletes them one by one and must answer within the read timeout."""
 
@@ -104,7 +112,8 @@ class Writer:
 class Store:
     """A directory or a bucket prefix. Cheap to create, compare and pickle: the client is created at first use.
 
-    Every method raises StoreAccessError if the store denies access, and StorageError if it is unreachable.
+    Every method raises StoreAccessError if the store denies access or a key leads out of the directory, and
+    StorageError if the store is unreachable.
     """
 
     root: str
@@ -129,9 +138,19 @@ class Store:
         """The store for the keys below `prefix`."""
         return Store(self.root, _join(self.prefix, prefix.strip("/")), self.s3)
 
-    def get(self, key: str) -> bytes:
-        """The whole object. Raises NotFoundInStore."""
-        return self._call(key, lambda client, path: bytes(obstore.get(client, path).bytes()))
+    def get(self, key: str, *, most: int = MOST_BYTES) -> bytes:
+        """The whole object, of at most `most` bytes. Raises NotFoundInStore, and ObjectTooLarge before it is read."""
+
+        def fetch(client: ObjectStore, path: str) -> bytes:
+            found = obstore.get(client, path)  # only the head; the content is not read yet
+            if (size := found.meta["size"]) > most:
+                raise ObjectTooLarge(
+                    f"{self._place(key)}: has {size:,} bytes, expected at most {most:,}",
+                    remedy="check who wrote it; remove it, or restore it from a backup",
+                )
+            return bytes(found.bytes())
+
+        return self._call(key, fetch)
 
     def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None, once: bool = False) -> Blob:
         """`length` > 0 bytes from `start`. Raises NotFoundInStore, ObjectTooShort, and ObjectChanged if the object's
@@ -199,7 +218,7 @@ class Store:
         An existing object keeps its ETag, which readers of a running job depend on.
         """
         found = self.head(key)
-        if found is not None and found.size == len(data) and self.get(key) == data:
+        if found is not None and found.size == len(data) and self.get(key, most=len(data)) == data:
             return found.etag
         return self.put(key, data)
 
@@ -231,7 +250,7 @@ class Store:
         keys = list(keys)
         if self._is_s3 and keys:
             for first in range(0, len(keys), _KEYS_A_DELETE):
-                self._delete_together([_join(self.prefix, key) for key in keys[first : first + _KEYS_A_DELETE]])
+                self._delete_together([self._path(key) for key in keys[first : first + _KEYS_A_DELETE]])
             return
         for key in keys:
             try:
@@ -271,7 +290,7 @@ class Store:
     ) -> T:
         """`again`: the action may be repeated with another client."""
         client = _client_of(self, create)
-        path = _join(self.prefix, key)
+        path = self._path(key)
         try:
             try:
                 result = action(client.once if once else client.now, path)
@@ -287,6 +306,15 @@ class Store:
             raise translated from error
         client.has_answered = True
         return result
+
+    def _path(self, key: str) -> str:
+        """Raises StoreAccessError for a key that leads out of this directory. Keys come from files of the store too."""
+        if not stays_inside(key):
+            raise StoreAccessError(
+                f"{self.uri}: refuses the key {shown(key[:200])}, which leads out of it",
+                remedy="check who wrote the file that names it",
+            )
+        return _join(self.prefix, key)
 
     @property
     def patience_seconds(self) -> float:
@@ -316,6 +344,11 @@ def open_store(uri: str, s3: S3Options | None = None) -> Store:
         check_endpoint(s3)
         check_region(s3)
     return Store(root, prefix, s3)
+
+
+def stays_inside(key: str) -> bool:
+    """Whether a key names something in its store, and not in a directory above it."""
+    return not {".", ".."} & set(key.split("/"))
 
 
 def _join(prefix: str, key: str) -> str:

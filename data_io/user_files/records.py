@@ -247,6 +247,11 @@ def _jsonl(file: RawFile, stream: IO[bytes], first: int = 1) -> Iterator[Placed]
                 f"{place}, column {error.colno}: not valid JSON ({error.msg})",
                 remedy="fix the line; every line must be one complete JSON object",
             ) from error
+        except (ValueError, RecursionError) as error:  # too many digits, or too deep for Python
+            raise DataError(
+                f"{place}: the line has an integer of thousands of digits, or thousands of nested lists",
+                remedy="fix or remove the line",
+            ) from error
         if not isinstance(record, dict):
             raise DataError(
                 f"{place}: expected a JSON object, found {type(record).__name__}",

@@ -52,13 +52,17 @@ class DriverReport(BaseModel):
         """With the start of each text, as it can be shown. The texts of training's earlier starts are left out."""
         run = {"message": shortened(self.run.message), "groups": ()}
         failure = self.failure and ReportedFailure(
-            error=shortened(self.failure.error, _WORD),
-            error_class=shortened(self.failure.error_class, _WORD),
+            error=_word(self.failure.error),
+            error_class=_word(self.failure.error_class),
             retryable=self.failure.retryable,
             message=shortened(self.failure.message),
             remedy=shortened(self.failure.remedy),
         )
         return self.model_copy(update={"run": self.run.model_copy(update=run), "failure": failure})
+
+
+def _word(text: str) -> str:
+    return shortened("".join(text.split()), _WORD)
 
 
 def driver_report_in(config_map: Mapping[str, Any] | None, *, attempt: str) -> DriverReport | None:

@@ -1,9 +1,9 @@
 """Sizes of the backbones that `f2llm plan` supports, from their published configurations. No model is loaded."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_io.bounded_json import read_json
 from ray_app.job_spec import ModelSpec
 
 
@@ -66,7 +66,7 @@ def architecture_of(model: ModelSpec, *, vocabulary_size: int | None = None) -> 
 
 def _local_architecture(directory: Path) -> Architecture | None:
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        config = read_json((directory / "config.json").read_bytes())
         return Architecture(**{name: int(config[name]) for name in Architecture.__dataclass_fields__})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -9,8 +9,8 @@ from jobs.errors import UsageError
 from jobs.spec.diff import differences_from
 from jobs.spec.job import EmbeddingJob, apply_overrides, parse_job_spec
 from jobs.spec.yaml12 import read_yaml
-from ray_app.run_directory import directory, driver_lease, exit_record
-from ray_app.run_directory.directory import read_text
+from ray_app.run_directory import directory, driver_lease, evaluation_report, exit_record
+from ray_app.run_directory.directory import LINES_BYTES, read_text
 from ray_app.run_directory.evaluation_curve import read_scores
 from ray_app.run_directory.evaluation_report import EvaluationReport, Moment
 from ray_app.run_directory.exit_record import ExitRecord
@@ -57,7 +57,7 @@ def read_log(run_uri: str, s3: S3Options, *, process: str) -> list[str]:
         known = sorted({key.rpartition("/")[2].removesuffix(".log") for key in logs})
         found = f"logs exist for {', '.join(known)}" if known else "a process that is killed leaves no log"
         raise NotFoundInStore(f"{run_uri}/logs has no log of {process}", remedy=found)
-    return run.get(newest).decode("utf-8", "replace").splitlines()
+    return read_text(run, newest, most=LINES_BYTES).splitlines()
 
 
 def read_stored_job_spec(run_uri: str, s3: S3Options) -> str:
@@ -104,12 +104,10 @@ def check_results_place(place: str, s3: S3Options, *, out: str | None, before: b
 
 
 def read_evaluation(run_uri: str, s3: S3Options, *, moment: Moment) -> EvaluationReport | None:
-    """The evaluation before or after training; None if it does not exist."""
-    text = read_text(open_store(run_uri, s3), f"evaluation/{moment}.json")
-    return EvaluationReport.model_validate_json(text) if text else None
+    """The evaluation before or after training; None if it does not exist. Raises DataError if it is damaged."""
+    return evaluation_report.read_evaluation(open_store(run_uri, s3), moment)
 
 
 def read_task_report(run_uri: str, s3: S3Options) -> TaskReport | None:
-    """The last evaluation on tasks; None if it does not exist."""
-    text = read_text(open_store(run_uri, s3), f"{RESULTS}/{SUMMARY}")
-    return TaskReport.model_validate_json(text) if text else None
+    """The last evaluation on tasks; None if it does not exist. Raises DataError if it is damaged."""
+    return evaluation_report.read_record(open_store(run_uri, s3), f"{RESULTS}/{SUMMARY}", TaskReport)

@@ -4,7 +4,6 @@ Checkpoints and exported directories are read like this, and averages are comput
 `f2llm merge` need the memory of one part, for any size of the model.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from data_io.bounded_json import read_json
 from data_io.storage.store import Store
 from ray_app.checkpointing.checkpoint import StoredWeights
 from ray_app.errors import CheckpointError, ModelError
@@ -70,10 +70,7 @@ class FolderWeights:
         self._folder = folder
         try:
             index = folder / "model.safetensors.index.json"
-            if index.exists():
-                files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            else:
-                files = ["model.safetensors"]
+            files = _files_in(read_json(index.read_bytes())) if index.exists() else ["model.safetensors"]
             self._file_of: dict[str, str] = {}
             shapes: dict[str, tuple[int, ...]] = {}
             for file in files:
@@ -81,7 +78,7 @@ class FolderWeights:
                     for name in tensors.keys():  # noqa: SIM118 - `tensors` is not a mapping
                         self._file_of[name] = file
                         shapes[name] = tuple(tensors.get_slice(name).get_shape())
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ModelError(
                 f"the weights in {folder} cannot be read: {error}",
                 remedy="export the model again, or restore its files",
@@ -136,6 +133,15 @@ class AveragedWeights:
         self._done += sum(values.nbytes for values in total.values())
         self._on_bytes(self._done, self._total)
         return total
+
+
+def _files_in(index: Any) -> list[str]:
+    """The files of an index. Raises ValueError for one outside of the directory."""
+    files = sorted(set(index["weight_map"].values()))
+    for file in files:
+        if Path(file).name != file:
+            raise ValueError(f"the index names a file outside of the directory: {file}")
+    return files
 
 
 def groups(names: Sequence[str], shapes: Shapes) -> list[list[str]]:

@@ -9,6 +9,9 @@ import bm25s
 import numpy as np
 import numpy.typing as npt
 
+from data_io.bounded_json import read_json
+from data_io.errors import DataError
+from data_io.wording import shown
 from ray_app.evaluation.ranking_metrics import top_k
 
 # bm25s logs at DEBUG, whatever level the application sets.
@@ -36,9 +39,21 @@ class Bm25:
         return cls(index)
 
     @classmethod
-    def load(cls, folder: Path) -> "Bm25":
-        """Open the index that `save` wrote. Scores are read from its files on demand."""
-        return cls(bm25s.BM25.load(folder, mmap=True, show_progress=False) if folder.is_dir() else None)
+    def load(cls, folder: Path, *, documents: int) -> "Bm25":
+        """Open the index that `save` wrote. Scores are read from its files on demand, without pickles, and with numpy,
+        which checks positions. Raises DataError if the files are not an index of so many documents.
+        """
+        if not folder.is_dir():
+            return cls(None)
+        try:
+            params = read_json((folder / "params.index.json").read_bytes())
+            if params["num_docs"] != documents:
+                raise ValueError(f"it has {params['num_docs']} documents, expected {documents}")
+            return cls(bm25s.BM25.load(folder, mmap=True, allow_pickle=False, show_progress=False, backend="numpy"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+            raise DataError(
+                f"{folder} is not an index of words: {shown(str(error))[:200]}", remedy="index the texts again"
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Write the index to a new directory. Writes nothing if the documents have no words."""

@@ -25,7 +25,7 @@ from data_io.errors import DataError, F2LLMError, NotFoundInStore
 from data_io.evaluation.mteb import load_task
 from data_io.evaluation.own_sets import read_own
 from data_io.evaluation.task import OwnTask, TaskKind
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, Store
 from ray_app.evaluation.mteb_model import MtebModel, model_meta
 from ray_app.evaluation.own_tasks import own_task
 from ray_app.inference.encoder import Cut
@@ -171,7 +171,7 @@ _TEXTS_AT_ONCE = 1024
 
 def _fetch(store: Store, key: str, path: Path) -> None:
     try:
-        content = store.get(key)
+        content = store.get(key, most=BULK_BYTES)
     except NotFoundInStore:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

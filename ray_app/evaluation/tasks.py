@@ -6,11 +6,11 @@
 Results of finished tasks are kept, so the same call resumes after the last finished task.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
+from data_io.bounded_json import read_json
 from data_io.dataset.manifest import load_manifest
 from data_io.errors import ConfigError
 from data_io.evaluation.mteb import named_tasks
@@ -183,6 +183,6 @@ def _keep_settings(results: Store, mteb_task: MtebTask, measured: Measured) -> N
         return
     folder = results.child(result_folder(mteb_task))
     before = folder.get(SETTINGS).decode().splitlines() if folder.exists(SETTINGS) else []
-    others = [line for line in before if json.loads(line)["task"] != measured.name]
+    others = [line for line in before if read_json(line)["task"] != measured.name]
     folder.put(SETTINGS, "".join(f"{line}\n" for line in [*others, *measured.settings.splitlines()]).encode())
     folder.put(META, measured.meta.encode())

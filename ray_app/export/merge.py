@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
+from pydantic import BaseModel, PositiveInt
 
 from data_io.dataset.manifest import load_manifest
 from data_io.errors import ConfigError
 from data_io.execution import Say
 from data_io.storage.folder_copy import local_copy, read_json, upload_folder
 from data_io.storage.store import Store
+from data_io.wording import shown
 from ray_app.checkpointing.weights import AveragedWeights, FolderWeights, OnBytes, WeightedModel
 from ray_app.errors import CheckpointError, ModelError
 from ray_app.evaluation.held_out import evaluate
@@ -37,6 +39,22 @@ Shares = Mapping[str, float]
 # Settings that can differ between models of one architecture: how they are stored, and which program wrote them.
 _NO_ARCHITECTURE = {"dtype", "torch_dtype", "transformers_version", "_name_or_path", "matryoshka_dimensions"}
 _SAME_IN_ALL = ("config.json", "sentence_bert_config.json", "1_Pooling/config.json", "tokenizer.json")
+
+
+class _Config(BaseModel):
+    """The parts of config.json that a merge uses."""
+
+    hidden_size: PositiveInt
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    matryoshka_dimensions: tuple[PositiveInt, ...] = ()
+
+
+class _Limit(BaseModel):
+    max_seq_length: PositiveInt
+
+
+class _Prompts(BaseModel):
+    prompts: dict[str, str] | None = None
 
 
 class Source(Protocol):
@@ -99,7 +117,7 @@ class ExportedModels:
         first = self.folders[next(iter(shares))]
         shutil.copytree(first, out, ignore=shutil.ignore_patterns("*.safetensors*", "README.md", "files.json"))
         parts = [WeightedModel(name, FolderWeights(self.folders[name]), share) for name, share in shares.items()]
-        dtype = getattr(torch, read_json(first / "config.json").get("dtype") or "float32")
+        dtype = getattr(torch, _Config.model_validate(read_json(first / "config.json")).dtype or "float32")
         write_weights(out, AveragedWeights(parts, on_bytes=on_bytes), dtype)
         averaged = [AveragedPart(name=name, share=share) for name, share in shares.items()]
         (out / "README.md").write_text(render_merged_card(out, averaged), encoding="utf-8")
@@ -113,6 +131,8 @@ def open_models(places: Mapping[str, Store]) -> Iterator[ExportedModels]:
     """
     with ExitStack() as stack:
         folders = {name: stack.enter_context(local_copy(model_folder(place))) for name, place in places.items()}
+        for name, folder in folders.items():
+            _refuse_damaged_settings(name, folder)
         (first, reference), *others = folders.items()
         for name, folder in others:
             _refuse_other_model(first, reference, name, folder)
@@ -263,6 +283,21 @@ def _deliver(folder: Path, out: Store) -> None:
     if target.exists():  # and is empty
         target.rmdir()
     folder.rename(target)
+
+
+def _refuse_damaged_settings(name: str, folder: Path) -> None:
+    try:
+        _Config.model_validate(read_json(folder / "config.json"))
+        _Limit.model_validate(read_json(folder / "sentence_bert_config.json"))
+        _Prompts.model_validate(read_json(folder / "config_sentence_transformers.json"))
+        for file in _SAME_IN_ALL:
+            if not isinstance(read_json(folder / file), dict):
+                raise ValueError(f"{file} is not a mapping")
+    except (OSError, ValueError) as error:
+        first_line = shown(str(error).partition("\n")[0])
+        raise ModelError(
+            f"{name} has damaged settings: {first_line}", remedy="export the model again, or restore its files"
+        ) from error
 
 
 def _refuse_other_model(first: str, reference: Path, name: str, folder: Path) -> None:

@@ -16,11 +16,12 @@ from time import monotonic, time
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_io.bounded_json import read_json, read_model
 from data_io.errors import DataError, NotFoundInStore
 from data_io.execution import Executor, Say, in_process
 from data_io.storage.chunk_files import Mark, finished
 from data_io.storage.resumable import WORK_PREFIX, end_work
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, Store
 from data_io.user_files.records import find_files, fingerprint
 from data_io.user_files.text_shards import TextShard, describe_input, plan_shards, refuse_without_texts
 from data_io.wording import counted
@@ -200,7 +201,7 @@ def _ranges(job: EmbedJob, key: str, shards: Sequence[TextShard], executor: Exec
     """Minimum and maximum per dimension in a sample of the whole input. Every start of a job uses the same values."""
     kept = f"{WORK_PREFIX}/{key}/ranges.json"
     try:
-        low, high = json.loads(job.out.get(kept))
+        low, high = read_json(job.out.get(kept))
         return tuple(low), tuple(high)
     except NotFoundInStore:
         say("embedding a sample, to find the range of the values")
@@ -247,7 +248,7 @@ def _manifest(
 
 def _read_manifest(out: Store) -> Embeddings | None:
     try:
-        return Embeddings.model_validate_json(out.get(MANIFEST))
+        return read_model(Embeddings, out.get(MANIFEST, most=BULK_BYTES))
     except NotFoundInStore:
         return None
     except ValueError as error:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import PositiveInt, TypeAdapter
 from transformers import AutoModel
 
 from data_io.dataset.tokenizer import TextTokenizer, TokenTexts
+from data_io.errors import DataError
 from data_io.storage.folder_copy import read_json
 from data_io.storage.store import Store
 from data_io.task import format_query
@@ -26,6 +28,7 @@ from ray_app.models.packing import Layout, pack
 _CPU_BATCH_TOKENS = 2048
 """Larger batches do not fit the cache of a CPU core, and are slower."""
 
+_EOS, _LIMIT = TypeAdapter(str), TypeAdapter(PositiveInt)
 _PASS_TOKENS = 64
 """The fixed cost of a forward pass on CPU, as a number of tokens."""
 _FILLER_SHARE = 0.1
@@ -155,15 +158,15 @@ def load_encoder(
     """
     device = torch.device(device)
     try:
-        eos_token = read_json(folder / "tokenizer_config.json")["eos_token"]
+        eos_token = _EOS.validate_python(read_json(folder / "tokenizer_config.json")["eos_token"])
         tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        limit = read_json(folder / "sentence_bert_config.json")["max_seq_length"]
-    except (OSError, ValueError, KeyError) as error:
+        limit = _LIMIT.validate_python(read_json(folder / "sentence_bert_config.json")["max_seq_length"])
+        tokenizer = TextTokenizer(tokenizer_json, eos_token=eos_token, max_tokens=limit)
+    except (DataError, OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{folder} is not an exported model: {error}", remedy="export one with `f2llm export RUN`"
         ) from error
     dtype = torch.float32 if device.type == "cpu" else "auto"
     backbone = load_pretrained(AutoModel, str(folder), dtype=dtype, local_files_only=True).to(device)
-    tokenizer = TextTokenizer(tokenizer_json, eos_token=eos_token, max_tokens=limit)
     model = Embedder(backbone, attention=best_attention(device, backbone.dtype))
     return Encoder(model, tokenizer, batch_tokens=batch_tokens, cut=cut)

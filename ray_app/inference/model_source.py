@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
+from data_io.bounded_json import read_json
 from data_io.data_spec import S3Options
 from data_io.dataset.manifest import Manifest, load_manifest
-from data_io.storage.folder_copy import FILES_KEY, local_copy, uploaded_files
+from data_io.storage.folder_copy import FILES_KEY, SETTINGS_BYTES, ListedFile, local_copy, sha256_of, uploaded_files
 from data_io.storage.store import Store, open_store
 from data_io.task import format_query
 from ray_app.data_order import select_sources
@@ -25,6 +26,8 @@ from ray_app.models.loading import load_tokenizer
 
 _CONFIGURATION = "config_sentence_transformers.json"
 _PARTS_OF_A_MODEL = {".json", ".txt", ".safetensors", ".bin", ".model", ".jinja", ".py"}
+_PROMPTS = TypeAdapter(dict[str, str])
+_TEXTS = (".json", ".txt", ".jinja", ".md", ".py")
 _WHAT_EMBEDS = (".safetensors", ".json", ".txt", ".model")
 """Suffixes of the files that the embeddings depend on. A model card does not change them."""
 
@@ -102,21 +105,32 @@ def model_store(place: str, s3: S3Options) -> Store:
 def find_exported(place: Store, *, name: str | None = None, batch_tokens: int = 16384) -> ExportedModel:
     """The model in a run directory (its model/), or in a model directory. Raises ModelError if none is found."""
     folder = model_folder(place)
-    settings = json.loads(folder.get(_CONFIGURATION))
+    prompts = _prompts(folder)
     parts = folder.uri.rstrip("/").split("/")
     own_name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
-    prompts = tuple((settings.get("prompts") or {}).items())
     return ExportedModel(name or own_name, folder, _fingerprint(folder), prompts, batch_tokens)
+
+
+def _prompts(folder: Store) -> tuple[tuple[str, str], ...]:
+    try:
+        settings = read_json(folder.get(_CONFIGURATION))
+        return tuple(_PROMPTS.validate_python(settings.get("prompts") or {}).items())
+    except (ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{folder.uri}/{_CONFIGURATION} is damaged: it is not a mapping with prompts, which are strings",
+            remedy="write the model again with `f2llm export`, or restore its files",
+        ) from error
 
 
 def model_folder(place: Store) -> Store:
     """The directory of the exported model: `place` itself, or model/ of a run directory.
 
-    Raises ModelError if neither holds a model, or if the upload of the model is not complete.
+    Raises ModelError if neither holds a model, if the upload of the model is not complete, or if a file is too large.
     """
     for folder in (place, place.child("model")):
         if folder.exists(_CONFIGURATION):
             _check_whole(folder)
+            _check_sizes(folder)
             return folder
     raise ModelError(
         f"{place.uri} has no model: neither {_CONFIGURATION} nor model/{_CONFIGURATION} exists",
@@ -200,7 +214,7 @@ def _folder_here(model: ExportedModel) -> Store:
 def _check_whole(folder: Store) -> None:
     listed = _listing(folder)
     sizes = {info.key: info.size for info in folder.list()} if listed else {}
-    wrong = next((key for key, entry in (listed or {}).items() if _embeds(key) and sizes.get(key) != entry["size"]), "")
+    wrong = next((key for key, entry in (listed or {}).items() if _embeds(key) and sizes.get(key) != entry.size), "")
     if wrong or listed is None:
         raise ModelError(
             f"{folder.uri} is being written, or its upload was interrupted: "
@@ -209,9 +223,19 @@ def _check_whole(folder: Store) -> None:
         )
 
 
+def _check_sizes(folder: Store) -> None:
+    """Libraries read these files as a whole, however large they are."""
+    for info in folder.list():
+        if info.key.endswith(_TEXTS) and info.size > SETTINGS_BYTES:
+            raise ModelError(
+                f"{folder.uri}/{info.key} has {info.size:,} bytes, expected at most {SETTINGS_BYTES:,}",
+                remedy="check who wrote it, and write the model again or restore its files",
+            )
+
+
 def _fingerprint(folder: Store) -> str:
     """A hash of the names and contents of the files, 32 hex digits."""
-    known = {key: entry["sha256"] for key, entry in (_listing(folder) or {}).items()}
+    known = {key: entry.sha256 for key, entry in (_listing(folder) or {}).items()}
     keys = [info.key for info in folder.list() if _embeds(info.key)]
     lines = [f"{key} {known.get(key) or _hash(folder, key)}\n" for key in keys]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:32]
@@ -221,7 +245,7 @@ def _embeds(key: str) -> bool:
     return key.endswith(_WHAT_EMBEDS) and key != FILES_KEY
 
 
-def _listing(folder: Store) -> dict[str, Any] | None:
+def _listing(folder: Store) -> Mapping[str, ListedFile] | None:
     """The list of files that an upload wrote, or None before the upload ends. Empty for a local directory, whose files
     can have changed since.
     """
@@ -230,7 +254,7 @@ def _listing(folder: Store) -> dict[str, Any] | None:
 
 def _hash(folder: Store, key: str) -> str:
     if not folder.is_local:
-        return hashlib.sha256(folder.get(key)).hexdigest()
+        return sha256_of(folder, key)
     with (Path(folder.uri) / key).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

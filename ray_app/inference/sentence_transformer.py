@@ -75,9 +75,9 @@ class SentenceModel(nn.Module):
         logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
         try:
             model: Any = SentenceTransformer(
-                name, revision=revision, device=str(device), local_files_only=local_files_only
+                name, revision=revision, device=str(device), local_files_only=local_files_only, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        except Exception as error:  # sentence-transformers raises many classes for damaged files
             said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ModelError(
                 f"sentence-transformers cannot load the model {name}: {said}",

@@ -19,6 +19,7 @@ from ray_app.evaluation.job_tasks import measure_before, measure_exported
 from ray_app.export.model_folder import rewrite_card
 from ray_app.export.run import export_run
 from ray_app.inference.encoder import Encoder, initial_encoder, load_encoder
+from ray_app.inference.model_source import model_folder
 from ray_app.job_spec import JobSpec
 from ray_app.run_directory.evaluation_report import EvaluationReport, Moment
 
@@ -41,7 +42,7 @@ def evaluate_exported(
     `dims`: additional embedding sizes to evaluate, as numbers of first values. The sizes that the model was trained for
     are always included.
     """
-    with local_copy(run.child("model")) as folder:
+    with local_copy(model_folder(run.child("model"))) as folder:
         encoder = load_encoder(folder, device=device, batch_tokens=spec.evaluation.batch_tokens)
         return _evaluate(encoder, spec, data=data, run=run, moment="after", say=say, dims=dims)
 

@@ -1,20 +1,21 @@
 """Reads a run directory for the report. A missing or damaged file only leaves a gap and a note."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from data_io.bounded_yaml import BoundedLoader
+from data_io.bounded_json import read_json, read_model
+from data_io.bounded_yaml import bounded_yaml
 from data_io.dataset.manifest import Manifest
 from data_io.storage.store import Store
 from data_io.wording import counted
 from ray_app.export.model_card import CardSource
-from ray_app.run_directory.directory import BEFORE, EVENTS, JOB_SPEC, METRICS, STATUS, read_text
+from ray_app.run_directory.directory import BEFORE, EVENTS, JOB_SPEC, LINES_BYTES, METRICS, STATUS, read_text
 from ray_app.run_directory.driver_lease import last_heartbeat
 from ray_app.run_directory.evaluation_curve import MeasuredCheckpoint, read_curve
 from ray_app.run_directory.evaluation_report import EvaluationReport
@@ -116,15 +117,15 @@ def read_run(run: Store) -> RunRecord:
         uri=run.uri,
         job_spec=read_text(run, JOB_SPEC),
         job=job if isinstance(job, dict) else {},
-        status=parsed(STATUS, RunStatus.model_validate_json),
+        status=parsed(STATUS, partial(read_model, RunStatus)),
         heartbeat=last_heartbeat(run),
         steps=steps,
         events=tuple(_json_lines(run, EVENTS, notes)),
-        before=parsed(BEFORE, EvaluationReport.model_validate_json),
-        after=parsed(AFTER, EvaluationReport.model_validate_json),
+        before=parsed(BEFORE, partial(read_model, EvaluationReport)),
+        after=parsed(AFTER, partial(read_model, EvaluationReport)),
         measured=read_curve(run),
-        tasks=parsed(f"{RESULTS}/{SUMMARY}", TaskReport.model_validate_json),
-        data=parsed(DATA, DataFacts.model_validate_json),
+        tasks=parsed(f"{RESULTS}/{SUMMARY}", partial(read_model, TaskReport)),
+        data=parsed(DATA, partial(read_model, DataFacts)),
         notes=tuple(notes),
     )
 
@@ -151,9 +152,9 @@ def _steps(run: Store, notes: list[str]) -> tuple[StepMetrics, ...]:
 
 def _json_lines(run: Store, key: str, notes: list[str]) -> list[dict[str, Any]]:
     lines, damaged = [], 0
-    for text in read_text(run, key).splitlines():
+    for text in read_text(run, key, most=LINES_BYTES).splitlines():
         try:
-            line = json.loads(text)
+            line = read_json(text)
         except ValueError:
             damaged += 1
             continue

@@ -10,7 +10,7 @@ from data_io.storage.store import Store
 from ray_app.errors import RunConflict
 
 _FOLDER = "attempts"
-_NAME = re.compile(rf"{_FOLDER}/attempt-(\d+)\.from-(\d+)")
+_NAME = re.compile(rf"{_FOLDER}/attempt-(\d{{1,9}})\.from-(\d{{1,9}})")
 
 
 def begin_attempt(run: Store, number: int, step: int) -> None:

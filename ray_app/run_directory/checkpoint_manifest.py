@@ -9,8 +9,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from data_io.bounded_json import read_json
 from data_io.errors import NotFoundInStore
 from data_io.loading.fingerprint import Fingerprint
+from data_io.storage.errors import ObjectTooLarge
 from data_io.storage.store import Store
 from ray_app.errors import CheckpointDamaged, CheckpointError
 from ray_app.run_directory.attempts import is_fenced_off, list_attempts
@@ -20,7 +22,8 @@ FOLDER = "checkpoints"
 MANIFEST_FILE = "manifest.json"
 VALUE_BYTES = 4
 """Bytes of a stored value, which is fp32."""
-_NAME = re.compile(r"step-(\d{8})\.attempt-(\d+)")
+_MANIFEST_BYTES = 2**26
+_NAME = re.compile(r"step-(\d{8})\.attempt-(\d{1,9})")
 
 
 class CheckpointItem(BaseModel):
@@ -183,9 +186,11 @@ def read_manifest(run: Store, name: CheckpointName) -> CheckpointManifest:
 
 def _content(run: Store, name: CheckpointName) -> bytes:
     try:
-        return run.get(f"{name.folder}/{MANIFEST_FILE}")
+        return run.get(f"{name.folder}/{MANIFEST_FILE}", most=_MANIFEST_BYTES)
     except NotFoundInStore as error:
         raise _damaged(run, name, "is missing") from error
+    except ObjectTooLarge as error:
+        raise _damaged(run, name, f"is too large; {error.message}") from error
 
 
 def _parse(run: Store, name: CheckpointName, content: bytes) -> CheckpointManifest:
@@ -199,13 +204,15 @@ def _parse(run: Store, name: CheckpointName, content: bytes) -> CheckpointManife
                 f"reads format {FORMAT_VERSION}",
                 remedy=f"resume with the {'newer' if newer else 'older'} version of f2llm-ray that wrote it",
             )
-        if envelope.crc32 != _checksum(json.loads(content)):
+        if envelope.crc32 != _checksum(read_json(content)):
             raise _damaged(run, name, "does not match its checksum")
         return CheckpointManifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise _damaged(run, name, f"cannot be read: {where + ': ' if where else ''}{first['msg']}") from error
+    except ValueError as error:  # of read_json
+        raise _damaged(run, name, f"cannot be read: {error}") from error
 
 
 def _checksum(values: dict[str, Any]) -> int:

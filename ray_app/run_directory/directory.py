@@ -12,10 +12,9 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from pydantic import ValidationError
-
+from data_io.bounded_json import read_json, read_model
 from data_io.errors import NotFoundInStore
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, MOST_BYTES, Store
 from ray_app.errors import RunConflict
 from ray_app.run_directory.checkpoint_manifest import list_checkpoints
 from ray_app.run_directory.driver_lease import LEASE
@@ -28,6 +27,8 @@ EVENTS = "events.jsonl"
 EXAMPLES = "examples.jsonl"
 BEFORE = "evaluation/before.json"
 
+LINES_BYTES = 2**28
+"""Size limit of a file of lines for readers."""
 # An object store has no append, so the whole object is written again, but not at every step. Local files are appended.
 _UPLOAD_SECONDS = 15.0
 
@@ -51,9 +52,9 @@ class LineLog:
         `before_write` is called before each write. It raises if this process must no longer write to the file.
         """
         self._store, self._key, self._before_write = store, key, before_write
-        before = read_text(store, key)
+        before = read_text(store, key, most=BULK_BYTES)
         lines = [line for line in before.splitlines() if _is_json(line)]
-        kept = lines if keep is None else [line for line in lines if keep(json.loads(line))]
+        kept = lines if keep is None else [line for line in lines if keep(read_json(line))]
         self.dropped = len(lines) - len(kept)
         content = "".join(f"{line}\n" for line in kept)
         if content != before:
@@ -67,7 +68,7 @@ class LineLog:
 
     def kept(self) -> Iterator[dict[str, Any]]:
         """The lines that existed when the file was opened. Call it before the first append."""
-        return map(json.loads, self._parts[0].split(b"\n")[:-1])
+        return map(read_json, self._parts[0].split(b"\n")[:-1])
 
     def append(self, line: dict[str, Any]) -> None:
         """Append a line. For a bucket this never waits: uploads run in the background, at most one every few seconds.
@@ -116,8 +117,8 @@ def append_event(run: Store, event: str, **facts: Any) -> None:
 def read_status(run: Store) -> RunStatus | None:
     """The status in status.json; None if the file is missing or damaged."""
     try:
-        return RunStatus.model_validate_json(run.get(STATUS))
-    except (NotFoundInStore, ValidationError):
+        return read_model(RunStatus, run.get(STATUS))
+    except (NotFoundInStore, ValueError):
         return None
 
 
@@ -125,10 +126,12 @@ def write_status(run: Store, status: RunStatus) -> None:
     run.put(STATUS, status.model_copy(update={"updated": datetime.now(UTC)}).model_dump_json(indent=1).encode())
 
 
-def read_text(run: Store, key: str) -> str:
-    """The text of the file; empty if it does not exist. Replaces broken UTF-8, which a crash can leave."""
+def read_text(run: Store, key: str, *, most: int = MOST_BYTES) -> str:
+    """The text of the file, of at most `most` bytes; empty if it does not exist. Replaces broken UTF-8, which a crash
+    can leave.
+    """
     try:
-        return run.get(key).decode("utf-8", "replace")
+        return run.get(key, most=most).decode("utf-8", "replace")
     except NotFoundInStore:
         return ""
 
@@ -170,7 +173,8 @@ def check_claim(run: Store, differences: Callable[[str], list[str]]) -> tuple[st
             )
         return "", []
     different = differences(frozen)
-    if different and (read_text(run, METRICS) or list_checkpoints(run)):
+    metrics = run.head(METRICS)
+    if different and ((metrics is not None and metrics.size > 0) or list_checkpoints(run)):
         raise RunConflict(
             f"{run.uri}: this run was started with a different job spec:\n  " + "\n  ".join(different),
             remedy="use another metadata.name for the new job spec, or restore the values of the run",
@@ -180,6 +184,6 @@ def check_claim(run: Store, differences: Callable[[str], list[str]]) -> tuple[st
 
 def _is_json(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(read_json(line), dict)
     except ValueError:
         return False

@@ -17,8 +17,9 @@ from threading import Event, Thread
 from time import sleep
 from types import TracebackType
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from data_io.bounded_json import read_model
 from data_io.errors import F2LLMError, NotFoundInStore
 from data_io.storage.store import Store
 from ray_app.errors import RunConflict
@@ -167,8 +168,8 @@ def refuse_without_lease(run: Store, holder: str) -> None:
 def read_driver(run: Store) -> Driver | None:
     """The holder of the run's lease; None if the file does not exist or is damaged."""
     try:
-        return Driver.model_validate_json(run.get(LEASE))
-    except (NotFoundInStore, ValidationError):
+        return read_model(Driver, run.get(LEASE))
+    except (NotFoundInStore, ValueError):
         return None
 
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from data_io.bounded_json import read_model
 from data_io.storage.store import Store
 from ray_app.run_directory.checkpoint_manifest import CheckpointName
-from ray_app.run_directory.directory import read_text
+from ray_app.run_directory.directory import LINES_BYTES, read_text
 
 CURVE = "evaluation/checkpoints.jsonl"
 
@@ -40,10 +41,10 @@ def read_curve(run: Store) -> tuple[MeasuredCheckpoint, ...]:
     Skips incomplete lines, which a crash can leave.
     """
     by_step: dict[int, MeasuredCheckpoint] = {}
-    for line in read_text(run, CURVE).splitlines():
+    for line in read_text(run, CURVE, most=LINES_BYTES).splitlines():
         try:
-            measured = MeasuredCheckpoint.model_validate_json(line)
-        except ValidationError:
+            measured = read_model(MeasuredCheckpoint, line)
+        except ValueError:
             continue
         by_step[measured.step] = measured
     return tuple(by_step[step] for step in sorted(by_step))

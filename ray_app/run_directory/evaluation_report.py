@@ -3,12 +3,16 @@
 Imports only the standard library, pydantic and the store.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from data_io.bounded_json import read_model
+from data_io.errors import DataError
 from data_io.storage.store import Store
 from ray_app.run_directory.directory import read_text
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class _Record(BaseModel):
@@ -142,6 +146,17 @@ Moment = Literal["before", "after"]
 
 
 def read_evaluation(run: Store, moment: Moment) -> EvaluationReport | None:
-    """The evaluation at that moment; None if it was not done."""
-    text = read_text(run, f"evaluation/{moment}.json")
-    return EvaluationReport.model_validate_json(text) if text else None
+    """The evaluation at that moment; None if it was not done. Raises DataError if the file is damaged."""
+    return read_record(run, f"evaluation/{moment}.json", EvaluationReport)
+
+
+def read_record(run: Store, key: str, kind: type[Record]) -> Record | None:
+    """A result in a run directory; None if the file does not exist. Raises DataError if it is damaged."""
+    text = read_text(run, key)
+    try:
+        return read_model(kind, text) if text else None
+    except ValueError as error:
+        raise DataError(
+            f"{run.uri}/{key} is damaged: it is not the result of an evaluation",
+            remedy="remove it, and evaluate the run again with `f2llm evaluate`",
+        ) from error

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from data_io.bounded_json import read_model
 from data_io.errors import F2LLMError, NotFoundInStore
 from data_io.storage.store import Store
 from ray_app.run_directory.status import RunStatus
@@ -95,6 +96,6 @@ def write_exit_record(run: Store, record: ExitRecord) -> None:
 def read_exit_record(run: Store) -> ExitRecord | None:
     """The run's exit record; None if the run has not failed, or if the file is damaged."""
     try:
-        return ExitRecord.model_validate_json(run.get(EXIT))
-    except (NotFoundInStore, ValidationError):
+        return read_model(ExitRecord, run.get(EXIT))
+    except (NotFoundInStore, ValueError):
         return None

@@ -57,7 +57,8 @@ class RunRecorder:
         """Begins the attempt. `report` gets the status at the start, after every step, and at the end."""
 
         def keep(line: dict[str, Any]) -> bool:
-            return bool(line["step"] <= first_step)
+            step, seconds = line.get("step"), line.get("seconds", 0.0)
+            return isinstance(step, int) and step <= first_step and isinstance(seconds, int | float)
 
         begin_attempt(run, attempt, first_step)
         self._run = run
@@ -76,7 +77,7 @@ class RunRecorder:
         self._interval = CheckpointInterval(spec.checkpoint)
         self._rates = Rates()
         self._stragglers = Stragglers()
-        self._useful_seconds = sum(line["seconds"] for line in self._metrics.kept())
+        self._useful_seconds = sum(line.get("seconds", 0.0) for line in self._metrics.kept())
         self._status = read_status(run) or RunStatus(name=name)
         self._began = monotonic()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 ESCAPES = "\x1b]0;taken over\x07\x1b[31m\x9b2J\u202eabc"
 """A title and a color for a terminal, in 7 and in 8 bits, and an override of the direction of text."""
-HUGE_BYTES = 2**29
+HUGE_BYTES = 2**33
 DEEP = 30_000
 
 
@@ -46,9 +46,16 @@ class Hostile:
         return self.name
 
 
-def hostile_contents(original: bytes, marker: Path) -> Iterator[Hostile]:
-    """Every kind of content for a file that contained `original`. Code that runs creates `marker`."""
+def hostile_contents(
+    original: bytes, marker: Path, *, sealed: Callable[[bytes], bytes] = lambda content: content
+) -> Iterator[Hostile]:
+    """Every kind of content for a file that contained `original`. Code that runs creates `marker`. `sealed` corrects the
+    checksum that a JSON file has of itself, as an attacker can.
+    """
     yield from (Hostile(name, _bytes(content)) for name, content in _contents(original, marker))
+    for name, content in _contents(original, marker):
+        if (right := sealed(content)) != content:
+            yield Hostile(f"{name}, sealed", _bytes(right))
     yield Hostile("8 GiB of zeros", _huge)
 
 

@@ -60,7 +60,7 @@ def summary(job: Mapping[str, Any]) -> Iterator[str]:
         yield from _pair("checkpoint", f"step {status.last_checkpoint_step}")
     yield "conditions"
     for each in status.conditions:
-        yield f"  {each.type.value:<13}{each.status:<8}{each.reason:<20}{_in_one_line(each.message)}".rstrip()
+        yield f"  {each.type.value:<13}{each.status:<8}{_in_one_line(each.reason):<20}{_in_one_line(each.message)}".rstrip()
 
 
 def description(job: Mapping[str, Any], pods: Sequence[Pod], events: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Bucket:
         self.open = threading.Event()
         self.open.set()
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, most: int) -> bytes:
         if self.content is None:
             raise NotFoundInStore(key)
         return self.content
