@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
+from data_io.bounded_json import read_model
 from data_io.dataset.evaluation_sets import load_evaluation
 from data_io.dataset.manifest import Manifest, SourceInfo, load_manifest
 from data_io.dataset.provenance import record, reuse
@@ -21,7 +22,7 @@ from data_io.dataset.tokenizer import TOKENIZER_KEYS
 from data_io.dataset.writer import Row, write_dataset
 from data_io.errors import ConfigError, DataError, NotFoundInStore
 from data_io.storage.chunk_files import Mark, fetches, finished, key_range, read_tables
-from data_io.storage.store import Store
+from data_io.storage.store import BULK_BYTES, Store
 from data_io.user_files.records import RawFile, fingerprint
 from ray_app.inference.model_source import NamedModel, find_named
 from ray_app.mining.checks import check_free, check_kept, chosen_sources, corpus_files
@@ -228,7 +229,7 @@ class _Mining:
     def _write(self, mined: Mapping[str, _MinedSource]) -> Manifest:
         """Write the sources, mined or unchanged, with the tokenizer and the evaluation sets."""
         for key in self.tokenizer:
-            self.out.put(key, self.data.get(key))
+            self.out.put(key, self.data.get(key, most=BULK_BYTES))
         rows = [
             (self._mined_info(entry.name), self._mined_rows(mined[entry.name]))
             if entry.name in mined
@@ -276,7 +277,7 @@ def _info(manifest: Manifest, name: str) -> SourceInfo:
 
 def _read_report(out: Store) -> MiningReport:
     try:
-        return MiningReport.model_validate_json(out.get(REPORT_KEY))
+        return read_model(MiningReport, out.get(REPORT_KEY))
     except (NotFoundInStore, ValueError) as error:
         raise DataError(
             f"{out.uri} was already mined, but {REPORT_KEY} is missing or damaged",
