@@ -95,6 +95,8 @@ def run_control_plane(folder: Path) -> Iterator[ControlPlane]:
         server += ["--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16"]
         # As in stricter clusters: creating an object that blocks its owner's deletion needs an additional permission.
         server += ["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]
+        # Webhooks: no node has the address of a Service, so the API server connects to its endpoints.
+        server += ["--enable-aggregator-routing=true"]
         (folder / "audit.yaml").write_text(json.dumps(_AUDIT))
         server += [f"--audit-policy-file={folder}/audit.yaml", f"--audit-log-path={folder}/audit.log"]
         program = _started(server, folder, running)
