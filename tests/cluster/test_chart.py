@@ -82,10 +82,7 @@ def comparable(manifest: str) -> dict[tuple[str, str], dict[str, Any]]:
     for each in yaml.safe_load_all(manifest):
         kind, metadata = each["kind"], each["metadata"]
         pod = each["spec"].get("template", {}) if kind == "Deployment" else {}
-        selector = each["spec"]["selector"] if kind in ("Deployment", "Service") else {}
-        for labels in (metadata, pod.get("metadata", {}), {"labels": selector.get("matchLabels", selector)}):
-            for name in ("instance", "version", "managed-by"):
-                labels.get("labels", {}).pop(f"app.kubernetes.io/{name}", None)
+        _remove_helms_labels(each)
         if kind == "ConfigMap":
             metadata["name"] = SETTINGS
             metadata.pop("labels", None)
@@ -101,6 +98,15 @@ def comparable(manifest: str) -> dict[tuple[str, str], dict[str, Any]]:
             pod["spec"]["containers"][0]["args"] = [settings.rpartition("/")[0], *others]
         found[kind, metadata["name"]] = each
     return found
+
+
+def _remove_helms_labels(value: Any) -> None:
+    """From `value` and everything in it, so also from selectors."""
+    for name in ("instance", "version", "managed-by"):
+        if isinstance(value, dict):
+            value.pop(f"app.kubernetes.io/{name}", None)
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _remove_helms_labels(each)
 
 
 def test_the_kustomize_base_is_the_chart_with_its_defaults(helm: Program) -> None:

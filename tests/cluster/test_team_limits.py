@@ -62,7 +62,6 @@ BEYOND: list[tuple[dict[str, Any], str]] = [
     ({"image": "registryxexample.org/ml/x"}, "spec.cluster.image: found registryxexample.org"),
     ({"image_pull_secrets": ["registry", "other"]}, "spec.cluster.image_pull_secrets: found other"),
     ({"service_account": "default"}, "spec.cluster.service_account: found default"),
-    ({"service_account": ""}, "spec.cluster.service_account: found an empty value"),
     ({"priority_class": "system-node-critical"}, "found system-node-critical; expected one of f2llm-*"),
     ({"profiles": ["efa"]}, "spec.cluster.profiles: found efa"),
     ({"secrets": ["admin"]}, "spec.cluster.secrets or a volume: found admin"),
