@@ -74,8 +74,8 @@ def embedding_job(name: str, *, gpus: int) -> dict[str, Any]:
 def ray_job(name: str, *, gpus: int) -> dict[str, Any]:
     """What somebody could create who may create more than jobs: a RayJob without the label, that is not suspended."""
     resources = {"limits": {"nvidia.com/gpu": gpus}, "requests": {"nvidia.com/gpu": gpus}}
-    head = {"rayStartParams": {}, "template": {"spec": {"containers": [{"name": "ray-head", "image": "none"}]}}}
-    head["template"]["spec"]["containers"][0]["resources"] = resources  # type: ignore[index]
+    container = {"name": "ray-head", "image": "none", "resources": resources}
+    head = {"rayStartParams": {}, "template": {"spec": {"containers": [container]}}}
     spec = {"entrypoint": "true", "shutdownAfterJobFinishes": True, "rayClusterSpec": {"headGroupSpec": head}}
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": name}, "spec": spec}
 
