@@ -18,6 +18,13 @@ from ray_app.evaluation.ranking_metrics import top_k
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
+_SETTINGS = {
+    "method": "lucene", "idf_method": "lucene", "k1": 1.5, "b": 0.75, "dtype": "float32", "int_dtype": "int32",
+    "backend": "numpy",
+}  # fmt: skip
+"""Settings of bm25s. Those in the files of an index are not used."""
+
+
 class Bm25:
     """An index of N documents.
 
@@ -34,7 +41,7 @@ class Bm25:
         words = _words(corpus)
         if not any(words):
             return cls(None)
-        index = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+        index = bm25s.BM25(**_SETTINGS)
         index.index(words, show_progress=False)
         return cls(index)
 
@@ -49,11 +56,13 @@ class Bm25:
             params = read_json((folder / "params.index.json").read_bytes())
             if params["num_docs"] != documents:
                 raise ValueError(f"it has {params['num_docs']} documents, expected {documents}")
-            return cls(bm25s.BM25.load(folder, mmap=True, allow_pickle=False, show_progress=False, backend="numpy"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+            index = bm25s.BM25.load(folder, mmap=True, allow_pickle=False, show_progress=False, **_SETTINGS)
+            _check(index, documents)
+        except Exception as error:  # bm25s raises many classes for damaged files
             raise DataError(
                 f"{folder} is not an index of words: {shown(str(error))[:200]}", remedy="index the texts again"
             ) from error
+        return cls(index)
 
     def save(self, folder: Path) -> None:
         """Write the index to a new directory. Writes nothing if the documents have no words."""
@@ -75,6 +84,20 @@ class Bm25:
             best = top_k(scores_N, depth)
             best = best[scores_N[best] > 0]
             yield best, scores_N[best]
+
+
+def _check(index: Any, documents: int) -> None:
+    """Raises ValueError unless the arrays are a sparse matrix of the words and documents."""
+    data, indices, indptr = (index.scores[name] for name in ("data", "indices", "indptr"))
+    for array, kind in ((data, "f"), (indices, "i"), (indptr, "i")):
+        if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind != kind:
+            raise ValueError("an array has another form")
+    bounds = indptr[0] == 0 and indptr[-1] == len(indices) == len(data) and (np.diff(indptr) >= 0).all()
+    if not bounds or (len(indices) and (indices.min() < 0 or indices.max() >= documents)):
+        raise ValueError("positions are out of bounds")
+    words = index.vocab_dict.values()  # bm25s adds the empty word, with the next number
+    if not all(isinstance(word, int) and 0 <= word < len(indptr) for word in words):
+        raise ValueError("a word is out of bounds")
 
 
 def bm25_rankings(corpus: Sequence[str], queries: Sequence[str], *, depth: int) -> Iterator[npt.NDArray[np.int64]]:

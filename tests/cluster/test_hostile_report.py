@@ -63,13 +63,13 @@ def failed(api: KubeApi, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("length", "is_read"), [(100_000, True), (900_000, False)], ids=["a long message", "a report of 0.9 MB"]
+    ("size", "is_read"), [(200_000, True), (900_000, False)], ids=["a long message", "a report of 0.9 MB"]
 )
 def test_a_hostile_failure_leads_to_a_small_status_and_clean_output(
-    job: tuple[Run, KubeRay, str], api: KubeApi, length: int, is_read: bool
+    job: tuple[Run, KubeRay, str], api: KubeApi, size: int, is_read: bool
 ) -> None:
     f2llm, pods, name = job
-    message = (FORGED * length)[:length]
+    message = FORGED * (size // len(json.dumps(FORGED)))
     words = {"error": FORGED, "error_class": "user", "message": message, "remedy": FORGED}
     report(api, name, failure={**words, "retryable": False})
 

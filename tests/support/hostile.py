@@ -49,8 +49,9 @@ class Hostile:
 def hostile_contents(
     original: bytes, marker: Path, *, sealed: Callable[[bytes], bytes] = lambda content: content
 ) -> Iterator[Hostile]:
-    """Every kind of content for a file that contained `original`. Code that runs creates `marker`. `sealed` corrects the
-    checksum that a JSON file has of itself, as an attacker can.
+    """Every kind of content for a file that contained `original`. Code that runs creates `marker`.
+
+    `sealed` corrects the checksum that a JSON file has of itself, as an attacker can.
     """
     yield from (Hostile(name, _bytes(content)) for name, content in _contents(original, marker))
     for name, content in _contents(original, marker):
