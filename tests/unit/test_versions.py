@@ -66,6 +66,18 @@ def test_the_support_matrix_has_the_version_that_the_tests_build(software: str) 
     assert matrix()[software][1].split(",")[0].split()[-1] == built()[BUILT[software]]
 
 
+def test_the_support_matrix_has_the_versions_of_the_other_programs() -> None:
+    prometheus = "3." + built()["prometheus"].split(".")[1].removeprefix("3")  # its Go module has another numbering
+
+    assert matrix()["Prometheus with its operator"][1] == (
+        f"Prometheus {prometheus}, operator {built()['prometheus_operator']}"
+    )
+    assert matrix()["Karpenter"][1].endswith(f"AWS provider {built()['karpenter_aws']}")
+    assert f'VERSION = "v{matrix()["an S3-compatible object store"][1].split()[-1]}"' in read(
+        "tests/support/s3_server.py"
+    )
+
+
 def test_the_support_matrix_has_the_oldest_kubernetes_that_the_charts_accept() -> None:
     oldest = matrix()["Kubernetes"][0].split()[0]
 
