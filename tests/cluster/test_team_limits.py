@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.calling import caller
 from tests.support.control_plane import missing_programs, programs_folder, run_control_plane
 from tests.support.custom_resources import install_kuberay_types, install_our_type, wait_until_served
 from tests.support.helm import PLATFORM_CHART, run_program
@@ -142,6 +143,19 @@ def test_the_page_shows_the_message(admin: Kubectl, project_root: Path) -> None:
     page = (project_root / "docs" / "cluster" / "teams-and-quotas.md").read_text()
 
     assert refusal(admin, job(LIMITED, {"service_account": "default"}), *ANNA) in page
+
+
+def test_the_command_line_says_what_the_policy_says(
+    admin: Kubectl, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(job(LIMITED, {"priority_class": "system-node-critical"})))
+    monkeypatch.setenv("KUBECONFIG", str(admin.kubeconfig))
+
+    code, _, err = caller(capsys)("submit", str(path))
+
+    assert code == 11
+    assert "found system-node-critical; expected one of f2llm-*" in " ".join(err.split())
 
 
 @pytest.mark.parametrize("name", ["high", "system-node-critical"])
