@@ -132,7 +132,7 @@ def _hub_commits(spec: JobSpec, run: Store) -> HubCommits:
     Raises ModelError or StorageError as a download does.
     """
     known = read_hub_commits(run)
-    found = {role: commit_of(place) for role, place in hub_models(spec) if getattr(known, role) is None}
+    found: dict[str, str] = {role: commit_of(place) for role, place in hub_models(spec) if getattr(known, role) is None}
     return known.model_copy(update=found)
 
 
