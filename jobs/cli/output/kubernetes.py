@@ -60,7 +60,8 @@ def summary(job: Mapping[str, Any]) -> Iterator[str]:
         yield from _pair("checkpoint", f"step {status.last_checkpoint_step}")
     yield "conditions"
     for each in status.conditions:
-        yield f"  {each.type.value:<13}{each.status:<8}{_in_one_line(each.reason):<20}{_in_one_line(each.message)}".rstrip()
+        reason, message = _in_one_line(each.reason), _in_one_line(each.message)
+        yield f"  {each.type.value:<13}{each.status:<8}{reason:<20}{message}".rstrip()
 
 
 def description(job: Mapping[str, Any], pods: Sequence[Pod], events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
