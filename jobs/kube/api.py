@@ -206,8 +206,8 @@ class KubeApi:
         if kind in _CLUSTER_SCOPED:
             path = f"/{api}/{plural}"
         else:
-            path = f"/{api}/namespaces/{quote(namespace or self.namespace)}/{plural}"
-        return f"{path}/{quote(name)}" if name else path
+            path = f"/{api}/namespaces/{quote(namespace or self.namespace, safe='')}/{plural}"
+        return f"{path}/{quote(name, safe='')}" if name else path
 
     def _path_of(self, value: Mapping[str, Any]) -> str:
         return self._path(value["kind"], value.get("metadata", {}).get("namespace"))
