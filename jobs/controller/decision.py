@@ -72,6 +72,8 @@ def _job_spec(
     except ConfigError as error:
         refusal = Refusal("InvalidJobSpec", sentence(error.message, error.remedy))
         return job or _started_with(resource, observed), refusal
+    if config.tls is not None and (denied := config.tls.denied(job.spec.cluster)):
+        return job, Refusal("NotAllowed", sentence(denied, "name another Secret"))
     if denied := config.allowed.denied(job.spec.cluster):
         return job, Refusal(
             "NotAllowed", sentence(denied, "ask an administrator: `jobs.allowed` of the operator's chart")

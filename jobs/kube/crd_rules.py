@@ -170,7 +170,7 @@ _SECTIONS = (
         ("spec", "cluster", "volumes", "[]"),
         f"!(self.name in {list(OUR_VOLUMES)}) && !self.mount_path.matches('{OUR_DIRECTORIES}')",
         "a volume conflicts with a volume that every pod has; "
-        "use a name other than scratch, shared-memory and job-spec, and a directory such as /models",
+        f"use a name other than {', '.join(OUR_VOLUMES)}, and a directory such as /models",
     ),
     Rule(
         ("spec", "cluster", "volumes"),

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 from data_io.data_spec import Section
 from jobs.errors import ConfigError
 from jobs.manifests.allowed import Allowed
-from jobs.spec.cluster import ClusterSpec, PodSettings, Toleration
+from jobs.spec.cluster import ClusterSpec, ObjectName, PodSettings, Toleration
 from jobs.spec.validation import first_problem
 from jobs.spec.yaml12 import read_yaml
 from ray_app.structured_log import LogFormat
@@ -86,6 +86,22 @@ class Scraper(Section):
     )
 
 
+class Tls(Section):
+    """TLS between the processes of Ray. Each pod gets a certificate of its own."""
+
+    ca_secret: ObjectName = Field(
+        description="Secret in the namespace of each job with the certificate and the key of a certificate authority, "
+        "as tls.crt and tls.key. A job spec cannot use it."
+    )
+
+    def denied(self, cluster: ClusterSpec) -> str:
+        """Where the job spec names the Secret of the authority; empty if it does not."""
+        named = [*cluster.secrets, *cluster.image_pull_secrets, *(each.secret for each in cluster.volumes)]
+        if self.ca_secret not in named:
+            return ""
+        return f"spec.cluster: found the Secret {self.ca_secret}, which is for TLS of Ray"
+
+
 class OperatorConfig(Section):
     """The settings of the operator."""
 
@@ -125,6 +141,7 @@ class OperatorConfig(Section):
     allowed: Allowed = Field(
         default_factory=Allowed, description="What jobs may request. A job that requests more is refused."
     )
+    tls: Tls | None = Field(None, description="TLS between the processes of Ray. null: their connections are in clear.")
     profiles: dict[str, Profile] = Field(
         default_factory=dict, description="Additional pod profiles; they override built-in profiles of the same name."
     )

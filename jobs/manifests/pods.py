@@ -20,6 +20,8 @@ from jobs.kube.names import (
     progress_name,
 )
 from jobs.manifests.operator_config import OperatorConfig, Profile
+from jobs.manifests.tls import ENVIRONMENT as TLS_ENVIRONMENT
+from jobs.manifests.tls import add_certificate
 from jobs.spec.cluster import ClusterSpec, PodSettings, VolumeMount
 from jobs.spec.job import EmbeddingJob
 from ray_app.job_spec import WorkersSpec
@@ -168,6 +170,7 @@ def pod_template(
         **{name: value for profile in pods.profiles for name, value in profile.env.items()},
         **cluster.env,
         **env,
+        **(TLS_ENVIRONMENT if config.tls is not None else {}),
     }
     pod: dict[str, Any] = {
         "terminationGracePeriodSeconds": pods.grace_seconds,
@@ -217,6 +220,8 @@ def pod_template(
             *map(_volume, cluster.volumes),
         ],
     }
+    if config.tls is not None:
+        add_certificate(pod, config.tls, image=config.image, head=container == "ray-head")
     return {
         "metadata": _without_empty({"labels": dict(pods.labels), "annotations": dict(pods.annotations)}),
         "spec": _without_empty(pod),

@@ -18,9 +18,11 @@ OBJECT_NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 """The name of an existing object. The API server's URL of the object contains it, so it has no slash."""
 MOUNT_PATTERN = r"^(/([^/.:]|\.[^/.:]|\.\.[^/:])[^/:]*)+$"
 """An absolute path without parts `.` and `..`, which could lead to a directory that every pod already has."""
-OUR_VOLUMES = ("scratch", "shared-memory", "job-spec")
-OUR_DIRECTORIES = r"^(/tmp|/dev/shm|/etc/f2llm(/.*)?)$"
-"""Mounts that every pod already has (jobs/manifests/pods.py). Volumes can be mounted below the first two."""
+OUR_VOLUMES = ("scratch", "shared-memory", "job-spec", "ray-tls", "ray-tls-ca")
+OUR_DIRECTORIES = r"^(/tmp|/dev/shm|/etc/f2llm(-tls)?(/.*)?)$"
+"""Mounts that every pod already has (pods.py and tls.py of jobs/manifests). Volumes can be mounted below the first
+two.
+"""
 Quantity = Annotated[str, Field(pattern=QUANTITY_PATTERN)]
 ObjectName = Annotated[str, Field(pattern=OBJECT_NAME_PATTERN, max_length=253)]
 
@@ -69,7 +71,7 @@ class VolumeMount(Section):
         if self.name in OUR_VOLUMES or re.search(OUR_DIRECTORIES, self.mount_path):
             raise ValueError(
                 f"volume {self.name} at {self.mount_path} conflicts with a volume that every pod has; "
-                "use a name other than scratch, shared-memory and job-spec, and a directory such as /models"
+                f"use a name other than {', '.join(OUR_VOLUMES)}, and a directory such as /models"
             )
         return self
 

@@ -58,7 +58,7 @@ BAD = {
     ),
     "a volume with the name of one that every pod has": Bad(
         volumes(("scratch", "/data")),
-        ("{file}:11:15: spec.cluster.volumes.0: volume scratch at /data", "scratch, shared-memory and job-spec"),
+        ("{file}:11:15: spec.cluster.volumes.0: volume scratch at /data", "scratch, shared-memory, job-spec"),
     ),
     "a volume over the directory that every pod writes to": Bad(
         volumes(("data", "/tmp")), ("spec.cluster.volumes.0: volume data at /tmp", "such as /models")

@@ -20,7 +20,7 @@ from jobs.kube.observed import Observed, Pod
 from jobs.kube.resource import job_spec_of
 from jobs.kube.status import ConditionType, JobPhase, JobStatus
 from jobs.manifests.job import attempt_job_spec
-from jobs.manifests.operator_config import OperatorConfig, Profile
+from jobs.manifests.operator_config import OperatorConfig, Profile, Tls
 from jobs.spec.yaml12 import write_yaml
 from ray_app.run_directory.status import Phase
 from tests.support.kubernetes_objects import NOW, UID, failure, pods, ray_cluster, ray_job, resource, said, under_way
@@ -410,6 +410,16 @@ def test_an_invalid_job_spec_is_refused_with_the_reason_and_starts_nothing(spec:
     assert says in decision.status.message
     assert not decision.actions
     assert made(decide(decision.status, Observed(), generation=2)) == ["job-1"]
+
+
+def test_a_job_that_names_the_secret_of_the_authority_of_ray_starts_nothing() -> None:
+    config = OperatorConfig(tls=Tls(ca_secret="ray-ca"))
+
+    decision = decide(JobStatus(), Observed(), {"cluster": {"secrets": ["ray-ca"]}}, config=config)
+
+    assert condition(decision, ConditionType.ACCEPTED) == ("False", "NotAllowed")
+    assert "found the Secret ray-ca, which is for TLS of Ray" in decision.status.message
+    assert not decision.actions
 
 
 def test_an_invalid_edit_does_not_end_an_attempt_in_progress() -> None:

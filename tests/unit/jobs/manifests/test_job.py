@@ -14,7 +14,7 @@ from hypothesis import given
 
 from jobs.errors import ConfigError
 from jobs.manifests.job import attempt_job_spec, render
-from jobs.manifests.operator_config import PROFILES, OperatorConfig, Profile
+from jobs.manifests.operator_config import PROFILES, OperatorConfig, Profile, Tls
 from jobs.spec.job import EmbeddingJob, load_job_spec, parse_job_spec
 from jobs.spec.yaml12 import RawSpec, read_yaml, write_yaml
 from ray_app.structured_log import LogFormat
@@ -235,12 +235,14 @@ def test_a_binding_names_no_account_of_a_namespace_that_was_not_given() -> None:
 
 
 def test_no_volume_of_a_job_spec_conflicts_with_the_volumes_of_every_pod() -> None:
-    for template in templates(objects()):
-        (container,) = template["spec"]["containers"]
-        for each in container["volumeMounts"]:
-            for name, path in ((each["name"], "/models"), ("models", each["mountPath"])):
-                with pytest.raises(ConfigError, match="that every pod has"):
-                    objects({"cluster": {"volumes": [{"name": name, "mount_path": path, "claim": "c"}]}})
+    rendered = render(job(), OperatorConfig(tls=Tls(ca_secret="ray-ca")))
+    for template in templates({each["kind"]: each for each in rendered}):
+        pod = template["spec"]
+        names = [(each["name"], "/models") for each in pod["volumes"]]
+        paths = [("models", each["mountPath"]) for each in pod["containers"][0]["volumeMounts"]]
+        for name, path in names + paths:
+            with pytest.raises(ConfigError, match="that every pod has"):
+                objects({"cluster": {"volumes": [{"name": name, "mount_path": path, "claim": "c"}]}})
 
 
 def test_a_job_spec_overrides_its_profiles_and_a_later_profile_an_earlier_one() -> None:
