@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from data_io.bounded_json import read_json
 from data_io.errors import DataError
+from data_io.storage.store import BULK_BYTES
 from data_io.wording import shown
 from ray_app.evaluation.ranking_metrics import top_k
 
@@ -53,6 +54,9 @@ class Bm25:
         if not folder.is_dir():
             return cls(None)
         try:
+            for name in ("params.index.json", "vocab.index.json"):  # bm25s reads these as a whole
+                if (size := (folder / name).stat().st_size) > BULK_BYTES:
+                    raise ValueError(f"{name} has {size:,} bytes, expected at most {BULK_BYTES:,}")
             params = read_json((folder / "params.index.json").read_bytes())
             if params["num_docs"] != documents:
                 raise ValueError(f"it has {params['num_docs']} documents, expected {documents}")

@@ -1,6 +1,7 @@
 """An index whose files somebody else replaced is searched without running code of theirs, or refused with one error."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,15 @@ FILES = (
     "rows.parquet",
     "vectors.faiss",
 )
+
+
+MIB = 300
+"""More memory than a search of this index needs."""
+
+
+def memory_mib(name: str) -> int:
+    (found,) = re.findall(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found) // 1024
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +87,16 @@ def test_a_hostile_file_is_refused_or_not_needed(file: str, index: Path, tmp_pat
         hostile.write(place / file)
         if file != "files.json":
             with_right_sizes(place)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from now on
+        before = memory_mib("VmRSS")
         try:
             search(place)
         except F2LLMError:
-            continue
+            pass
         except Exception as error:
             bugs.append(f"{hostile}: {type(error).__name__}: {error}"[:200])
+        if (used := memory_mib("VmHWM") - before) > MIB:
+            bugs.append(f"{hostile}: used {used} MiB")
     assert bugs == []
     assert not marker.exists()
 
