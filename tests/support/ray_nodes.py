@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import get_context
 from multiprocessing.managers import BaseManager
 from pathlib import Path
@@ -19,13 +19,14 @@ _MARK = "F2LLM_SIMULATED_CLUSTER"
 class RayNodes:
     """A head without CPUs for workers, and nodes with CPUs for one worker each. See `ray_nodes`."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._mark = secrets.token_hex(8)
         self._environment = {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             _MARK: self._mark,
+            **environment,
         }
         os.environ.update(self._environment)  # processes of a node read it from here
         from ray.cluster_utils import Cluster
@@ -104,12 +105,12 @@ _Manager.register("RayNodes", RayNodes)
 
 
 @contextlib.contextmanager
-def ray_nodes() -> Iterator[RayNodes]:
-    """Simulated nodes, controlled by a separate process. Ray reads its token once per process; in this process the
-    token would make every later embedded Ray reject its own driver.
+def ray_nodes(**environment: str) -> Iterator[RayNodes]:
+    """Simulated nodes with additional environment variables, controlled by a separate process. Ray reads its token once
+    per process; in this process the token would make every later embedded Ray reject its own driver.
     """
     with _Manager(ctx=get_context("spawn")) as manager:
-        nodes: RayNodes = manager.RayNodes()  # type: ignore[attr-defined]  # a proxy, by name
+        nodes: RayNodes = manager.RayNodes(environment)  # type: ignore[attr-defined]  # a proxy, by name
         try:
             yield nodes
         finally:
