@@ -114,7 +114,8 @@ def main() -> None:
     try:
         end = write_certificate(given.ca, given.directory, given.names)
     except ConfigError as error:
-        sys.exit(f"error: {error}")
+        # One line, since the status of the job shows the last line of a container that failed.
+        sys.exit(f"error: {error.message}; {error.remedy}")
     sys.stdout.write(f"certificate for {', '.join(given.names)}, valid until {end:%Y-%m-%d}\n")
 
 

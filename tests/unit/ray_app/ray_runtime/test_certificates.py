@@ -72,7 +72,7 @@ def test_an_authority_that_cannot_sign_ends_the_pod_with_the_reason(
     with pytest.raises(SystemExit) as ended:
         certificates.main()
 
-    assert re.search(f"error: Secret of the CA: found {found}.*\n  hint: store the certificate", str(ended.value))
+    assert re.search(f"error: Secret of the CA: found {found}.*; store the certificate", str(ended.value))
     assert "secret" not in str(ended.value)
     assert not (tmp_path / "tls.crt").exists()
 
