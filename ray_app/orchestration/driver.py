@@ -99,14 +99,14 @@ def run(
     console = log_format_of_environment()
     data = open_store(spec.data.uri, spec.storage.s3)
     run_store = open_store(spec.storage.uri, spec.storage.s3).child(name)
-    commits = _hub_commits(spec, run_store)
-    spec = at_commits(spec, commits)
     manifest = load_manifest(data)
     plan = make_order(manifest, select_sources(manifest, spec), spec)
     _refuse_unknown_tasks(spec, data)
     if spec.model.needs_tokenizer_of_data:
         own_tokenizer(data)  # raises if it is missing, before the run starts
     with DriverLease(run_store, say=lambda message: on_status(RunStatus(name=name, message=message))) as lease:
+        commits = _hub_commits(spec, run_store)  # before the claim: an unknown model claims no run directory
+        spec = at_commits(spec, commits)
         claim(run_store, job_spec_yaml, differences, changes)
         save_data_facts(run_store, manifest)
         save_hub_commits(run_store, commits)

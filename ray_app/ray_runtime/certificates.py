@@ -94,7 +94,7 @@ def _is_ca(certificate: x509.Certificate) -> bool:
 def _refused(found: str) -> ConfigError:
     return ConfigError(
         f"Secret of the CA: found {found}",
-        remedy="store the certificate and the key of a CA as tls.crt and tls.key: docs/cluster/security.md",
+        remedy="store the certificate and the key of a CA as tls.crt and tls.key in the Secret",
     )
 
 
