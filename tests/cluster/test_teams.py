@@ -1,5 +1,6 @@
 """Two teams on one cluster whose network enforces policies: one team tries to reach the resources of the other."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,10 +35,12 @@ def policies_enforced(folder: Path) -> Iterator[None]:
     program = programs_folder() / "kube-router"
     only = ("--run-firewall=true", "--run-router=false", "--run-service-proxy=false", "--run-loadbalancer=false")
     command = [program, f"--kubeconfig={KUBECONFIG}", f"--hostname-override={NODE}", *only]
-    with (folder / "kube-router.log").open("wb") as log:
+    output = folder / "kube-router.log"
+    with output.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         yield
+        assert process.poll() is None, f"kube-router has ended:\n{output.read_text()[-2000:]}"
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -50,6 +53,8 @@ def teams(cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Both teams, a training job of B, and a pod of A with A's own key; returns the namespace of B."""
     if missing := missing_programs(("kube-router",)):
         pytest.skip(f"{', '.join(missing)} not built; tests/cluster/build.sh builds it")
+    if missing := [name for name in ("iptables", "ipset") if not shutil.which(name)]:
+        pytest.skip(f"kube-router needs {', '.join(missing)} (apt-get)")
     folder = tmp_path_factory.mktemp("teams")
     values = {"teams[0].name": A, "teams[1].name": B}
     members = {f"teams[{i}].members[0].{key}": value for i, name in enumerate("ab")
