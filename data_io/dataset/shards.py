@@ -65,7 +65,7 @@ def find_shard(store: Store, shard: Shard, number: int) -> WrittenShard | None:
     found = store.head(shard.key)
     if found is None or (found.size, found.etag) != (shard.size, shard.etag):
         return None
-    data = store.get(shard.key)
+    data = store.get(shard.key, most=shard.size)
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         return None
     return WrittenShard(shard, _describe(data, number, shard.key))

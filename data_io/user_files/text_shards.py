@@ -134,7 +134,7 @@ def read_shard(shard: TextShard, wanted: TextInput, *, copies: Store) -> pa.Tabl
     """
     file = shard.file
     if shard.copy is not None:
-        table = _json_rows(shard, copies.get(shard.copy), wanted)
+        table = _json_rows(shard, copies.get(shard.copy, most=shard.size), wanted)
     else:
         with readable_errors(file.address), open_raw(file) as stream:
             if file.format == "parquet":

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_io.errors import DataError
-from data_io.storage.store import open_store
+from data_io.storage.store import MOST_BYTES, open_store
 from data_io.user_files.records import find_files
 from data_io.user_files.text_shards import TextInput, common_schema, describe_input, plan_shards, read_shard
 
@@ -74,6 +74,17 @@ def test_a_compressed_file_is_read_once_for_all_shards(tmp_path: Path) -> None:
     tables = [read_shard(shard, TextInput("text", ("text",)), copies=copies) for shard in shards]
 
     assert [text for table in tables for text in table.column("text").to_pylist()] == [str(n) for n in range(7)]
+
+
+def test_a_shard_of_a_compressed_file_can_be_larger_than_a_file_of_settings(tmp_path: Path) -> None:
+    path, long = tmp_path / "a.jsonl.gz", "x" * MOST_BYTES
+    path.write_bytes(gzip.compress(b'{"text": "%s"}\n' % long.encode()))
+    (file,), copies = find_files(str(path)), open_store("memory://copies")
+    (shard,) = plan_shards(file, 3, copies=copies)
+
+    table = read_shard(shard, TextInput("text", ("text",)), copies=copies)
+
+    assert table.column("text").to_pylist() == [long]
 
 
 def test_compressed_files_whose_names_differ_in_case_only_are_two(tmp_path: Path) -> None:
