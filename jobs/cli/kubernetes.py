@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_io.wording import counted
-from jobs.cli.options import ClusterOptions, Debug, JobPath, Json, Set, Workers, print_json, takes, workers_override
+from jobs.cli.options import (
+    ClusterOptions,
+    Debug,
+    JobPath,
+    Json,
+    Set,
+    Workers,
+    namespace_option,
+    print_json,
+    takes,
+    workers_override,
+)
 from jobs.cli.output.text import aligned, say
 from jobs.extras import needs
 
@@ -209,14 +220,7 @@ def render(
     ] = None,
     replicas: Annotated[int, typer.Option("--replicas", min=1, metavar="N", help="Number of serving pods.")] = 1,
     namespace: Annotated[
-        str | None,
-        typer.Option(
-            "--namespace",
-            "-n",
-            metavar="NAME",
-            help="Namespace of the objects. Default: metadata.namespace of the job spec.",
-            show_default=False,
-        ),
+        str | None, namespace_option("Namespace of the objects. Default: metadata.namespace of the job spec.")
     ] = None,
     set_: Set = None,
     config: Annotated[

@@ -186,20 +186,16 @@ def s3_options(
     return S3Options(endpoint_url=endpoint_url, region=region, allow_http=allow_http)
 
 
+def namespace_option(text: str) -> Any:
+    """`--namespace`, with this help text."""
+    return typer.Option("--namespace", "-n", metavar="NAME", help=text, show_default=False)
+
+
 @dataclass(frozen=True)
 class ClusterOptions:
     """The Kubernetes cluster to use, and the namespace."""
 
-    namespace: Annotated[
-        str | None,
-        typer.Option(
-            "--namespace",
-            "-n",
-            metavar="NAME",
-            help="Namespace. Default: that of the current context.",
-            show_default=False,
-        ),
-    ] = None
+    namespace: Annotated[str | None, namespace_option("Namespace. Default: that of the current context.")] = None
     context: Annotated[
         str | None,
         typer.Option(

@@ -94,7 +94,8 @@ class Cache:
 def slim_ray_job(body: Mapping[str, Any]) -> dict[str, Any]:
     """The required fields of a RayJob, without pod templates: a thousand of them would need too much memory."""
     metadata = {key: body["metadata"].get(key) for key in ("name", "namespace", "uid", "labels", "ownerReferences")}
-    cluster = {"workerGroupSpecs": _counts(body["spec"].get("rayClusterSpec") or {}, "replicas")}
+    groups = (body["spec"].get("rayClusterSpec") or {}).get("workerGroupSpecs") or []
+    cluster = {"workerGroupSpecs": [{"replicas": each.get("replicas")} for each in groups]}
     return {
         "metadata": metadata,
         "spec": {"suspend": body["spec"].get("suspend"), "rayClusterSpec": cluster},
@@ -104,11 +105,11 @@ def slim_ray_job(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def slim_ray_cluster(body: Mapping[str, Any]) -> dict[str, Any]:
     """The required fields of a RayCluster."""
-    status = body.get("status", {})
-    counts = _counts(body["spec"], "groupName", "replicas", "maxReplicas")
-    for group, each in zip(counts, body["spec"].get("workerGroupSpecs") or [], strict=True):
-        gates = each.get("template", {}).get("spec", {}).get("schedulingGates") or []
-        group["gates"] = [gate["name"] for gate in gates]
+    status, groups = body.get("status", {}), body["spec"].get("workerGroupSpecs") or []
+    counts = [
+        {**{key: each.get(key) for key in ("groupName", "replicas", "maxReplicas")}, "gates": _gates(each)}
+        for each in groups
+    ]
     return {
         "metadata": {key: body["metadata"].get(key) for key in ("name", "namespace", "uid")},
         "spec": {"workerGroupSpecs": counts},
@@ -116,8 +117,9 @@ def slim_ray_cluster(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _counts(cluster: Mapping[str, Any], *fields: str) -> list[dict[str, Any]]:
-    return [{key: each.get(key) for key in fields} for each in cluster.get("workerGroupSpecs") or []]
+def _gates(group: Mapping[str, Any]) -> list[str]:
+    """Names of the scheduling gates of a group's pods."""
+    return [gate["name"] for gate in group.get("template", {}).get("spec", {}).get("schedulingGates") or []]
 
 
 def slim_config_map(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from ray_app.inference.model_source import find_model, open_encoder
 from ray_app.run_directory.driver_lease import read_driver
 from tests.support.finished_run import write_finished_run
 from tests.support.hostile import Hostile, hostile_contents
+from tests.support.memory import forget_the_peak, memory_mib
 from tests.support.plain_workers import train_this_rank
 from tests.support.small_training import small_job_spec
 
@@ -240,8 +241,8 @@ def _with_right_checksum(content: bytes) -> bytes:
 def _reads(
     command: Command, place: Path, finished: Finished, marker: Path, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[str]:
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from now on
-    before, began = _kib("VmRSS"), monotonic()
+    forget_the_peak()
+    before, began = memory_mib("VmRSS"), monotonic()
     signal.signal(signal.SIGALRM, _too_slow)
     signal.alarm(SECONDS)
     try:
@@ -259,8 +260,8 @@ def _reads(
         yield f"taken for a bug: {err[-300:]}"
     if code not in (0, 1) and err.count("\nerror: ") + err.startswith("error: ") != 1:
         yield f"exit code {code} without one error: {err[-300:]}"
-    if used := _kib("VmHWM") - before > MIB * 1024:
-        yield f"used {used // 1024} MiB in {monotonic() - began:.0f} s"
+    if (used := memory_mib("VmHWM") - before) > MIB:
+        yield f"used {used} MiB in {monotonic() - began:.0f} s"
     if CONTROL.search(out + err):
         yield f"control characters in {(out + err)[-300:]!r}"
     if marker.exists():
@@ -274,11 +275,6 @@ class TooSlow(BaseException):
 
 def _too_slow(_: int, __: FrameType | None) -> None:
     raise TooSlow(f"more than {SECONDS} s")
-
-
-def _kib(name: str) -> int:
-    (found,) = re.findall(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found)
 
 
 def test_the_marker_shows_that_a_pickle_runs_code(tmp_path: Path) -> None:

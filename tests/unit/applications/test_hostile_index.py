@@ -1,7 +1,6 @@
 """An index whose files somebody else replaced is searched without running code of theirs, or refused with one error."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from data_io.storage.store import open_store
 from ray_app.inference.model_source import find_exported
 from tests.support.exported import export_small_model
 from tests.support.hostile import hostile_contents
+from tests.support.memory import forget_the_peak, memory_mib
 
 TEXTS = [f"text {i} of many words" for i in range(12)]
 FILES = (
@@ -38,11 +38,6 @@ FILES = (
 
 MIB = 300
 """More memory than a search of this index needs."""
-
-
-def memory_mib(name: str) -> int:
-    (found,) = re.findall(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found) // 1024
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +82,7 @@ def test_a_hostile_file_is_refused_or_not_needed(file: str, index: Path, tmp_pat
         hostile.write(place / file)
         if file != "files.json":
             with_right_sizes(place)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from now on
+        forget_the_peak()
         before = memory_mib("VmRSS")
         try:
             search(place)
